@@ -1,0 +1,34 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo up setup test check fmt bench image lock
+python := .venv/bin/python
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /\1|/p' Makefile | awk -F '|' '{ printf "  make %-6s %s\n", $$1, $$2 }'
+
+demo: setup  ## the whole system on this machine, one replayed workflow, and a table of what happened
+	@$(python) -m dev demo
+
+up: setup  ## the whole system, left running, with URLs and a token to try
+	@$(python) -m dev up
+
+setup:  ## the private environment .venv/, from hash-pinned requirements
+	@sh dev/setup.sh
+
+test: setup  ## all tests
+	@$(python) -m pytest -q
+
+check: setup  ## lint, format, types, import rules, house rules
+	@$(python) -m ruff check --quiet && $(python) -m ruff format --check --quiet && $(python) -m mypy
+	@$(python) .venv/bin/lint-imports --no-logo && $(python) -m pytest -q tests/house
+
+fmt: setup  ## formats the code and applies the linter's safe fixes
+	@$(python) -m ruff format && $(python) -m ruff check --fix
+
+bench: setup  ## the measurements of docs/benchmarks.md
+	@$(python) -m dev.bench
+
+image: setup  ## builds both container images and starts each once
+	@sh dev/image.sh
+
+lock: setup  ## pins the newest versions that pyproject.toml allows
+	@sh dev/lock.sh

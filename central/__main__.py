@@ -1,0 +1,64 @@
+"""`python -m central serve` runs the service, `python -m central migrate` prepares its database."""
+
+import argparse
+import asyncio
+import os
+import sys
+
+from central import __version__
+from central.kit import logs
+from central.kit.environment import EXIT_USAGE, SettingsError
+from central.migrations import MigrationFailed
+from central.settings import read_migrate_settings, read_settings
+
+EXIT_FAILED = 1
+EXIT_CANNOT_CREATE = 73
+"""A listener cannot be had (EX_CANTCREAT)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="central", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("serve", help="run the service (settings: CENTRAL_* of the environment)")
+    commands.add_parser(
+        "migrate", help="create or update schema cu_metadata and the service's role"
+    )
+    command = parser.parse_args(arguments).command
+    try:
+        return _serve() if command == "serve" else _migrate()
+    except SettingsError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _serve() -> int:
+    settings = read_settings(os.environ)
+    logs.configure(settings.log_level)
+    import uvloop  # here, so that a wrong setting is told at once
+
+    from central.lifecycle import serve
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(serve(settings))
+    except OSError as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        return EXIT_CANNOT_CREATE
+
+
+def _migrate() -> int:
+    settings = read_migrate_settings(os.environ)
+    from central.migrations.runner import migrate
+
+    try:
+        asyncio.run(migrate(settings, print))
+    except MigrationFailed as error:
+        print(f"migration failed: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

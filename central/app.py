@@ -1,0 +1,111 @@
+"""Central's API as an aiohttp application."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+from aiohttp import web
+from cachetools import TTLCache
+
+from central import __version__
+from central.auth.callers import USER, Admission
+from central.entries import MAX_BODY_BYTES
+from central.handlers import batches, bindings, executions, uris, writes
+from central.kit.openapi import openapi_document
+from central.kit.routing import ROUTE, add_routes, answer_problems
+from central.metrics import Metrics
+
+ROUTES = (
+    *executions.ROUTES,
+    *uris.ROUTES,
+    *bindings.ROUTES,
+    *writes.ROUTES,
+    *batches.ROUTES,
+)
+
+_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_DESCRIPTION = (
+    "The authority over execution metadata: verifies, authorizes, applies, answers."
+    " Called by sidecars; each call carries the sidecar's own signature."
+)
+CONNECTIONS_REMEMBERED = 10_000
+AGE_JITTER = 0.2
+"""Connections of one moment end over 20 % of their age, so that load spreads without storms."""
+
+
+def central_app(
+    admission: Admission,
+    metrics: Metrics,
+    stores: Mapping[web.AppKey[Any], Any],
+    *,
+    connection_max_age_s: float,
+    clock: Callable[[], float] = time.perf_counter,
+    uniform: Callable[[float, float], float] = random.uniform,
+) -> web.Application:
+    app = web.Application(
+        middlewares=[
+            _counting(metrics, clock),
+            answer_problems,
+            _ending_old_connections(connection_max_age_s, clock, uniform),
+        ],
+        client_max_size=MAX_BODY_BYTES,
+    )
+    for key, store in stores.items():
+        app[key] = store
+    add_routes(app, ROUTES, admission.admit)
+    app.on_response_prepare.append(_name_user)
+    document = msgspec.json.encode(openapi())
+
+    async def serve_openapi(_: web.Request) -> web.Response:
+        return web.Response(body=document, content_type="application/json")
+
+    app.router.add_get("/openapi.json", serve_openapi)
+    return app
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI document of central's API."""
+    return openapi_document("Execution metadata, central", __version__, _DESCRIPTION, ROUTES)
+
+
+async def _name_user(request: web.Request, response: web.StreamResponse) -> None:
+    """Tells a sidecar whose token it has just sent, and until when it is good."""
+    user = request.get(USER)
+    if user is not None:
+        response.headers["X-User-Id"] = str(user.user_id)
+        response.headers["X-Token-Expires-At"] = str(int(user.expires_at))
+
+
+def _counting(metrics: Metrics, clock: Callable[[], float]) -> Any:
+    @web.middleware
+    async def count(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        started_at = clock()
+        response = await handler(request)
+        route = request.get(ROUTE, "none")  # the template: an unknown path is one label
+        method = request.method if route != "none" else "none"
+        metrics.request(route, method, response.status, clock() - started_at)
+        return response
+
+    return count
+
+
+def _ending_old_connections(
+    max_age_s: float, clock: Callable[[], float], uniform: Callable[[float, float], float]
+) -> Any:
+    """Sidecars keep connections open for ever; new replicas would get no load."""
+    # By the caller's address and port: aiohttp's connections can carry nothing of ours. A port
+    # that comes again within the time ends a little early, which does no harm.
+    ends_at: TTLCache[Any, float] = TTLCache(CONNECTIONS_REMEMBERED, 2 * max_age_s)
+
+    @web.middleware
+    async def end_when_old(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        response = await handler(request)
+        now = clock()
+        age_s = max_age_s * uniform(1 - AGE_JITTER, 1 + AGE_JITTER)
+        if now >= ends_at.setdefault(request.get_extra_info("peername"), now + age_s):
+            response.force_close()
+        return response
+
+    return end_when_old

@@ -1,0 +1,178 @@
+"""Who makes a call, found out from its credentials before the handler sees it.
+
+A route says which credentials it needs; the strictest is the default. What the caller may do
+with the rows it names is decided by the store's statements, in the same round trip as the
+work.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import TypeAlias
+
+from aiohttp import web
+
+from central.auth.assertions import HEADER, AssertionVerifier, SignedCall
+from central.auth.tokens import TokenVerifier, User, challenge, invalid_token
+from central.kit.problem import Problem, invalid_field
+from central.kit.routing import Route
+from central.problems import (
+    AssertionInvalid,
+    AssertionMissing,
+    DatabaseUnavailable,
+    IdempotencyKeyReused,
+    RoleNotAllowed,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+)
+
+USER: web.RequestKey[User] = web.RequestKey("user", User)
+"""The user of a valid token, for the headers that every answer to them carries."""
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+MAX_KEY_LENGTH = 255
+
+
+class Needs(Enum):
+    """The credentials a route asks for."""
+
+    USER = auto()  # a user's token; an assertion is verified if one is sent
+    USER_AND_SOURCE = auto()  # both, and an idempotency key: the call changes something
+    SOURCE = auto()  # an assertion alone: what is asked for was authorized by a binding
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A user who asks."""
+
+    user: User
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A user who changes something through a sidecar."""
+
+    user: User
+    source_id: str
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A sidecar that acts on its bindings."""
+
+    source_id: str
+
+
+Caller: TypeAlias = Reader | Writer | Source
+
+_USER_PROBLEMS: tuple[type[Problem], ...] = (
+    TokenMissing,
+    TokenInvalid,
+    TokenExpired,
+    RoleNotAllowed,
+)
+_SOURCE_PROBLEMS: tuple[type[Problem], ...] = (AssertionMissing, AssertionInvalid)
+_PROBLEMS: Mapping[Needs, tuple[type[Problem], ...]] = MappingProxyType(
+    {
+        Needs.USER: (*_USER_PROBLEMS, AssertionInvalid),
+        Needs.USER_AND_SOURCE: (*_USER_PROBLEMS, *_SOURCE_PROBLEMS, IdempotencyKeyReused),
+        Needs.SOURCE: _SOURCE_PROBLEMS,
+    }
+)
+_HEADERS: Mapping[Needs, Mapping[str, str]] = MappingProxyType(
+    {
+        Needs.USER: {HEADER: "Verified if sent."},
+        Needs.USER_AND_SOURCE: {
+            HEADER: "Required: the sidecar's signature over this call.",
+            IDEMPOTENCY_KEY: "Required: a repeat with this key gets the first answer, for 24 h.",
+        },
+        Needs.SOURCE: {HEADER: "Required: the sidecar's signature over this call."},
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthenticatedRoute(Route):
+    """A route with the credentials it needs; their headers and problems come with them."""
+
+    needs: Needs = Needs.USER_AND_SOURCE
+
+    def __post_init__(self) -> None:
+        problems = (*self.problems, *_PROBLEMS[self.needs], DatabaseUnavailable)
+        object.__setattr__(self, "problems", problems)
+        object.__setattr__(self, "headers", {**_HEADERS[self.needs], **self.headers})
+
+
+class Admission:
+    """Promise: a handler runs only for a caller with the credentials its route needs."""
+
+    def __init__(self, tokens: TokenVerifier, assertions: AssertionVerifier) -> None:
+        self._tokens = tokens
+        self._assertions = assertions
+
+    async def admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
+        needs = route.needs if isinstance(route, AuthenticatedRoute) else Needs.USER_AND_SOURCE
+        token = bearer_token(request)
+        user = None
+        if needs is not Needs.SOURCE:
+            user = await self._user(request, token)
+        assertion = _single_header(request, HEADER)
+        if needs is Needs.USER and assertion is None:
+            assert user is not None  # noqa: S101 (for the type checker)
+            return Reader(user)
+        key = _idempotency_key(request)
+        call = SignedCall(request.method, target(request), body, token, key)
+        source_id = self._assertions.verify(assertion, call)
+        if user is None:
+            return Source(source_id)
+        if needs is Needs.USER:
+            return Reader(user)
+        if key is None:
+            raise invalid_field(IDEMPOTENCY_KEY, "is required: the call changes something")
+        return Writer(user, source_id, key)
+
+    async def _user(self, request: web.Request, token: str | None) -> User:
+        if token is None:
+            raise TokenMissing("expected Authorization: Bearer <token>", headers=challenge())
+        user = await self._tokens.verify(token)
+        request[USER] = user
+        user.check_role()
+        return user
+
+
+def bearer_token(request: web.Request) -> str | None:
+    """The token of `Authorization`. Raises `TokenInvalid` for another scheme or two headers."""
+    value = _single_header(request, "Authorization")
+    if value is None:
+        return None
+    scheme, _, token = value.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token.isascii():
+        raise invalid_token("expected Authorization: Bearer <token>")
+    return token or None
+
+
+def target(request: web.Request) -> str:
+    """Path and query as they stand in the request line."""
+    return request.raw_path
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    key = _single_header(request, IDEMPOTENCY_KEY)
+    if key is not None and not (
+        0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()
+    ):
+        raise invalid_field(
+            IDEMPOTENCY_KEY, f"expected up to {MAX_KEY_LENGTH} printable characters"
+        )
+    return key
+
+
+def _single_header(request: web.Request, name: str) -> str | None:
+    values = request.headers.getall(name, [])
+    if len(values) > 1:
+        raise invalid_field(name, "may be given once")
+    return values[0] if values else None

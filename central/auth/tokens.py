@@ -1,0 +1,161 @@
+"""Users' tokens: Texera's JWTs (TEXERA.md section 5), verified once and then remembered.
+
+The algorithms come from the settings and never from the token (RFC 8725 section 3.1). A
+verified token is remembered by the digest of its text, so the text itself is never kept;
+its expiry is judged anew each time.
+"""
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import jwt
+import msgspec
+from cachetools import TTLCache
+from jwt.warnings import InsecureKeyLengthWarning
+
+from central.kit.fields import Id
+from central.metrics import Metrics
+from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid
+from central.settings import TokenSettings
+
+REMEMBERED_S = 300.0  # bounds the memory's age; expiry is judged on every call
+ROLES = frozenset({"REGULAR", "ADMIN"})
+YEAR_9999 = 253_402_300_799  # the last moment that RFC 3339 can name
+
+
+class Claims(msgspec.Struct, frozen=True, rename={"user_id": "userId"}):
+    """The claims that count; Texera's others (email, avatars) are of no concern here."""
+
+    sub: Annotated[str, msgspec.Meta(min_length=1)]
+    user_id: Id
+    role: str
+    exp: Annotated[float, msgspec.Meta(ge=0, le=YEAR_9999)]
+    nbf: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """The user a valid token speaks for. Texera's services take the role from the token."""
+
+    user_id: int
+    role: str
+    expires_at: float
+    """Unix seconds, as the token says; the leeway is not in it."""
+    not_before: float = 0.0
+
+    @property
+    def reads_everything(self) -> bool:
+        return self.role == "ADMIN"
+
+    def check_role(self) -> None:
+        """Raises `RoleNotAllowed` for whoever is neither REGULAR nor ADMIN."""
+        if self.role not in ROLES:
+            raise RoleNotAllowed(f"expected REGULAR or ADMIN, the token says {self.role[:32]!r}")
+
+
+class Keys(Protocol):
+    """Where the keys come from that may have signed a token.
+
+    The seam for asymmetric algorithms: a JWKS would look `key_id` up.
+    """
+
+    @property
+    def algorithms(self) -> Sequence[str]: ...
+
+    async def find(self, key_id: str | None) -> Any:
+        """The key for this `kid`. Raises `TokenInvalid` if there is none."""
+
+
+class SharedSecret:
+    """The deployment's one secret. Texera lower-cases it before use, so we do too."""
+
+    def __init__(self, settings: TokenSettings) -> None:
+        secret = settings.secret.lower() if settings.lowercase_secret else settings.secret
+        self._key = secret.encode()
+        self.algorithms: Sequence[str] = settings.algorithms
+
+    async def find(self, key_id: str | None) -> bytes:
+        return self._key
+
+
+class TokenVerifier:
+    """Promise: a `User` is answered only for a token that is signed, complete and in time."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        settings: TokenSettings,
+        metrics: Metrics,
+        *,
+        now: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._keys = keys
+        self._leeway_s = settings.leeway_s
+        self._metrics = metrics
+        self._now = now
+        self._remembered: TTLCache[bytes, User] = TTLCache(
+            settings.cache_size, REMEMBERED_S, timer=timer
+        )
+        self._jws = jwt.PyJWS()  # signatures only: claims are judged here, by our clock
+
+    async def verify(self, token: str) -> User:
+        """Raises `TokenInvalid` or `TokenExpired`. The role is the caller's to check."""
+        try:
+            user, verdict = await self._verify(token)
+        except (TokenInvalid, TokenExpired) as problem:
+            self._metrics.credential("token", problem.slug)
+            raise
+        self._metrics.credential("token", verdict)
+        return user
+
+    async def _verify(self, token: str) -> tuple[User, str]:
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        user = self._remembered.get(digest)
+        if user is not None:
+            self._check_time(user)
+            return user, "remembered"
+        claims = await self._decode(token)
+        user = User(claims.user_id, claims.role, claims.exp, claims.nbf or 0.0)
+        self._check_time(user)
+        self._remembered[digest] = user
+        return user, "accepted"
+
+    def _check_time(self, user: User) -> None:
+        now = self._now()
+        if now >= user.expires_at + self._leeway_s:
+            raise TokenExpired(
+                f"the token expired {now - user.expires_at:.0f} s ago",
+                headers=challenge("the token expired"),
+            )
+        if now + self._leeway_s < user.not_before:
+            raise invalid_token("nbf: the token is not valid yet")
+
+    async def _decode(self, token: str) -> Claims:
+        try:
+            header = jwt.get_unverified_header(token)
+            key = await self._keys.find(header.get("kid"))
+            with warnings.catch_warnings():
+                # Texera takes secrets of any length, so a short one is no reason to refuse.
+                warnings.simplefilter("ignore", InsecureKeyLengthWarning)
+                payload = self._jws.decode(token, key, algorithms=self._keys.algorithms)
+        except (jwt.InvalidTokenError, UnicodeError) as error:
+            raise invalid_token(str(error)) from error
+        try:
+            return msgspec.json.decode(payload, type=Claims)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise invalid_token(f"claims: {error}") from error
+
+
+def invalid_token(detail: str) -> TokenInvalid:
+    return TokenInvalid(detail, headers=challenge("the token is not valid"))
+
+
+def challenge(description: str | None = None) -> dict[str, str]:
+    """The header that RFC 6750 wants on a 401: bare where no token was sent."""
+    error = f' error="invalid_token", error_description="{description}"' if description else ""
+    return {"WWW-Authenticate": f"Bearer{error}"}

@@ -1,0 +1,1 @@
+"""Calls by noun: each file ends in its table of routes."""

@@ -1,0 +1,47 @@
+"""`POST /v1/batches`: a sidecar delivers what its computing unit wrote."""
+
+from typing import Any
+
+from aiohttp import web
+
+from central.auth.callers import AuthenticatedRoute, Needs, Source
+from central.entries import MAX_BODY_BYTES, WIRE_VERSION, BatchAnswer, BatchRequest, digest_of
+from central.kit.problem import invalid_field
+from central.kit.routing import Answer, Call
+from central.problems import BatchOutOfStep, WireVersionNotSupported
+from central.store.batches import Batches
+
+BATCHES: web.AppKey[Batches] = web.AppKey("batches", Batches)
+
+# While replicas are being replaced, the next call is likely to meet one that does speak it.
+OTHER_VERSION_RETRY_AFTER_S = 5.0
+
+
+async def post_batch(call: Call[Source, Any, Any, BatchRequest]) -> Answer:
+    """The outcome of each entry. Whatever is wrong with the call as a whole applies nothing."""
+    batch = call.body
+    if batch.wire != WIRE_VERSION:
+        raise WireVersionNotSupported(
+            f"wire: this replica speaks {WIRE_VERSION}, got {batch.wire}",
+            retry_after_s=OTHER_VERSION_RETRY_AFTER_S,
+        )
+    if digest_of(batch.entries) != batch.digest:
+        raise invalid_field("digest", "SHA-256 over the entries as they stand in the body")
+    answer = await call.request.app[BATCHES].apply(call.caller.source_id, batch)
+    return Answer(answer)
+
+
+ROUTES = [
+    AuthenticatedRoute(
+        method="POST",
+        path="/v1/batches",
+        handler=post_batch,
+        summary="Apply a batch of writes, exactly once",
+        tag="writes",
+        needs=Needs.SOURCE,
+        body_type=BatchRequest,
+        max_body_bytes=MAX_BODY_BYTES,
+        answers={200: BatchAnswer},
+        problems=(BatchOutOfStep, WireVersionNotSupported),
+    )
+]

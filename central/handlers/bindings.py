@@ -1,0 +1,75 @@
+"""Bindings, and whose token it is: what a sidecar asks before it may write."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from central import wire
+from central.auth.callers import AuthenticatedRoute, Needs, Reader, Source, Writer
+from central.handlers.keyed import answer_once
+from central.kit.routing import Answer, Call, NoParameters
+from central.problems import BoundElsewhere, ExecutionNotFound, NotTheExecutionsUser, UserDemoted
+from central.store.bindings import Bindings
+from central.store.database import Transaction
+
+BINDINGS: web.AppKey[Bindings] = web.AppKey("bindings", Bindings)
+
+
+async def fetch_token_facts(call: Call[Reader, NoParameters, NoParameters, Any]) -> Answer:
+    user = call.caller.user
+    expires_at = datetime.fromtimestamp(user.expires_at, UTC)
+    return Answer(wire.TokenFacts(user.user_id, user.role, expires_at))
+
+
+async def bind_execution(
+    call: Call[Writer, wire.ExecutionPath, NoParameters, wire.BindingRequest],
+) -> Answer:
+    writer, bindings = call.caller, call.request.app[BINDINGS]
+
+    async def work(transaction: Transaction) -> wire.BoundExecution:
+        return await bindings.bind(
+            transaction, writer.user, writer.source_id, call.path.execution_id
+        )
+
+    # Once, although binding twice is binding once: a replay must not undo a revocation.
+    return await answer_once(call, 200, work)
+
+
+async def list_open_bindings(call: Call[Source, NoParameters, NoParameters, Any]) -> Answer:
+    return Answer(await call.request.app[BINDINGS].open_bindings(call.caller.source_id))
+
+
+ROUTES = (
+    AuthenticatedRoute(
+        method="GET",
+        path="/v1/token",
+        handler=fetch_token_facts,
+        summary="Whose token this is",
+        tag="bindings",
+        needs=Needs.USER,
+        answers={200: wire.TokenFacts},
+    ),
+    AuthenticatedRoute(
+        method="POST",
+        path="/v1/executions/{execution_id}/binding",
+        handler=bind_execution,
+        summary="Let the calling sidecar write to the execution",
+        tag="bindings",
+        needs=Needs.USER_AND_SOURCE,
+        path_type=wire.ExecutionPath,
+        body_type=wire.BindingRequest,
+        body_is_optional=True,
+        answers={200: wire.BoundExecution},
+        problems=(ExecutionNotFound, NotTheExecutionsUser, UserDemoted, BoundElsewhere),
+    ),
+    AuthenticatedRoute(
+        method="GET",
+        path="/v1/bindings",
+        handler=list_open_bindings,
+        summary="The unfinished executions that the calling sidecar may write to",
+        tag="bindings",
+        needs=Needs.SOURCE,
+        answers={200: wire.OpenBindings},
+    ),
+)

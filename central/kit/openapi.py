@@ -1,0 +1,106 @@
+"""The OpenAPI 3.1 document of a table of routes, made from the types that validate."""
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from .problem import InvalidRequest, Problem, ProblemDocument
+from .routing import NoParameters, Route
+
+_REF_TEMPLATE = "#/components/schemas/{name}"
+
+
+def openapi_document(
+    title: str, version: str, description: str, routes: Sequence[Route]
+) -> dict[str, Any]:
+    types: list[Any] = [ProblemDocument]
+    for route in routes:
+        types += [kind for kind in (route.body_type, *route.answers.values()) if kind is not None]
+    unique = list(dict.fromkeys(types))
+    schemas, components = msgspec.json.schema_components(unique, ref_template=_REF_TEMPLATE)
+    schema_of = dict(zip(unique, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "description": description},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "user": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+            },
+        },
+        "security": [{"user": []}],
+    }
+
+
+def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.handler.__name__,
+        "summary": route.summary,
+        "tags": [route.tag],
+        "parameters": _parameters(route),
+        "responses": _responses(route, schema_of),
+    }
+    if route.body_type is not None:
+        operation["requestBody"] = {
+            "required": not route.body_is_optional,
+            "content": {"application/json": {"schema": schema_of[route.body_type]}},
+        }
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    parameters = [
+        _parameter(name, "path", schema, required=True)
+        for name, schema, _ in _properties(route.path_type)
+    ]
+    parameters += [
+        _parameter(name, "query", schema, required=required)
+        for name, schema, required in _properties(route.query_type)
+    ]
+    for name, description in route.headers.items():
+        header = _parameter(name, "header", {"type": "string"}, required=False)
+        parameters.append(header | {"description": description})
+    return parameters
+
+
+def _parameter(name: str, place: str, schema: Any, *, required: bool) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": schema}
+
+
+def _properties(kind: type[msgspec.Struct]) -> list[tuple[str, Any, bool]]:
+    if kind is NoParameters:
+        return []
+    schema = msgspec.json.schema_components([kind])[1][kind.__name__]
+    required = schema.get("required", [])
+    return [(name, value, name in required) for name, value in schema["properties"].items()]
+
+
+def _responses(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, kind in route.answers.items():
+        response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+        if kind is not None:
+            response["content"] = {"application/json": {"schema": schema_of[kind]}}
+        responses[str(status)] = response
+    slugs: dict[int, list[str]] = {}
+    problems: tuple[type[Problem], ...] = (InvalidRequest, *route.problems)
+    for raised in problems:
+        slugs.setdefault(raised.status, []).append(raised.slug)
+    for status, names in sorted(slugs.items()):
+        responses[str(status)] = {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(sorted(set(names)))}",
+            "content": {"application/problem+json": {"schema": schema_of[ProblemDocument]}},
+        }
+    return responses
+
+
+def path_parameters(path: str) -> list[str]:
+    """The names in a route's template."""
+    return re.findall(r"{(\w+)}", path)

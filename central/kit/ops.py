@@ -1,0 +1,45 @@
+"""The ops listener: probes that say why not, metrics, and what the service knows of itself.
+
+Readiness never depends on what lies behind the service: an unready pod would be cut off
+from callers that it can still serve (DESIGN.md section 3).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry, exposition
+
+from .routing import answer_problems
+
+NotReady: TypeAlias = Callable[[], list[str]]
+"""The reasons for which the service should get no new requests; none means ready."""
+Describe: TypeAlias = Callable[[], Mapping[str, Any]]
+
+
+def ops_app(
+    registry: CollectorRegistry, not_ready: NotReady, describe: Describe
+) -> web.Application:
+    async def livez(_: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons = not_ready()
+        body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+        return web.json_response(body, status=503 if reasons else 200)
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    async def status(_: web.Request) -> web.Response:
+        body = msgspec.json.encode(describe(), enc_hook=str)
+        return web.Response(body=body, content_type="application/json")
+
+    app = web.Application(middlewares=[answer_problems])
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/status", status)
+    return app

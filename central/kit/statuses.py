@@ -1,0 +1,60 @@
+"""The states of an execution: Texera's names and the codes it stores (`Utils.maptoStatusCode`)."""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """An execution's state as answered to callers."""
+
+    READY = "READY"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+    UNINITIALIZED = "UNINITIALIZED"
+    PAUSING = "PAUSING"
+    RESUMING = "RESUMING"
+    TERMINATED = "TERMINATED"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def code(self) -> int:
+        """The SMALLINT of `workflow_executions.status`; TRANSIENT_CODE is never stored by us."""
+        return _CODES.get(self, TRANSIENT_CODE)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.code in TERMINAL_CODES
+
+
+TRANSIENT_CODE = -1
+"""Texera's code for every state without one of its own (PAUSING, RESUMING, ...)."""
+
+TERMINAL_CODES = frozenset({3, 4, 5})
+
+_CODES = {
+    Status.UNINITIALIZED: 0,
+    Status.READY: 0,
+    Status.RUNNING: 1,
+    Status.PAUSED: 2,
+    Status.COMPLETED: 3,
+    Status.FAILED: 4,
+    Status.KILLED: 5,
+}
+_STORED = {code: status for status, code in _CODES.items() if status is not Status.UNINITIALIZED}
+
+
+def status_of_code(code: int) -> Status:
+    """The status a stored code stands for; UNKNOWN for -1 and for codes Texera does not have."""
+    return _STORED.get(code, Status.UNKNOWN)
+
+
+def parse_status(value: str | int) -> Status:
+    """A status given by name (any case) or by Texera's code. Raises ValueError for neither."""
+    if isinstance(value, int):
+        if value == TRANSIENT_CODE or value in _STORED:
+            return status_of_code(value)
+        raise ValueError(value)
+    status = Status(value.upper())
+    return Status.READY if status is Status.UNINITIALIZED else status

@@ -1,0 +1,111 @@
+"""The whole life of central, in one screen.
+
+Start: stores over a pool that the first call opens, then the listeners; ready whether the
+database is up or not, because a replica that is cut off cannot even say why.
+End (SIGTERM or SIGINT): not ready; after `drain_delay_s`, in which load balancers look away,
+no new connections; calls under way get `drain_timeout_s`; then the pool closes.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from central import __version__
+from central.app import central_app
+from central.auth.assertions import AssertionVerifier
+from central.auth.callers import Admission
+from central.auth.tokens import SharedSecret, TokenVerifier
+from central.handlers.batches import BATCHES
+from central.handlers.bindings import BINDINGS
+from central.handlers.executions import EXECUTIONS
+from central.handlers.keyed import IDEMPOTENCY_KEYS
+from central.handlers.uris import URIS
+from central.handlers.writes import WRITES
+from central.kit.logs import fields
+from central.kit.ops import ops_app
+from central.kit.problem import Problem
+from central.metrics import Metrics
+from central.settings import Settings
+from central.store.batches import Batches
+from central.store.bindings import Bindings
+from central.store.database import Database
+from central.store.executions import Executions
+from central.store.idempotency import IdempotencyKeys
+from central.store.rows import Rows
+from central.store.schema import Schema
+from central.store.uris import Uris
+from central.store.warehouses import Warehouses
+from central.store.writes import Writes
+
+logger = logging.getLogger(__name__)
+
+
+def stores(database: Database, metrics: Metrics, lease_s: float) -> dict[web.AppKey[Any], Any]:
+    """Every store, by the key its handlers know it by."""
+    warehouses, rows = Warehouses(Schema()), Rows()
+    return {
+        BATCHES: Batches(database, rows, metrics),
+        BINDINGS: Bindings(database, warehouses, lease_s),
+        EXECUTIONS: Executions(database, warehouses, lease_s),
+        IDEMPOTENCY_KEYS: IdempotencyKeys(database),
+        URIS: Uris(database),
+        WRITES: Writes(database, rows, metrics),
+    }
+
+
+async def serve(settings: Settings) -> int:
+    """Runs until SIGTERM or SIGINT. Answers the exit code. Raises OSError for a taken port."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    not_ready_because = ["starting"]
+    metrics = Metrics(CollectorRegistry())
+    database = Database(settings.database, metrics)
+    metrics.watch_connections(database.connections)
+    admission = Admission(
+        TokenVerifier(SharedSecret(settings.tokens), settings.tokens, metrics),
+        AssertionVerifier(settings.assertions, metrics),
+    )
+    app = central_app(
+        admission,
+        metrics,
+        stores(database, metrics, settings.lease_s),
+        connection_max_age_s=settings.connection_max_age_s,
+    )
+
+    def describe() -> Mapping[str, Any]:
+        config, pool = settings.describe(), database.describe()
+        return {"version": __version__, "config": config, "database": pool}
+
+    async with AsyncExitStack() as life:
+        life.push_async_callback(database.close)
+        ops = web.AppRunner(ops_app(metrics.registry, lambda: not_ready_because, describe))
+        api = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=settings.drain_timeout_s
+        )
+        for runner, address in ((ops, settings.ops_listen), (api, settings.listen)):
+            life.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await web.TCPSite(runner, address.host, address.port).start()
+        opening = asyncio.create_task(_open(database))
+        life.callback(opening.cancel)
+        not_ready_because.clear()
+        logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
+        await stop.wait()
+        not_ready_because.append("draining")
+        await asyncio.sleep(settings.drain_delay_s)
+    logger.info("stopped")
+    return 0
+
+
+async def _open(database: Database) -> None:
+    """Spares the first call the connecting; should it fail, calls connect when they need to."""
+    with suppress(Problem):
+        await database.open()

@@ -1,0 +1,127 @@
+"""What the service counts. The registry is passed in; label values come from closed sets.
+
+Routes appear as templates and statements by their names in `central/sql`; ids never do.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+# From a statement on loopback (0.2 ms) to the role's statement timeout (10 s).
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+ENTRIES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+
+
+class Metrics:
+    def __init__(
+        self, registry: CollectorRegistry, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.registry = registry
+        self._clock = clock
+        self._requests = Counter(
+            "central_requests_total",
+            "Requests answered, by route template and status.",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "central_request_seconds",
+            "Time from a request's head to its answer.",
+            ["route", "method"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._statement_seconds = Histogram(
+            "central_statement_seconds",
+            "Time of an SQL statement, the wait for a connection included in reads.",
+            ["statement"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._transactions = Counter(
+            "central_transactions_total",
+            "Transactions by how they ended (a retried one is rolled back and counted twice).",
+            ["outcome"],
+            registry=registry,
+        )
+        self._database_errors = Counter(
+            "central_database_errors_total",
+            "Calls answered with database-unavailable, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._credentials = Counter(
+            "central_credentials_total",
+            "Credentials looked at, by kind and verdict.",
+            ["kind", "verdict"],
+            registry=registry,
+        )
+        self._batches = Counter(
+            "central_batches_total",
+            "Batches by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._batch_entries = Histogram(
+            "central_batch_entries", "Entries of a batch.", buckets=ENTRIES, registry=registry
+        )
+        self._entries = Counter(
+            "central_entries_total",
+            "Entries of batches and single-call writes, by operation and outcome.",
+            ["op", "outcome"],
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "central_refusals_total",
+            "Entries refused, by the problem's slug.",
+            ["slug"],
+            registry=registry,
+        )
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, method, str(status)).inc()
+        self._request_seconds.labels(route, method).observe(seconds)
+
+    @contextmanager
+    def statement(self, name: str) -> Iterator[None]:
+        """Times one statement; `name` is its block in `central/sql`."""
+        started_at = self._clock()
+        try:
+            yield
+        finally:
+            self._statement_seconds.labels(name).observe(self._clock() - started_at)
+
+    def transactions(self, outcome: str) -> None:
+        self._transactions.labels(outcome).inc()
+
+    def database_error(self, reason: str) -> None:
+        self._database_errors.labels(reason).inc()
+
+    def credential(self, kind: str, verdict: str) -> None:
+        """`kind` is token or assertion, `verdict` accepted, remembered or a problem's slug."""
+        self._credentials.labels(kind, verdict).inc()
+
+    def batch(self, outcome: str, entries: int) -> None:
+        """`outcome` is applied, repeated (answered from the cursor) or out_of_step."""
+        self._batches.labels(outcome).inc()
+        self._batch_entries.observe(entries)
+
+    def entry(self, op: str, outcome: str) -> None:
+        """`op` from the closed set of operations ("unknown" for any other)."""
+        self._entries.labels(op, outcome).inc()
+
+    def refusal(self, slug: str) -> None:
+        self._refusals.labels(slug).inc()
+
+    def watch_connections(self, connections: Callable[[], tuple[int, int]]) -> None:
+        """Shows the pool's connections; `connections` answers (open, in use)."""
+        gauge = Gauge(
+            "central_database_connections",
+            "Connections to the database by state.",
+            ["state"],
+            registry=self.registry,
+        )
+        gauge.labels("open").set_function(lambda: connections()[0])
+        gauge.labels("in_use").set_function(lambda: connections()[1])

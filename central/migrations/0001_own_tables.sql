@@ -1,0 +1,148 @@
+-- migrate:up
+
+-- Everything of ours lives in this schema. Nothing here refers to Texera's tables by a
+-- foreign key: that would put triggers on them, and Texera's tables are never altered.
+create schema if not exists cu_metadata;
+
+
+-- Who may write to an execution: the sidecar `source_id` (the RFC 7638 thumbprint of its key)
+-- on behalf of `user_id`. Made with the user's token, at create or on first use.
+create table cu_metadata.bindings (
+    execution_id int not null,
+    source_id text not null,
+    user_id int not null,
+    workflow_id int not null,
+    computing_unit_id int,
+    warehouse text, -- the execution's warehouse name, which its URIs carry; never changes
+    boot_id text,
+    created_at timestamptz not null default now(),
+    revoked_at timestamptz,
+    revoked_reason text,
+    primary key (execution_id, source_id)
+);
+
+-- One live writing source per execution.
+create unique index bindings_live on cu_metadata.bindings (execution_id) where revoked_at is null;
+create index bindings_live_by_source on cu_metadata.bindings (source_id) where revoked_at is null;
+
+
+-- Until when the source is taken to be alive. No row: nothing is known to be running.
+create table cu_metadata.leases (
+    execution_id int primary key,
+    source_id text not null,
+    expires_at timestamptz not null
+);
+
+
+-- The last batch applied for each spool (source and epoch), with the answer it got.
+create table cu_metadata.cursors (
+    source_id text not null,
+    epoch text not null,
+    last_batch bigint not null,
+    digest text not null,
+    answer bytea not null,
+    updated_at timestamptz not null default now(),
+    primary key (source_id, epoch)
+);
+
+
+-- What was answered to a call with an idempotency key. `status` and `answer` are null only
+-- inside the transaction that does the work.
+create table cu_metadata.idempotency_keys (
+    user_id int not null,
+    route text not null,
+    key text not null,
+    body_sha256 text not null,
+    status smallint,
+    answer bytea,
+    created_at timestamptz not null default now(),
+    primary key (user_id, route, key)
+);
+
+create index idempotency_keys_by_age on cu_metadata.idempotency_keys (created_at);
+
+
+-- Who ended an execution: KILLED may become COMPLETED only from the source that killed it,
+-- and a provisional end (an orphan closed as FAILED) gives way to the source's own word.
+create table cu_metadata.terminal_statuses (
+    execution_id int primary key,
+    status smallint not null,
+    source_id text,
+    provisional boolean not null default false,
+    reason text,
+    recorded_at timestamptz not null default now()
+);
+
+
+-- The audit of refused writes, capped per source and hour.
+create table cu_metadata.refusals (
+    id bigint generated always as identity primary key,
+    refused_at timestamptz not null default now(),
+    source_id text not null,
+    user_id int,
+    execution_id int,
+    op text not null,
+    slug text not null,
+    detail text not null
+);
+
+create index refusals_by_source on cu_metadata.refusals (source_id, refused_at);
+
+
+-- Seconds per operator of a completed run, as its computing unit measured them.
+create table cu_metadata.operator_costs (
+    execution_id int primary key,
+    operators jsonb not null,
+    recorded_at timestamptz not null default now()
+);
+
+
+-- What a user may do with a workflow: READ or WRITE; no row is no grant. A row of the user's
+-- own decides alone, even NONE; else the strongest grant through a project counts.
+create view cu_metadata.workflow_grants as
+select own.uid as user_id, own.wid as workflow_id, own.privilege::text as privilege
+from texera_db.workflow_user_access own
+where own.privilege in ('READ', 'WRITE')
+union all
+select member.uid, placed.wid, max(member.privilege)::text
+from texera_db.project_user_access member
+join texera_db.workflow_of_project placed using (pid)
+where member.privilege in ('READ', 'WRITE')
+  and not exists (
+      select from texera_db.workflow_user_access own
+      where own.uid = member.uid and own.wid = placed.wid
+  )
+group by member.uid, placed.wid;
+
+
+-- Who may read a workflow: holders of a grant, and every user where it is public. That ADMIN
+-- reads everything is not in here: the role is the token's.
+create view cu_metadata.workflow_readers as
+select grants.user_id, grants.workflow_id
+from cu_metadata.workflow_grants grants
+union all
+select anyone.uid, public_workflow.wid
+from texera_db."user" anyone
+cross join texera_db.workflow public_workflow
+where public_workflow.is_public;
+
+
+-- What a user may do with a computing unit: READ, or WRITE to run on it. Its owner may.
+create view cu_metadata.computing_unit_grants as
+select unit.uid as user_id, unit.cuid as computing_unit_id, 'WRITE' as privilege
+from texera_db.workflow_computing_unit unit
+union all
+select access.uid, access.cuid, access.privilege::text
+from texera_db.computing_unit_user_access access
+join texera_db.workflow_computing_unit unit using (cuid)
+where access.privilege in ('READ', 'WRITE') and access.uid <> unit.uid;
+
+
+-- Users who may act at all. A demoted user's row is absent here, whatever their token says.
+create view cu_metadata.active_users as
+select person.uid as user_id, person.role::text as role
+from texera_db."user" person
+where person.role in ('REGULAR', 'ADMIN');
+
+-- migrate:down
+-- Forward only: a later migration undoes what has to go.

@@ -1,0 +1,177 @@
+"""The service's settings: read once from the environment, every fault reported at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from central.kit.environment import Address, Environment
+
+POSTGRES_SCHEMES = ("postgresql", "postgres")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """How the database is reached, as the least-privilege role."""
+
+    url: str
+    pool_min_size: int = 2
+    pool_max_size: int = 10
+    statement_cache_size: int = 256
+    timeout_s: float = 15.0
+    """After which a statement is given up by us; the role's own timeout (10 s) comes first."""
+
+    def __repr__(self) -> str:
+        return f"DatabaseSettings({without_secrets(self.url)})"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings:
+    """How users' tokens are verified. The algorithms are fixed here, never read from a token."""
+
+    secret: str
+    lowercase_secret: bool = True
+    algorithms: tuple[str, ...] = ("HS256",)
+    leeway_s: float = 30.0
+    cache_size: int = 10_000
+
+    def __repr__(self) -> str:
+        return f"TokenSettings(algorithms={self.algorithms})"
+
+
+@dataclass(frozen=True, slots=True)
+class AssertionSettings:
+    """How sidecars' assertions are verified."""
+
+    audience: str = "texera-execution-metadata"
+    clock_skew_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    database: DatabaseSettings
+    tokens: TokenSettings
+    assertions: AssertionSettings
+    listen: Address
+    ops_listen: Address
+    lease_s: float
+    connection_max_age_s: float
+    drain_delay_s: float
+    drain_timeout_s: float
+    log_level: str
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as `/status` shows them: nothing that opens a door."""
+        return {
+            "listen": str(self.listen),
+            "ops_listen": str(self.ops_listen),
+            "database_url": without_secrets(self.database.url),
+            "pool_min_size": self.database.pool_min_size,
+            "pool_max_size": self.database.pool_max_size,
+            "statement_cache_size": self.database.statement_cache_size,
+            "database_timeout_s": self.database.timeout_s,
+            "jwt_algorithms": self.tokens.algorithms,
+            "jwt_lowercase_secret": self.tokens.lowercase_secret,
+            "jwt_leeway_s": self.tokens.leeway_s,
+            "assertion_audience": self.assertions.audience,
+            "assertion_clock_skew_s": self.assertions.clock_skew_s,
+            "lease_s": self.lease_s,
+            "connection_max_age_s": self.connection_max_age_s,
+            "drain_delay_s": self.drain_delay_s,
+            "drain_timeout_s": self.drain_timeout_s,
+            "log_level": self.log_level,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateSettings:
+    """What `migrate` needs: the owner's connection, and the role that `serve` will use."""
+
+    owner_url: str
+    role_url: str
+
+
+def read_settings(variables: Mapping[str, str]) -> Settings:
+    """Raises `SettingsError` with every fault found."""
+    environment = Environment(variables, "CENTRAL_")
+    settings = Settings(
+        database=_database(environment),
+        tokens=_tokens(environment),
+        assertions=AssertionSettings(
+            audience=environment.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
+            clock_skew_s=environment.seconds("ASSERTION_CLOCK_SKEW_S", 30.0, 0.0, 300.0),
+        ),
+        listen=environment.address("LISTEN", "0.0.0.0:7080"),
+        ops_listen=environment.address("OPS_LISTEN", "0.0.0.0:7081"),
+        lease_s=environment.seconds("LEASE_S", 90.0, 5.0, 3600.0),
+        connection_max_age_s=environment.seconds("CONNECTION_MAX_AGE_S", 300.0, 1.0, 86400.0),
+        drain_delay_s=environment.seconds("DRAIN_DELAY_S", 0.0, 0.0, 300.0),
+        drain_timeout_s=environment.seconds("DRAIN_TIMEOUT_S", 20.0, 0.0, 300.0),
+        log_level=environment.choice("LOG_LEVEL", "info", LOG_LEVELS),
+    )
+    environment.check()
+    return settings
+
+
+def _database(environment: Environment) -> DatabaseSettings:
+    min_size = environment.integer("POOL_MIN_SIZE", 2, 0, 1000)
+    max_size = environment.integer("POOL_MAX_SIZE", 10, 1, 1000)
+    if min_size > max_size:
+        environment.fault("POOL_MIN_SIZE", f"expected at most CENTRAL_POOL_MAX_SIZE ({max_size})")
+    return DatabaseSettings(
+        url=_postgres_url(environment, "DATABASE_URL"),
+        pool_min_size=min_size,
+        pool_max_size=max_size,
+        statement_cache_size=environment.integer("STATEMENT_CACHE_SIZE", 256, 0, 100_000),
+        timeout_s=environment.seconds("DATABASE_TIMEOUT_S", 15.0, 0.1, 300.0),
+    )
+
+
+def _tokens(environment: Environment) -> TokenSettings:
+    secret = environment.text("JWT_SECRET")
+    if secret.lower() == "random":
+        # Texera then makes a secret per process, which no other service can know.
+        environment.fault("JWT_SECRET", "expected Texera's own secret, got the word 'random'")
+    algorithm = environment.choice("JWT_ALGORITHM", "hs256", [a.lower() for a in HMAC_ALGORITHMS])
+    return TokenSettings(
+        secret=secret,
+        lowercase_secret=environment.flag("JWT_LOWERCASE_SECRET", True),
+        algorithms=(algorithm.upper(),),
+        leeway_s=environment.seconds("JWT_LEEWAY_S", 30.0, 0.0, 300.0),
+        cache_size=environment.integer("JWT_CACHE_SIZE", 10_000, 1, 10_000_000),
+    )
+
+
+def read_migrate_settings(variables: Mapping[str, str]) -> MigrateSettings:
+    """Raises `SettingsError` with every fault found."""
+    environment = Environment(variables, "CENTRAL_")
+    owner_url = _postgres_url(environment, "OWNER_DATABASE_URL")
+    role_url = _postgres_url(environment, "DATABASE_URL")
+    if role_url:
+        role = urlsplit(role_url)
+        if not (role.username and role.password):
+            environment.fault("DATABASE_URL", "must name the service's role and its password")
+        elif owner_url and role.username == urlsplit(owner_url).username:
+            environment.fault("DATABASE_URL", "must name a role of its own, not the owner")
+    environment.check()
+    return MigrateSettings(owner_url, role_url)
+
+
+def _postgres_url(environment: Environment, name: str) -> str:
+    url = environment.url(name, POSTGRES_SCHEMES)
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        environment.fault(name, "expected a URL with a valid host and port")
+        return ""
+    return url
+
+
+def without_secrets(url: str) -> str:
+    """Role, host, port and database of a Postgres URL; no password, no options."""
+    parts = urlsplit(url)
+    role = f"{parts.username}@" if parts.username else ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{role}{parts.hostname or ''}{port}{parts.path}"

@@ -1,0 +1,61 @@
+-- name: lock_execution
+-- So that two sidecars bind one after the other. $1 execution
+select from texera_db.workflow_executions where eid = $1 for no key update;
+
+-- name: bindable_execution
+-- The execution if the user may read it, with what decides about a binding.
+-- $1 execution, $2 user, $3 whether the caller reads everything, $4 source
+select
+    e.eid as execution_id, v.wid as workflow_id, e.cuid as computing_unit_id,
+    e.uid as user_id, e.status as status_code,
+    exists (
+        select from cu_metadata.active_users where user_id = $2
+    ) as is_active,
+    own.source_id is not null as is_bound,
+    own.warehouse as bound_warehouse,
+    other.source_id is not null as is_bound_elsewhere,
+    coalesce(lease.expires_at > now(), false) as elsewhere_is_live
+from texera_db.workflow_executions e
+join texera_db.workflow_version v using (vid)
+left join cu_metadata.bindings own
+    on own.execution_id = e.eid and own.source_id = $4 and own.revoked_at is null
+left join cu_metadata.bindings other
+    on other.execution_id = e.eid and other.source_id <> $4 and other.revoked_at is null
+left join cu_metadata.leases lease
+    on lease.execution_id = e.eid and lease.source_id = other.source_id
+where e.eid = $1
+  and ($3 or exists (
+      select from cu_metadata.workflow_readers r
+      where r.user_id = $2 and r.workflow_id = v.wid
+  ));
+
+-- name: take_over
+-- Revokes the lapsed binding of another source. $1 execution, $2 the new source
+update cu_metadata.bindings
+set revoked_at = now(), revoked_reason = 'taken-over'
+where execution_id = $1 and source_id <> $2 and revoked_at is null;
+
+-- name: bind
+-- Binds, or binds anew after a revocation. An unfinished execution gets a lease, or a new one.
+-- $1 execution, $2 source, $3 user, $4 workflow, $5 computing unit, $6 warehouse name or null,
+-- $7 whether the execution is unfinished, $8 lease in seconds
+with binding as (
+    insert into cu_metadata.bindings
+        (execution_id, source_id, user_id, workflow_id, computing_unit_id, warehouse)
+    values ($1, $2, $3, $4, $5, $6)
+    on conflict (execution_id, source_id) do update
+    set user_id = excluded.user_id, created_at = now(), revoked_at = null, revoked_reason = null
+    where bindings.revoked_at is not null
+)
+insert into cu_metadata.leases (execution_id, source_id, expires_at)
+select $1, $2, now() + make_interval(secs => $8) where $7
+on conflict (execution_id) do update
+set source_id = excluded.source_id, expires_at = excluded.expires_at;
+
+-- name: open_bindings
+-- What the source may still be writing to. $1 source
+select b.execution_id, b.workflow_id, b.computing_unit_id, b.user_id, b.created_at
+from cu_metadata.bindings b
+join texera_db.workflow_executions e on e.eid = b.execution_id
+where b.source_id = $1 and b.revoked_at is null and e.status not in (3, 4, 5)
+order by b.execution_id;

@@ -1,0 +1,110 @@
+-- name: create_execution
+-- Checks, takes the workflow's latest version, inserts the run, binds it to its source and
+-- starts its lease. The columns up to `version_id` say why `execution_id` is null.
+-- An ADMIN, who sees everything, takes the same grants as anyone to run something.
+-- $1 user, $2 workflow, $3 computing unit, $4 name, $5 environment version, $6 source,
+-- $7 lease in seconds
+with permission as (
+    select
+        exists (
+            select from cu_metadata.active_users where user_id = $1
+        ) as is_active,
+        exists (
+            select from texera_db.workflow where wid = $2
+        ) as workflow_exists,
+        exists (
+            select from cu_metadata.workflow_readers where user_id = $1 and workflow_id = $2
+        ) as reads_workflow,
+        (
+            select g.privilege from cu_metadata.computing_unit_grants g
+            where g.user_id = $1 and g.computing_unit_id = $3
+        ) as unit_privilege,
+        exists (
+            select from texera_db.workflow_computing_unit u where u.cuid = $3
+        ) as unit_exists,
+        exists (
+            select from texera_db.workflow_computing_unit u
+            where u.cuid = $3 and u.terminate_time is not null
+        ) as unit_is_terminated,
+        (
+            select max(v.vid) from texera_db.workflow_version v where v.wid = $2
+        ) as version_id
+), execution as (
+    insert into texera_db.workflow_executions
+        (vid, uid, cuid, status, starting_time, name, environment_version)
+    select version_id, $1, $3, 0, now() at time zone 'utc', $4, $5
+    from permission
+    where is_active and reads_workflow and unit_privilege = 'WRITE'
+      and not unit_is_terminated and version_id is not null
+    returning eid, starting_time
+), binding as (
+    insert into cu_metadata.bindings
+        (execution_id, source_id, user_id, workflow_id, computing_unit_id)
+    select eid, $6, $1, $2, $3 from execution
+), lease as (
+    insert into cu_metadata.leases (execution_id, source_id, expires_at)
+    select eid, $6, now() + make_interval(secs => $7) from execution
+)
+select
+    permission.*,
+    execution.eid as execution_id,
+    execution.starting_time at time zone 'utc' as started_at
+from permission
+left join execution on true;
+
+-- name: set_warehouse
+-- Only where the schema has the column. $1 execution, $2 warehouse
+update texera_db.workflow_executions set whid = $2 where eid = $1;
+
+-- name: set_binding_warehouse
+-- $1 execution, $2 source, $3 warehouse name
+update cu_metadata.bindings set warehouse = $3 where execution_id = $1 and source_id = $2;
+
+-- name: read_execution
+-- $1 execution, $2 user, $3 whether the caller reads everything
+select
+    e.eid as execution_id, v.wid as workflow_id, e.vid as version_id,
+    e.cuid as computing_unit_id, e.uid as user_id, e.status as status_code, e.result, e.name,
+    coalesce(e.bookmarked, false) as bookmarked, e.environment_version, e.log_location,
+    e.runtime_stats_uri, coalesce(e.runtime_stats_size, 0) as runtime_stats_bytes,
+    e.starting_time at time zone 'utc' as started_at,
+    e.last_update_time at time zone 'utc' as updated_at
+from texera_db.workflow_executions e
+join texera_db.workflow_version v using (vid)
+where e.eid = $1
+  and ($3 or exists (
+      select from cu_metadata.workflow_readers r
+      where r.user_id = $2 and r.workflow_id = v.wid
+  ));
+
+-- name: list_executions
+-- The workflow's runs, newest first; one row of nulls if it has none, no row if the caller
+-- may not read it. The latest run is a list of one.
+-- $1 workflow, $2 user, $3 whether the caller reads everything,
+-- $4 computing unit or null, $5 status codes or null, $6 older than this execution or null,
+-- $7 limit
+select
+    e.eid as execution_id, w.wid as workflow_id, e.vid as version_id,
+    e.cuid as computing_unit_id, e.uid as user_id, e.status as status_code, e.result, e.name,
+    coalesce(e.bookmarked, false) as bookmarked, e.environment_version, e.log_location,
+    e.runtime_stats_uri, coalesce(e.runtime_stats_size, 0) as runtime_stats_bytes,
+    e.starting_time at time zone 'utc' as started_at,
+    e.last_update_time at time zone 'utc' as updated_at
+from texera_db.workflow w
+left join lateral (
+    select run.*
+    from texera_db.workflow_version v
+    join texera_db.workflow_executions run using (vid)
+    where v.wid = w.wid
+      and ($4::int is null or run.cuid = $4)
+      and ($5::smallint[] is null or run.status = any ($5))
+      and ($6::int is null or run.eid < $6)
+    order by run.eid desc
+    limit $7
+) e on true
+where w.wid = $1
+  and ($3 or exists (
+      select from cu_metadata.workflow_readers r
+      where r.user_id = $2 and r.workflow_id = w.wid
+  ))
+order by e.eid desc;

@@ -1,0 +1,119 @@
+"""Batches: each applied exactly once, whatever is lost on the way.
+
+The truth is the cursor row of the spool (source, epoch): the number, the digest and the
+answer of the batch applied last. It is locked before anything else and advanced in the
+transaction that applies the batch, so both happen or neither:
+
+- the last number with the same digest was applied already: it gets the stored answer;
+- the number after it is applied;
+- anything else is out of step: a spool that was restored or a cursor that was purged. Nothing
+  is applied, the sidecar begins a new epoch.
+
+Two replicas that are given the same batch at the same moment meet at the row's lock, and the
+second finds the work done. A connection cut at any point loses nothing: before the commit
+nothing happened, after it the batch sent again is answered from the row. What may be lost is
+what the database itself loses: commits that a failover drops come again under a new epoch.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+
+import asyncpg
+import msgspec
+
+from central.entries import (
+    BatchAnswer,
+    BatchRequest,
+    Outcome,
+    Undecodable,
+    decode_entries,
+    op_of,
+)
+from central.fold import Verdict
+from central.metrics import Metrics
+from central.problems import BatchOutOfStep
+from central.store.database import Database, Transaction
+from central.store.queries import load
+from central.store.rows import VALUE_ERRORS, Entries, Rows
+
+
+class Batches:
+    """Promise: a batch of a (source, epoch) is applied once and answered alike every time."""
+
+    def __init__(self, database: Database, rows: Rows, metrics: Metrics) -> None:
+        self._database = database
+        self._rows = rows
+        self._metrics = metrics
+        self._queries = load("batches")
+
+    async def apply(self, source_id: str, batch: BatchRequest) -> bytes:
+        """The answer, as JSON. Raises `InvalidRequest` or `BatchOutOfStep`: nothing is applied."""
+        entries = decode_entries(batch.entries)
+        work = partial(self._apply, source_id=source_id, batch=batch, entries=entries)
+        try:
+            answer, verdicts = await self._database.run(work)
+        except VALUE_ERRORS:
+            answer, verdicts = await self._database.run(partial(work, alone=True))
+        except BatchOutOfStep:
+            self._metrics.batch("out_of_step", len(entries))
+            raise
+        self._metrics.batch("repeated" if verdicts is None else "applied", len(entries))
+        count_verdicts(self._metrics, verdicts or ())
+        return answer
+
+    async def _apply(
+        self,
+        transaction: Transaction,
+        *,
+        source_id: str,
+        batch: BatchRequest,
+        entries: Entries,
+        alone: bool = False,
+    ) -> tuple[bytes, list[Verdict] | None]:
+        """The answer and, where the batch was applied just now, its verdicts."""
+        last = await self._lock_cursor(transaction, source_id, batch.epoch)
+        if last is not None and (last["last_batch"], last["digest"]) == (batch.batch, batch.digest):
+            return last["answer"], None
+        last_batch = last["last_batch"] if last is not None else 0
+        if batch.batch != last_batch + 1:
+            raise BatchOutOfStep(
+                f"batch {batch.batch} came after batch {last_batch}", last_batch=last_batch
+            )
+        verdicts = await self._rows.apply(
+            transaction, source_id, entries, batch.sent_at_ms, alone=alone
+        )
+        await self._rows.audit(transaction, source_id, verdicts)
+        answer = msgspec.json.encode(BatchAnswer(batch.batch, [_outcome(v) for v in verdicts]))
+        await transaction.execute(
+            self._queries["advance_cursor"],
+            source_id,
+            batch.epoch,
+            batch.batch,
+            batch.digest,
+            answer,
+        )
+        return answer, verdicts
+
+    async def _lock_cursor(
+        self, transaction: Transaction, source_id: str, epoch: str
+    ) -> asyncpg.Record | None:
+        """The cursor, locked; None if this transaction has begun it just now."""
+        last = await transaction.fetch_row(self._queries["lock_cursor"], source_id, epoch)
+        if last is not None:
+            return last
+        if await transaction.execute(self._queries["begin_cursor"], source_id, epoch):
+            return None
+        return await transaction.fetch_row(self._queries["lock_cursor"], source_id, epoch)
+
+
+def count_verdicts(metrics: Metrics, verdicts: Iterable[Verdict]) -> None:
+    for verdict in verdicts:
+        unknown = isinstance(verdict.entry, Undecodable)
+        metrics.entry("unknown" if unknown else op_of(verdict.entry), verdict.outcome)
+        if verdict.problem is not None:
+            metrics.refusal(verdict.problem.slug)
+
+
+def _outcome(verdict: Verdict) -> Outcome:
+    problem = verdict.problem.document() if verdict.problem is not None else None
+    return Outcome(verdict.entry.seq, verdict.outcome, problem, verdict.removed)

@@ -1,0 +1,79 @@
+"""Bindings: which source may write to an execution, and for whom.
+
+One live writing source per execution. Another may take over only when the lease of the first
+has lapsed or its binding was revoked; the taken-over binding is revoked in the same
+transaction, so late entries of the old source are refused from then on.
+"""
+
+from central import wire
+from central.auth.tokens import User
+from central.kit.statuses import status_of_code
+from central.problems import BoundElsewhere, NotTheExecutionsUser, UserDemoted
+from central.store.database import Database, Transaction
+from central.store.executions import execution_not_found
+from central.store.queries import load
+from central.store.warehouses import Warehouses
+
+
+class Bindings:
+    def __init__(self, database: Database, warehouses: Warehouses, lease_s: float) -> None:
+        self._database = database
+        self._lease_s = lease_s
+        self._queries = load("bindings")
+        self._warehouses = warehouses
+
+    async def bind(
+        self, transaction: Transaction, user: User, source_id: str, execution_id: int
+    ) -> wire.BoundExecution:
+        """Binds the execution to the source. The same source again renews its lease.
+
+        Raises `ExecutionNotFound`, `NotTheExecutionsUser`, `UserDemoted` or `BoundElsewhere`.
+        """
+        # Two sources that bind at once do it one after the other, at the execution's row.
+        await transaction.execute(self._queries["lock_execution"], execution_id)
+        row = await transaction.fetch_row(
+            self._queries["bindable_execution"],
+            execution_id,
+            user.user_id,
+            user.reads_everything,
+            source_id,
+        )
+        if row is None:
+            raise execution_not_found(execution_id)
+        if row["user_id"] != user.user_id:
+            raise NotTheExecutionsUser("only the execution's own user may write to it")
+        if not row["is_active"]:
+            raise UserDemoted("the token's user is no longer REGULAR or ADMIN")
+        status = status_of_code(row["status_code"])
+        warehouse = row["bound_warehouse"]
+        if not row["is_bound"]:
+            if row["is_bound_elsewhere"]:
+                if row["elsewhere_is_live"]:
+                    raise BoundElsewhere("another sidecar is writing to this execution")
+                await transaction.execute(self._queries["take_over"], execution_id, source_id)
+            warehouse = await self._warehouses.of_execution(transaction, execution_id)
+        await transaction.execute(
+            self._queries["bind"],
+            execution_id,
+            source_id,
+            user.user_id,
+            row["workflow_id"],
+            row["computing_unit_id"],
+            warehouse,
+            not status.is_terminal,
+            self._lease_s,
+        )
+        return wire.BoundExecution(
+            execution_id,
+            row["workflow_id"],
+            row["computing_unit_id"],
+            user.user_id,
+            status,
+            row["status_code"],
+            warehouse,
+        )
+
+    async def open_bindings(self, source_id: str) -> wire.OpenBindings:
+        """What the source may still be writing to."""
+        rows = await self._database.read(self._queries["open_bindings"], source_id)
+        return wire.OpenBindings([wire.OpenBinding(**dict(row)) for row in rows])

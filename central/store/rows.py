@@ -1,0 +1,279 @@
+"""The rows that entries change: locked, read, folded, and written once per table.
+
+The order matters. First the locks, in id order, on the rows that the source may write to;
+then, with snapshots of their own, what else the fold has to know: why a row could not be
+locked, who ended an execution, which URIs are stored; then the fold; then one statement per
+table that has changes. Most batches need nothing else known, and lock and write is all they
+do. Nothing here waits for a row of another call's: a batch that finds one locked defers its
+entries. A revocation counts from the statement that locks: a batch under way is still applied.
+
+Should the database refuse the values (SQLSTATE class 22 or 23: a size that an INT column
+cannot hold, a constraint that this release does not know of), the transaction cannot go on.
+It is run again `alone`: halves of the entries under savepoints, halved further where they
+fail, until the entries at fault stand alone and are refused. That is the same as folding all
+of them together, because folding is associative, and costs the ordinary batch no savepoint.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+
+import asyncpg
+import msgspec
+from asyncpg import DataError, IntegrityConstraintViolationError
+from msgspec import UNSET
+
+from central import problems
+from central.entries import (
+    AnyEntry,
+    DeleteUris,
+    PutConsole,
+    PutPortResult,
+    SetConsoleBytes,
+    SetPortResultBytes,
+    Undecodable,
+    op_of,
+)
+from central.fold import Changes, Execution, ExecutionChange, Standing, Verdict, fold
+from central.kit.fields import INT32_MAX, is_storable
+from central.kit.problem import Problem
+from central.kit.statuses import TERMINAL_CODES
+from central.registry import RegistryChange, UriRow
+from central.store.database import Transaction
+from central.store.queries import load
+
+VALUE_ERRORS = (DataError, IntegrityConstraintViolationError)
+REFUSALS_PER_SOURCE_AND_HOUR = 100  # an audit, not a log: a hostile source must not fill the disk
+
+Entries = Sequence[AnyEntry | Undecodable]
+
+
+class Rows:
+    """Applies entries inside a transaction that the caller opened and commits."""
+
+    def __init__(self) -> None:
+        self._queries = load("rows")
+
+    async def apply(
+        self,
+        transaction: Transaction,
+        source_id: str,
+        entries: Entries,
+        sent_at_ms: int,
+        *,
+        alone: bool = False,
+        wait: bool = False,
+    ) -> list[Verdict]:
+        """The verdict on each entry, in order; what was applied is written.
+
+        Raises one of `VALUE_ERRORS` if the database refuses a value, after which the
+        transaction is lost: run it again with `alone`, and only the entries at fault are
+        refused. With `wait` a single locked row is waited for instead of deferred.
+        """
+        executions = await self._lock(transaction, source_id, entries, wait=wait)
+        if alone:
+            verdicts, _ = await self._halve(transaction, source_id, executions, entries, sent_at_ms)
+            return verdicts
+        folded = fold(source_id, executions, entries, sent_at_ms)
+        await self._write(transaction, source_id, folded.changes)
+        return folded.verdicts
+
+    async def _lock(
+        self, transaction: Transaction, source_id: str, entries: Entries, *, wait: bool
+    ) -> dict[int, Execution]:
+        ids = sorted({e.execution_id for e in entries if not isinstance(e, Undecodable)})
+        if not ids:
+            return {}
+        if wait:
+            assert len(ids) == 1  # noqa: S101 (rows that are waited for one by one may deadlock)
+            locked = await transaction.fetch(self._queries["lock_execution"], source_id, ids[0])
+        else:
+            locked = await transaction.fetch(self._queries["lock_executions"], source_id, ids)
+        held = {row["execution_id"]: row["status"] for row in locked}
+        registries = await self._read_registries(transaction, entries, held.keys())
+        endings = await self._read_endings(transaction, held)
+        executions = {
+            row["execution_id"]: _writable(row, registries, endings.get(row["execution_id"]))
+            for row in locked
+        }
+        if len(executions) < len(ids):
+            missing = [execution_id for execution_id in ids if execution_id not in executions]
+            standings = self._queries["read_standings"]
+            for row in await transaction.fetch(standings, source_id, missing):
+                executions[row["execution_id"]] = _not_writable(row)
+        return executions
+
+    async def _read_endings(
+        self, transaction: Transaction, statuses: Mapping[int, int]
+    ) -> dict[int, asyncpg.Record]:
+        """Who ended what has ended. An ending counts while the row has the status it speaks of."""
+        ended = [key for key, status in statuses.items() if status in TERMINAL_CODES]
+        if not ended:
+            return {}
+        rows = await transaction.fetch(self._queries["read_endings"], ended)
+        return {r["execution_id"]: r for r in rows if r["status"] == statuses[r["execution_id"]]}
+
+    async def _read_registries(
+        self, transaction: Transaction, entries: Entries, held: Set[int]
+    ) -> dict[tuple[str, int], dict[str, UriRow]]:
+        results: set[int] = set()
+        consoles: set[int] = set()
+        for entry in entries:
+            if isinstance(entry, PutPortResult | SetPortResultBytes | DeleteUris):
+                results.add(entry.execution_id)
+            if isinstance(entry, PutConsole | SetConsoleBytes | DeleteUris):
+                consoles.add(entry.execution_id)
+        registries: dict[tuple[str, int], dict[str, UriRow]] = {}
+        if held & (results | consoles):
+            asked = (list(results & held), list(consoles & held))
+            for row in await transaction.fetch(self._queries["read_registries"], *asked):
+                registry = registries.setdefault((row["registry"], row["execution_id"]), {})
+                registry[row["key"]] = UriRow(row["uri"], row["size_bytes"])
+        return registries
+
+    async def _halve(
+        self,
+        transaction: Transaction,
+        source_id: str,
+        executions: Mapping[int, Execution],
+        entries: Entries,
+        sent_at_ms: int,
+    ) -> tuple[list[Verdict], Mapping[int, Execution]]:
+        folded = fold(source_id, executions, entries, sent_at_ms)
+        try:
+            async with transaction.savepoint():
+                await self._write(transaction, source_id, folded.changes)
+            return folded.verdicts, folded.after()
+        except VALUE_ERRORS as error:
+            if len(entries) == 1:
+                refused = msgspec.structs.replace(
+                    folded.verdicts[0], outcome="refused", problem=_problem(error), removed=None
+                )
+                return [refused], executions
+        verdicts: list[Verdict] = []
+        middle = len(entries) // 2
+        for half in (entries[:middle], entries[middle:]):
+            halves_verdicts, executions = await self._halve(
+                transaction, source_id, executions, half, sent_at_ms
+            )
+            verdicts += halves_verdicts
+        return verdicts, executions
+
+    async def _write(self, transaction: Transaction, source_id: str, changes: Changes) -> None:
+        queries = self._queries
+        if changes.executions:
+            columns = _execution_columns(changes.executions)
+            await transaction.execute(queries["write_executions"], source_id, *columns)
+        deleted_results = [key for key, change in changes.results.items() if change is None]
+        deleted_consoles = [key for key, change in changes.consoles.items() if change is None]
+        if deleted_results or deleted_consoles:
+            await transaction.execute(
+                queries["delete_registry_rows"],
+                [execution_id for execution_id, _ in deleted_results],
+                [key for _, key in deleted_results],
+                [execution_id for execution_id, _ in deleted_consoles],
+                [key for _, key in deleted_consoles],
+            )
+        if results := _registry_columns(changes.results):
+            await transaction.execute(queries["write_results"], *results)
+        if consoles := _registry_columns(changes.consoles):
+            await transaction.execute(queries["write_consoles"], *consoles)
+        if changes.operator_costs:
+            await transaction.execute(
+                queries["write_operator_costs"],
+                list(changes.operator_costs),
+                [msgspec.json.encode(c).decode() for c in changes.operator_costs.values()],
+            )
+
+    async def audit(
+        self, transaction: Transaction, source_id: str, verdicts: Sequence[Verdict]
+    ) -> None:
+        """Keeps what was refused, but for `late`: ordinary in Texera, and often."""
+        refusals = [
+            (verdict, verdict.problem)
+            for verdict in verdicts
+            if verdict.problem is not None and not isinstance(verdict.problem, problems.Late)
+        ][:REFUSALS_PER_SOURCE_AND_HOUR]
+        if not refusals:
+            return
+        await transaction.execute(
+            self._queries["audit_refusals"],
+            source_id,
+            REFUSALS_PER_SOURCE_AND_HOUR,
+            [verdict.user_id for verdict, _ in refusals],
+            [_id_or_none(verdict.entry.execution_id) for verdict, _ in refusals],
+            [_excerpt(op_of(verdict.entry), 50) for verdict, _ in refusals],
+            [problem.slug for _, problem in refusals],
+            [_excerpt(problem.detail, 500) for _, problem in refusals],
+        )
+
+
+def _writable(
+    row: asyncpg.Record,
+    registries: Mapping[tuple[str, int], Mapping[str, UriRow]],
+    ending: asyncpg.Record | None,
+) -> Execution:
+    execution_id = row["execution_id"]
+    return Execution(
+        execution_id=execution_id,
+        standing=Standing.WRITER,
+        user_id=row["user_id"],
+        workflow_id=row["workflow_id"],
+        warehouse=row["warehouse"],
+        status=row["status"],
+        ended_by=ending["source_id"] if ending else None,
+        ended_provisionally=ending["provisional"] if ending else False,
+        results=registries.get(("result", execution_id), {}),
+        consoles=registries.get(("console", execution_id), {}),
+    )
+
+
+def _not_writable(row: asyncpg.Record) -> Execution:
+    if row["user_id"] is None:
+        standing = Standing.NOT_BOUND
+    elif row["is_revoked"]:
+        standing = Standing.REVOKED
+    elif not row["is_active"]:
+        standing = Standing.DEMOTED
+    else:
+        standing = Standing.LOCKED_OUT
+    return Execution(execution_id=row["execution_id"], standing=standing, user_id=row["user_id"])
+
+
+def _execution_columns(executions: Mapping[int, ExecutionChange]) -> list[Sequence[object]]:
+    changes = executions.values()
+    names_log_location = [change.log_location is not UNSET for change in changes]
+    columns: list[list[object]] = [
+        [change.status for change in changes],
+        [change.status_age_ms for change in changes],
+        [change.result for change in changes],
+        [is_named or None for is_named in names_log_location],
+        [None if change.log_location is UNSET else change.log_location for change in changes],
+        [change.runtime_stats_uri for change in changes],
+        [change.runtime_stats_bytes for change in changes],
+        [change.name for change in changes],
+        [change.bookmarked for change in changes],
+    ]
+    # unnest fills short arrays up with nulls, so a column that nobody named costs nothing.
+    return [list(executions), *(c if any(v is not None for v in c) else [] for c in columns)]
+
+
+def _registry_columns(
+    changes: Mapping[tuple[int, str], RegistryChange | None],
+) -> list[list[object]]:
+    rows = [(*key, change.uri, change.size_bytes) for key, change in changes.items() if change]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _problem(error: asyncpg.PostgresError) -> Problem:
+    if isinstance(error, asyncpg.ForeignKeyViolationError):
+        return problems.ExecutionNotFound("the execution was deleted meanwhile")
+    constraint = f" ({error.constraint_name})" if getattr(error, "constraint_name", None) else ""
+    return problems.ValueOutOfRange(f"{error}{constraint}")
+
+
+def _id_or_none(execution_id: int) -> int | None:
+    return execution_id if 0 < execution_id <= INT32_MAX else None
+
+
+def _excerpt(text: str, length: int) -> str:
+    excerpt = text[:length]
+    return excerpt if is_storable(excerpt) else ascii(excerpt)[:length]

@@ -1,0 +1,78 @@
+"""The registry of URIs, as whoever may read the workflow sees it."""
+
+import msgspec
+
+from central import wire
+from central.auth.tokens import User
+from central.kit.vfs import matches_external_port
+from central.problems import ConsoleNotFound, ResultUriNotFound
+from central.store.database import Database
+from central.store.executions import execution_not_found
+from central.store.queries import load
+
+_results = msgspec.json.Decoder(list[wire.PortUri])
+_consoles = msgspec.json.Decoder(list[wire.ConsoleUri])
+
+
+class Uris:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = load("uris")
+
+    async def read_all(self, user: User, execution_id: int) -> wire.ExecutionUris:
+        rows = await self._database.read(
+            self._queries["read_uris"], execution_id, user.user_id, user.reads_everything
+        )
+        if not rows:
+            raise execution_not_found(execution_id)
+        row = rows[0]
+        stats = None
+        if row["runtime_stats_uri"]:
+            stats = wire.StatsUri(row["runtime_stats_uri"], row["runtime_stats_bytes"])
+        return wire.ExecutionUris(
+            _results.decode(row["results"]), _consoles.decode(row["console"]), stats
+        )
+
+    async def result_uri(
+        self, user: User, execution_id: int, query: wire.ResultUriQuery
+    ) -> wire.ResultUri:
+        """The result of a logical port.
+
+        Texera takes whichever row comes first when an operator has several layers; we take
+        the greatest global port id, so that the answer is always the same.
+        """
+        prefix = f"(logicalOpId={query.operator_id},layerName="
+        rows = await self._database.read(
+            self._queries["operator_results"],
+            execution_id,
+            user.user_id,
+            user.reads_everything,
+            prefix,
+        )
+        if not rows:
+            raise execution_not_found(execution_id)
+        wanted = (query.operator_id, query.port_id, query.internal)
+        ports = {row["global_port_id"]: row for row in rows if row["global_port_id"] is not None}
+        matching = [port for port in ports if matches_external_port(port, *wanted)]
+        if not matching:
+            raise ResultUriNotFound(
+                f"execution {execution_id}, operator {query.operator_id}, port {query.port_id}"
+            )
+        row = ports[max(matching)]
+        return wire.ResultUri(row["uri"], row["global_port_id"], row["result_bytes"])
+
+    async def console(
+        self, user: User, execution_id: int, operator_id: str
+    ) -> wire.OperatorConsole:
+        rows = await self._database.read(
+            self._queries["operator_console"],
+            execution_id,
+            user.user_id,
+            user.reads_everything,
+            operator_id,
+        )
+        if not rows:
+            raise execution_not_found(execution_id)
+        if not rows[0]["uri"]:
+            raise ConsoleNotFound(f"execution {execution_id}, operator {operator_id}")
+        return wire.OperatorConsole(rows[0]["uri"], rows[0]["bytes"])

@@ -1,0 +1,210 @@
+"""This service's view of the wire: what calls take and answer (batches are in `entries`).
+
+A sidecar of another version may be on the other end: fields are added, never renamed, and
+frozen samples in tests/contract are read and written by both sides.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from central.kit.fields import ByteCount, Id, ShortText, Text
+from central.kit.statuses import Status
+
+# --- paths and queries
+
+
+class ExecutionPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    execution_id: Id
+
+
+class WorkflowPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    workflow_id: Id
+
+
+class OperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    execution_id: Id
+    operator_id: Text
+
+
+class PortPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    execution_id: Id
+    global_port_id: Text
+
+
+class ResultUriQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    operator_id: Text
+    port_id: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    internal: bool = False
+
+
+class LatestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    computing_unit_id: Id | None = None
+
+
+class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    computing_unit_id: Id | None = None
+    status: Annotated[
+        str | None, msgspec.Meta(description="names or codes, separated by commas")
+    ] = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+    before: Annotated[
+        Id | None, msgspec.Meta(description="an execution id; older ones than it are answered")
+    ] = None
+
+
+# --- bodies
+
+
+class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A run about to begin. Its user is the token's."""
+
+    workflow_id: Id
+    computing_unit_id: Id
+    environment_version: ShortText
+    name: ShortText | None = None
+    warehouse_id: Id | None = None
+
+
+class ExecutionChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Any of these; null means absent, except that a null `log_location` is stored."""
+
+    status: str | int | None = None
+    result: Text | None = None
+    log_location: Text | msgspec.UnsetType | None = msgspec.UNSET
+    runtime_stats_uri: Text | None = None
+    runtime_stats_bytes: ByteCount | None = None
+    name: ShortText | None = None
+    bookmarked: bool | None = None
+
+
+class PortResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    result_uri: Text
+    result_bytes: ByteCount | None = None
+
+
+class PortResultSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    result_bytes: ByteCount
+
+
+class Console(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    uri: Text
+    bytes: ByteCount | None = None
+
+
+class ConsoleSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    bytes: ByteCount
+
+
+class BindingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing yet."""
+
+
+# --- answers
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """A single-call write is in the database."""
+
+    state: str = "committed"
+
+
+class TokenFacts(msgspec.Struct, frozen=True):
+    user_id: int
+    role: str
+    expires_at: datetime
+
+
+class NewExecution(msgspec.Struct, frozen=True):
+    execution_id: int
+    workflow_id: int
+    version_id: int
+    computing_unit_id: int
+    user_id: int
+    status: Status
+    status_code: int
+    started_at: datetime
+    warehouse: str | None
+
+
+class BoundExecution(msgspec.Struct, frozen=True):
+    execution_id: int
+    workflow_id: int
+    computing_unit_id: int | None
+    user_id: int
+    status: Status
+    status_code: int
+    warehouse: str | None
+
+
+class OpenBinding(msgspec.Struct, frozen=True):
+    execution_id: int
+    workflow_id: int
+    computing_unit_id: int | None
+    user_id: int
+    created_at: datetime
+
+
+class OpenBindings(msgspec.Struct, frozen=True):
+    bindings: list[OpenBinding]
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """A row of `workflow_executions`, with the workflow of its version."""
+
+    execution_id: int
+    workflow_id: int
+    version_id: int
+    computing_unit_id: int | None
+    user_id: int
+    status: Status
+    status_code: int
+    result: str | None
+    name: str
+    bookmarked: bool
+    environment_version: str
+    log_location: str | None
+    runtime_stats_uri: str | None
+    runtime_stats_bytes: int
+    started_at: datetime
+    updated_at: datetime | None
+
+
+class ExecutionPage(msgspec.Struct, frozen=True):
+    executions: list[Execution]
+    next_before: int | None
+
+
+class PortUri(msgspec.Struct, frozen=True):
+    global_port_id: str
+    uri: str
+    result_bytes: ByteCount
+
+
+class ConsoleUri(msgspec.Struct, frozen=True):
+    operator_id: str
+    uri: str
+    bytes: ByteCount
+
+
+class StatsUri(msgspec.Struct, frozen=True):
+    uri: str
+    bytes: ByteCount
+
+
+class ExecutionUris(msgspec.Struct, frozen=True):
+    results: list[PortUri]
+    console: list[ConsoleUri]
+    runtime_stats: StatsUri | None
+
+
+class ResultUri(msgspec.Struct, frozen=True):
+    uri: str
+    global_port_id: str
+    result_bytes: ByteCount
+
+
+class OperatorConsole(msgspec.Struct, frozen=True):
+    uri: str
+    bytes: ByteCount

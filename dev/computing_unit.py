@@ -1,0 +1,243 @@
+"""A computing unit in one run of a workflow: it follows a plan and tells a metadata backend.
+
+The engine is not here, only what its unit says and asks about a run, in Texera's order: look for
+the run before and forget its results, create, announce the statistics, READY, RUNNING; then a port
+result per stored port as regions start, a console at an operator's first print, and at every poll
+the look-ups and sizes of what grew; at last the end, and the wait until all of it is safe.
+"""
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from dev.metadata_backend import CallFailed, MetadataBackend, NewExecution, Refused
+from dev.run_plan import FirstPrint, Poll, PortGrowth, RunPlan, StartRegion, StoreStatus, seconds_at
+from dev.vfs_uri import console_uri, result_uri, runtime_stats_uri
+
+ENVIRONMENT_VERSION = json.dumps({"engine_version": "replay-1"})
+
+Answer = TypeVar("Answer")
+
+
+class Narrator(Protocol):
+    """Whoever shows how the run goes on."""
+
+    def say(self, sentence: str) -> None:
+        """Something happened."""
+
+    def advance(self, done: int, total: int) -> None:
+        """So many of the plan's steps are done."""
+
+
+@dataclass
+class RunReport:
+    """What a run came to, and what it cost its unit."""
+
+    execution_id: int | None = None
+    status: str | None = None
+    waits_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds the unit waited, for each call, by kind of call."""
+    settle_s: float = 0.0
+    errors: list[Refused] = field(default_factory=list)
+    left_alone: list[str] = field(default_factory=list)
+    """What the unit may not do and need not: sentences."""
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """How often each kind of call was made."""
+        return {call: len(waits) for call, waits in self.waits_s.items()}
+
+    @property
+    def call_count(self) -> int:
+        """All calls of the run."""
+        return sum(self.calls.values())
+
+    @property
+    def waited_s(self) -> float:
+        """How long the unit waited for metadata, all calls together."""
+        return sum(sum(waits) for waits in self.waits_s.values())
+
+
+class ComputingUnit:
+    """Runs one workflow once. `report` is filled as the run goes on, also if it is cut short."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        backend: MetadataBackend,
+        narrator: Narrator,
+        *,
+        workflow_id: int,
+        computing_unit_id: int,
+        poll_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._plan = plan
+        self._backend = backend
+        self._narrator = narrator
+        self._workflow_id = workflow_id
+        self._computing_unit_id = computing_unit_id
+        self._poll_s = poll_s
+        self._clock = clock
+        self._sleep = sleep
+        self.report = RunReport()
+
+    async def run(self) -> RunReport:
+        """The whole run. Raises `CallFailed` only if there is no execution to go on with."""
+        execution_id = await self._begin()
+        # A poll that had to wait for an answer delays what follows it, as in a real unit.
+        started_at = self._clock()
+        for number, step in enumerate(self._plan.steps, start=1):
+            due_at = started_at + seconds_at(step.at, self._poll_s)
+            if (wait_s := due_at - self._clock()) > 0:
+                await self._sleep(wait_s)
+            match step.action:
+                case StoreStatus(status):
+                    await self._status(execution_id, status)
+                case StartRegion() as region:
+                    await self._start_region(execution_id, region)
+                case FirstPrint() as first_print:
+                    await self._open_console(execution_id, first_print)
+                case Poll() as poll:
+                    await self._poll(execution_id, poll)
+            self._narrator.advance(number, len(self._plan.steps))
+        await self._settle()
+        return self.report
+
+    async def kill(self) -> None:
+        """The user ends the run: store that, if there is a run that has not ended."""
+        execution_id = self.report.execution_id
+        if execution_id is not None and self.report.status != self._plan.end_status:
+            await self._status(execution_id, "KILLED")
+
+    async def _begin(self) -> int:
+        backend, workflow_id = self._backend, self._workflow_id
+        before = await self._ask(
+            "latest_execution", backend.latest_execution(workflow_id, self._computing_unit_id)
+        )
+        if before is not None:
+            await self._clear(before)
+        new = NewExecution(workflow_id, self._computing_unit_id, ENVIRONMENT_VERSION)
+        execution_id = await self._timed("create_execution", backend.create_execution(new))
+        self.report.execution_id = execution_id
+        self._narrator.say(f"execution {execution_id} created")
+        uri = runtime_stats_uri(workflow_id, execution_id)
+        stored = backend.store_runtime_stats_uri(workflow_id, execution_id, uri)
+        await self._ask("store_runtime_stats_uri", stored)
+        await self._status(execution_id, "READY")
+        return execution_id
+
+    async def _clear(self, execution_id: int) -> None:
+        """Forget an earlier run's results. Another user's are left alone: that is no error."""
+        try:
+            await self._timed("clear_uris", self._backend.clear_uris(execution_id))
+            self._narrator.say(f"results of execution {execution_id} cleared")
+        except CallFailed as failed:
+            if failed.refused.http_status not in {403, 404}:
+                self._note(failed.refused)
+                return
+            sentence = f"results of execution {execution_id} left alone: {failed.refused.detail}"
+            self.report.left_alone.append(sentence)
+            self._narrator.say(sentence)
+
+    async def _status(self, execution_id: int, status: str) -> None:
+        stored = self._backend.store_status(execution_id, status)
+        if await self._succeeds("store_status", stored):
+            self.report.status = status
+            self._narrator.say(status)
+
+    async def _start_region(self, execution_id: int, region: StartRegion) -> None:
+        for stored in region.storage_ports:
+            port = stored.global_port_id
+            uri = result_uri(self._workflow_id, execution_id, port)
+            put = self._backend.store_port_result(execution_id, port, uri)
+            await self._ask("store_port_result", put)
+        results = len(region.storage_ports)
+        self._narrator.say(
+            f"region {region.number + 1} started, {_count(results, 'result')} stored"
+        )
+
+    async def _open_console(self, execution_id: int, first_print: FirstPrint) -> None:
+        operator = first_print.operator
+        uri = console_uri(self._workflow_id, execution_id, operator.id)
+        put = self._backend.store_console(execution_id, operator.id, uri)
+        await self._ask("store_console", put)
+        self._narrator.say(f"{operator.display_name} prints: {first_print.text}")
+
+    async def _poll(self, execution_id: int, poll: Poll) -> None:
+        await self._ask("result_uris", self._backend.result_uris(execution_id))
+        for growth in poll.changes:
+            await self._look_at(execution_id, growth, poll.runtime_stats_bytes)
+        tuples = sum(growth.tuple_count for growth in poll.changes)
+        grown = _count(len(poll.changes), "result")
+        self._narrator.say(f"poll {poll.number}: {grown} grew, to {tuples} tuples")
+
+    async def _look_at(self, execution_id: int, growth: PortGrowth, statistics_bytes: int) -> None:
+        """Texera's unit asks twice for an address: to count the tuples, then to show them."""
+        backend, operator = self._backend, growth.stored.operator
+        for _ in range(2):
+            asked = backend.result_uri(execution_id, operator.id, growth.stored.port)
+            if await self._ask("result_uri", asked) is None:
+                self._note(Refused("result_uri", "not-found", f"{operator.id} has no result yet"))
+        if growth.result_bytes is None:
+            return
+        port = growth.stored.global_port_id
+        sizes = {
+            "store_result_bytes": backend.store_result_bytes(
+                execution_id, port, growth.result_bytes
+            ),
+            "store_runtime_stats_bytes": backend.store_runtime_stats_bytes(
+                execution_id, statistics_bytes
+            ),
+            "store_console_bytes": backend.store_console_bytes(
+                execution_id, operator.id, growth.console_bytes
+            ),
+        }
+        for call, stored in sizes.items():
+            await self._ask(call, stored)
+
+    async def _settle(self) -> None:
+        self._narrator.say("waiting until every write is committed")
+        began_at = self._clock()
+        try:
+            for refused in await self._backend.settle():
+                self._note(refused)
+        except CallFailed as failed:
+            self._note(failed.refused)
+        self.report.settle_s = self._clock() - began_at
+
+    async def _succeeds(self, call: str, awaitable: Awaitable[object]) -> bool:
+        try:
+            await self._timed(call, awaitable)
+        except CallFailed as failed:
+            self._note(failed.refused)
+            return False
+        return True
+
+    async def _ask(self, call: str, awaitable: Awaitable[Answer]) -> Answer | None:
+        """The answer, or None after a failure: it is reported, and the run goes on as it would."""
+        try:
+            return await self._timed(call, awaitable)
+        except CallFailed as failed:
+            self._note(failed.refused)
+            return None
+
+    async def _timed(self, call: str, awaitable: Awaitable[Answer]) -> Answer:
+        began_at = self._clock()
+        try:
+            return await awaitable
+        finally:
+            self.report.waits_s[call].append(self._clock() - began_at)
+
+    def _note(self, refused: Refused) -> None:
+        self.report.errors.append(refused)
+        self._narrator.say(f"{refused.call} failed: {refused.slug}: {refused.detail}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

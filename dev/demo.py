@@ -1,0 +1,182 @@
+"""`python -m dev demo`: start the system, replay one workflow, show what happened.
+
+The same run is then made once more by direct SQL, on the same database, as Texera's computing unit
+does it today: what the table compares has been measured on both sides, nothing is estimated.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import asyncpg
+from rich.console import Console
+from rich.table import Table
+
+from dev import figures
+from dev.computing_unit import ComputingUnit, Narrator, RunReport
+from dev.direct_sql import DirectSqlBackend
+from dev.metadata_api import SidecarBackend
+from dev.metadata_backend import MetadataBackend
+from dev.narrators import Silence, narrating
+from dev.replay import EXIT_ERRORS, EXIT_INTERRUPTED, positive_seconds
+from dev.run_plan import RunPlan, plan_run
+from dev.system import CENTRAL_ROLE, Options, System
+from dev.texera import SAMPLE_WORKFLOW
+from dev.workflow_file import read_workflow
+
+DIRECT_POLL_S = 0.05
+"""The direct run is only counted, not watched: the same steps, without the waiting."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo measured. Statements are the database's count (pg_stat_statements)."""
+
+    workflow: str
+    status: str | None
+    calls: int
+    errors: int
+    waited_ms: float
+    cache_reads: int
+    cache_hits: int
+    cache_pending: int
+    writes: int
+    writes_refused: int
+    batches: int
+    central_calls: int
+    transactions: int
+    statements: int
+    direct_calls: int
+    direct_statements: int
+    direct_transactions: int
+
+
+def main(arguments: list[str]) -> int:
+    options = parser().parse_args(arguments)
+    plan = plan_run(read_workflow(options.workflow))
+    try:
+        outcome = asyncio.run(_demo(options, plan))
+    except KeyboardInterrupt:
+        print("interrupted; everything was ended", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if options.json:
+        print(json.dumps(asdict(outcome), indent=2))
+    else:
+        Console().print(table(outcome))
+    return EXIT_ERRORS if outcome.errors else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m dev demo", description=__doc__)
+    parser.add_argument("--workflow", type=Path, default=SAMPLE_WORKFLOW, metavar="FILE")
+    parser.add_argument("--poll-s", type=positive_seconds, default=1.0, metavar="N")
+    parser.add_argument("--port-base", type=int, default=Options.port_base, metavar="N")
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    return parser
+
+
+async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
+    name = options.workflow.stem
+    with narrating(sys.stderr, name, silent=options.json) as narrator:
+        narrator.say("starting Postgres, central and the sidecar")
+        async with (
+            System(Options(port_base=options.port_base)) as system,
+            aiohttp.ClientSession() as http,
+        ):
+            ready = system.ready
+            owner = ready["users"]["owner"]
+            ops_urls = (ready["sidecar_ops"], ready["central_ops"])
+            connection = await asyncpg.connect(ready["database"])
+            try:
+                before = [await figures.scrape(http, url) for url in ops_urls]
+                await figures.reset_statements(connection)
+                async with SidecarBackend(ready["sidecar"], owner["token"]) as backend:
+                    report = await _run(system, plan, backend, narrator, options.poll_s)
+                statements = await figures.statements_of(connection, CENTRAL_ROLE)
+                after = [await figures.scrape(http, url) for url in ops_urls]
+                narrator.say("the same run by direct SQL, to compare")
+                await figures.reset_statements(connection)
+                async with DirectSqlBackend(ready["database"], owner["user_id"]) as direct:
+                    direct_report = await _run(system, plan, direct, Silence(), DIRECT_POLL_S)
+                role = str(urlsplit(ready["database"]).username)
+                direct_statements = await figures.statements_of(connection, role)
+            finally:
+                await connection.close()
+
+    def sidecar(metric: str, **labels: str) -> int:
+        return figures.total(after[0], metric, **labels) - figures.total(
+            before[0], metric, **labels
+        )
+
+    def central(metric: str, **labels: str) -> int:
+        return figures.total(after[1], metric, **labels) - figures.total(
+            before[1], metric, **labels
+        )
+
+    reads = central("central_requests_total", method="GET")
+    return Outcome(
+        workflow=name,
+        status=report.status,
+        calls=report.call_count,
+        errors=len(report.errors),
+        waited_ms=round(report.waited_s * 1000, 1),
+        cache_reads=sidecar("sidecar_cache_requests_total"),
+        cache_hits=sidecar("sidecar_cache_requests_total", result="hit"),
+        cache_pending=sidecar("sidecar_cache_requests_total", result="pending"),
+        writes=sidecar("sidecar_writes_total", state="durable"),
+        writes_refused=sidecar("sidecar_writes_total", state="refused"),
+        batches=sidecar("sidecar_batches_total", outcome="delivered"),
+        central_calls=central("central_requests_total"),
+        # Every read of central's is one statement outside a transaction block: one transaction.
+        transactions=central("central_transactions_total", outcome="committed") + reads,
+        statements=statements,
+        direct_calls=direct_report.call_count,
+        direct_statements=direct_statements,
+        # Each of the direct statements commits by itself.
+        direct_transactions=direct_statements,
+    )
+
+
+async def _run(
+    system: System, plan: RunPlan, backend: MetadataBackend, narrator: Narrator, poll_s: float
+) -> RunReport:
+    ready = system.ready
+    unit = ComputingUnit(
+        plan,
+        backend,
+        narrator,
+        workflow_id=ready["workflow_id"],
+        computing_unit_id=ready["computing_unit_id"],
+        poll_s=poll_s,
+    )
+    return await unit.run()
+
+
+def table(outcome: Outcome) -> Table:
+    """What happened, beside what direct SQL needed, and where each figure comes from."""
+    table = Table(title=f"{outcome.workflow}: {outcome.status}")
+    table.add_column("")
+    table.add_column("sidecar", justify="right")
+    table.add_column("direct SQL", justify="right")
+    table.add_column("source", style="dim")
+    rows: list[tuple[str, object, object, str]] = [
+        ("calls by the computing unit", outcome.calls, outcome.direct_calls, "the replay"),
+        ("cached reads", outcome.cache_reads, "", "sidecar /metrics"),
+        ("  answered from memory", outcome.cache_hits, "", ""),
+        ("  with waiting writes", outcome.cache_pending, "", ""),
+        ("writes made durable", outcome.writes, "", "sidecar /metrics"),
+        ("  refused", outcome.writes_refused, "", ""),
+        ("batches delivered", outcome.batches, "", "sidecar /metrics"),
+        ("calls of central", outcome.central_calls, "", "central /metrics"),
+        ("SQL transactions", outcome.transactions, outcome.direct_transactions, "central /metrics"),
+        ("SQL statements", outcome.statements, outcome.direct_statements, "pg_stat_statements"),
+    ]
+    for name, measured, direct, source in rows:
+        table.add_row(name, str(measured), str(direct), source)
+    return table

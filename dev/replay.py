@@ -1,0 +1,94 @@
+"""`python -m dev replay`: be a computing unit that runs a workflow file through a sidecar."""
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from dev.computing_unit import ComputingUnit, RunReport
+from dev.metadata_api import SidecarBackend
+from dev.metadata_backend import CallFailed
+from dev.narrators import narrating
+from dev.problems import DevProblem
+from dev.run_plan import RunPlan, plan_run
+from dev.workflow_file import read_workflow
+
+EXIT_ERRORS = 1
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: list[str]) -> int:
+    options = parser().parse_args(arguments)
+    plan = plan_run(read_workflow(options.workflow))
+    try:
+        report = asyncio.run(_replay(options, plan))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except CallFailed as failed:
+        raise DevProblem(f"The run could not begin: {failed}.") from failed
+    except aiohttp.ClientError as error:
+        raise DevProblem(f"The sidecar at {options.sidecar} does not answer: {error}.") from error
+    if options.json:
+        print(json.dumps(summary(report), indent=2))
+    else:
+        print(
+            f"execution {report.execution_id} ended {report.status}: {report.call_count} calls,"
+            f" {report.waited_s * 1000:.0f} ms waited, {len(report.errors)} errors"
+        )
+    return EXIT_ERRORS if report.errors else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m dev replay", description=__doc__)
+    parser.add_argument("--workflow", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--sidecar", required=True, metavar="URL", help="http://… or unix:/path")
+    parser.add_argument("--token", required=True, metavar="T")
+    parser.add_argument("--workflow-id", type=int, required=True, metavar="N")
+    parser.add_argument("--computing-unit-id", type=int, required=True, metavar="N")
+    parser.add_argument("--poll-s", type=positive_seconds, default=3.0, metavar="N")
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    return parser
+
+
+def positive_seconds(text: str) -> float:
+    """A length of time above zero, for argparse."""
+    seconds = float(text)
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600 seconds")
+    return seconds
+
+
+def summary(report: RunReport) -> dict[str, Any]:
+    """The report for scripts. Times are in milliseconds."""
+    return {
+        "execution_id": report.execution_id,
+        "status": report.status,
+        "calls": report.calls,
+        "call_count": report.call_count,
+        "waited_ms": round(report.waited_s * 1000, 3),
+        "settle_ms": round(report.settle_s * 1000, 3),
+        "errors": [
+            {"call": e.call, "type": e.slug, "detail": e.detail, "status": e.http_status}
+            for e in report.errors
+        ],
+        "left_alone": report.left_alone,
+    }
+
+
+async def _replay(options: argparse.Namespace, plan: RunPlan) -> RunReport:
+    with narrating(sys.stderr, options.workflow.stem, silent=options.json) as narrator:
+        async with SidecarBackend(options.sidecar, options.token) as backend:
+            unit = ComputingUnit(
+                plan,
+                backend,
+                narrator,
+                workflow_id=options.workflow_id,
+                computing_unit_id=options.computing_unit_id,
+                poll_s=options.poll_s,
+            )
+            return await unit.run()

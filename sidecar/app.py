@@ -1,0 +1,49 @@
+"""The local API as an aiohttp application."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from sidecar import __version__
+from sidecar.guard import guard
+from sidecar.handlers import executions, uris, writes
+from sidecar.kit.openapi import openapi_document
+from sidecar.kit.routing import MIB, ROUTE, add_routes, answer_problems
+from sidecar.metrics import Metrics
+from sidecar.services import SERVICES, Services, admit
+
+ROUTES = (*executions.ROUTES, *uris.ROUTES, *writes.ROUTES)
+
+_DESCRIPTION = (
+    "Execution metadata for the computing unit of this pod. Every call carries the user's token;"
+    " problems of central are passed on as they are."
+)
+
+
+def local_app(services: Services, metrics: Metrics) -> web.Application:
+    @web.middleware
+    async def count(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        route = request.get(ROUTE, "none")  # the template: an unknown path is one label
+        method = request.method if route != "none" else "none"
+        metrics.http_requests.labels(route, method, response.status).inc()
+        return response
+
+    app = web.Application(middlewares=[count, answer_problems, guard], client_max_size=MIB)
+    app[SERVICES] = services
+    add_routes(app, ROUTES, admit)
+    document = msgspec.json.encode(openapi())
+
+    async def serve_openapi(_: web.Request) -> web.Response:
+        return web.Response(body=document, content_type="application/json")
+
+    app.router.add_get("/openapi.json", serve_openapi)
+    return app
+
+
+def openapi() -> dict[str, object]:
+    """The OpenAPI document of the local API."""
+    return openapi_document("Computing-unit sidecar", __version__, _DESCRIPTION, ROUTES)

@@ -1,0 +1,18 @@
+"""Delivery: the one loop that brings spooled writes to central.
+
+One batch is in flight. The next is cut when it returns: without delay when idle, larger
+under load. A batch is sent again, byte for byte, until central has answered it; only the
+answers below end it.
+
+    200 outcomes           each member is settled: committed, refused, or deferred
+    409 batch-out-of-step  central's cursor is elsewhere (a rescued or restored spool):
+                           a new epoch begins and what is unsettled is cut anew
+
+Everything else leaves the batch where it is. 429 and 503 wait as told. Central unreachable
+waits with full jitter. Any other answer, a proxy's page or a 401 to the whole call, *parks*
+delivery: it goes on trying, says so in log and metric, and drops nothing. There is no
+retry layer but this one.
+
+A deferred member (its row is locked by someone else) stays first in its execution's queue
+and is cut again after a short hold; other executions go on.
+"""

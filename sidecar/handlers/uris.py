@@ -1,0 +1,180 @@
+"""The registry of URIs: results by port, console messages by operator."""
+
+from typing import Any, TypeAlias
+
+from sidecar import operations, problems, wire
+from sidecar.handlers.executions import PREFER, READ_PROBLEMS, WRITE_PROBLEMS
+from sidecar.kit.routing import Answer, Call, NoParameters, Route
+from sidecar.services import preferred_wait_s, services
+from sidecar.spool.entry import NewEntry
+from sidecar.spool.permits import Binding
+from sidecar.upstream.client import CallContext
+
+PortCall: TypeAlias = Call[CallContext, wire.PortPath, NoParameters, Any]
+OperatorCall: TypeAlias = Call[CallContext, wire.OperatorPath, NoParameters, Any]
+
+
+async def put_port_result(call: PortCall) -> Answer:
+    port = operations.checked_port(call.path.global_port_id)
+    binding, user_id = await _admitted(call)
+    return await _submitted(call, operations.put_port_result(port, call.body, binding, user_id))
+
+
+async def resize_port_result(call: PortCall) -> Answer:
+    port = operations.checked_port(call.path.global_port_id)
+    binding, user_id = await _admitted(call)
+    size = call.body.result_bytes
+    return await _submitted(call, operations.set_port_result_bytes(port, size, binding, user_id))
+
+
+async def put_console(call: OperatorCall) -> Answer:
+    operator = operations.checked_operator(call.path.operator_id)
+    binding, user_id = await _admitted(call)
+    return await _submitted(call, operations.put_console(operator, call.body, binding, user_id))
+
+
+async def resize_console(call: OperatorCall) -> Answer:
+    operator = operations.checked_operator(call.path.operator_id)
+    binding, user_id = await _admitted(call)
+    size = call.body.bytes
+    return await _submitted(call, operations.set_console_bytes(operator, size, binding, user_id))
+
+
+async def fetch_console(call: OperatorCall) -> Answer:
+    console, seen = await services(call.request).reads.console(
+        call.path.execution_id, call.path.operator_id, call.caller
+    )
+    return Answer(console, headers=seen.headers())
+
+
+async def fetch_result_uri(
+    call: Call[CallContext, wire.ExecutionPath, wire.ResultUriQuery, None],
+) -> Answer:
+    result, seen = await services(call.request).reads.result_uri(
+        call.path.execution_id, call.query, call.caller
+    )
+    return Answer(result, headers=seen.headers())
+
+
+async def fetch_uris(
+    call: Call[CallContext, wire.ExecutionPath, NoParameters, None],
+) -> Answer:
+    seen = await services(call.request).reads.uris(call.path.execution_id, call.caller)
+    return Answer(seen.registry.answer(), headers=seen.headers())
+
+
+async def delete_uris(
+    call: Call[CallContext, wire.ExecutionPath, NoParameters, None],
+) -> Answer:
+    binding, user_id = await _admitted(call)
+    entry = operations.delete_uris(binding, user_id)
+    return Answer(await services(call.request).writes.submit_and_wait(entry))
+
+
+async def _admitted(call: Call[CallContext, Any, Any, Any]) -> tuple[Binding, int]:
+    binding, grant = await services(call.request).writes.admit(call.path.execution_id, call.caller)
+    return binding, grant.user_id
+
+
+async def _submitted(call: Call[CallContext, Any, Any, Any], entry: NewEntry) -> Answer:
+    status, answer = await services(call.request).writes.submit(
+        entry, preferred_wait_s(call.request)
+    )
+    return Answer(answer, status)
+
+
+_PORT = "/v1/executions/{execution_id}/ports/{global_port_id}"
+_CONSOLE = "/v1/executions/{execution_id}/operators/{operator_id}/console"
+_DURABLE = {202: wire.WriteAnswer, 200: wire.WriteAnswer}
+
+ROUTES = (
+    Route(
+        method="PUT",
+        path=_PORT,
+        handler=put_port_result,
+        summary="Store a port's result URI, once; the same again is fine",
+        tag="uris",
+        path_type=wire.PortPath,
+        body_type=wire.PortResult,
+        answers=_DURABLE,
+        problems=(*WRITE_PROBLEMS, problems.UriMismatch, problems.UriConflict),
+        headers=PREFER,
+    ),
+    Route(
+        method="PATCH",
+        path=_PORT,
+        handler=resize_port_result,
+        summary="Store the size of a port's result",
+        tag="uris",
+        path_type=wire.PortPath,
+        body_type=wire.PortResultSize,
+        answers=_DURABLE,
+        problems=WRITE_PROBLEMS,
+        headers=PREFER,
+    ),
+    Route(
+        method="PUT",
+        path=_CONSOLE,
+        handler=put_console,
+        summary="Store an operator's console URI, once; the same again is fine",
+        tag="uris",
+        path_type=wire.OperatorPath,
+        body_type=wire.Console,
+        answers=_DURABLE,
+        problems=(*WRITE_PROBLEMS, problems.UriMismatch, problems.UriConflict),
+        headers=PREFER,
+    ),
+    Route(
+        method="PATCH",
+        path=_CONSOLE,
+        handler=resize_console,
+        summary="Store the size of an operator's console messages",
+        tag="uris",
+        path_type=wire.OperatorPath,
+        body_type=wire.ConsoleSize,
+        answers=_DURABLE,
+        problems=WRITE_PROBLEMS,
+        headers=PREFER,
+    ),
+    Route(
+        method="GET",
+        path=_CONSOLE,
+        handler=fetch_console,
+        summary="An operator's console URI",
+        tag="uris",
+        path_type=wire.OperatorPath,
+        answers={200: wire.ConsoleUri},
+        problems=(*READ_PROBLEMS, problems.ConsoleNotFound, problems.TokenExpired),
+    ),
+    Route(
+        method="GET",
+        path="/v1/executions/{execution_id}/result-uri",
+        handler=fetch_result_uri,
+        summary="The result URI of a logical output port",
+        tag="uris",
+        path_type=wire.ExecutionPath,
+        query_type=wire.ResultUriQuery,
+        answers={200: wire.ResultUri},
+        problems=(*READ_PROBLEMS, problems.ResultUriNotFound, problems.TokenExpired),
+    ),
+    Route(
+        method="GET",
+        path="/v1/executions/{execution_id}/uris",
+        handler=fetch_uris,
+        summary="All URIs of an execution, with sizes",
+        tag="uris",
+        path_type=wire.ExecutionPath,
+        answers={200: wire.Uris},
+        problems=(*READ_PROBLEMS, problems.TokenExpired),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/executions/{execution_id}/uris",
+        handler=delete_uris,
+        summary="Forget all result and console URIs; answers what was removed",
+        tag="uris",
+        path_type=wire.ExecutionPath,
+        answers={200: wire.Removed},
+        problems=(*WRITE_PROBLEMS, problems.NotDelivered),
+    ),
+)

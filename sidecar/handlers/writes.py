@@ -1,0 +1,57 @@
+"""What became of writes: the caller's own, and the wait until all are delivered."""
+
+from sidecar import problems, wire
+from sidecar.handlers.executions import READ_PROBLEMS
+from sidecar.kit.routing import Answer, Call, NoParameters, Route
+from sidecar.services import services
+from sidecar.upstream.client import CallContext
+
+
+async def fetch_write(call: Call[CallContext, wire.WritePath, NoParameters, None]) -> Answer:
+    return Answer(await services(call.request).writes.find(call.path.write_id, call.caller))
+
+
+async def list_writes(
+    call: Call[CallContext, NoParameters, wire.WritesQuery, None],
+) -> Answer:
+    return Answer(await services(call.request).writes.list_writes(call.query, call.caller))
+
+
+async def flush_writes(
+    call: Call[CallContext, NoParameters, wire.FlushQuery, None],
+) -> Answer:
+    return Answer(await services(call.request).writes.flush(call.query.timeout, call.caller))
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/writes/{write_id}",
+        handler=fetch_write,
+        summary="Where one of your writes stands",
+        tag="writes",
+        path_type=wire.WritePath,
+        answers={200: wire.WriteAnswer},
+        problems=(*READ_PROBLEMS, problems.WriteNotFound),
+    ),
+    Route(
+        method="GET",
+        path="/v1/writes",
+        handler=list_writes,
+        summary="Your writes, newest first; at least the last 10,000 settled are kept",
+        tag="writes",
+        query_type=wire.WritesQuery,
+        answers={200: wire.Writes},
+        problems=READ_PROBLEMS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/flush",
+        handler=flush_writes,
+        summary="Wait until every write is delivered",
+        tag="writes",
+        query_type=wire.FlushQuery,
+        answers={200: wire.FlushAnswer},
+        problems=(*READ_PROBLEMS, problems.NotDelivered),
+    ),
+)

@@ -1,0 +1,221 @@
+"""The whole life of a sidecar, in one screen.
+
+Start: settings, the volume with its key and spool, the way to central, delivery, then the
+listeners; ready once all of it stands, whether central is up or not.
+End (SIGTERM or SIGINT): not ready, still serving; delivery gets `drain_timeout_s` to bring
+over what is there, then listeners, delivery, connections and spool close in that order. What
+is left stays in the spool for the next start; the exit code and a log line say so.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+from aiohttp import web
+
+from sidecar import __version__
+from sidecar.app import local_app
+from sidecar.cache.access import AccessMemory
+from sidecar.cache.store import RegistryStore
+from sidecar.delivery.delivery import Delivery
+from sidecar.kit.logs import fields
+from sidecar.kit.ops import ops_app
+from sidecar.metrics import Metrics
+from sidecar.reads import Reads
+from sidecar.services import Services
+from sidecar.settings import Settings
+from sidecar.spool.faults import NO_FAULTS, Faults
+from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.spool import Spool, describe
+from sidecar.upstream.central import Central
+from sidecar.upstream.client import CentralClient, open_session
+from sidecar.upstream.identity import SourceIdentity, load_or_create
+from sidecar.writes import Writes
+
+logger = logging.getLogger(__name__)
+
+EXIT_LEFT_OVER = 75
+"""Ended with writes still in the spool (EX_TEMPFAIL): the next start delivers them."""
+HOUSEKEEPING_PERIOD_S = 60.0
+SHUTDOWN_TIMEOUT_S = 2.0
+
+
+class Sidecar:
+    """A running sidecar: what the listeners and the operator see of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: SourceIdentity,
+        spool: Spool,
+        central: Central,
+        metrics: Metrics,
+        faults: Faults,
+    ) -> None:
+        store = RegistryStore(
+            settings.cache_max_bytes,
+            time.monotonic,
+            lambda: metrics.cache_evictions.labels("size").inc(),
+        )
+        access = AccessMemory(
+            ttl_s=settings.access_ttl_s, stale_s=settings.stale_access_s, wall_clock=time.time
+        )
+        reads = Reads(spool, central, store, access, metrics)
+        self.settings = settings
+        self.identity = identity
+        self.spool = spool
+        self.central = central
+        self.store = store
+        self.metrics = metrics
+        self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
+        writes = Writes(spool, self.delivery, central, reads, access, metrics)
+        self.services = Services(reads, writes)
+        self.not_ready_because = ["starting"]
+        _observe(self)
+
+    def not_ready(self) -> list[str]:
+        return self.not_ready_because
+
+    def describe(self) -> Mapping[str, Any]:
+        """`/status`: what an operator wants to know. Nothing in the settings is secret."""
+        names = Settings.__dataclass_fields__
+        return {
+            "version": __version__,
+            "source_id": self.identity.source_id,
+            "config": {name: getattr(self.settings, name) for name in names},
+            "spool": describe(self.spool),
+            "cache": {"bytes": self.store.size_bytes},
+            "upstream": {
+                "reachable": self.central.is_reachable,
+                "clock_offset_s": self.central.clock_offset_s,
+                "parked_because": self.delivery.parked_because,
+            },
+        }
+
+
+async def serve(settings: Settings, faults: Faults = NO_FAULTS) -> int:
+    """Runs until SIGTERM or SIGINT. Answers the exit code. Raises OSError for what is unusable."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    async with AsyncExitStack() as life:
+        sidecar = await life.enter_async_context(_core(settings, faults))
+        await life.enter_async_context(_listening(sidecar))
+        delivering = await life.enter_async_context(_background(sidecar.delivery.run()))
+        await life.enter_async_context(_background(_keep_house(sidecar.spool)))
+        sidecar.not_ready_because = []
+        logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
+        await stop.wait()
+        sidecar.not_ready_because = ["draining"]
+        sidecar.delivery.begin_drain()
+        await asyncio.wait({delivering}, timeout=settings.drain_timeout_s)
+        left = sidecar.spool.queues.entry_count
+    logger.info("stopped", extra=fields(left_in_spool=left))
+    return EXIT_LEFT_OVER if left else 0
+
+
+@asynccontextmanager
+async def _core(settings: Settings, faults: Faults) -> AsyncIterator[Sidecar]:
+    settings.spool_dir.mkdir(parents=True, exist_ok=True)
+    identity = load_or_create(settings.spool_dir, settings.assertion_audience)
+    spool = Spool(settings.spool_dir, SpoolLimits(settings.spool_max_bytes), faults=faults)
+    await spool.open()
+    metrics = Metrics()
+    try:
+        async with (
+            open_session(settings.upstream_timeout_s) as calls,
+            open_session(settings.upstream_timeout_s) as deliveries,
+        ):
+            central = Central(
+                CentralClient(calls, settings.central_url, identity, metrics),
+                CentralClient(deliveries, settings.central_url, identity, metrics),
+            )
+            yield Sidecar(settings, identity, spool, central, metrics, faults)
+    finally:
+        await spool.close()
+
+
+@asynccontextmanager
+async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
+    settings = sidecar.settings
+    ops = web.AppRunner(ops_app(sidecar.metrics.registry, sidecar.not_ready, sidecar.describe))
+    local = web.AppRunner(
+        local_app(sidecar.services, sidecar.metrics),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+    )
+    async with AsyncExitStack() as runners:
+        for runner in (ops, local):
+            runners.push_async_callback(runner.cleanup)
+            await runner.setup()
+        await web.TCPSite(ops, settings.ops_listen.host, settings.ops_listen.port).start()
+        await web.TCPSite(local, settings.listen.host, settings.listen.port).start()
+        if settings.unix_socket is not None:
+            settings.unix_socket.unlink(missing_ok=True)
+            await web.UnixSite(local, settings.unix_socket).start()
+        yield
+
+
+@asynccontextmanager
+async def _background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(_tell_failure)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _tell_failure(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        # A sidecar that no longer delivers must not look alive: the pod restarts it.
+        logger.critical("background task failed", exc_info=task.exception())
+        signal.raise_signal(signal.SIGTERM)
+
+
+async def _keep_house(spool: Spool) -> None:
+    """Forgets runs that are long over and gives the volume its space back."""
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_PERIOD_S)
+        await spool.purge_permits()
+        await spool.reclaim()
+
+
+def _observe(sidecar: Sidecar) -> None:
+    metrics, spool = sidecar.metrics, sidecar.spool
+    metrics.observe(
+        "sidecar_spool_entries", "Writes that wait for central.", lambda: spool.queues.entry_count
+    )
+    metrics.observe(
+        "sidecar_spool_bytes", "What they take in the spool.", lambda: spool.queues.size_bytes
+    )
+    metrics.observe(
+        "sidecar_spool_full", "1 while ordinary writes are refused.", lambda: float(spool.is_full)
+    )
+    metrics.observe(
+        "sidecar_spool_commits", "Commits of the spool, each synced.", lambda: spool.commit_count
+    )
+    metrics.observe(
+        "sidecar_spool_quarantined_entries",
+        "Entries found damaged.",
+        lambda: spool.quarantined_count,
+    )
+    metrics.observe(
+        "sidecar_spool_epochs", "Epochs begun anew since start.", lambda: spool.epochs_begun
+    )
+    metrics.observe(
+        "sidecar_cache_bytes", "What remembered values take.", lambda: sidecar.store.size_bytes
+    )
+    metrics.observe(
+        "sidecar_central_reachable",
+        "1 while central answers, as far as the last calls tell.",
+        lambda: float(sidecar.central.is_reachable),
+    )

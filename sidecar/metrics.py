@@ -1,0 +1,78 @@
+"""What Prometheus can see of the sidecar. Labels come from closed sets, never from ids."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+# From a loopback cache hit to a call that waits for central's timeout.
+_LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+
+class Metrics:
+    """All instruments of one sidecar, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.http_requests = Counter(
+            "sidecar_http_requests_total",
+            "Requests to the local API by route template, method and status.",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self.cache_requests = Counter(
+            "sidecar_cache_requests_total",
+            "Reads of cached resources by how they were answered.",
+            ["resource", "result"],
+            registry=registry,
+        )
+        self.cache_evictions = Counter(
+            "sidecar_cache_evictions_total",
+            "Values that left the cache, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.writes = Counter(
+            "sidecar_writes_total",
+            "Writes by operation that became durable, and how they ended.",
+            ["op", "state"],
+            registry=registry,
+        )
+        self.refused_writes = Counter(
+            "sidecar_refused_writes_total",
+            "Writes that central refused, by problem type.",
+            ["type"],
+            registry=registry,
+        )
+        self.batches = Counter(
+            "sidecar_batches_total",
+            "Batches sent, by how central answered.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.batch_entries = Histogram(
+            "sidecar_batch_entries",
+            "Entries in each delivered batch.",
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+            registry=registry,
+        )
+        self.commit_latency = Histogram(
+            "sidecar_delivery_seconds",
+            "From durable in the spool to committed at central.",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.upstream_requests = Counter(
+            "sidecar_upstream_requests_total",
+            "Calls to central by what they were for and how they ended.",
+            ["call", "outcome"],
+            registry=registry,
+        )
+        self.delivery_parked = Gauge(
+            "sidecar_delivery_parked",
+            "1 while central refuses whole batches: delivery waits and nothing is dropped.",
+            registry=registry,
+        )
+
+    def observe(self, name: str, description: str, read: Callable[[], float]) -> None:
+        """A gauge that reads its value when it is scraped."""
+        Gauge(name, description, registry=self.registry).set_function(read)

@@ -1,0 +1,116 @@
+"""The problems the CU can meet at its sidecar. Central's own are passed on as they are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.kit.problem import Problem
+
+
+class TokenMissing(Problem):
+    """The call carries no bearer token."""
+
+    slug = "token-missing"
+    status = 401
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+class TokenExpired(Problem):
+    """The bearer token has expired."""
+
+    slug = "token-expired"
+    status = 401
+
+    def __init__(self, detail: str) -> None:
+        challenge = 'Bearer error="invalid_token"'
+        super().__init__(detail, headers={"WWW-Authenticate": challenge})
+
+
+class NotLocal(Problem):
+    """The request does not come straight from this pod."""
+
+    slug = "not-local"
+    status = 403
+
+
+class UriMismatch(Problem):
+    """The URI does not belong to the row it was written to."""
+
+    slug = "uri-mismatch"
+    status = 422
+
+
+class UriConflict(Problem):
+    """Another URI is stored, and URIs are written once."""
+
+    slug = "uri-conflict"
+    status = 409
+
+
+class ResultUriNotFound(Problem):
+    """No result is stored for this port (yet)."""
+
+    slug = "result-uri-not-found"
+    status = 404
+
+
+class ConsoleNotFound(Problem):
+    """No console messages are stored for this operator (yet)."""
+
+    slug = "console-not-found"
+    status = 404
+
+
+class WriteNotFound(Problem):
+    """There is no such write of yours, or it was settled too long ago."""
+
+    slug = "write-not-found"
+    status = 404
+
+
+class NotDelivered(Problem):
+    """The time given was not enough; what is left stays durable and will be delivered."""
+
+    slug = "not-delivered"
+    status = 504
+
+
+class SpoolFull(Problem):
+    """The spool has no room for this write."""
+
+    slug = "spool-full"
+    status = 503
+
+
+class SpoolUnavailable(Problem):
+    """The spool's disk did not take the write."""
+
+    slug = "spool-unavailable"
+    status = 503
+
+
+class CentralUnavailable(Problem):
+    """Central cannot be reached, and the answer is not known here."""
+
+    slug = "central-unavailable"
+    status = 503
+
+    def __init__(self, detail: str, *, retry_after_s: float, asked_to_wait: bool = False) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+        self.retry_after_s = retry_after_s
+        self.asked_to_wait = asked_to_wait
+        """Whether central itself named the wait (429, 503), or nothing was heard of it."""
+
+
+class RelayedProblem(Problem):
+    """A problem as central gave it."""
+
+    def __init__(self, document: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        super().__init__(str(document.get("detail", "")), headers=headers)
+        self.slug = str(document["type"])
+        self.status = int(document["status"])
+        self._document = {key: value for key, value in document.items() if key != "request_id"}
+
+    def document(self) -> dict[str, Any]:
+        return self._document | self.members

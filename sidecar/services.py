@@ -1,0 +1,61 @@
+"""What handlers work with, and how they reach it."""
+
+import re
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from sidecar.guard import TOKEN
+from sidecar.kit.problem import invalid_field
+from sidecar.kit.routing import REQUEST_ID, Route
+from sidecar.reads import Reads
+from sidecar.upstream.client import CallContext
+from sidecar.wire import WAIT_MAX_S
+from sidecar.writes import Writes
+
+_PREFER_WAIT = re.compile(
+    r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:;[^,]*)?(?=,|$)", re.IGNORECASE
+)
+IDEMPOTENCY_KEY_MAX_LENGTH = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    reads: Reads
+    writes: Writes
+
+
+SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+
+
+async def admit(request: web.Request, route: Route, raw_body: bytes) -> CallContext:
+    """Who calls: the token that the guard has found, and the trace the call belongs to."""
+    return CallContext(
+        request[TOKEN],
+        request[REQUEST_ID],
+        request.headers.get("traceparent"),
+        request.headers.get("tracestate"),
+    )
+
+
+def services(request: web.Request) -> Services:
+    return request.app[SERVICES]
+
+
+def preferred_wait_s(request: web.Request) -> float | None:
+    """The N of `Prefer: wait=N` (RFC 7240), at most a minute; None without the preference."""
+    match = _PREFER_WAIT.search(",".join(request.headers.getall("Prefer", [])))
+    return min(float(match.group(1)), WAIT_MAX_S) if match else None
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    values = request.headers.getall("Idempotency-Key", [])
+    if not values:
+        return None
+    key = values[0]
+    printable = key.isascii() and key.isprintable()
+    if len(values) > 1 or not (printable and 0 < len(key) <= IDEMPOTENCY_KEY_MAX_LENGTH):
+        raise invalid_field(
+            "Idempotency-Key", f"one, of 1 to {IDEMPOTENCY_KEY_MAX_LENGTH} printable characters"
+        )
+    return key

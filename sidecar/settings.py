@@ -1,0 +1,53 @@
+"""The sidecar's settings: SIDECAR_* of the environment, checked all at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.kit.environment import Address, Environment
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. docs/operations.md describes each."""
+
+    central_url: str
+    listen: Address
+    unix_socket: Path | None
+    ops_listen: Address
+    spool_dir: Path
+    spool_max_bytes: int
+    cache_max_bytes: int
+    access_ttl_s: float
+    stale_access_s: float
+    upstream_timeout_s: float
+    drain_timeout_s: float
+    assertion_audience: str
+    log_level: str
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str]) -> "Settings":
+        """Raises `SettingsError` naming every variable that is missing or wrong."""
+        env = Environment(variables, "SIDECAR_")
+        socket = env.optional_text("UNIX_SOCKET")
+        settings = cls(
+            central_url=env.url("CENTRAL_URL", ("http", "https")),
+            listen=env.address("LISTEN", "127.0.0.1:7070"),
+            unix_socket=Path(socket) if socket else None,
+            ops_listen=env.address("OPS_LISTEN", "0.0.0.0:7071"),
+            spool_dir=env.path("SPOOL_DIR", "/var/lib/sidecar"),
+            spool_max_bytes=env.integer("SPOOL_MAX_BYTES", 256 * MIB, MIB, 64 * 1024 * MIB),
+            cache_max_bytes=env.integer("CACHE_MAX_BYTES", 16 * MIB, 64 * 1024, 1024 * MIB),
+            access_ttl_s=env.seconds("ACCESS_TTL_S", 60, 1, 60),
+            stale_access_s=env.seconds("STALE_ACCESS_S", 3600, 0, 86_400),
+            upstream_timeout_s=env.seconds("UPSTREAM_TIMEOUT_S", 10, 0.1, 60),
+            drain_timeout_s=env.seconds("DRAIN_TIMEOUT_S", 10, 0, 600),
+            assertion_audience=env.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
+            log_level=env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+        )
+        if settings.listen.host not in {"127.0.0.1", "::1", "localhost"}:
+            env.fault("LISTEN", "expected a loopback address: the CU's API is for this pod only")
+        env.check()
+        return settings

@@ -1,0 +1,97 @@
+"""What the spool keeps: an entry, its urgency, and how it ended."""
+
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
+
+ENTRY_OVERHEAD_BYTES = 256
+"""What an entry costs on disk beside its document: row, index and settled row, rounded up."""
+
+
+class Urgency(IntEnum):
+    """How soon a waiting write makes its execution's turn come; lower goes first."""
+
+    TERMINAL = 0
+    STATUS = 1
+    URI = 2
+    REST = 3
+
+
+class WriteState(StrEnum):
+    """What a `write_id` stands for."""
+
+    DURABLE = "durable"
+    COMMITTED = "committed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """A validated write that is about to be made durable.
+
+    `members` are the operation's own JSON members. `merge_key` names the row of a size-only
+    write: such writes to one row replace each other while they wait.
+    """
+
+    execution_id: int
+    user_id: int
+    op: str
+    members: dict[str, Any]
+    urgency: Urgency
+    merge_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A durable write. `document` is its exact JSON, as it is digested and sent."""
+
+    seq: int
+    execution_id: int
+    user_id: int
+    op: str
+    urgency: Urgency
+    merge_key: str | None
+    document: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.document) + ENTRY_OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch whose members are fixed. It is sent unchanged until it is answered."""
+
+    epoch: str
+    number: int
+    digest: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How central answered one member of a batch. A refusal carries its problem document."""
+
+    seq: int
+    outcome: str
+    problem: dict[str, Any] | None = None
+    removed: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRecord:
+    """What is known of one write: where it stands and, once settled, how it ended."""
+
+    seq: int
+    execution_id: int
+    user_id: int
+    op: str
+    state: WriteState
+    problem: dict[str, Any] | None = None
+    removed: dict[str, Any] | None = None
+
+
+def checksum(seq: int, execution_id: int, document: bytes) -> int:
+    """Finds flipped bytes that SQLite would hand out without a word."""
+    return zlib.crc32(document, zlib.crc32(b"%d %d" % (seq, execution_id)))

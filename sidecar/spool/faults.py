@@ -1,0 +1,32 @@
+"""Named places between two steps of a write, where a test may stop the process.
+
+Production passes `NO_FAULTS`; reaching a point then costs one method call, in places that
+each cost a disk sync or a round trip anyway.
+"""
+
+from enum import StrEnum
+from typing import Protocol
+
+
+class FaultPoint(StrEnum):
+    BEFORE_COMMIT = "before-commit"
+    AFTER_COMMIT = "after-commit"
+    BEFORE_CUT = "before-cut"
+    AFTER_CUT = "after-cut"
+    BEFORE_SEND = "before-send"
+    AFTER_ANSWER = "after-answer"
+    BEFORE_SETTLE = "before-settle"
+    AFTER_SETTLE = "after-settle"
+
+
+class Faults(Protocol):
+    def reach(self, point: FaultPoint) -> None:
+        """May end the process, or do nothing."""
+
+
+class _NoFaults:
+    def reach(self, point: FaultPoint) -> None:
+        pass
+
+
+NO_FAULTS: Faults = _NoFaults()

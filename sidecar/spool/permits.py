@@ -1,0 +1,137 @@
+"""Who may write to what: the executions bound to this sidecar, and the tokens central allowed.
+
+A grant is central's yes for one token (by digest) and one execution. It admits durable writes
+through restarts, outages and past the token's own `exp`, until the execution is terminal and
+ten minutes more (DESIGN.md section 2). The token itself is never kept.
+"""
+
+import sqlite3
+from dataclasses import dataclass, replace
+
+GRACE_AFTER_END_MS = 10 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An execution this sidecar may write to. `created_here`: no other source ever wrote it."""
+
+    execution_id: int
+    workflow_id: int
+    computing_unit_id: int | None
+    user_id: int
+    warehouse: str | None
+    created_here: bool
+    ended_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Central said yes to this token for this execution. `expires_at` is the token's `exp`."""
+
+    token_digest: bytes
+    execution_id: int
+    user_id: int
+    expires_at: int
+
+
+class Permits:
+    """Bindings and grants in memory; the file has the same."""
+
+    def __init__(self) -> None:
+        self._bindings: dict[int, Binding] = {}
+        self._grants: dict[int, dict[bytes, Grant]] = {}
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        self._bindings.clear()
+        self._grants.clear()
+        for row in connection.execute(
+            "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse,"
+            " created_here, ended_at_ms FROM bindings"
+        ):
+            execution_id, workflow_id, unit_id, user_id, warehouse, created_here, ended_at_ms = row
+            self._bindings[execution_id] = Binding(
+                execution_id,
+                workflow_id,
+                unit_id,
+                user_id,
+                warehouse,
+                bool(created_here),
+                ended_at_ms,
+            )
+        for row in connection.execute(
+            "SELECT token_digest, execution_id, user_id, expires_at FROM grants"
+        ):
+            self._grants.setdefault(row[1], {})[row[0]] = Grant(*row)
+
+    def binding(self, execution_id: int) -> Binding | None:
+        return self._bindings.get(execution_id)
+
+    def bindings(self) -> list[Binding]:
+        return list(self._bindings.values())
+
+    def grant(self, token_digest: bytes, execution_id: int) -> Grant | None:
+        return self._grants.get(execution_id, {}).get(token_digest)
+
+    def user_of(self, token_digest: bytes) -> int | None:
+        """The user of a token that any grant is known for."""
+        for grants in self._grants.values():
+            if token_digest in grants:
+                return grants[token_digest].user_id
+        return None
+
+    def add(self, binding: Binding, grant: Grant) -> None:
+        self._bindings[binding.execution_id] = binding
+        self._grants.setdefault(binding.execution_id, {})[grant.token_digest] = grant
+
+    def end(self, execution_id: int, now_ms: int) -> None:
+        binding = self._bindings.get(execution_id)
+        if binding is not None and binding.ended_at_ms is None:
+            self._bindings[execution_id] = replace(binding, ended_at_ms=now_ms)
+
+    def purge(self, now_ms: int) -> None:
+        ended = [
+            binding.execution_id
+            for binding in self._bindings.values()
+            if binding.ended_at_ms is not None
+            and binding.ended_at_ms <= now_ms - GRACE_AFTER_END_MS
+        ]
+        for execution_id in ended:
+            del self._bindings[execution_id]
+            self._grants.pop(execution_id, None)
+
+
+def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO bindings (execution_id, workflow_id, computing_unit_id, user_id,"
+        " warehouse, created_here, ended_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            binding.execution_id,
+            binding.workflow_id,
+            binding.computing_unit_id,
+            binding.user_id,
+            binding.warehouse,
+            int(binding.created_here),
+            binding.ended_at_ms,
+        ),
+    )
+    connection.execute(
+        "INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?)",
+        (grant.token_digest, grant.execution_id, grant.user_id, grant.expires_at),
+    )
+
+
+def end(connection: sqlite3.Connection, execution_id: int, now_ms: int) -> None:
+    connection.execute(
+        "UPDATE bindings SET ended_at_ms = ? WHERE execution_id = ? AND ended_at_ms IS NULL",
+        (now_ms, execution_id),
+    )
+
+
+def purge(connection: sqlite3.Connection, now_ms: int) -> None:
+    """Forgets executions that ended more than the grace ago, with their grants."""
+    connection.execute(
+        "DELETE FROM bindings WHERE ended_at_ms <= ?", (now_ms - GRACE_AFTER_END_MS,)
+    )
+    connection.execute(
+        "DELETE FROM grants WHERE execution_id NOT IN (SELECT execution_id FROM bindings)"
+    )

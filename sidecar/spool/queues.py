@@ -1,0 +1,139 @@
+"""The executions' queues in brief: what `cut` chooses by, kept in memory.
+
+An index of the file, made again at start. Per execution it holds a few numbers, so that a
+full spool costs little memory; the entries themselves stay on disk.
+"""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sidecar.spool.entry import Entry, Urgency
+
+MERGEABLE_KEPT = 10_000
+"""Waiting size-only writes that can still be replaced; beyond it the oldest go as they are."""
+
+HOLD_BASE_S = 0.05
+HOLD_MAX_S = 2.0
+"""A deferred execution (its row is locked by someone else) is left alone this long, doubling."""
+
+
+@dataclass(slots=True)
+class Queue:
+    """One execution's unsettled entries: how many of each urgency, and the oldest number."""
+
+    first_seq: int
+    counts: list[int] = field(default_factory=lambda: [0] * len(Urgency))
+    mergeable: int = 0
+    mergeable_since: float = 0.0
+    held_until: float = 0.0
+    holds: int = 0
+
+    @property
+    def length(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def urgency(self) -> Urgency:
+        return next(urgency for urgency in Urgency if self.counts[urgency])
+
+    def due_at(self, merge_window_s: float) -> float:
+        """When it may be cut: not while held, nor while all it has waits for replacements."""
+        merging = self.mergeable == self.length
+        return max(self.held_until, self.mergeable_since + merge_window_s if merging else 0.0)
+
+
+class Queues:
+    """All queues. Times are of a monotonic clock, in seconds."""
+
+    def __init__(self, merge_window_s: float) -> None:
+        self._merge_window_s = merge_window_s
+        self._queues: dict[int, Queue] = {}
+        self._mergeable: OrderedDict[tuple[int, str], Entry] = OrderedDict()
+        self._restored_up_to = 0
+        self.entry_count = 0
+        self.size_bytes = 0
+
+    def length(self, execution_id: int) -> int:
+        queue = self._queues.get(execution_id)
+        return queue.length if queue else 0
+
+    def mergeable(self, execution_id: int, merge_key: str | None) -> Entry | None:
+        """The waiting size-only write to the same row, unless a batch has taken it."""
+        return self._mergeable.get((execution_id, merge_key)) if merge_key is not None else None
+
+    def restore(self, execution_id: int, first_seq: int, counts: list[int], size: int) -> None:
+        """Takes an execution's summary from the file, at start."""
+        self._queues[execution_id] = Queue(first_seq, counts)
+        self.entry_count += sum(counts)
+        self.size_bytes += size
+
+    def restored(self, up_to_seq: int) -> None:
+        """Every number up to this one has been taken from the file, or is settled."""
+        self._restored_up_to = up_to_seq
+
+    def add(self, entry: Entry, now: float) -> None:
+        if entry.seq <= self._restored_up_to:
+            return  # it was in the file already when the index was made from it
+        queue = self._queues.setdefault(entry.execution_id, Queue(entry.seq))
+        queue.counts[entry.urgency] += 1
+        self.entry_count += 1
+        self.size_bytes += entry.size_bytes
+        if entry.merge_key is not None:
+            if not queue.mergeable:
+                queue.mergeable_since = now
+            queue.mergeable += 1
+            self._mergeable[entry.execution_id, entry.merge_key] = entry
+            if len(self._mergeable) > MERGEABLE_KEPT:
+                self._end_merging([next(iter(self._mergeable.values()))])
+
+    def cut(self, entries: Iterable[Entry]) -> None:
+        """These are in a batch now: nothing may replace them any more."""
+        self._end_merging(entries)
+
+    def hold(self, execution_ids: Iterable[int], now: float) -> None:
+        """These were deferred: leave them alone for a while."""
+        for execution_id in execution_ids:
+            queue = self._queues[execution_id]
+            queue.held_until = now + min(HOLD_MAX_S, HOLD_BASE_S * 2**queue.holds)
+            queue.holds += 1
+
+    def remove(self, entry: Entry) -> None:
+        """The entry was settled, replaced or set aside."""
+        self._end_merging([entry])
+        queue = self._queues[entry.execution_id]
+        queue.counts[entry.urgency] -= 1
+        queue.first_seq = max(queue.first_seq, entry.seq + 1)
+        queue.holds = 0
+        self.entry_count -= 1
+        self.size_bytes -= entry.size_bytes
+        if not queue.length:
+            del self._queues[entry.execution_id]
+
+    def ranked(self, now: float, limit: int, *, hurry: bool = False) -> list[int]:
+        """Executions to cut from, most urgent first, then the longest waiting.
+
+        `hurry` (a flush, a drain) does not wait for replacements.
+        """
+        window_s = 0.0 if hurry else self._merge_window_s
+        due = (
+            (queue.urgency, queue.first_seq, execution_id)
+            for execution_id, queue in self._queues.items()
+            if queue.due_at(window_s) <= now
+        )
+        return [execution_id for _, _, execution_id in heapq.nsmallest(limit, due)]
+
+    def next_due_at(self) -> float | None:
+        """When the first queue that is not due yet becomes so; None if there is no queue."""
+        return min((q.due_at(self._merge_window_s) for q in self._queues.values()), default=None)
+
+    def _end_merging(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if entry.merge_key is None:
+                continue
+            key = (entry.execution_id, entry.merge_key)
+            waiting = self._mergeable.get(key)
+            if waiting is not None and waiting.seq == entry.seq:
+                del self._mergeable[key]
+                self._queues[entry.execution_id].mergeable -= 1

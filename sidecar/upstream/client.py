@@ -1,0 +1,253 @@
+"""The client of central: signs each call, maps every failure to a problem, retries once.
+
+Calls a CU is waiting for and batches go through sessions of their own (`lifecycle`), so that
+a slow bulk call never delays a read.
+"""
+
+import asyncio
+import email.utils
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from sidecar.kit.logs import fields
+from sidecar.metrics import Metrics
+from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.upstream.breaker import Circuit, RetryBudget
+from sidecar.upstream.identity import SourceIdentity
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 2.0
+CONNECTIONS_MAX = 32
+KEEPALIVE_S = 60.0
+SKEW_TOLERATED_S = 2.0
+"""Below it the `Date` header, which counts whole seconds, says nothing about our clock."""
+RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+
+
+@asynccontextmanager
+async def open_session(timeout_s: float) -> AsyncIterator[aiohttp.ClientSession]:
+    """Connections to central that carry nothing from call to call."""
+    session = aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S),
+        connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEPALIVE_S),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,  # a proxy named by the environment would see users' tokens
+    )
+    async with session:
+        yield session
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a call carries of the request that caused it."""
+
+    token: str | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A successful answer. User and expiry are those of the token the call carried."""
+
+    status: int
+    body: bytes
+    user_id: int | None = None
+    token_expires_at: int | None = None
+    etag: str | None = None
+
+    def decode(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+class CentralClient:
+    """Calls to central. Raises `CentralUnavailable` and `RelayedProblem`, nothing else."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        identity: SourceIdentity,
+        metrics: Metrics,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session = session
+        self._base_url = base_url.rstrip("/")
+        self._identity = identity
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+        self._monotonic = monotonic
+        self._budget = RetryBudget()
+        self._clock_offset_s = 0.0
+        self.circuit = Circuit()
+
+    @property
+    def clock_offset_s(self) -> float:
+        """Central's clock minus ours, as far as its `Date` header tells."""
+        return self._clock_offset_s
+
+    async def call(
+        self,
+        name: str,
+        method: str,
+        target: str,
+        *,
+        context: CallContext,
+        body: bytes = b"",
+        idempotency_key: str | None = None,
+        retried: bool = True,
+        behind_circuit: bool = True,
+    ) -> Reply:
+        """One call. `name` is its label in metrics, `target` its path and query as sent.
+
+        A failed call is tried once more where the budget allows and `retried` is set; a
+        mutating call may only be retried with an idempotency key.
+        """
+        self._budget.deposit()
+        try:
+            return await self._once(
+                name, method, target, context, body, idempotency_key, behind_circuit
+            )
+        except CentralUnavailable:
+            if not retried or self.circuit.is_open or not self._budget.withdraw():
+                raise
+        return await self._once(
+            name, method, target, context, body, idempotency_key, behind_circuit
+        )
+
+    async def _once(
+        self,
+        name: str,
+        method: str,
+        target: str,
+        context: CallContext,
+        body: bytes,
+        idempotency_key: str | None,
+        behind_circuit: bool,
+    ) -> Reply:
+        now = self._monotonic()
+        if behind_circuit and not self.circuit.admits(now):
+            self._metrics.upstream_requests.labels(name, "circuit-open").inc()
+            raise CentralUnavailable(
+                "central does not answer; the next try is due soon",
+                retry_after_s=self.circuit.retry_after_s(now),
+            )
+        url = URL(self._base_url + target, encoded=True)
+        headers = self._headers(method, url.raw_path_qs, context, body, idempotency_key)
+        try:
+            async with self._session.request(
+                method, url, data=body or None, headers=headers, allow_redirects=False
+            ) as response:
+                payload = await response.read()
+        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
+            self.circuit.failed(self._monotonic())
+            self._metrics.upstream_requests.labels(name, "unreachable").inc()
+            raise CentralUnavailable(
+                f"central cannot be reached ({type(error).__name__})", retry_after_s=1
+            ) from error
+        self._learn_clock(response.headers.get("Date"))
+        return self._judge(name, response.status, response.headers, payload)
+
+    def _judge(self, name: str, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+        if 200 <= status < 300:
+            self.circuit.succeeded()
+            self._metrics.upstream_requests.labels(name, "ok").inc()
+            return Reply(
+                status,
+                body,
+                _integer(headers.get("X-User-Id")),
+                _integer(headers.get("X-Token-Expires-At")),
+                headers.get("ETag"),
+            )
+        document = _problem_document(headers.get("Content-Type", ""), body)
+        if document is None or status in RETRIED_STATUSES:
+            self.circuit.failed(self._monotonic())
+            self._metrics.upstream_requests.labels(name, "unavailable").inc()
+            slug = document["type"] if document else "no problem document of ours"
+            raise CentralUnavailable(
+                f"central answered {status} ({slug})",
+                retry_after_s=_integer(headers.get("Retry-After")) or 1,
+                asked_to_wait=status in {429, 503} and "Retry-After" in headers,
+            )
+        self.circuit.succeeded()
+        self._metrics.upstream_requests.labels(name, "problem").inc()
+        kept = {
+            name: headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in headers
+        }
+        raise RelayedProblem(document | {"status": status}, kept)
+
+    def _headers(
+        self,
+        method: str,
+        target: str,
+        context: CallContext,
+        body: bytes,
+        idempotency_key: str | None,
+    ) -> dict[str, str]:
+        headers = {
+            "Sidecar-Assertion": self._identity.assertion(
+                method,
+                target,
+                body,
+                now=self._wall_clock() + self._clock_offset_s,
+                token=context.token,
+                idempotency_key=idempotency_key,
+            ),
+            "Accept": "application/json",
+        }
+        if body:
+            headers["Content-Type"] = "application/json"
+        optional = {
+            "Authorization": f"Bearer {context.token}" if context.token is not None else None,
+            "Idempotency-Key": idempotency_key,
+            "X-Request-Id": context.request_id,
+            "traceparent": context.traceparent,
+            "tracestate": context.tracestate,
+        }
+        return headers | {name: value for name, value in optional.items() if value is not None}
+
+    def _learn_clock(self, date: str | None) -> None:
+        """Central judges our assertions by its own clock; a pod's clock may be off."""
+        if date is None:
+            return
+        try:
+            central_now = email.utils.parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return
+        offset = central_now - self._wall_clock()
+        corrected = offset if abs(offset) > SKEW_TOLERATED_S else 0.0
+        if abs(corrected - self._clock_offset_s) > SKEW_TOLERATED_S:
+            logger.warning("clock differs from central's", extra=fields(offset_s=round(offset)))
+            self._clock_offset_s = corrected
+        elif corrected == 0.0:
+            self._clock_offset_s = 0.0
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _problem_document(content_type: str, body: bytes) -> dict[str, Any] | None:
+    """The problem, if it is one of ours: a proxy's error page never settles a write."""
+    if not content_type.startswith("application/problem+json"):
+        return None
+    try:
+        document = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("type"), str):
+        return None
+    return document if document["type"] and document["type"] != "about:blank" else None

@@ -1,0 +1,212 @@
+"""The sidecar's view of the wire: what the CU sends, and what it gets."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from sidecar.kit.fields import ByteCount, Id, ShortText, Text
+from sidecar.kit.statuses import TRANSIENT_CODE, Status, status_of_code
+
+PORT_NUMBER_MAX = 2**31 - 1
+WAIT_MAX_S = 60
+
+_STATUSES: list[Any] = [*Status, *range(TRANSIENT_CODE, 6)]
+StatusValue: TypeAlias = Annotated[
+    str | int,
+    Meta(description="a name, or Texera's code", extra_json_schema={"enum": _STATUSES}),
+]
+WaitSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=WAIT_MAX_S)]
+
+
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of paths and queries."""
+
+
+class ExecutionPath(Parameters, frozen=True):
+    execution_id: Id
+
+
+class PortPath(Parameters, frozen=True):
+    execution_id: Id
+    global_port_id: Text
+
+
+class OperatorPath(Parameters, frozen=True):
+    execution_id: Id
+    operator_id: Text
+
+
+class WorkflowPath(Parameters, frozen=True):
+    workflow_id: Id
+
+
+class WritePath(Parameters, frozen=True):
+    write_id: Text
+
+
+class ResultUriQuery(Parameters, frozen=True):
+    operator_id: Text
+    port_id: Annotated[int, Meta(ge=0, le=PORT_NUMBER_MAX)] = 0
+    internal: bool = False
+    wait: WaitSeconds = 0
+
+
+class LatestQuery(Parameters, frozen=True):
+    computing_unit_id: Id | None = None
+
+
+class ListQuery(Parameters, frozen=True):
+    computing_unit_id: Id | None = None
+    status: Text | None = None
+    limit: Annotated[int, Meta(ge=1, le=500)] | None = None
+    before: Id | None = None
+
+
+class WritesQuery(Parameters, frozen=True):
+    state: Literal["durable", "committed", "refused"] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class FlushQuery(Parameters, frozen=True):
+    timeout: WaitSeconds = 30
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of bodies: a field this call does not know is refused."""
+
+
+class NewExecutionRequest(Request, frozen=True):
+    workflow_id: Id
+    computing_unit_id: Id
+    environment_version: ShortText
+    name: ShortText | None = None
+    warehouse_id: Id | None = None
+
+
+class ExecutionChanges(Request, frozen=True):
+    """Any of these; null means absent, except that a null `log_location` is stored."""
+
+    status: StatusValue | None = None
+    result: Text | None = None
+    log_location: Text | UnsetType | None = UNSET
+    runtime_stats_uri: Text | None = None
+    runtime_stats_bytes: ByteCount | None = None
+    name: ShortText | None = None
+    bookmarked: bool | None = None
+
+
+class PortResult(Request, frozen=True):
+    result_uri: Text
+    result_bytes: ByteCount | None = None
+
+
+class PortResultSize(Request, frozen=True):
+    result_bytes: ByteCount
+
+
+class Console(Request, frozen=True):
+    uri: Text
+    bytes: ByteCount | None = None
+
+
+class ConsoleSize(Request, frozen=True):
+    bytes: ByteCount
+
+
+class NewExecution(msgspec.Struct, frozen=True):
+    """What a create answers; fields of a newer central are left out."""
+
+    execution_id: int
+    workflow_id: int
+    version_id: int
+    computing_unit_id: int
+    user_id: int
+    status: Status
+    status_code: int
+    started_at: str
+
+
+class Execution(msgspec.Struct):
+    """A row as central answers it, with the waiting local writes laid over."""
+
+    execution_id: int
+    workflow_id: int
+    version_id: int
+    computing_unit_id: int | None
+    user_id: int
+    status: Status
+    status_code: int
+    result: str | None
+    name: str
+    bookmarked: bool | None
+    environment_version: str
+    log_location: str | None
+    runtime_stats_uri: str | None
+    runtime_stats_bytes: int | None
+    started_at: str
+    updated_at: str | None
+
+    def set_status(self, status: Status) -> None:
+        self.status = status_of_code(status.code)
+        self.status_code = status.code
+
+
+class ExecutionPage(msgspec.Struct):
+    executions: list[Execution]
+    next_before: int | None
+
+
+class WriteAnswer(msgspec.Struct, omit_defaults=True):
+    """Where a write stands. A refused one carries the problem that central answered."""
+
+    write_id: str
+    state: str
+    execution_id: int | None = None
+    op: str | None = None
+    problem: dict[str, Any] | None = None
+
+
+class Writes(msgspec.Struct):
+    writes: list[WriteAnswer]
+
+
+class FlushAnswer(msgspec.Struct):
+    delivered: bool
+    waiting: int
+
+
+class ResultUri(msgspec.Struct, frozen=True):
+    uri: str
+    global_port_id: str
+    result_bytes: int | None
+
+
+class ConsoleUri(msgspec.Struct, frozen=True):
+    uri: str
+    bytes: int | None
+
+
+class ResultRow(msgspec.Struct, frozen=True):
+    global_port_id: str
+    uri: str
+    result_bytes: int | None
+
+
+class ConsoleRow(msgspec.Struct, frozen=True):
+    operator_id: str
+    uri: str
+    bytes: int | None
+
+
+class Uris(msgspec.Struct, frozen=True):
+    results: list[ResultRow]
+    console: list[ConsoleRow]
+    runtime_stats: ConsoleUri | None
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """What a `DELETE …/uris` removed."""
+
+    results: list[ResultRow]
+    console: list[ConsoleRow]

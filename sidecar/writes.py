@@ -1,0 +1,199 @@
+"""Writes: who may make them, and what they answer.
+
+A write is admitted by central's recorded yes for this token and execution (a *grant*); the
+first write to an execution, or with a new token, asks central for it. What is admitted and
+valid is made durable, and only then acknowledged.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from sidecar import wire
+from sidecar.cache.access import AccessMemory, token_digest
+from sidecar.cache.single_flight import SingleFlight
+from sidecar.delivery.delivery import Delivery
+from sidecar.kit.problem import Problem
+from sidecar.metrics import Metrics
+from sidecar.problems import CentralUnavailable, NotDelivered, RelayedProblem, WriteNotFound
+from sidecar.reads import Reads
+from sidecar.spool.entry import NewEntry, WriteRecord, WriteState
+from sidecar.spool.permits import Binding, Grant
+from sidecar.spool.spool import Spool
+from sidecar.upstream.central import Central
+from sidecar.upstream.client import CallContext, Reply
+
+DELETE_WAIT_S = 30.0
+"""How long a `DELETE …/uris` waits for its outcome before it answers 504 with the write id."""
+
+
+class Writes:
+    """What the CU writes. Raises the problems of the calls it makes."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        delivery: Delivery,
+        central: Central,
+        reads: Reads,
+        access: AccessMemory,
+        metrics: Metrics,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._spool = spool
+        self._delivery = delivery
+        self._central = central
+        self._reads = reads
+        self._access = access
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+        self._bindings: SingleFlight[tuple[Binding, Grant]] = SingleFlight()
+
+    async def create(
+        self, body: bytes, idempotency_key: str | None, context: CallContext
+    ) -> wire.NewExecution:
+        """Creates an execution at central and keeps its binding before it is answered."""
+        reply = await self._central.create_execution(body, idempotency_key, context)
+        answer = reply.decode()
+        binding, grant = _permit(answer, reply, context, created_here=True)
+        # A repeat of an old create must not reopen what has ended or is known since.
+        if self._spool.permits.binding(binding.execution_id) is None:
+            await asyncio.shield(self._spool.record_binding(binding, grant))
+            self._reads.created(
+                binding.execution_id, grant.token_digest, grant.user_id, grant.expires_at
+            )
+        return msgspec.convert(answer, wire.NewExecution)
+
+    async def admit(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
+        """The execution's binding, and central's yes for this token; asks for both if need be."""
+        digest = token_digest(context.token or "")
+        binding = self._spool.permits.binding(execution_id)
+        grant = self._spool.permits.grant(digest, execution_id)
+        if binding is not None and grant is not None:
+            return binding, grant
+        return await self._bindings.do(
+            (digest, execution_id), lambda: self._bind(execution_id, context)
+        )
+
+    async def _bind(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
+        reply = await self._central.bind(execution_id, context)
+        binding, grant = _permit(reply.decode(), reply, context, created_here=False)
+        known = self._spool.permits.binding(execution_id)
+        binding = known if known is not None else binding
+        await self._spool.record_binding(binding, grant)
+        self._access.allow(grant.token_digest, execution_id, grant.user_id, grant.expires_at)
+        return binding, grant
+
+    async def append(self, new: NewEntry) -> int:
+        """Makes a write durable and sets delivery going. Answers its number."""
+        self._reads.appended(new.execution_id)
+        seq = await self._spool.append(new)
+        self._metrics.writes.labels(new.op, WriteState.DURABLE).inc()
+        self._delivery.wake()
+        return seq
+
+    async def submit(self, new: NewEntry, wait_s: float | None) -> tuple[int, wire.WriteAnswer]:
+        """Makes a write durable; with `wait_s`, waits that long for central's word.
+
+        Answers the HTTP status and body. A refusal within the wait is raised as its problem.
+        """
+        # A write that somebody waits for does not wait for a replacement.
+        seq = await self.append(replace(new, merge_key=None) if wait_s else new)
+        write_id = self._spool.write_id(seq)
+        if wait_s:
+            record = await self._delivery.wait_settled(seq, wait_s)
+            if record is not None:
+                _raise_refusal(record, write_id)
+                return 200, wire.WriteAnswer(write_id, WriteState.COMMITTED)
+        return 202, wire.WriteAnswer(write_id, WriteState.DURABLE)
+
+    async def submit_and_wait(self, new: NewEntry) -> dict[str, Any]:
+        """For calls whose answer only central has. Raises `NotDelivered` with the write id."""
+        seq = await self.append(new)
+        write_id = self._spool.write_id(seq)
+        record = await self._delivery.wait_settled(seq, DELETE_WAIT_S)
+        if record is None:
+            raise NotDelivered("central has not answered yet", write_id=write_id)
+        _raise_refusal(record, write_id)
+        return record.removed or {"results": [], "console": []}
+
+    # What became of writes
+
+    async def user_of(self, context: CallContext) -> int:
+        """Whose token this is: remembered, or asked of central."""
+        digest = token_digest(context.token or "")
+        known = self._spool.permits.user_of(digest) or self._access.user_of(digest)
+        if known is not None:
+            return known
+        reply = await self._central.identify(context)
+        if reply.user_id is None or reply.token_expires_at is None:
+            raise CentralUnavailable("central did not say whose token this is", retry_after_s=1)
+        self._access.identify(digest, reply.user_id, reply.token_expires_at)
+        return reply.user_id
+
+    async def find(self, write_id: str, context: CallContext) -> wire.WriteAnswer:
+        user_id = await self.user_of(context)
+        seq = self._spool.seq_of(write_id)
+        record = await self._spool.find(seq) if seq is not None else None
+        if record is None or record.user_id != user_id:
+            raise WriteNotFound(f"write {write_id}")
+        return self._answer(record)
+
+    async def list_writes(self, query: wire.WritesQuery, context: CallContext) -> wire.Writes:
+        user_id = await self.user_of(context)
+        state = WriteState(query.state) if query.state is not None else None
+        records = await self._spool.list_writes(user_id, state, query.limit)
+        return wire.Writes([self._answer(record) for record in records])
+
+    async def flush(self, timeout_s: float, context: CallContext) -> wire.FlushAnswer:
+        """Raises `NotDelivered` with the number of writes that still wait."""
+        await self.user_of(context)
+        waiting = await self._delivery.flush(timeout_s)
+        if waiting:
+            raise NotDelivered(f"{waiting} writes still wait for central", waiting=waiting)
+        return wire.FlushAnswer(delivered=True, waiting=0)
+
+    def _answer(self, record: WriteRecord) -> wire.WriteAnswer:
+        return wire.WriteAnswer(
+            self._spool.write_id(record.seq),
+            record.state,
+            record.execution_id,
+            record.op,
+            record.problem,
+        )
+
+
+def _permit(
+    answer: dict[str, Any], reply: Reply, context: CallContext, *, created_here: bool
+) -> tuple[Binding, Grant]:
+    """Central's yes, as the spool keeps it."""
+    execution_id = answer["execution_id"]
+    binding = Binding(
+        execution_id,
+        answer["workflow_id"],
+        answer["computing_unit_id"],
+        answer["user_id"],
+        answer["warehouse"],
+        created_here,
+    )
+    # An answer without an expiry is one we do not understand: good for nothing but this call.
+    expires_at = reply.token_expires_at or 0
+    digest = token_digest(context.token or "")
+    return binding, Grant(digest, execution_id, answer["user_id"], expires_at)
+
+
+def _raise_refusal(record: WriteRecord, write_id: str) -> None:
+    if record.state is WriteState.REFUSED:
+        problem: Problem = RelayedProblem(_document(record), {})
+        problem.members["write_id"] = write_id
+        raise problem
+
+
+def _document(record: WriteRecord) -> dict[str, Any]:
+    fallback = {"type": "refused", "title": "Refused", "status": 409, "detail": ""}
+    return fallback | (record.problem or {})

@@ -1,0 +1,95 @@
+"""Routes of central served to a test, and a sidecar's key that signs calls to them."""
+
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from prometheus_client import CollectorRegistry
+
+from central.auth.assertions import AssertionVerifier, digest, thumbprint
+from central.auth.callers import Admission
+from central.auth.tokens import SharedSecret, TokenVerifier
+from central.kit.routing import Route, add_routes, answer_problems
+from central.metrics import Metrics
+from central.settings import AssertionSettings, TokenSettings
+from dev.tokens import JWT_SECRET
+
+AUDIENCE = AssertionSettings().audience
+
+
+@asynccontextmanager
+async def served(
+    routes: Iterable[Route], resources: dict[web.AppKey[Any], Any]
+) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    metrics = Metrics(CollectorRegistry())
+    tokens = TokenSettings(JWT_SECRET)
+    admission = Admission(
+        TokenVerifier(SharedSecret(tokens), tokens, metrics),
+        AssertionVerifier(AssertionSettings(), metrics),
+    )
+    app = web.Application(middlewares=[answer_problems])
+    for key, resource in resources.items():
+        app[key] = resource
+    add_routes(app, routes, admission.admit)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+@dataclass
+class SigningKey:
+    """A sidecar's key pair."""
+
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+
+    @property
+    def x(self) -> str:
+        return base64url(self.key.public_key().public_bytes_raw())
+
+    @property
+    def source_id(self) -> str:
+        return thumbprint(self.x)
+
+    def headers(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        *,
+        token: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> dict[str, str]:
+        """All headers of a call, its assertion among them."""
+        now = int(time.time())
+        claims: dict[str, Any] = {
+            "aud": AUDIENCE,
+            "iat": now,
+            "exp": now + 60,
+            "htm": method,
+            "htu": target,
+            "body_sha256": digest(body),
+        }
+        headers = {"Content-Type": "application/json"} if body else {}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+            claims["ath"] = digest(token.encode())
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = claims["idempotency_key"] = idempotency_key
+        return headers | {"Sidecar-Assertion": self.sign(claims)}
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        jwk = {"kty": "OKP", "crv": "Ed25519", "x": self.x}
+        header = {"alg": "EdDSA", "typ": "sidecar-assertion+jwt", "jwk": jwk}
+        parts = [base64url(json.dumps(part).encode()) for part in (header, claims)]
+        signature = self.key.sign(".".join(parts).encode())
+        return ".".join([*parts, base64url(signature)])
+
+
+def base64url(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()

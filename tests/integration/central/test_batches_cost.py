@@ -1,0 +1,89 @@
+"""What a batch costs: statements at the server, and none for tables that it does not touch."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from dev.postgres import Cluster
+from tests.databases import Database, connected
+from tests.integration.central.batching import (
+    PORT,
+    Connection,
+    Replica,
+    Source,
+    add_runs,
+    replica,
+    uris,
+)
+
+
+@pytest.fixture
+async def central(database: Database) -> AsyncIterator[Replica]:
+    async with replica(database) as central:
+        yield central
+
+
+async def statements(database: Database) -> int:
+    """How many statements central's role has sent, by the server's own count."""
+    async with connected(database.superuser_url) as superuser:
+        count: int = await superuser.fetchval(
+            """
+            select coalesce(sum(s.calls), 0)::int from pg_stat_statements s
+            join pg_roles r on r.oid = s.userid
+            join pg_database d on d.oid = s.dbid
+            where s.toplevel and r.rolname = 'cu_metadata_central' and d.datname = $1
+            """,
+            database.name,
+        )
+        return count
+
+
+async def test_a_batch_takes_six_statements_for_statuses_and_nine_for_every_table(
+    central: Replica, cluster: Cluster, database: Database, owner_connection: Connection
+) -> None:
+    if not cluster.binaries.has_statement_statistics:
+        pytest.skip("this Postgres has no pg_stat_statements")
+    source = Source()
+    ids = await add_runs(owner_connection, 100)
+    everything: list[dict[str, Any]] = []
+    for eid in ids:
+        everything += [
+            source.update(eid, status="RUNNING", name="n"),
+            source.entry(
+                "put_port_result", eid, global_port_id=PORT, result_uri=uris(eid).result_uri(PORT)
+            ),
+            source.entry("put_console", eid, operator_id="op", uri=uris(eid).console_uri("op")),
+        ]
+    batches = [
+        [source.update(ids[0], status="READY")],
+        [source.update(eid, status="RUNNING") for eid in ids],
+        everything,
+        [source.update(eid, status="COMPLETED") for eid in ids],
+    ]
+
+    counts = []
+    for number, entries in enumerate(batches, start=1):
+        before = await statements(database)
+        await central.batches.apply(source.source_id, source.batch(number, *entries))
+        counts.append(await statements(database) - before)
+
+    first, *later = counts
+    assert first >= 8  # begins the cursor, and the pool opens
+    assert later == [6, 9, 6]
+
+
+async def test_a_repeated_batch_takes_three_statements(
+    central: Replica, cluster: Cluster, database: Database, owner_connection: Connection
+) -> None:
+    if not cluster.binaries.has_statement_statistics:
+        pytest.skip("this Postgres has no pg_stat_statements")
+    source = Source()
+    (eid,) = await add_runs(owner_connection, 1)
+    batch = source.batch(1, source.update(eid, status="RUNNING"))
+    await central.batches.apply(source.source_id, batch)
+
+    before = await statements(database)
+    await central.batches.apply(source.source_id, batch)
+
+    assert await statements(database) - before == 3

@@ -1,0 +1,128 @@
+"""Processes of a run: known by their environment, and tied to the one that started them."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dev.account import postgres_account
+from dev.reaper import reap
+from dev.run_folder import RunFolder, temporary_folder
+from dev.tether import tethered
+from tests.databases import ROOT, open_folder
+from tests.systems import is_alive, wait_until_gone
+
+SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path)
+
+
+@contextmanager
+def sleeping(env: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """A process with this environment that has started."""
+    with subprocess.Popen(SLEEP, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_process_is_found_by_its_role_whoever_started_it(folder: RunFolder) -> None:
+    with sleeping(folder.environment("sidecar", {}, os.environ)) as process:
+        assert folder.pids("sidecar") == [process.pid]
+        assert folder.pids() == [process.pid]
+        assert folder.pids("side") == []
+        assert folder.pids("central") == []
+
+
+def test_the_callers_own_variables_stay_with_the_caller(folder: RunFolder) -> None:
+    environ = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "DEV_DATABASE_URL": "y"}
+
+    env = folder.environment("sidecar", {"SIDECAR_LOG_LEVEL": "debug"}, environ)
+
+    assert env == {
+        "PATH": "/bin",
+        "SIDECAR_LOG_LEVEL": "debug",
+        "DEV_RUN": f"{folder.path}:sidecar",
+    }
+
+
+def test_everybody_may_pass_through_but_not_look(folder: RunFolder) -> None:
+    assert folder.path.stat().st_mode & 0o777 == 0o711
+    assert folder.spool.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_reaper_ends_every_role_and_removes_the_folder(folder: RunFolder) -> None:
+    environments = [folder.environment(role, {}, os.environ) for role in ("central", "postgres")]
+
+    with sleeping(environments[0]) as central, sleeping(environments[1]) as postgres:
+        reap(folder)
+
+        assert (central.wait(1), postgres.wait(1)) == (-signal.SIGKILL, -signal.SIGQUIT)
+    assert not folder.path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root lends Postgres another user")
+def test_a_temporary_folder_that_postgres_may_not_enter_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    assert temporary_folder(postgres_account()) == Path("/tmp")  # noqa: S108
+
+
+def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open_folder() as folder:
+        long = folder / ("x" * 64)
+        long.mkdir(mode=0o755)
+        monkeypatch.setattr("tempfile.tempdir", str(long))
+
+        assert temporary_folder(postgres_account()) == Path("/tmp")  # noqa: S108
+
+
+def test_only_a_folder_of_ours_is_ever_removed(tmp_path: Path) -> None:
+    RunFolder(tmp_path).remove()
+
+    assert tmp_path.exists()
+
+
+def test_a_tethered_process_ends_with_its_starter() -> None:
+    program = (
+        "import subprocess, sys, time; from dev.tether import tethered;"
+        "child = subprocess.Popen(tethered(sys.argv[1:], 9));"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *SLEEP], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as starter:
+        assert starter.stdout is not None
+        child = int(starter.stdout.readline())
+        assert starter.stdout.readline() == "up\n"
+        assert is_alive(child)
+
+        starter.kill()
+
+    assert wait_until_gone([child]) == []
+
+
+def test_a_tethered_command_that_comes_too_late_does_not_start() -> None:
+    not_the_parent = "1"
+    command = tethered([sys.executable, "-c", "print('started')"], signal.SIGKILL)
+    command[command.index(str(os.getpid()))] = not_the_parent
+
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+
+    assert answer.stdout == ""

@@ -1,0 +1,30 @@
+"""The whole system, started as a user starts it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev.ready import Ready
+from tests.databases import open_folder
+from tests.systems import Up, running_system
+
+
+@pytest.fixture
+def system_folder() -> Iterator[Path]:
+    """An empty folder where a system may make its temporary files."""
+    with open_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Up]:
+    """A running system for the tests of one module, which share it."""
+    with open_folder() as folder, running_system(folder) as up:
+        yield up
+
+
+@pytest.fixture
+def system(up: Up) -> Ready:
+    """Where the module's running system is: the contents of its ready file."""
+    return up.ready

@@ -1,0 +1,256 @@
+"""`dev up`: what its ready file promises, and that nothing of it stays behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from dev.polling import becomes_true
+from dev.ports import Ports, is_free
+from dev.postgres import Cluster
+from dev.ready import Ready
+from dev.run_folder import RunFolder
+from tests.databases import connected, empty_database
+from tests.systems import (
+    ROOT,
+    Up,
+    free_port_base,
+    is_alive,
+    running_system,
+    start_up,
+    wait_until_gone,
+)
+
+ROLES = ["postgres", "central", "sidecar"]
+
+
+def run_folder(up: Up) -> RunFolder:
+    """The temporary folder of a run."""
+    marker = up.published("sidecar")["env"]["DEV_RUN"]
+    return RunFolder(Path(marker.rpartition(":")[0]))
+
+
+def ports_are_free(ready: Ready) -> bool:
+    """Does nobody listen any more?"""
+    base = int(ready["sidecar"].rpartition(":")[2])
+    ports = Ports(base)
+    return all(map(is_free, (ports.sidecar, ports.central, ports.central_ops, ports.postgres)))
+
+
+async def latest_execution(ready: Ready, token: str) -> int:
+    """The status of a user's read of the private workflow."""
+    url = (
+        f"{ready['sidecar']}/v1/workflows/{ready['workflow_id']}/executions/latest"
+        f"?computing_unit_id={ready['computing_unit_id']}"
+    )
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+        return response.status
+
+
+async def wait_for_an_answer(ready: Ready, timeout_s: float = 20.0) -> None:
+    """Wait until the whole chain serves the owner again."""
+    deadline = time.monotonic() + timeout_s
+    status = 0
+    while status != 200:
+        assert time.monotonic() < deadline, f"still {status}"
+        try:
+            # A fresh token, as the sidecar answers from memory what it has just answered.
+            status = await latest_execution(ready, fresh_token())
+        except aiohttp.ClientError:
+            status = 0
+
+
+def fresh_token() -> str:
+    """A token of the owner's that nobody has seen, from the command."""
+    ttl_s = str(3600 + time.monotonic_ns() % 10**6)
+    command = [sys.executable, "-m", "dev", "token", "--user-id", "1", "--ttl", ttl_s]
+    return subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_the_ready_file_has_exactly_what_scripts_were_promised(system: Ready) -> None:
+    assert set(system) == {
+        *("sidecar", "sidecar_ops", "central", "central_ops", "database", "users"),
+        *("workflow_id", "public_workflow_id", "computing_unit_id", "other_computing_unit_id"),
+        "processes",
+    }
+    assert set(system["processes"]) == {"sidecar", "central", "postgres"}
+    for process in system["processes"].values():
+        assert set(process) == {"pid", "argv", "env"}
+        assert is_alive(process["pid"])
+
+
+def test_the_sidecar_is_given_no_secret_of_anyone_elses(system: Ready) -> None:
+    env = system["processes"]["sidecar"]["env"]
+
+    others = {name for name in env if not name.startswith("SIDECAR_")}
+    assert others <= {"PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DEV_RUN"}
+    assert not [value for value in env.values() if "postgres" in value or "Secret" in value]
+
+
+async def test_the_published_users_are_who_they_are_said_to_be(system: Ready) -> None:
+    statuses = {
+        name: await latest_execution(system, user["token"])
+        for name, user in system["users"].items()
+    }
+
+    assert statuses.pop("restricted") in {401, 403}
+    assert statuses == {
+        **dict.fromkeys(("owner", "writer", "reader", "admin"), 200),
+        "stranger": 404,
+    }
+
+
+async def test_the_database_url_is_the_tables_owners(system: Ready) -> None:
+    async with connected(system["database"]) as connection:
+        owner = await connection.fetchval(
+            "SELECT tableowner = current_user FROM pg_tables WHERE tablename = 'workflow'"
+        )
+
+    assert owner is True
+
+
+async def test_killed_processes_start_again_from_the_file_and_end_with_the_rest(
+    system_folder: Path,
+) -> None:
+    with running_system(system_folder) as up:
+        restarted = []
+        for role in ROLES:
+            pid = up.published(role)["pid"]
+            os.kill(pid, signal.SIGKILL)
+            assert wait_until_gone([pid]) == []
+            assert up.process.poll() is None
+
+            restarted.append(up.restart(role))
+            await wait_for_an_answer(up.ready)
+
+        assert up.end() == 0
+
+        for process in restarted:
+            process.wait(10)
+        assert run_folder(up).pids() == []
+        assert not run_folder(up).path.exists()
+        assert ports_are_free(up.ready)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_all_of_it_and_leaves_nothing(
+    system_folder: Path, signal_number: signal.Signals
+) -> None:
+    up = start_up(system_folder)
+    pids = [process["pid"] for process in up.ready["processes"].values()]
+
+    assert up.end(signal_number) == 0
+
+    assert wait_until_gone(pids, timeout_s=0) == []
+    assert [path.name for path in system_folder.iterdir()] == ["up.log"]
+    assert (system_folder / "up.log").read_text() == ""
+
+
+async def test_a_killed_dev_up_takes_everything_along(system_folder: Path) -> None:
+    up = start_up(system_folder)
+    os.kill(up.published("central")["pid"], signal.SIGKILL)
+    restarted = up.restart("central")  # no child of the one that is killed now
+    await wait_for_an_answer(up.ready)
+    pids = run_folder(up).pids()
+    assert restarted.pid in pids
+    assert len(pids) == len(ROLES)
+
+    up.end(signal.SIGKILL)
+
+    restarted.wait(10)
+    assert wait_until_gone(pids) == []
+    assert becomes_true(lambda: not run_folder(up).path.exists(), timeout_s=10)
+
+
+@contextmanager
+def starting(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """`dev up` as it starts, its errors to be read."""
+    command = [sys.executable, "-m", "dev", "up", "--ready-file", str(folder / "ready.json")]
+    with subprocess.Popen(
+        [*command, "--port-base", str(free_port_base()), *arguments],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(folder)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # nothing happens if it has ended
+
+
+@pytest.mark.parametrize("log", ["postgres.log", "migrate.log", "sidecar.log"])
+def test_a_signal_during_the_start_leaves_nothing_either(system_folder: Path, log: str) -> None:
+    with starting(system_folder) as process:
+        pattern = f"texera-dev-*/logs/{log}"
+        assert becomes_true(lambda: any(system_folder.glob(pattern)), timeout_s=30)
+        folder = RunFolder(next(system_folder.glob("texera-dev-*")))
+
+        process.terminate()
+
+        assert process.wait(60) == 0
+        assert folder.pids() == []
+        assert list(system_folder.iterdir()) == []
+
+
+def test_a_part_that_does_not_start_shows_its_own_words(system_folder: Path) -> None:
+    with starting(system_folder, "--set", "CENTRAL_LEASE_S=soon") as process:
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert errors.startswith("dev up: central ended with exit code 64. Its last lines:")
+    assert "CENTRAL_LEASE_S" in errors
+    assert list(system_folder.iterdir()) == []
+
+
+def test_a_taken_port_is_named(system_folder: Path, system: Ready) -> None:
+    base = system["sidecar"].rpartition(":")[2]
+    with starting(system_folder, "--port-base", base) as process:
+        _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert f"port {base} (the sidecar)" in errors.lower()
+
+
+async def test_the_added_round_trip_is_felt_on_both_ways(system_folder: Path) -> None:
+    with running_system(system_folder, "--rtt-ms", "40") as up:
+        await wait_for_an_answer(up.ready)  # connections are open now
+        token = fresh_token()
+
+        begun_at = time.perf_counter()
+        await latest_execution(up.ready, token)
+        taken_s = time.perf_counter() - begun_at
+
+        begun_at = time.perf_counter()
+        async with connected(up.ready["database"]) as connection:
+            await connection.fetchval("SELECT 1")
+        direct_s = time.perf_counter() - begun_at
+
+    assert taken_s >= 0.08
+    assert direct_s < 0.08
+
+
+async def test_a_database_of_ones_own_gets_the_world_once(
+    cluster: Cluster, system_folder: Path
+) -> None:
+    async with empty_database(cluster) as url:
+        with running_system(system_folder, "--database-url", url) as up:
+            await wait_for_an_answer(up.ready)
+            assert up.ready["database"] == url
+            assert set(up.ready["processes"]) == {"sidecar", "central"}
+
+        with starting(system_folder, "--database-url", url) as process:
+            _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "not empty, it holds schema cu_metadata" in errors

@@ -1,0 +1,111 @@
+"""A replayed workflow leaves the rows that direct SQL would have left, whatever fails meanwhile."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from dev.computing_unit import ComputingUnit, RunReport
+from dev.direct_sql import DirectSqlBackend
+from dev.metadata_api import SidecarBackend
+from dev.metadata_backend import MetadataBackend
+from dev.narrators import Silence
+from dev.ready import Ready
+from dev.rows import RunRows, fetch_run_rows
+from dev.run_plan import RunPlan, plan_run
+from dev.texera import SAMPLE_WORKFLOW
+from dev.workflow_file import read_workflow
+from tests.systems import ROOT, Up
+
+SHARED = ROOT.parent / "shared" / "workflows"
+WORKFLOWS = [SAMPLE_WORKFLOW, *sorted(SHARED.glob("*.json"))]
+POLL_S = 0.1
+
+Trouble = Callable[[Up], Coroutine[Any, Any, None]]
+
+
+async def run(
+    ready: Ready, plan: RunPlan, backend: MetadataBackend, poll_s: float = POLL_S
+) -> RunReport:
+    unit = ComputingUnit(
+        plan,
+        backend,
+        Silence(),
+        workflow_id=ready["workflow_id"],
+        computing_unit_id=ready["computing_unit_id"],
+        poll_s=poll_s,
+    )
+    return await unit.run()
+
+
+async def rows_of(ready: Ready, report: RunReport) -> RunRows | None:
+    assert report.execution_id is not None
+    connection = await asyncpg.connect(ready["database"])
+    try:
+        return await fetch_run_rows(connection, report.execution_id)
+    finally:
+        await connection.close()
+
+
+async def replay(ready: Ready, plan: RunPlan, poll_s: float = POLL_S) -> RunReport:
+    owner = ready["users"]["owner"]
+    async with SidecarBackend(ready["sidecar"], owner["token"]) as backend:
+        return await run(ready, plan, backend, poll_s)
+
+
+async def direct(ready: Ready, plan: RunPlan) -> RunReport:
+    owner = ready["users"]["owner"]
+    async with DirectSqlBackend(ready["database"], owner["user_id"]) as backend:
+        return await run(ready, plan, backend, poll_s=0.02)
+
+
+def test_the_shared_workflows_are_there() -> None:
+    assert len(WORKFLOWS) == 4, f"expected the three workflow files in {SHARED}"
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+async def test_a_replay_leaves_the_rows_of_direct_sql(system: Ready, file: Path) -> None:
+    plan = plan_run(read_workflow(file))
+
+    replayed = await replay(system, plan)
+    replayed_rows = await rows_of(system, replayed)
+    expected = await direct(system, plan)
+
+    assert replayed.errors == []
+    assert replayed.status == plan.end_status
+    assert replayed_rows == await rows_of(system, expected)
+
+
+async def killed_sidecar(up: Up) -> None:
+    """SIGKILL in mid-run, started again by what the ready file says."""
+    await asyncio.sleep(1.0)
+    os.kill(up.published("sidecar")["pid"], signal.SIGKILL)
+    await asyncio.sleep(0.3)
+    up.ready["processes"]["sidecar"]["pid"] = up.restart("sidecar").pid
+
+
+async def stopped_central(up: Up) -> None:
+    """Ten seconds without central."""
+    await asyncio.sleep(1.0)
+    os.kill(up.published("central")["pid"], signal.SIGTERM)
+    await asyncio.sleep(10)
+    up.ready["processes"]["central"]["pid"] = up.restart("central").pid
+
+
+@pytest.mark.parametrize("trouble", [killed_sidecar, stopped_central])
+async def test_a_failure_in_mid_run_changes_no_row(up: Up, trouble: Trouble) -> None:
+    plan = plan_run(read_workflow(SAMPLE_WORKFLOW))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(trouble(up))
+        replaying = group.create_task(replay(up.ready, plan, poll_s=0.5))
+    replayed_rows = await rows_of(up.ready, replaying.result())
+    expected = await direct(up.ready, plan)
+
+    assert replaying.result().errors == []
+    assert replayed_rows == await rows_of(up.ready, expected)

@@ -1,0 +1,173 @@
+"""The sidecar holds nobody's secret, and lets nobody see or do more than central allows."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+
+from dev.ready import Ready
+from dev.tokens import JWT_SECRET, mint
+from tests.systems import Up
+
+PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"
+
+
+def call(
+    ready: Ready, method: str, path: str, body: Any = None, *, token: str | None = None
+) -> tuple[int, Any, dict[str, str]]:
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(  # noqa: S310
+        ready["sidecar"] + path,
+        data=None if body is None else json.dumps(body).encode(),
+        headers=headers,
+        method=method,
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+            return response.status, json.load(response), dict(response.headers)
+    except HTTPError as error:
+        with error:
+            return error.code, json.load(error), dict(error.headers)
+
+
+def create(ready: Ready) -> int:
+    new = {
+        "workflow_id": ready["workflow_id"],
+        "computing_unit_id": ready["computing_unit_id"],
+        "environment_version": "test",
+    }
+    token = ready["users"]["owner"]["token"]
+    status, created, _ = call(ready, "POST", "/v1/executions", new, token=token)
+    assert status == 201
+    return int(created["execution_id"])
+
+
+def test_the_sidecars_process_holds_no_secret_of_others(up: Up) -> None:
+    environment = Path(f"/proc/{up.published('sidecar')['pid']}/environ").read_bytes()
+    maps = Path(f"/proc/{up.published('sidecar')['pid']}/maps").read_text()
+
+    assert b"postgres" not in environment.lower()
+    assert JWT_SECRET.lower().encode() not in environment.lower()
+    assert "asyncpg" not in maps
+
+
+def test_the_sidecar_imports_neither_driver_nor_token_reader() -> None:
+    program = (
+        "import sys, sidecar.lifecycle, sidecar.__main__;"
+        "print(sorted({'asyncpg', 'jwt', 'central'} & sys.modules.keys()))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def unsigned(token: str, header: str) -> str:
+    return ".".join([header, token.split(".")[1], ""])
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "nonsense",
+        mint(1, "REGULAR", ttl_s=-3600),
+        mint(1, "REGULAR")[:-4] + "AAAA",
+        unsigned(mint(1, "REGULAR"), "eyJhbGciOiJub25lIn0"),
+        unsigned(mint(1, "REGULAR"), mint(1, "REGULAR").split(".")[0]),
+    ],
+    ids=["nonsense", "expired", "wrong-signature", "alg-none", "unsigned"],
+)
+def test_a_bad_token_gets_401_whether_the_value_is_cached_or_not(system: Ready, token: str) -> None:
+    execution_id = create(system)
+    path = f"/v1/executions/{execution_id}"
+
+    for method, target, body in (
+        ("GET", f"{path}/uris", None),
+        ("GET", path, None),
+        ("PATCH", path, {"status": "RUNNING"}),
+    ):
+        status, problem, _ = call(system, method, target, body, token=token)
+        assert (status, problem["status"]) == (401, 401), (method, target, problem)
+
+
+def test_a_stranger_sees_and_changes_nothing_cached_or_not(system: Ready) -> None:
+    execution_id = create(system)
+    path, users = f"/v1/executions/{execution_id}", system["users"]
+    uri = f"vfs:///wid/{system['workflow_id']}/eid/{execution_id}/globalportid/{PORT}/result"
+    owner, stranger = users["owner"]["token"], users["stranger"]["token"]
+    put = call(system, "PUT", f"{path}/ports/{PORT}", {"result_uri": uri}, token=owner)
+    seen = call(system, "GET", f"{path}/uris", token=owner)
+
+    told = [
+        call(system, "GET", f"{path}/uris", token=stranger)[0],
+        call(system, "GET", f"{path}/result-uri?operator_id=op-1", token=stranger)[0],
+        call(system, "PATCH", path, {"status": "KILLED"}, token=stranger)[0],
+        call(system, "GET", f"/v1/writes/{put[1]['write_id']}", token=stranger)[0],
+    ]
+
+    assert (put[0], seen[0], seen[1]["results"][0]["uri"]) == (202, 200, uri)
+    assert told == [404, 404, 404, 404]
+    assert (
+        call(system, "PATCH", path, {"status": "KILLED"}, token=users["reader"]["token"])[0] == 403
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"status": "DONE"}, "status"),
+        ({"runtime_stats_bytes": -1}, "runtime_stats_bytes"),
+        ({"colour": "red"}, "colour"),
+        ({"name": "x" * 129}, "name"),
+        ({"result": "\x00"}, "result"),
+    ],
+)
+def test_a_malformed_body_gets_a_problem_that_names_the_field(
+    system: Ready, body: Any, field: str
+) -> None:
+    token = system["users"]["owner"]["token"]
+
+    status, problem, headers = call(
+        system, "PATCH", f"/v1/executions/{create(system)}", body, token=token
+    )
+
+    assert (status, problem["type"]) == (400, "invalid-request")
+    assert headers["Content-Type"] == "application/problem+json"
+    assert field in [error["field"] for error in problem["errors"]]
+
+
+def test_own_writes_are_seen_at_once(system: Ready) -> None:
+    token = system["users"]["owner"]["token"]
+    execution_id = create(system)
+    path = f"/v1/executions/{execution_id}"
+
+    for status_name in ("RUNNING", "PAUSED", "RUNNING", "COMPLETED"):
+        assert call(system, "PATCH", path, {"status": status_name}, token=token)[0] == 202
+        assert call(system, "GET", path, token=token)[1]["status"] == status_name
+
+
+def test_a_look_up_may_wait_until_the_uri_appears(system: Ready) -> None:
+    token = system["users"]["owner"]["token"]
+    execution_id = create(system)
+    path = f"/v1/executions/{execution_id}"
+    uri = f"vfs:///wid/{system['workflow_id']}/eid/{execution_id}/globalportid/{PORT}/result"
+
+    absent = call(system, "GET", f"{path}/result-uri?operator_id=op-1&wait=0.2", token=token)
+    with ThreadPoolExecutor(1) as waiting:
+        found = waiting.submit(
+            call, system, "GET", f"{path}/result-uri?operator_id=op-1&wait=20", token=token
+        )
+        call(system, "PUT", f"{path}/ports/{PORT}", {"result_uri": uri}, token=token)
+
+    assert (absent[0], absent[1]["type"]) == (404, "result-uri-not-found")
+    assert found.result()[1]["uri"] == uri

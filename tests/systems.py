@@ -1,0 +1,120 @@
+"""`python -m dev up` for tests: the real command, on ports of its own."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dev.child import Published
+from dev.polling import becomes_true
+from dev.ports import Ports
+from dev.problems import DevProblem
+from dev.ready import Ready
+
+ROOT = Path(__file__).parent.parent
+UP_TIMEOUT_S = 60.0
+DOWN_TIMEOUT_S = 60.0
+FIRST_BASE, LAST_BASE = 12_000, 32_000  # below the ports that the kernel hands out by itself
+
+
+@dataclass
+class Up:
+    """A `dev up` that runs, and what its ready file said."""
+
+    process: "subprocess.Popen[str]"
+    ready_file: Path
+    ready: Ready
+    restarted: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+
+    def end(self, signal_number: int = signal.SIGTERM) -> int:
+        """Send the signal and wait; the exit code."""
+        self.process.send_signal(signal_number)
+        return self.process.wait(DOWN_TIMEOUT_S)
+
+    def published(self, role: str) -> Published:
+        """How the process of this role was started."""
+        return self.ready["processes"][role]
+
+    def restart(self, role: str) -> "subprocess.Popen[bytes]":
+        """Start a process anew from what the ready file says of it, as any script would."""
+        published = self.published(role)
+        process = subprocess.Popen(
+            published["argv"],
+            env=published["env"],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.restarted.append(process)
+        return process
+
+
+def free_port_base() -> int:
+    """A base whose ports are all free. Drawn at random, so that test processes do not meet."""
+    while True:
+        base = FIRST_BASE + secrets.randbelow(LAST_BASE - FIRST_BASE)
+        try:
+            Ports(base).refuse_taken(postgres=True, latency=True)
+        except DevProblem:
+            continue
+        return base
+
+
+def start_up(folder: Path, *arguments: str, base: int | None = None) -> Up:
+    """Start the command and wait for its ready file, which it writes to `folder`.
+
+    `folder` is also where it may make its temporary files, so that a test can see what it leaves.
+    """
+    ready_file = folder / "ready.json"
+    base = free_port_base() if base is None else base
+    command = [sys.executable, "-m", "dev", "up", "--ready-file", str(ready_file)]
+    with (folder / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--port-base", str(base), *arguments],
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            text=True,
+        )
+    becomes_true(lambda: ready_file.exists() or process.poll() is not None, UP_TIMEOUT_S)
+    if not ready_file.exists():
+        process.kill()
+        raise AssertionError((folder / "up.log").read_text())
+    return Up(process, ready_file, json.loads(ready_file.read_text()))
+
+
+@contextmanager
+def running_system(folder: Path, *arguments: str) -> Iterator[Up]:
+    """A system for the block, ended in order afterwards if the block did not end it."""
+    up = start_up(folder, *arguments)
+    try:
+        yield up
+    finally:
+        if up.process.poll() is None:
+            up.end()
+        for process in up.restarted:  # `dev up` has ended them; they are ours to reap
+            process.wait(DOWN_TIMEOUT_S)
+
+
+def is_alive(pid: int) -> bool:
+    """Does the process exist, other than as a zombie?"""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until_gone(pids: list[int], timeout_s: float = 10.0) -> list[int]:
+    """The processes that are still alive after all had time to end; empty as soon as none is."""
+    becomes_true(lambda: not any(map(is_alive, pids)), timeout_s)
+    return [pid for pid in pids if is_alive(pid)]

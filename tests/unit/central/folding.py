@@ -1,0 +1,62 @@
+"""Rows and entries to fold, with the values that a test does not care about filled in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from central.entries import AnyEntry, Undecodable, UpdateExecution
+from central.fold import Execution, Folded, Standing, fold
+from central.kit.vfs import UriOwner
+from central.registry import UriRow
+
+SOURCE = "source-a"
+OTHER_SOURCE = "source-b"
+EID = 7
+WID = 3
+PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"
+OPERATOR = "PythonUDF-1"
+OWNER = UriOwner(WID, EID)
+RESULT_URI = OWNER.result_uri(PORT)
+CONSOLE_URI = OWNER.console_uri(OPERATOR)
+SENT_AT_MS = 1_000_000_000
+
+
+def execution(execution_id: int = EID, **known: Any) -> Execution:
+    defaults: dict[str, Any] = {"standing": Standing.WRITER, "user_id": 1, "workflow_id": WID}
+    return Execution(execution_id=execution_id, **(defaults | known))
+
+
+def ended(code: int, by: str | None = SOURCE, *, provisionally: bool = False) -> Execution:
+    return execution(status=code, ended_by=by, ended_provisionally=provisionally)
+
+
+def with_result(uri: str | None, size_bytes: int | None = 0) -> Execution:
+    return execution(results={PORT: UriRow(uri, size_bytes)})
+
+
+def with_console(uri: str | None, size_bytes: int | None = 0) -> Execution:
+    return execution(consoles={OPERATOR: UriRow(uri, size_bytes)})
+
+
+def entry(kind: type[Any], /, *, seq: int = 1, age_ms: int = 0, **named: Any) -> Any:
+    """An entry of EID, unless `execution_id` is named."""
+    header = {"execution_id": EID, "seq": seq, "made_at_ms": SENT_AT_MS - age_ms}
+    return kind(**(header | named))
+
+
+def update(**named: Any) -> UpdateExecution:
+    made: UpdateExecution = entry(UpdateExecution, **named)
+    return made
+
+
+def folded(
+    executions: Execution | Sequence[Execution] | None,
+    *entries: AnyEntry | Undecodable,
+    source: str = SOURCE,
+) -> Folded:
+    rows = [executions] if isinstance(executions, Execution) else executions or []
+    return fold(source, {row.execution_id: row for row in rows}, entries, SENT_AT_MS)
+
+
+def outcomes(result: Folded) -> list[str]:
+    """Per entry: applied, deferred, or the slug of the refusal."""
+    return [v.problem.slug if v.problem else v.outcome for v in result.verdicts]

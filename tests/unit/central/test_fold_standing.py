@@ -1,0 +1,58 @@
+"""Who may write: what is refused for good, what is deferred, and for whom."""
+
+import pytest
+
+from central.entries import DeleteUris, Undecodable
+from central.fold import Standing
+from central.problems import UnknownOperation
+from tests.unit.central.folding import EID, entry, execution, folded, outcomes, update
+
+
+@pytest.mark.parametrize(
+    ("standing", "slug"),
+    [
+        (Standing.NOT_BOUND, "not-bound"),
+        (Standing.REVOKED, "binding-revoked"),
+        (Standing.DEMOTED, "user-demoted"),
+    ],
+)
+def test_a_source_without_standing_is_refused_with_the_reason(
+    standing: Standing, slug: str
+) -> None:
+    result = folded(execution(standing=standing), update(status=3), entry(DeleteUris))
+
+    assert outcomes(result) == [slug, slug]
+    assert not result.changes.executions
+
+
+def test_a_row_that_is_gone_is_refused_for_good() -> None:
+    assert outcomes(folded(None, update(status=3))) == ["execution-not-found"]
+
+
+def test_a_locked_row_defers_every_entry_of_its_execution_and_of_no_other() -> None:
+    locked = execution(EID, standing=Standing.LOCKED_OUT)
+
+    result = folded(
+        [locked, execution(8)],
+        update(status=1),
+        update(status=1, execution_id=8),
+        update(status=3),
+        entry(DeleteUris),
+    )
+
+    assert outcomes(result) == ["deferred", "applied", "deferred", "deferred"]
+    assert list(result.changes.executions) == [8]
+
+
+def test_an_entry_that_cannot_be_read_is_refused_alone() -> None:
+    broken = Undecodable(2, EID, "fly", UnknownOperation("op: ..."))
+
+    result = folded(execution(), update(name="a"), broken, update(bookmarked=True))
+
+    assert outcomes(result) == ["applied", "unknown-operation", "applied"]
+
+
+def test_a_verdict_says_for_whom_the_entry_was_made() -> None:
+    result = folded(execution(user_id=12), update(status="PAUSING"), update(execution_id=99))
+
+    assert [verdict.user_id for verdict in result.verdicts] == [12, None]

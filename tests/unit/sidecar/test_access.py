@@ -1,0 +1,110 @@
+"""Central's yeses: for whom, and for how long, by a clock that is set by hand."""
+
+import pytest
+
+from sidecar.cache.access import AccessMemory, Verdict, token_digest
+
+TOKEN, OTHER_TOKEN = token_digest("token"), token_digest("other")
+EID, OTHER_EID = 7, 8
+USER = 1
+TTL_S, STALE_S = 60, 600
+NEVER = 10**9
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def memory(clock: Clock) -> AccessMemory:
+    return AccessMemory(ttl_s=TTL_S, stale_s=STALE_S, wall_clock=clock)
+
+
+def test_a_digest_does_not_show_its_token() -> None:
+    assert len(TOKEN) == 32
+    assert b"token" not in TOKEN
+    assert TOKEN != OTHER_TOKEN
+
+
+def test_nothing_is_known_before_central_said_yes(memory: AccessMemory) -> None:
+    assert memory.verdict(TOKEN, EID) is Verdict.UNKNOWN
+    assert memory.user_of(TOKEN) is None
+
+
+def test_a_yes_is_for_one_token_and_one_execution(memory: AccessMemory) -> None:
+    memory.allow(TOKEN, EID, USER, NEVER)
+
+    assert memory.verdict(TOKEN, EID) is Verdict.FRESH
+    assert memory.verdict(OTHER_TOKEN, EID) is Verdict.UNKNOWN
+    assert memory.verdict(TOKEN, OTHER_EID) is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("age_s", "verdict"),
+    [
+        (0, Verdict.FRESH),
+        (TTL_S - 0.001, Verdict.FRESH),
+        (TTL_S, Verdict.STALE),
+        (TTL_S + STALE_S - 0.001, Verdict.STALE),
+        (TTL_S + STALE_S, Verdict.UNKNOWN),
+        (-0.001, Verdict.UNKNOWN),
+    ],
+)
+def test_a_yes_is_fresh_then_stale_then_forgotten(
+    memory: AccessMemory, clock: Clock, age_s: float, verdict: Verdict
+) -> None:
+    memory.allow(TOKEN, EID, USER, NEVER)
+
+    clock.now_s += age_s
+
+    assert memory.verdict(TOKEN, EID) is verdict
+
+
+@pytest.mark.parametrize("after_s", [10, TTL_S + 10])
+def test_no_yes_outlives_the_token(memory: AccessMemory, clock: Clock, after_s: int) -> None:
+    memory.allow(TOKEN, EID, USER, int(clock.now_s) + after_s)
+
+    clock.now_s += after_s - 0.001
+    assert memory.verdict(TOKEN, EID) in {Verdict.FRESH, Verdict.STALE}
+    clock.now_s += 0.001
+
+    assert memory.verdict(TOKEN, EID) is Verdict.EXPIRED
+    assert memory.user_of(TOKEN) is None
+
+
+def test_a_new_yes_starts_a_new_term(memory: AccessMemory, clock: Clock) -> None:
+    memory.allow(TOKEN, EID, USER, NEVER)
+    clock.now_s += TTL_S
+
+    memory.allow(TOKEN, EID, USER, NEVER)
+
+    assert memory.verdict(TOKEN, EID) is Verdict.FRESH
+
+
+def test_a_no_takes_back_one_yes(memory: AccessMemory) -> None:
+    memory.allow(TOKEN, EID, USER, NEVER)
+    memory.allow(TOKEN, OTHER_EID, USER, NEVER)
+
+    memory.deny(TOKEN, EID)
+    memory.deny(OTHER_TOKEN, EID)
+
+    assert memory.verdict(TOKEN, EID) is Verdict.UNKNOWN
+    assert memory.verdict(TOKEN, OTHER_EID) is Verdict.FRESH
+
+
+def test_knowing_the_user_opens_no_execution(memory: AccessMemory, clock: Clock) -> None:
+    memory.identify(TOKEN, USER, NEVER)
+
+    assert memory.user_of(TOKEN) == USER
+    assert memory.verdict(TOKEN, EID) is Verdict.UNKNOWN
+    clock.now_s += TTL_S
+    assert memory.user_of(TOKEN) is None

@@ -1,0 +1,134 @@
+"""The sidecar's key and the assertions it signs."""
+
+import base64
+import hashlib
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from sidecar.upstream.identity import KEY_FILE_NAME, SourceIdentity, load_or_create
+
+AUDIENCE = "central"
+NOW = 1_700_000_000.9
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> SourceIdentity:
+    return load_or_create(tmp_path, AUDIENCE)
+
+
+def raw(text: str) -> bytes:
+    assert "=" not in text
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def opened(assertion: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims of an assertion whose signature is that of the key it names."""
+    signed, _, signature = assertion.rpartition(".")
+    header, claims = (json.loads(raw(part)) for part in signed.split("."))
+    key = Ed25519PublicKey.from_public_bytes(raw(header["jwk"]["x"]))
+    key.verify(raw(signature), signed.encode())
+    return header, claims
+
+
+def test_only_the_owner_may_read_the_key(tmp_path: Path) -> None:
+    load_or_create(tmp_path, AUDIENCE)
+
+    mode = stat.S_IMODE((tmp_path / KEY_FILE_NAME).stat().st_mode)
+    assert mode == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE_NAME]
+
+
+def test_the_key_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    first = load_or_create(tmp_path, AUDIENCE)
+    again = load_or_create(tmp_path, AUDIENCE)
+
+    assert first.source_id == again.source_id
+    assert first.assertion("GET", "/", b"", now=NOW) == again.assertion("GET", "/", b"", now=NOW)
+
+
+def test_each_volume_has_a_key_of_its_own(tmp_path: Path) -> None:
+    directories = [tmp_path / name for name in "ab"]
+    for directory in directories:
+        directory.mkdir()
+
+    assert len({load_or_create(directory, AUDIENCE).source_id for directory in directories}) == 2
+
+
+def test_a_key_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
+    unfinished = (tmp_path / KEY_FILE_NAME).with_suffix(".new")
+    unfinished.write_bytes(b"half a k")
+    unfinished.chmod(0o644)
+
+    load_or_create(tmp_path, AUDIENCE)
+
+    assert stat.S_IMODE((tmp_path / KEY_FILE_NAME).stat().st_mode) == 0o600
+
+
+def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
+    key = generate_private_key(SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    for content in (pem, b"", b"no key"):
+        (tmp_path / KEY_FILE_NAME).write_bytes(content)
+        with pytest.raises(ValueError):  # noqa: PT011
+            load_or_create(tmp_path, AUDIENCE)
+
+
+def test_a_missing_directory_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        load_or_create(tmp_path / "none", AUDIENCE)
+
+
+def test_the_source_id_is_the_thumbprint_of_the_public_key(identity: SourceIdentity) -> None:
+    header, _ = opened(identity.assertion("GET", "/", b"", now=NOW))
+
+    x = header["jwk"]["x"]
+    jwk = f'{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}'
+    assert raw(identity.source_id) == digest(jwk.encode())
+    assert header == {"alg": "EdDSA", "typ": "sidecar-assertion+jwt", "jwk": json.loads(jwk)}
+
+
+def test_an_assertion_covers_the_whole_call_for_a_minute(identity: SourceIdentity) -> None:
+    assertion = identity.assertion(
+        "POST", "/v1/x?a=%20b", b"body", now=NOW, token="user's", idempotency_key="key"
+    )
+
+    _, claims = opened(assertion)
+    assert raw(claims.pop("body_sha256")) == digest(b"body")
+    assert raw(claims.pop("ath")) == digest(b"user's")
+    assert claims == {
+        "aud": AUDIENCE,
+        "iat": int(NOW),
+        "exp": int(NOW) + 60,
+        "htm": "POST",
+        "htu": "/v1/x?a=%20b",
+        "idempotency_key": "key",
+    }
+    assert "user's" not in assertion
+
+
+def test_what_the_call_does_not_have_is_not_claimed(identity: SourceIdentity) -> None:
+    _, claims = opened(identity.assertion("GET", "/", b"", now=NOW))
+
+    assert claims.keys() == {"aud", "iat", "exp", "htm", "htu", "body_sha256"}
+
+
+def test_an_assertion_that_was_changed_does_not_verify(identity: SourceIdentity) -> None:
+    ours, other = (
+        identity.assertion("GET", target, b"", now=NOW).split(".") for target in ("/a", "/b")
+    )
+
+    with pytest.raises(InvalidSignature):
+        opened(".".join([ours[0], other[1], ours[2]]))

@@ -1,0 +1,161 @@
+"""The registry: one value per execution, and what writes do to it."""
+
+from typing import Any
+
+import pytest
+
+from sidecar.cache.registry import Registry
+from sidecar.cache.store import RegistryStore
+
+
+def port(layer: str = "main", number: int = 0, operator: str = "op") -> str:
+    return (
+        f"(logicalOpId={operator},layerName={layer},portId={number},isInternal=false,isInput=false)"
+    )
+
+
+ANSWER: dict[str, Any] = {
+    "results": [
+        {"global_port_id": port("a"), "uri": "vfs:///a", "result_bytes": 1},
+        {"global_port_id": port("b"), "uri": "vfs:///b", "result_bytes": None},
+    ],
+    "console": [{"operator_id": "op", "uri": "vfs:///c", "bytes": 3}],
+    "runtime_stats": {"uri": "vfs:///s", "bytes": 4},
+}
+
+
+def put_result(uri: str, **members: Any) -> dict[str, Any]:
+    return {"op": "put_port_result", "global_port_id": port(), "result_uri": uri} | members
+
+
+@pytest.mark.parametrize("answer", [ANSWER, {"results": [], "console": [], "runtime_stats": None}])
+def test_an_answer_survives_being_remembered(answer: dict[str, Any]) -> None:
+    assert Registry.of_answer(answer).answer() == answer
+
+
+def test_a_logical_port_means_the_greatest_id_of_its_layers() -> None:
+    registry = Registry.of_answer(ANSWER)
+
+    assert registry.external_port("op", 0, internal=False) == port("b")
+    assert registry.external_port("op", 1, internal=False) is None
+    assert registry.external_port("op", 0, internal=True) is None
+    assert registry.external_port("o", 0, internal=False) is None
+
+
+def test_a_first_uri_is_stored_with_size_zero_unless_it_names_one() -> None:
+    plain, sized = Registry(), Registry()
+
+    plain.apply(put_result("vfs:///a"))
+    sized.apply(put_result("vfs:///a", result_bytes=9))
+
+    assert plain.results == {port(): ("vfs:///a", 0)}
+    assert sized.results == {port(): ("vfs:///a", 9)}
+
+
+def test_a_uri_that_is_there_stays() -> None:
+    registry = Registry()
+    registry.apply(put_result("vfs:///a", result_bytes=9))
+
+    registry.apply(put_result("vfs:///other", result_bytes=1))
+    registry.apply(put_result("vfs:///a"))
+
+    assert registry.results == {port(): ("vfs:///a", 9)}
+
+
+def test_a_size_changes_a_row_that_is_there_and_makes_none() -> None:
+    registry = Registry.of_answer(ANSWER)
+    sizes = [
+        {"op": "set_port_result_bytes", "global_port_id": port("a"), "result_bytes": 50},
+        {"op": "set_port_result_bytes", "global_port_id": port("z"), "result_bytes": 50},
+        {"op": "set_console_bytes", "operator_id": "op", "bytes": 60},
+        {"op": "set_console_bytes", "operator_id": "none", "bytes": 60},
+    ]
+
+    for write in sizes:
+        registry.apply(write)
+
+    assert registry.results == {port("a"): ("vfs:///a", 50), port("b"): ("vfs:///b", None)}
+    assert registry.consoles == {"op": ("vfs:///c", 60)}
+
+
+def test_deleting_leaves_the_runtime_statistics() -> None:
+    registry = Registry.of_answer(ANSWER)
+
+    registry.apply({"op": "delete_uris"})
+
+    assert registry == Registry(runtime_stats=("vfs:///s", 4))
+
+
+def test_the_last_runtime_statistics_win_as_they_do_at_central() -> None:
+    registry = Registry()
+
+    registry.apply({"op": "update_execution", "runtime_stats_uri": "vfs:///s"})
+    registry.apply({"op": "update_execution", "runtime_stats_uri": "vfs:///other"})
+    registry.apply({"op": "update_execution", "runtime_stats_bytes": 5})
+    registry.apply({"op": "update_execution", "name": "of no concern"})
+
+    assert registry.runtime_stats == ("vfs:///other", 5)
+
+
+def test_a_copy_is_not_changed_with_its_original() -> None:
+    registry = Registry.of_answer(ANSWER)
+    copy = registry.copy()
+
+    registry.apply({"op": "delete_uris"})
+
+    assert copy.answer() == ANSWER
+
+
+def test_a_fetch_that_a_write_overtook_is_not_remembered() -> None:
+    store = RegistryStore(10_000, lambda: 0.0, lambda: None)
+    generation = store.generation(7)
+    store.move(7)
+
+    assert not store.put(7, Registry(), generation, complete=False)
+    assert store.get(7) is None
+    assert store.put(7, Registry(), store.generation(7), complete=False)
+    assert store.get(7) is not None
+
+
+def test_a_write_to_one_execution_does_not_disturb_another() -> None:
+    store = RegistryStore(10_000, lambda: 0.0, lambda: None)
+    generation = store.generation(7)
+
+    store.move(8)
+
+    assert store.put(7, Registry(), generation, complete=True)
+
+
+def test_what_does_not_fit_pushes_the_oldest_out() -> None:
+    evicted: list[None] = []
+    store = RegistryStore(2 * Registry().size_bytes, lambda: 0.0, lambda: evicted.append(None))
+
+    for execution_id in (1, 2, 3):
+        store.put(execution_id, Registry(), 0, complete=False)
+
+    assert [store.get(n) is not None for n in (1, 2, 3)] == [False, True, True]
+    assert len(evicted) == 1
+    assert store.size_bytes == 2 * Registry().size_bytes
+
+
+def test_a_value_larger_than_the_store_is_answered_but_not_kept() -> None:
+    store = RegistryStore(1, lambda: 0.0, lambda: None)
+
+    assert store.put(7, Registry(), 0, complete=False)
+    assert store.get(7) is None
+
+
+def test_a_replaced_value_keeps_its_age() -> None:
+    now_s = 10.0
+    store = RegistryStore(10_000, lambda: now_s, lambda: None)
+    store.put(7, Registry(), 0, complete=True)
+    now_s = 15.0
+
+    store.replace(7, Registry.of_answer(ANSWER))
+    store.replace(8, Registry())
+
+    cached = store.get(7)
+    assert cached is not None
+    assert (store.age_s(cached), cached.complete) == (5.0, True)
+    assert cached.registry.answer() == ANSWER
+    assert store.get(8) is None

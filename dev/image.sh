@@ -40,7 +40,9 @@ with_buildah() {
     done
     buildah inspect --type image "docker.io/library/$base" >/dev/null 2>&1 || debian_base
     for target in sidecar central; do
+        # The machine's own certificates: it may reach its package registry through a proxy.
         buildah build --quiet --isolation chroot --network host --pull=never \
+            --volume /etc/ssl/certs:/etc/ssl/certs:ro \
             --target "$target" --tag "texera-cu-$target" . >/dev/null
         container=$(buildah from --pull=never "localhost/texera-cu-$target")
         code=0

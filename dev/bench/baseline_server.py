@@ -1,0 +1,54 @@
+"""One HTTP call per operation, without cache or spool: one committed UPDATE on a held connection.
+
+`python -m dev.bench.baseline_server --port N`, with the database's URL in BASELINE_DATABASE_URL.
+It checks no token, which is in its favour.
+"""
+
+import argparse
+import os
+
+import asyncpg
+import uvloop
+from aiohttp import web
+
+from dev.ports import HOST
+
+UPDATE_NAME = "UPDATE texera_db.workflow_executions SET name = $2 WHERE eid = $1"
+DATABASE_URL = "BASELINE_DATABASE_URL"
+
+
+async def application(database_url: str) -> web.Application:
+    connection = await asyncpg.connect(database_url)
+
+    async def change(request: web.Request) -> web.Response:
+        changes = await request.json()
+        execution_id = int(request.match_info["execution_id"])
+        await connection.execute(UPDATE_NAME, execution_id, changes["name"])
+        return web.json_response({"state": "committed"})
+
+    async def close(app: web.Application) -> None:
+        await connection.close()
+
+    app = web.Application()
+    app.router.add_patch("/executions/{execution_id}", change)
+    app.on_cleanup.append(close)
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dev.bench.baseline_server")
+    parser.add_argument("--port", type=int, required=True, metavar="N")
+    port = parser.parse_args().port
+    application_ = application(os.environ[DATABASE_URL])
+    web.run_app(
+        application_,
+        host=HOST,
+        port=port,
+        print=None,
+        access_log=None,
+        loop=uvloop.new_event_loop(),
+    )
+
+
+if __name__ == "__main__":
+    main()

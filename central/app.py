@@ -10,14 +10,14 @@ from aiohttp import web
 from cachetools import TTLCache
 
 from central import __version__
-from central.auth.callers import USER, Admission
+from central.auth.callers import USER, Admission, AuthenticatedRoute
 from central.entries import MAX_BODY_BYTES
 from central.handlers import batches, bindings, executions, uris, writes
 from central.kit.openapi import openapi_document
 from central.kit.routing import ROUTE, add_routes, answer_problems
 from central.metrics import Metrics
 
-ROUTES = (
+ROUTES: tuple[AuthenticatedRoute, ...] = (
     *executions.ROUTES,
     *uris.ROUTES,
     *bindings.ROUTES,

@@ -181,7 +181,7 @@ def _from_base64url(text: str, what: str) -> bytes:
 def _decode(part: str, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(_from_base64url(part, what), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AssertionInvalid(f"{what}: {error}") from error
 
 

@@ -114,7 +114,7 @@ class TokenVerifier:
         return user
 
     async def _verify(self, token: str) -> tuple[User, str]:
-        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         user = self._remembered.get(digest)
         if user is not None:
             self._check_time(user)
@@ -147,7 +147,7 @@ class TokenVerifier:
             raise invalid_token(str(error)) from error
         try:
             return msgspec.json.decode(payload, type=Claims)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_token(f"claims: {error}") from error
 
 

@@ -1,0 +1,132 @@
+"""All of central, as `serve` puts it together, and a sidecar that calls it."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from multidict import CIMultiDictProxy
+from prometheus_client import CollectorRegistry
+from yarl import URL
+
+from central.app import central_app
+from central.auth.assertions import AssertionVerifier
+from central.auth.callers import Admission
+from central.auth.tokens import SharedSecret, TokenVerifier
+from central.lifecycle import stores
+from central.metrics import Metrics
+from central.settings import AssertionSettings, DatabaseSettings, TokenSettings
+from central.store.database import Database
+from dev.tokens import JWT_SECRET, mint
+from dev.world import WORLD, User
+from tests.integration.central.serving import SigningKey
+
+LEASE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    body: Any
+    headers: "CIMultiDictProxy[str]"
+
+    @property
+    def outcome(self) -> tuple[int, str]:
+        """The status, and the problem's slug if it is one."""
+        is_problem = self.headers["Content-Type"].startswith("application/problem+json")
+        return self.status, self.body["type"] if is_problem else ""
+
+
+@dataclass
+class Sidecar:
+    """A sidecar's key, and calls to central that it signs."""
+
+    client: "TestClient[web.Request, web.Application]"
+    key: SigningKey = field(default_factory=SigningKey)
+    _numbers: "count[int]" = field(default_factory=count)
+
+    @property
+    def source_id(self) -> str:
+        return self.key.source_id
+
+    def another(self) -> "Sidecar":
+        """Another sidecar that calls the same central."""
+        return Sidecar(self.client)
+
+    async def call(
+        self,
+        method: str,
+        target: str,
+        body: Any = None,
+        *,
+        user: User | None = None,
+        token: str | None = None,
+        key: str | None = None,
+        is_signed: bool = True,
+    ) -> Reply:
+        """A call for `user`, or with any token. What is no GET has an idempotency key."""
+        if user is not None:
+            token = mint(user.user_id, user.role)
+        if key is None and method != "GET":
+            key = f"key-{next(self._numbers)}"
+        target = URL(target).raw_path_qs  # as it will stand in the request line
+        content = b"" if body is None else json.dumps(body).encode()
+        headers = self.key.headers(method, target, content, token=token, idempotency_key=key)
+        if not is_signed:
+            del headers["Sidecar-Assertion"]
+        url = self.client.make_url("").join(URL(target, encoded=True))
+        async with self.client.session.request(
+            method, url, data=content or None, headers=headers
+        ) as response:
+            text = await response.read()
+            return Reply(response.status, json.loads(text) if text else None, response.headers)
+
+    async def create(self, user: User = WORLD.owner, **changes: Any) -> Reply:
+        """A run of the private workflow on the owner's unit."""
+        body = {
+            "workflow_id": WORLD.workflow_id,
+            "computing_unit_id": WORLD.computing_unit_id,
+            "environment_version": "test",
+        }
+        return await self.call("POST", "/v1/executions", body | changes, user=user)
+
+    async def bind(
+        self, execution_id: int, user: User = WORLD.owner, key: str | None = None
+    ) -> Reply:
+        target = f"/v1/executions/{execution_id}/binding"
+        return await self.call("POST", target, {}, user=user, key=key)
+
+    async def get(self, target: str, user: User = WORLD.owner) -> Reply:
+        return await self.call("GET", target, user=user)
+
+
+@asynccontextmanager
+async def serving_central(
+    url: str,
+    *,
+    lease_s: float = LEASE_S,
+    statement_cache_size: int = 256,
+    connection_max_age_s: float = 300.0,
+) -> AsyncIterator[Sidecar]:
+    """Central over the database of this URL, and a sidecar to call it with."""
+    metrics, tokens = Metrics(CollectorRegistry()), TokenSettings(JWT_SECRET)
+    database = Database(DatabaseSettings(url, 0, 20, statement_cache_size), metrics)
+    admission = Admission(
+        TokenVerifier(SharedSecret(tokens), tokens, metrics),
+        AssertionVerifier(AssertionSettings(), metrics),
+    )
+    app = central_app(
+        admission,
+        metrics,
+        stores(database, metrics, lease_s),
+        connection_max_age_s=connection_max_age_s,
+    )
+    try:
+        async with TestClient(TestServer(app)) as client:
+            yield Sidecar(client)
+    finally:
+        await database.close()

@@ -1,0 +1,222 @@
+"""Sidecars' assertions: every claim ties the signature to one call, made just now."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from prometheus_client import CollectorRegistry
+
+from central.auth.assertions import AssertionVerifier, SignedCall, digest, thumbprint
+from central.metrics import Metrics
+from central.problems import AssertionInvalid, AssertionMissing
+from central.settings import AssertionSettings
+
+NOW = 1_700_000_000
+CALL = SignedCall("POST", "/v1/executions?x=%41", b'{"a":1}', "the.users.token", "key-1")
+PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+def base64url(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+X = base64url(PRIVATE.public_key().public_bytes_raw())
+HEADER: dict[str, Any] = {
+    "alg": "EdDSA",
+    "typ": "sidecar-assertion+jwt",
+    "jwk": {"kty": "OKP", "crv": "Ed25519", "x": X},
+}
+CLAIMS: dict[str, Any] = {
+    "aud": "texera-execution-metadata",
+    "iat": NOW,
+    "exp": NOW + 60,
+    "htm": "POST",
+    "htu": CALL.target,
+    "body_sha256": digest(CALL.body),
+    "ath": digest(b"the.users.token"),
+    "idempotency_key": "key-1",
+}
+
+
+def signed(header: object = HEADER, claims: object = CLAIMS) -> str:
+    text = ".".join(base64url(json.dumps(part).encode()) for part in (header, claims))
+    return f"{text}.{base64url(PRIVATE.sign(text.encode()))}"
+
+
+def verifier(now: Callable[[], float] = lambda: NOW) -> AssertionVerifier:
+    return AssertionVerifier(AssertionSettings(), Metrics(CollectorRegistry()), now=now)
+
+
+def test_the_source_is_the_thumbprint_of_the_key() -> None:
+    assert verifier().verify(signed(), CALL) == thumbprint(X)
+
+
+def test_the_thumbprint_is_that_of_rfc_8037() -> None:
+    """Appendix A.3 of the RFC."""
+    x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+
+    assert thumbprint(x) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+
+
+def test_no_assertion_is_told_apart_from_a_wrong_one() -> None:
+    with pytest.raises(AssertionMissing):
+        verifier().verify(None, CALL)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        SignedCall("PUT", CALL.target, CALL.body, CALL.token, CALL.idempotency_key),
+        SignedCall("POST", "/v1/executions?x=A", CALL.body, CALL.token, CALL.idempotency_key),
+        SignedCall("POST", "/v1/executions", CALL.body, CALL.token, CALL.idempotency_key),
+        SignedCall("POST", CALL.target, b'{"a":2}', CALL.token, CALL.idempotency_key),
+        SignedCall("POST", CALL.target, b"", CALL.token, CALL.idempotency_key),
+        SignedCall("POST", CALL.target, CALL.body, "another.users.token", CALL.idempotency_key),
+        SignedCall("POST", CALL.target, CALL.body, None, CALL.idempotency_key),
+        SignedCall("POST", CALL.target, CALL.body, CALL.token, "key-2"),
+        SignedCall("POST", CALL.target, CALL.body, CALL.token, None),
+    ],
+)
+def test_it_vouches_for_its_own_call_only(call: SignedCall) -> None:
+    with pytest.raises(AssertionInvalid):
+        verifier().verify(signed(), call)
+
+
+@pytest.mark.parametrize("name", sorted(CLAIMS))
+def test_every_claim_is_needed(name: str) -> None:
+    claims = {key: value for key, value in CLAIMS.items() if key != name}
+
+    with pytest.raises(AssertionInvalid):
+        verifier().verify(signed(claims=claims), CALL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"aud": "another-service"},
+        {"aud": ["texera-execution-metadata"]},
+        {"htm": "post"},
+        {"htu": "http://central" + CALL.target},
+        {"body_sha256": digest(CALL.body) + "="},
+        {"iat": NOW, "exp": NOW + 61},
+        {"iat": NOW, "exp": NOW},
+        {"iat": NOW, "exp": NOW - 5},
+        {"iat": str(NOW)},
+        {"iat": NOW + 0.5},
+        {"iat": -(10**18), "exp": 10**18},
+    ],
+    ids=str,
+)
+def test_a_wrong_claim_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(AssertionInvalid):
+        verifier().verify(signed(claims=CLAIMS | change), CALL)
+
+
+@pytest.mark.parametrize(
+    ("now", "is_good"),
+    [
+        (NOW - 31, False),
+        (NOW - 30, True),
+        (NOW, True),
+        (NOW + 60, True),
+        (NOW + 89.9, True),
+        (NOW + 90, False),
+    ],
+)
+def test_clocks_may_differ_by_thirty_seconds(now: float, is_good: bool) -> None:
+    verify = verifier(lambda: now).verify
+
+    if is_good:
+        assert verify(signed(), CALL) == thumbprint(X)
+    else:
+        with pytest.raises(AssertionInvalid, match="one of the two clocks is wrong"):
+            verify(signed(), CALL)
+
+
+def test_the_detail_says_how_far_the_clock_is_off() -> None:
+    with pytest.raises(AssertionInvalid) as caught:
+        verifier(lambda: NOW + 472).verify(signed(), CALL)
+
+    assert "exp passed 412 s ago" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER | {"alg": "none"},
+        HEADER | {"alg": "HS256"},
+        HEADER | {"alg": "eddsa"},
+        HEADER | {"typ": "JWT"},
+        HEADER | {"crit": ["exp"]},
+        HEADER | {"b64": False},
+        HEADER | {"kid": "1"},
+        HEADER | {"jwk": {"kty": "OKP", "crv": "X25519", "x": X}},
+        HEADER | {"jwk": {"kty": "EC", "crv": "Ed25519", "x": X}},
+        HEADER | {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": X, "d": X}},
+        HEADER | {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": X + "="}},
+        HEADER | {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": X[:-2]}},
+        HEADER | {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": ""}},
+        HEADER | {"jwk": {"kty": "OKP", "crv": "Ed25519"}},
+        {key: value for key, value in HEADER.items() if key != "jwk"},
+        {key: value for key, value in HEADER.items() if key != "typ"},
+        [],
+        None,
+    ],
+    ids=str,
+)
+def test_another_header_is_refused(header: object) -> None:
+    with pytest.raises(AssertionInvalid):
+        verifier().verify(signed(header), CALL)
+
+
+def test_one_key_has_one_name() -> None:
+    """The last character of 32 bytes has two spare bits; another spelling is no other source."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    same_bytes = X[:-1] + alphabet[alphabet.index(X[-1]) ^ 1]
+    header = HEADER | {"jwk": HEADER["jwk"] | {"x": same_bytes}}
+
+    assert base64.urlsafe_b64decode(same_bytes + "=") == base64.urlsafe_b64decode(X + "=")
+    with pytest.raises(AssertionInvalid):
+        verifier().verify(signed(header), CALL)
+
+
+def test_another_keys_signature_is_refused() -> None:
+    other = base64url(Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+    header = HEADER | {"jwk": HEADER["jwk"] | {"x": other}}
+
+    with pytest.raises(AssertionInvalid, match="the signature is not the key's"):
+        verifier().verify(signed(header), CALL)
+
+
+SIGNED_PART, _, SIGNATURE = signed().rpartition(".")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "..",
+        SIGNED_PART,
+        f"{SIGNED_PART}.",
+        f"{SIGNED_PART}.{SIGNATURE}.AAAA",
+        f"{SIGNED_PART}.{SIGNATURE[:-4]}AAAA",
+        f"{SIGNED_PART}.{SIGNATURE[:-1]}*",
+        f"{SIGNED_PART}.{SIGNATURE}{'=' * 4096}",
+        f" {SIGNED_PART}.{SIGNATURE}",
+        f"é{SIGNED_PART}.{SIGNATURE}",
+    ],
+)
+def test_what_is_no_jws_is_refused(text: str) -> None:
+    with pytest.raises(AssertionInvalid):
+        verifier().verify(text, CALL)
+
+
+def test_a_remembered_key_verifies_each_call_anew() -> None:
+    verify = verifier().verify
+    verify(signed(), CALL)
+
+    with pytest.raises(AssertionInvalid):
+        verify(f"{SIGNED_PART}.{base64url(bytes(64))}", CALL)

@@ -50,8 +50,12 @@ def next_seq(connection: sqlite3.Connection) -> int:
 
 def insert(
     connection: sqlite3.Connection, seq: int, new: NewEntry, made_at_ms: int, replaces: int | None
-) -> Entry:
-    """Stores an entry; `replaces` is the waiting size-only write whose place it takes."""
+) -> tuple[Entry, bool]:
+    """Stores an entry; `replaces` is the waiting size-only write whose place it shall take.
+
+    Also answers whether it took that place: not that of a write which a batch took meanwhile. Only
+    here, in the order of the commits, is it known for sure.
+    """
     head = {"seq": seq, "execution_id": new.execution_id, "made_at_ms": made_at_ms, "op": new.op}
     document = _encode(head | new.members)
     connection.execute(
@@ -68,11 +72,19 @@ def insert(
             document,
         ),
     )
+    has_replaced = False
     if replaces is not None:
-        connection.execute("DELETE FROM entries WHERE seq = ?", (replaces,))
+        has_replaced = bool(
+            connection.execute(
+                "DELETE FROM entries WHERE seq = ? AND seq NOT IN (SELECT seq FROM in_flight)",
+                (replaces,),
+            ).rowcount
+        )
+    if has_replaced:
         connection.execute("UPDATE merged SET into_seq = ? WHERE into_seq = ?", (seq, replaces))
         connection.execute("INSERT INTO merged VALUES (?, ?)", (replaces, seq))
-    return Entry(seq, new.execution_id, new.user_id, new.op, new.urgency, new.merge_key, document)
+    entry = Entry(seq, new.execution_id, new.user_id, new.op, new.urgency, new.merge_key, document)
+    return entry, has_replaced
 
 
 def entry_of_row(row: Sequence[Any]) -> Entry | None:

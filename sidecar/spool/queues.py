@@ -81,12 +81,23 @@ class Queues:
         self.entry_count += 1
         self.size_bytes += entry.size_bytes
         if entry.merge_key is not None:
+            older = self._mergeable.get((entry.execution_id, entry.merge_key))
+            if older is not None:
+                self._end_merging([older])  # only the newest to a row may still be replaced
             if not queue.mergeable:
                 queue.mergeable_since = now
             queue.mergeable += 1
             self._mergeable[entry.execution_id, entry.merge_key] = entry
             if len(self._mergeable) > MERGEABLE_KEPT:
                 self._end_merging([next(iter(self._mergeable.values()))])
+
+    def replace(self, replaced: Entry, entry: Entry, now: float) -> None:
+        """A size-only write takes the place of an older one, and with it what that has waited."""
+        queue = self._queues[entry.execution_id]
+        since = queue.mergeable_since if queue.mergeable else now
+        self.add(entry, now)
+        self.remove(replaced)
+        queue.mergeable_since = since
 
     def cut(self, entries: Iterable[Entry]) -> None:
         """These are in a batch now: nothing may replace them any more."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.problems import SpoolFull, SpoolUnavailable
+from sidecar.problems import SpoolFull
 from sidecar.spool import ledger, permits
 from sidecar.spool.entry import (
     ENTRY_OVERHEAD_BYTES,
@@ -58,7 +58,6 @@ class Spool:
         self._is_full = False
         self._next_seq = 0
         self._settling: tuple[Entry, ...] = ()
-        self._is_cutting = False
         self._appending_bytes = 0
         self.queues = Queues(MERGE_WINDOW_S)
         self.permits = permits.Permits()
@@ -112,20 +111,13 @@ class Spool:
         """
         size_bytes = ENTRY_OVERHEAD_BYTES + len(msgspec.json.encode(new.members))
         self._admit(new, size_bytes)
-        # A cut under way may be taking the waiting write this very moment.
-        replaced = None
-        if not self._is_cutting:
-            replaced = self.queues.mergeable(new.execution_id, new.merge_key)
-        if replaced is not None:
-            if replaced.user_id == new.user_id:
-                # From here on no batch may take it: its replacement is on its way to the disk.
-                self.queues.remove(replaced)
-            else:
-                replaced = None
+        replaced = self.queues.mergeable(new.execution_id, new.merge_key)
+        if replaced is not None and replaced.user_id != new.user_id:
+            replaced = None
         made_at_ms = int(self._wall_clock() * 1000)
         replaces = replaced.seq if replaced is not None else None
 
-        def store(connection: sqlite3.Connection) -> Entry:
+        def store(connection: sqlite3.Connection) -> tuple[Entry, bool]:
             # Numbers are given here, in the order of the commits.
             seq = self._next_seq
             self._next_seq += 1
@@ -133,14 +125,15 @@ class Spool:
 
         async def store_and_index() -> int:
             try:
-                entry = await self._file.write(store, urgent=new.urgency is Urgency.TERMINAL)
-            except SpoolUnavailable:
-                if replaced is not None:
-                    self.queues.add(replaced, self._monotonic())
-                raise
+                entry, has_replaced = await self._file.write(
+                    store, urgent=new.urgency is Urgency.TERMINAL
+                )
             finally:
                 self._appending_bytes -= size_bytes
-            self.queues.add(entry, self._monotonic())
+            if has_replaced and replaced is not None:
+                self.queues.replace(replaced, entry, self._monotonic())
+            else:
+                self.queues.add(entry, self._monotonic())
             return entry.seq
 
         self._appending_bytes += size_bytes
@@ -176,13 +169,6 @@ class Spool:
         if not ranked:
             return None
         self._faults.reach(FaultPoint.BEFORE_CUT)
-        self._is_cutting = True
-        try:
-            return await self._cut(ranked)
-        finally:
-            self._is_cutting = False
-
-    async def _cut(self, ranked: list[int]) -> Batch | None:
         batch, damaged = await self._file.write(
             lambda connection: ledger.cut(connection, ranked, BATCH_MAX_ENTRIES, BATCH_MAX_BYTES),
             urgent=True,

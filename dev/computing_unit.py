@@ -14,7 +14,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from dev.metadata_backend import CallFailed, MetadataBackend, NewExecution, Refused
+from dev.metadata_backend import (
+    CallFailed,
+    MetadataBackend,
+    NewExecution,
+    Refused,
+    Unreachable,
+)
 from dev.run_plan import FirstPrint, Poll, PortGrowth, RunPlan, StartRegion, StoreStatus, seconds_at
 from dev.vfs_uri import console_uri, result_uri, runtime_stats_uri
 
@@ -88,7 +94,10 @@ class ComputingUnit:
         self.report = RunReport()
 
     async def run(self) -> RunReport:
-        """The whole run. Raises `CallFailed` only if there is no execution to go on with."""
+        """The whole run. Raises `CallFailed` if there is no execution to go on with.
+
+        Raises `Unreachable` when nobody answers any more. What else goes wrong is in the report.
+        """
         execution_id = await self._begin()
         # A poll that had to wait for an answer delays what follows it, as in a real unit.
         started_at = self._clock()
@@ -137,6 +146,8 @@ class ComputingUnit:
         try:
             await self._timed("clear_uris", self._backend.clear_uris(execution_id))
             self._narrator.say(f"results of execution {execution_id} cleared")
+        except Unreachable:
+            raise
         except CallFailed as failed:
             if failed.refused.http_status not in {403, 404}:
                 self._note(failed.refused)
@@ -187,19 +198,12 @@ class ComputingUnit:
         if growth.result_bytes is None:
             return
         port = growth.stored.global_port_id
-        sizes = {
-            "store_result_bytes": backend.store_result_bytes(
-                execution_id, port, growth.result_bytes
-            ),
-            "store_runtime_stats_bytes": backend.store_runtime_stats_bytes(
-                execution_id, statistics_bytes
-            ),
-            "store_console_bytes": backend.store_console_bytes(
-                execution_id, operator.id, growth.console_bytes
-            ),
-        }
-        for call, stored in sizes.items():
-            await self._ask(call, stored)
+        size = backend.store_result_bytes(execution_id, port, growth.result_bytes)
+        await self._ask("store_result_bytes", size)
+        size = backend.store_runtime_stats_bytes(execution_id, statistics_bytes)
+        await self._ask("store_runtime_stats_bytes", size)
+        size = backend.store_console_bytes(execution_id, operator.id, growth.console_bytes)
+        await self._ask("store_console_bytes", size)
 
     async def _settle(self) -> None:
         self._narrator.say("waiting until every write is committed")
@@ -207,6 +211,8 @@ class ComputingUnit:
         try:
             for refused in await self._backend.settle():
                 self._note(refused)
+        except Unreachable:
+            raise
         except CallFailed as failed:
             self._note(failed.refused)
         self.report.settle_s = self._clock() - began_at
@@ -214,6 +220,8 @@ class ComputingUnit:
     async def _succeeds(self, call: str, awaitable: Awaitable[object]) -> bool:
         try:
             await self._timed(call, awaitable)
+        except Unreachable:
+            raise
         except CallFailed as failed:
             self._note(failed.refused)
             return False
@@ -223,6 +231,8 @@ class ComputingUnit:
         """The answer, or None after a failure: it is reported, and the run goes on as it would."""
         try:
             return await self._timed(call, awaitable)
+        except Unreachable:
+            raise
         except CallFailed as failed:
             self._note(failed.refused)
             return None

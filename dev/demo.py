@@ -8,8 +8,10 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,12 +20,15 @@ from rich.console import Console
 from rich.table import Table
 
 from dev import figures
+from dev.child import tail
 from dev.computing_unit import ComputingUnit, Narrator, RunReport
 from dev.direct_sql import DirectSqlBackend
+from dev.interrupts import EXIT_INTERRUPTED, Interrupted, interruptible
 from dev.metadata_api import SidecarBackend
-from dev.metadata_backend import MetadataBackend
+from dev.metadata_backend import CallFailed, MetadataBackend
 from dev.narrators import Silence, narrating
-from dev.replay import EXIT_ERRORS, EXIT_INTERRUPTED, positive_seconds
+from dev.problems import DevProblem, StartFailed
+from dev.replay import EXIT_ERRORS, positive_seconds
 from dev.run_plan import RunPlan, plan_run
 from dev.system import CENTRAL_ROLE, Options, System
 from dev.texera import SAMPLE_WORKFLOW
@@ -31,6 +36,9 @@ from dev.workflow_file import read_workflow
 
 DIRECT_POLL_S = 0.05
 """The direct run is only counted, not watched: the same steps, without the waiting."""
+
+PATIENCE_S = 15.0
+"""All of it runs on this machine: what has not answered by then will not."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Outcome:
     calls: int
     errors: int
     waited_ms: float
+    direct_waited_ms: float
     cache_reads: int
     cache_hits: int
     cache_pending: int
@@ -60,10 +69,12 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     plan = plan_run(read_workflow(options.workflow))
     try:
-        outcome = asyncio.run(_demo(options, plan))
-    except KeyboardInterrupt:
+        outcome = asyncio.run(interruptible(_demo(options, plan)))
+    except Interrupted:
         print("interrupted; everything was ended", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except CallFailed as failed:
+        raise DevProblem(f"The run could not go on: {failed}.") from failed
     if options.json:
         print(json.dumps(asdict(outcome), indent=2))
     else:
@@ -96,8 +107,11 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
             try:
                 before = [await figures.scrape(http, url) for url in ops_urls]
                 await figures.reset_statements(connection)
-                async with SidecarBackend(ready["sidecar"], owner["token"]) as backend:
-                    report = await _run(system, plan, backend, narrator, options.poll_s)
+                async with SidecarBackend(
+                    ready["sidecar"], owner["token"], patience_s=PATIENCE_S
+                ) as backend:
+                    running = _run(system, plan, backend, narrator, options.poll_s)
+                    report = await _while_up(system, running)
                 statements = await figures.statements_of(connection, CENTRAL_ROLE)
                 after = [await figures.scrape(http, url) for url in ops_urls]
                 narrator.say("the same run by direct SQL, to compare")
@@ -126,6 +140,7 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
         calls=report.call_count,
         errors=len(report.errors),
         waited_ms=round(report.waited_s * 1000, 1),
+        direct_waited_ms=round(direct_report.waited_s * 1000, 1),
         cache_reads=sidecar("sidecar_cache_requests_total"),
         cache_hits=sidecar("sidecar_cache_requests_total", result="hit"),
         cache_pending=sidecar("sidecar_cache_requests_total", result="pending"),
@@ -141,6 +156,25 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
         # Each of the direct statements commits by itself.
         direct_transactions=direct_statements,
     )
+
+
+async def _while_up(system: System, running: Coroutine[Any, Any, RunReport]) -> RunReport:
+    """The run's report; `StartFailed` at once if a part of the system ends under it."""
+    run = asyncio.ensure_future(running)
+    ends = {
+        asyncio.ensure_future(child.process.wait()): child for child in system.children.values()
+    }
+    try:
+        await asyncio.wait({run, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if run.done():
+            return await run
+        gone = next(child for end, child in ends.items() if end.done())
+        sentence = f"{gone.role} ended in mid-run (exit code {gone.process.returncode})."
+        raise StartFailed(sentence, tail(gone.log))
+    finally:
+        for task in (run, *ends):
+            task.cancel()
+        await asyncio.gather(run, *ends, return_exceptions=True)
 
 
 async def _run(
@@ -160,23 +194,39 @@ async def _run(
 
 def table(outcome: Outcome) -> Table:
     """What happened, beside what direct SQL needed, and where each figure comes from."""
-    table = Table(title=f"{outcome.workflow}: {outcome.status}")
+    table = Table(title=f"{outcome.workflow}: {outcome.status}", caption=_in_words(outcome))
     table.add_column("")
     table.add_column("sidecar", justify="right")
     table.add_column("direct SQL", justify="right")
-    table.add_column("source", style="dim")
+    table.add_column("counted by", style="dim")
+    replay, sidecar, central = "the replay", "sidecar's /metrics", "central's /metrics"
     rows: list[tuple[str, object, object, str]] = [
-        ("calls by the computing unit", outcome.calls, outcome.direct_calls, "the replay"),
-        ("cached reads", outcome.cache_reads, "", "sidecar /metrics"),
-        ("  answered from memory", outcome.cache_hits, "", ""),
-        ("  with waiting writes", outcome.cache_pending, "", ""),
-        ("writes made durable", outcome.writes, "", "sidecar /metrics"),
-        ("  refused", outcome.writes_refused, "", ""),
-        ("batches delivered", outcome.batches, "", "sidecar /metrics"),
-        ("calls of central", outcome.central_calls, "", "central /metrics"),
-        ("SQL transactions", outcome.transactions, outcome.direct_transactions, "central /metrics"),
-        ("SQL statements", outcome.statements, outcome.direct_statements, "pg_stat_statements"),
+        ("calls by the computing unit", outcome.calls, outcome.direct_calls, replay),
+        ("  waited for them, ms", outcome.waited_ms, outcome.direct_waited_ms, replay),
+        ("reads of results and consoles", outcome.cache_reads, "", sidecar),
+        ("  answered by the cache alone", outcome.cache_hits, "", sidecar),
+        ("  with waiting writes laid over", outcome.cache_pending, "", sidecar),
+        ("writes made durable", outcome.writes, "", sidecar),
+        ("  refused", outcome.writes_refused, "", sidecar),
+        ("batches delivered", outcome.batches, "", sidecar),
+        ("calls of central", outcome.central_calls, "", central),
+        ("SQL transactions", outcome.transactions, outcome.direct_transactions, central),
+        (
+            "SQL statements, BEGIN to COMMIT",
+            outcome.statements,
+            outcome.direct_statements,
+            "pg_stat_statements",
+        ),
     ]
     for name, measured, direct, source in rows:
         table.add_row(name, str(measured), str(direct), source)
     return table
+
+
+def _in_words(outcome: Outcome) -> str:
+    transactions = outcome.transactions / max(outcome.direct_transactions, 1)
+    statements = outcome.statements / max(outcome.direct_statements, 1)
+    return (
+        f"{transactions:.0%} of the transactions and {statements:.0%} of the statements that "
+        "the same run needs by direct SQL, on this database, just now."
+    )

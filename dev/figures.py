@@ -43,11 +43,15 @@ async def reset_statements(connection: "asyncpg.Connection[asyncpg.Record]") -> 
 
 
 async def statements_of(connection: "asyncpg.Connection[asyncpg.Record]", role: str) -> int:
-    """What the role has had executed since the reset; BEGIN and COMMIT count as statements."""
+    """What the role has sent since the reset; BEGIN and COMMIT count as statements.
+
+    Postgres checks foreign keys with statements of its own, as the tables' owner: they are nobody's
+    (`toplevel` is false), else they would be counted against direct SQL only.
+    """
     count = await connection.fetchval(
         "SELECT coalesce(sum(calls), 0)::int"
         " FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid"
-        " WHERE r.rolname = $1 AND s.query NOT ILIKE '%pg_stat_statements%'",
+        " WHERE r.rolname = $1 AND s.toplevel AND s.query NOT ILIKE '%pg_stat_statements%'",
         role,
     )
     return int(count)

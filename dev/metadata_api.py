@@ -3,7 +3,8 @@
 A connection that breaks (the sidecar was killed and comes back) and an answer that says "later"
 (503 and 429, with Retry-After) are asked again until `patience_s` is over; a create carries one
 idempotency key through all its attempts, everything else may be repeated as it is. Any other answer
-that is not a success is the caller's to judge: `CallFailed`.
+that is not a success is the caller's to judge: `CallFailed`. No answer at all in that time is
+`Unreachable`.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from dev.metadata_backend import CallFailed, NewExecution, Refused
+from dev.metadata_backend import CallFailed, NewExecution, Refused, Unreachable
 
 TERMINAL = frozenset({"COMPLETED", "FAILED", "KILLED"})
 _COMMIT_WAIT_S = 10
@@ -210,8 +211,10 @@ class SidecarBackend:
                     return None
                 if status in _LATER:
                     pause_s = min(_retry_after_s(response), _LONGEST_PAUSE_S)
-            hopeless = status is not None and status not in _LATER
-            if hopeless or self._clock() + pause_s > give_up_at:
+            is_over = self._clock() + pause_s > give_up_at
+            if status is None and is_over:
+                raise Unreachable(_refused(call, status, answer))
+            if is_over or (status is not None and status not in _LATER):
                 raise CallFailed(_refused(call, status, answer))
             self.retries[call, str(answer.get("type", status))] += 1
             await self._sleep(pause_s)

@@ -37,6 +37,10 @@ class CallFailed(Exception):
         self.refused = refused
 
 
+class Unreachable(CallFailed):
+    """Nobody has answered for as long as the caller's patience lasts: a run cannot go on."""
+
+
 class MetadataBackend(Protocol):
     """Execution metadata as the unit sees it. Every call may raise `CallFailed`."""
 

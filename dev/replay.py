@@ -4,12 +4,15 @@ import argparse
 import asyncio
 import json
 import sys
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from dev.computing_unit import ComputingUnit, RunReport
+from dev.interrupts import EXIT_INTERRUPTED, Interrupted, interruptible
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import CallFailed
 from dev.narrators import narrating
@@ -18,28 +21,31 @@ from dev.run_plan import RunPlan, plan_run
 from dev.workflow_file import read_workflow
 
 EXIT_ERRORS = 1
-EXIT_INTERRUPTED = 130
+GOODBYE_S = 3.0
+"""How long an interrupted run tries to store that it was killed."""
 
 
 def main(arguments: list[str]) -> int:
+    """0 if the run went as its workflow has it, be that COMPLETED or FAILED."""
     options = parser().parse_args(arguments)
     plan = plan_run(read_workflow(options.workflow))
     try:
-        report = asyncio.run(_replay(options, plan))
-    except KeyboardInterrupt:
+        report, retries = asyncio.run(interruptible(_replay(options, plan)))
+    except Interrupted:
+        print("dev replay: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except CallFailed as failed:
-        raise DevProblem(f"The run could not begin: {failed}.") from failed
+        raise DevProblem(f"The run could not go on: {failed}.") from failed
     except aiohttp.ClientError as error:
         raise DevProblem(f"The sidecar at {options.sidecar} does not answer: {error}.") from error
     if options.json:
-        print(json.dumps(summary(report), indent=2))
+        print(json.dumps(summary(report, retries), indent=2))
     else:
         print(
             f"execution {report.execution_id} ended {report.status}: {report.call_count} calls,"
             f" {report.waited_s * 1000:.0f} ms waited, {len(report.errors)} errors"
         )
-    return EXIT_ERRORS if report.errors else 0
+    return EXIT_ERRORS if report.errors or report.status != plan.end_status else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,15 +69,22 @@ def positive_seconds(text: str) -> float:
     return seconds
 
 
-def summary(report: RunReport) -> dict[str, Any]:
+def summary(report: RunReport, retries: Counter[tuple[str, str]]) -> dict[str, Any]:
     """The report for scripts. Times are in milliseconds."""
     return {
         "execution_id": report.execution_id,
         "status": report.status,
         "calls": report.calls,
         "call_count": report.call_count,
+        "waits_ms": {
+            call: round(sum(waits_s) * 1000, 3) for call, waits_s in report.waits_s.items()
+        },
         "waited_ms": round(report.waited_s * 1000, 3),
         "settle_ms": round(report.settle_s * 1000, 3),
+        "retries": [
+            {"call": call, "reason": reason, "count": count}
+            for (call, reason), count in sorted(retries.items())
+        ],
         "errors": [
             {"call": e.call, "type": e.slug, "detail": e.detail, "status": e.http_status}
             for e in report.errors
@@ -80,7 +93,9 @@ def summary(report: RunReport) -> dict[str, Any]:
     }
 
 
-async def _replay(options: argparse.Namespace, plan: RunPlan) -> RunReport:
+async def _replay(
+    options: argparse.Namespace, plan: RunPlan
+) -> tuple[RunReport, Counter[tuple[str, str]]]:
     with narrating(sys.stderr, options.workflow.stem, silent=options.json) as narrator:
         async with SidecarBackend(options.sidecar, options.token) as backend:
             unit = ComputingUnit(
@@ -91,4 +106,10 @@ async def _replay(options: argparse.Namespace, plan: RunPlan) -> RunReport:
                 computing_unit_id=options.computing_unit_id,
                 poll_s=options.poll_s,
             )
-            return await unit.run()
+            try:
+                return await unit.run(), backend.retries
+            except asyncio.CancelledError:
+                # The user ends the run: whoever looks at its row must not wait for it for ever.
+                with suppress(CallFailed, TimeoutError):
+                    await asyncio.wait_for(unit.kill(), GOODBYE_S)
+                raise

@@ -52,10 +52,13 @@ async def rows_of(ready: Ready, report: RunReport) -> RunRows | None:
         await connection.close()
 
 
-async def replay(ready: Ready, plan: RunPlan, poll_s: float = POLL_S) -> RunReport:
+async def replay(
+    ready: Ready, plan: RunPlan, poll_s: float = POLL_S
+) -> tuple[RunReport, set[tuple[str, str]]]:
+    """The run's report, and what had to be asked again, with the reason."""
     owner = ready["users"]["owner"]
     async with SidecarBackend(ready["sidecar"], owner["token"]) as backend:
-        return await run(ready, plan, backend, poll_s)
+        return await run(ready, plan, backend, poll_s), set(backend.retries)
 
 
 async def direct(ready: Ready, plan: RunPlan) -> RunReport:
@@ -72,11 +75,12 @@ def test_the_shared_workflows_are_there() -> None:
 async def test_a_replay_leaves_the_rows_of_direct_sql(system: Ready, file: Path) -> None:
     plan = plan_run(read_workflow(file))
 
-    replayed = await replay(system, plan)
+    replayed, asked_again = await replay(system, plan)
     replayed_rows = await rows_of(system, replayed)
     expected = await direct(system, plan)
 
     assert replayed.errors == []
+    assert asked_again == set()
     assert replayed.status == plan.end_status
     assert replayed_rows == await rows_of(system, expected)
 
@@ -104,8 +108,11 @@ async def test_a_failure_in_mid_run_changes_no_row(up: Up, trouble: Trouble) -> 
     async with asyncio.TaskGroup() as group:
         group.create_task(trouble(up))
         replaying = group.create_task(replay(up.ready, plan, poll_s=0.5))
-    replayed_rows = await rows_of(up.ready, replaying.result())
+    replayed, asked_again = replaying.result()
+    replayed_rows = await rows_of(up.ready, replayed)
     expected = await direct(up.ready, plan)
 
-    assert replaying.result().errors == []
+    assert replayed.errors == []
+    if trouble is stopped_central:
+        assert not {call for call, _ in asked_again if call.startswith("store_")}
     assert replayed_rows == await rows_of(up.ready, expected)

@@ -1,0 +1,157 @@
+"""The plan of a run follows from the workflow file alone, and ends as the run would."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dev.python_operators import failures
+from dev.run_plan import (
+    FirstPrint,
+    Poll,
+    RunPlan,
+    StartRegion,
+    StoreStatus,
+    plan_run,
+    seconds_at,
+)
+from dev.texera import SAMPLE_WORKFLOW
+from dev.workflow_file import Workflow, parse_workflow, read_workflow
+from tests.systems import ROOT
+
+SHARED = ROOT.parent / "shared" / "workflows"
+MOVIES = SHARED / "movies_exploration.json"
+FAILING = SHARED / "pipeline_missing_column.json"
+
+
+def statuses(plan: RunPlan) -> list[str]:
+    return [step.action.status for step in plan.steps if isinstance(step.action, StoreStatus)]
+
+
+def polls(plan: RunPlan) -> list[Poll]:
+    return [step.action for step in plan.steps if isinstance(step.action, Poll)]
+
+
+def python_after_text_input(code: str) -> Workflow:
+    """A text input with one column called line, and a Python operator behind it."""
+    ports = [{"portID": "output-0"}]
+    operators = [
+        {
+            "operatorID": "text",
+            "operatorType": "TextInput",
+            "operatorProperties": {"textInput": "a\nb", "attributeName": "line"},
+            "outputPorts": ports,
+        },
+        {
+            "operatorID": "udf",
+            "operatorType": "PythonUDFV2",
+            "operatorProperties": {"code": code, "retainInputColumns": True},
+            "outputPorts": ports,
+        },
+    ]
+    link = {"source": {"operatorID": "text"}, "target": {"operatorID": "udf"}}
+    return parse_workflow(json.dumps({"operators": operators, "links": [link]}))
+
+
+def test_the_same_file_gives_the_same_plan() -> None:
+    assert plan_run(read_workflow(MOVIES)) == plan_run(read_workflow(MOVIES))
+
+
+@pytest.mark.parametrize("file", [SAMPLE_WORKFLOW, MOVIES], ids=lambda file: file.stem)
+def test_a_run_pauses_resumes_and_completes(file: Path) -> None:
+    plan = plan_run(read_workflow(file))
+
+    paused = ["PAUSING", "PAUSED", "RESUMING", "RUNNING"]
+    assert statuses(plan) == ["RUNNING", *paused, "COMPLETED"]
+    assert plan.end_status == "COMPLETED"
+    assert plan.failure is None
+
+
+def test_every_stored_port_is_announced_before_it_grows_and_ends_complete() -> None:
+    workflow = read_workflow(MOVIES)
+    announced: set[str] = set()
+    last_counts: dict[str, int] = {}
+
+    for step in plan_run(workflow).steps:
+        if isinstance(step.action, StartRegion):
+            announced |= {stored.global_port_id for stored in step.action.storage_ports}
+        elif isinstance(step.action, Poll):
+            for growth in step.action.changes:
+                port = growth.stored.global_port_id
+                assert port in announced
+                assert growth.tuple_count > last_counts.get(port, 0)
+                last_counts[port] = growth.tuple_count
+
+    assert announced == {stored.global_port_id for stored in workflow.storage_ports}
+    assert last_counts.keys() == announced
+
+
+def test_what_an_aggregate_feeds_starts_in_a_later_region() -> None:
+    plan = plan_run(read_workflow(MOVIES))
+
+    [first, second] = [s.action for s in plan.steps if isinstance(s.action, StartRegion)]
+
+    types = {stored.operator.type for stored in second.storage_ports}
+    assert types == {"PieChart", "BarChart"}
+    assert "Filter" in {stored.operator.type for stored in first.storage_ports}
+
+
+def test_a_picture_has_no_size() -> None:
+    for poll in polls(plan_run(read_workflow(MOVIES))):
+        for growth in poll.changes:
+            is_picture = growth.stored.operator.type.endswith(("Chart", "Cloud"))
+            assert (growth.result_bytes is None) == is_picture
+
+
+def test_a_run_whose_python_fails_ends_failed_with_its_console() -> None:
+    plan = plan_run(read_workflow(FAILING))
+
+    assert plan.end_status == "FAILED"
+    assert statuses(plan) == ["RUNNING", "FAILED"]
+    assert plan.failure is not None
+    assert plan.failure.endswith("KeyError: 'lines'")
+    [first_print] = [s.action for s in plan.steps if isinstance(s.action, FirstPrint)]
+    assert first_print.text == "KeyError: 'lines'"
+    assert all(not poll.changes for poll in polls(plan))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ('        yield tuple_["line"]', None),
+        ('        yield tuple_["lines"]', "KeyError: 'lines'"),
+        ('        tuple_["n"] = 1\n        yield tuple_["n"]', None),
+        ('        tuple_["n"] = tuple_["n"]', "KeyError: 'n'"),
+        ('        other["lines"]', None),
+        ("        yield tuple_[column]", None),
+    ],
+)
+def test_code_fails_that_reads_a_column_its_input_lacks(code: str, reason: str | None) -> None:
+    head = "class P:\n    def process_tuple(self, tuple_, port):\n"
+
+    found = failures(python_after_text_input(head + code))
+
+    assert found.get("udf") == reason
+
+
+def test_code_that_is_not_python_fails() -> None:
+    [reason] = failures(python_after_text_input("def (:")).values()
+
+    assert reason.startswith("SyntaxError")
+
+
+def test_unknown_columns_get_the_benefit_of_the_doubt() -> None:
+    assert failures(read_workflow(MOVIES)) == {}
+
+
+@pytest.mark.parametrize(("poll_s", "expected_s"), [(3.0, 19.4), (0.2, 1.36)])
+def test_a_run_takes_as_long_as_its_polls_say(poll_s: float, expected_s: float) -> None:
+    plan = plan_run(read_workflow(MOVIES))
+
+    assert seconds_at(plan.steps[-1].at, poll_s) == pytest.approx(expected_s)
+
+
+def test_the_first_poll_comes_after_two_seconds_at_most() -> None:
+    assert seconds_at(1, poll_s=3.0) == 2.0
+    assert seconds_at(1, poll_s=0.5) == 0.5
+    assert seconds_at(2, poll_s=3.0) == 5.0

@@ -1,0 +1,164 @@
+"""A workflow file is read as its editor means it, or refused with a sentence on what is wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.texera import SAMPLE_WORKFLOW
+from dev.workflow_file import Workflow, WorkflowFileError, parse_workflow, read_workflow
+from tests.systems import ROOT
+
+SHARED = ROOT.parent / "shared" / "workflows"
+
+
+def operator(operator_id: str, operator_type: str = "Filter", **more: Any) -> dict[str, Any]:
+    ports = {"outputPorts": [{"portID": "output-0"}]}
+    return {"operatorID": operator_id, "operatorType": operator_type, **ports, **more}
+
+
+def link(source: str, target: str, port: str = "output-0") -> dict[str, Any]:
+    return {
+        "source": {"operatorID": source, "portID": port},
+        "target": {"operatorID": target, "portID": "input-0"},
+    }
+
+
+def parsed(operators: list[dict[str, Any]], links: list[dict[str, Any]] | None = None) -> Workflow:
+    return parse_workflow(json.dumps({"operators": operators, "links": links or []}))
+
+
+def stored(workflow: Workflow) -> list[tuple[str, int]]:
+    return [(port.operator.id, port.port) for port in workflow.storage_ports]
+
+
+@pytest.mark.parametrize(
+    ("name", "operators", "results", "python"),
+    [
+        ("country_sales_analysis.json", 2, 1, 0),
+        ("movies_exploration.json", 13, 9, 1),
+        ("pipeline_missing_column.json", 4, 1, 1),
+    ],
+)
+def test_real_files_are_read(name: str, operators: int, results: int, python: int) -> None:
+    workflow = read_workflow(SHARED / name)
+
+    assert len(workflow.operators) == operators
+    assert len(workflow.storage_ports) == results
+    assert len(workflow.python_operators) == python
+
+
+def test_our_sample_has_branches_two_python_operators_and_a_picture() -> None:
+    workflow = read_workflow(SAMPLE_WORKFLOW)
+
+    assert 7 <= len(workflow.operators) <= 10
+    assert len(workflow.python_operators) == 2
+    assert len(workflow.final_operators) > 1
+    assert any(operator.type.endswith("Chart") for operator in workflow.operators)
+
+
+def test_sources_come_first() -> None:
+    workflow = parsed(
+        [operator("c"), operator("b"), operator("a")], [link("a", "b"), link("b", "c")]
+    )
+
+    assert [op.id for op in workflow.operators] == ["a", "b", "c"]
+
+
+def test_a_result_is_stored_for_final_and_viewed_operators_only() -> None:
+    workflow = parsed(
+        [
+            operator("source"),
+            operator("viewed", viewResult=True),
+            operator("end", outputPorts=[{"portID": "output-0"}, {"portID": "output-1"}]),
+        ],
+        [link("source", "viewed"), link("viewed", "end")],
+    )
+
+    assert stored(workflow) == [("viewed", 0), ("end", 0), ("end", 1)]
+
+
+def test_a_disabled_operator_takes_its_links_along() -> None:
+    workflow = parsed(
+        [operator("a"), operator("b", isDisabled=True), operator("c")],
+        [link("a", "b"), link("b", "c")],
+    )
+
+    assert {op.id for op in workflow.operators} == {"a", "c"}
+    assert workflow.links == ()
+    assert {op.id for op in workflow.final_operators} == {"a", "c"}
+
+
+def test_missing_keys_have_their_defaults() -> None:
+    text = '{"operators": [{"operatorID": "a", "operatorType": "Sort"}], "links": null}'
+
+    [only] = parse_workflow(text).operators
+
+    assert only.output_ports == ()
+    assert not only.view_result
+    assert only.display_name == "Sort"
+
+
+def test_ports_that_only_links_tell_of_are_known() -> None:
+    first = {"operatorID": "a", "operatorType": "Split"}
+
+    workflow = parsed([first, operator("b")], [link("a", "b", "output-1")])
+
+    assert workflow.operators[0].output_ports == (1,)
+
+
+def test_a_python_operator_may_have_an_underscore_if_it_stores_no_result() -> None:
+    workflow = parsed([operator("a_b", "PythonUDFV2"), operator("c")], [link("a_b", "c")])
+
+    assert stored(workflow) == [("c", 0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "no list called operators"),
+        ('{"links": []}', "no list called operators"),
+        ('{"operators": {}}', "operators of the file is not a list of objects"),
+        ('{"operators": [7]}', "operators of the file is not a list of objects"),
+        ('{"operators": []}', "no enabled operator"),
+        ('{"operators": [{"operatorType": "Sort"}]}', "operator number 1 has no operatorID"),
+        ('{"operators": [{"operatorID": "a"}]}', "operator 'a' has no operatorType"),
+    ],
+)
+def test_what_is_no_workflow_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(WorkflowFileError, match=sentence):
+        parse_workflow(text)
+
+
+@pytest.mark.parametrize(
+    ("operators", "links", "sentence"),
+    [
+        ([operator("a"), operator("a")], [], "two operators have the id 'a'"),
+        ([operator("a")], [link("a", "gone")], "names the operator 'gone', which is not there"),
+        ([operator("a"), operator("b")], [link("a", "b"), link("b", "a")], "circle"),
+        ([operator("a"), operator("b")], [link("a", "b", "output-3")], "has no such port"),
+        ([operator("a", outputPorts=[{"portID": "out"}])], [], "'out', not output-N"),
+        ([operator("a_b")], [], "contains '_'"),
+        ([operator("a,b")], [], "contains ','"),
+        ([operator("a b")], [], "which no URI may"),
+        ([operator("a" * 150)], [], "longer than 200 characters"),
+        ([operator("a"), {"operatorID": "b", "operatorType": "X"}], [{}], "link number 1 needs"),
+    ],
+)
+def test_what_could_not_run_is_refused(
+    operators: list[dict[str, Any]], links: list[dict[str, Any]], sentence: str
+) -> None:
+    with pytest.raises(WorkflowFileError, match=sentence):
+        parsed(operators, links)
+
+
+def test_the_sentence_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "broken.json"
+    file.write_text("{")
+
+    with pytest.raises(WorkflowFileError, match=r"broken\.json: is not JSON"):
+        read_workflow(file)
+    with pytest.raises(WorkflowFileError, match=r"absent\.json: cannot be read"):
+        read_workflow(tmp_path / "absent.json")

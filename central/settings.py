@@ -173,5 +173,7 @@ def without_secrets(url: str) -> str:
     """Role, host, port and database of a Postgres URL; no password, no options."""
     parts = urlsplit(url)
     role = f"{parts.username}@" if parts.username else ""
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
     port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{role}{parts.hostname or ''}{port}{parts.path}"
+    return f"{parts.scheme}://{role}{host}{port}{parts.path}"

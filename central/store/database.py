@@ -51,6 +51,7 @@ UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,  # a session the server has just ended, its farewell half read
     asyncpg.OperatorInterventionError,  # shutdown, crash, a statement over its timeout
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.InvalidAuthorizationSpecificationError,

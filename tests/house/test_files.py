@@ -9,7 +9,6 @@ VAGUE = {"common", "data", "helper", "helpers", "manager", "misc", "util", "util
 
 LONGEST_LINE_COUNT = 320
 LONG_FOR_A_REASON: dict[str, str] = {
-    "tests/integration/central/test_authorization.py": "one table of routes and relations",
     "tests/unit/sidecar/test_spool.py": "the promises of one class, told together",
 }
 """Path: why its one noun needs more room."""

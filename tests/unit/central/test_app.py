@@ -1,0 +1,135 @@
+"""The application around the routes: OpenAPI, metrics, connections, what every answer carries."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from openapi_spec_validator import validate
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from central.app import ROUTES, central_app, openapi
+from central.auth.assertions import AssertionVerifier
+from central.auth.callers import Admission, Needs
+from central.auth.tokens import SharedSecret, TokenVerifier
+from central.metrics import Metrics
+from central.settings import AssertionSettings, TokenSettings
+from dev.tokens import JWT_SECRET, mint
+
+Client = TestClient[web.Request, web.Application]
+
+
+@asynccontextmanager
+async def served(
+    clock: Callable[[], float] = lambda: 0.0,
+    registry: CollectorRegistry | None = None,
+    uniform: Callable[[float, float], float] = lambda low, high: (low + high) / 2,
+) -> AsyncIterator[Client]:
+    """The application without stores: enough for whatever is refused before a handler runs."""
+    metrics, tokens = Metrics(registry or CollectorRegistry()), TokenSettings(JWT_SECRET)
+    admission = Admission(
+        TokenVerifier(SharedSecret(tokens), tokens, metrics),
+        AssertionVerifier(AssertionSettings(), metrics),
+    )
+    app = central_app(
+        admission, metrics, {}, connection_max_age_s=300.0, clock=clock, uniform=uniform
+    )
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+def test_the_document_is_openapi_3_1() -> None:
+    document = openapi()
+
+    validate(document)
+    assert document["openapi"].startswith("3.1")
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_every_route_is_described_with_its_problems(route: Any) -> None:
+    operation = openapi()["paths"][route.path][route.method.lower()]
+    refused = {status for status in operation["responses"] if int(status) >= 400}
+    headers = {p["name"] for p in operation["parameters"] if p["in"] == "header"}
+
+    assert {"400", "401", "503"} <= refused
+    assert "Sidecar-Assertion" in headers
+    assert ("Idempotency-Key" in headers) == (route.needs is Needs.USER_AND_SOURCE)
+    assert route.summary
+
+
+async def test_the_document_is_for_everybody() -> None:
+    async with served() as client, client.get("/openapi.json") as response:
+        assert response.status == 200
+        assert await response.json() == openapi()
+
+
+async def test_every_answer_has_a_request_id() -> None:
+    async with served() as client:
+        async with client.get("/nowhere", headers={"X-Request-Id": "mine-1"}) as response:
+            problem = await response.json(content_type=None)
+            assert response.headers["X-Request-Id"] == problem["request_id"] == "mine-1"
+        async with client.get("/nowhere", headers={"X-Request-Id": "not an id"}) as response:
+            assert response.headers["X-Request-Id"] not in {"", "not an id"}
+
+
+async def test_a_refused_role_is_told_whose_token_it_was() -> None:
+    token = mint(6, "RESTRICTED")
+
+    async with (
+        served() as client,
+        client.get("/v1/token", headers={"Authorization": f"bEaReR {token}"}) as response,
+    ):
+        assert (response.status, response.headers["X-User-Id"]) == (403, "6")
+
+
+@pytest.mark.parametrize(
+    ("value", "slug"),
+    [("Basic dTpw", "token-invalid"), ("Bearer", "token-missing"), ("Bearer é", "token-invalid")],
+)
+async def test_another_scheme_is_no_token(value: str, slug: str) -> None:
+    headers = {"Authorization": value}
+
+    async with served() as client, client.get("/v1/token", headers=headers) as response:
+        problem = await response.json(content_type=None)
+
+    assert (response.status, problem["type"]) == (401, slug)
+
+
+async def test_connections_end_when_they_are_old() -> None:
+    now = 0.0
+    async with served(clock=lambda: now) as client:
+
+        async def is_kept() -> bool:
+            async with client.get("/openapi.json") as response:
+                return response.headers.get("Connection") != "close"
+
+        assert await is_kept()
+        now = 299.0
+        assert await is_kept()
+        now = 300.0
+        assert not await is_kept()
+        assert await is_kept()  # the next one is young
+
+
+async def test_labels_stay_few_whatever_is_asked_for() -> None:
+    registry = CollectorRegistry()
+    async with served(registry=registry) as client:
+        for number in range(50):
+            async with client.get(f"/v1/executions/{number}"):
+                pass
+            async with client.get(f"/nowhere/{number}"):
+                pass
+            async with client.request(f"METHOD{number}", "/v1/token"):
+                pass
+
+    routes = {
+        (sample.labels["route"], sample.labels["method"])
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+        if "route" in sample.labels
+    }
+    assert routes == {("/v1/executions/{execution_id}", "GET"), ("none", "none")}

@@ -1,0 +1,92 @@
+"""Central's settings: every fault at once, and no secret told."""
+
+import pytest
+
+from central.kit.environment import SettingsError
+from central.settings import read_migrate_settings, read_settings, without_secrets
+
+ENOUGH = {
+    "CENTRAL_DATABASE_URL": "postgresql://central:hidden@db:5432/texera_db?sslmode=require",
+    "CENTRAL_JWT_SECRET": "The-Hidden-Secret",
+}
+
+
+def test_what_must_be_set_is_enough() -> None:
+    settings = read_settings(ENOUGH)
+
+    assert (str(settings.listen), str(settings.ops_listen)) == ("0.0.0.0:7080", "0.0.0.0:7081")
+    assert settings.tokens.algorithms == ("HS256",)
+    assert settings.tokens.lowercase_secret
+    assert (settings.database.pool_min_size, settings.database.pool_max_size) == (2, 10)
+
+
+def test_every_fault_is_told_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(
+            {
+                "CENTRAL_DATABASE_URL": "mysql://central:hidden@db/texera_db",
+                "CENTRAL_JWT_ALGORITHM": "none",
+                "CENTRAL_LISTEN": "everywhere",
+                "CENTRAL_POOL_MIN_SIZE": "11",
+                "CENTRAL_LEASE_S": "soon",
+                "CENTRAL_LOG_LEVEL": "loud",
+            }
+        )
+
+    told = {fault.partition(":")[0] for fault in caught.value.faults}
+    assert told == {
+        "CENTRAL_DATABASE_URL",
+        "CENTRAL_JWT_ALGORITHM",
+        "CENTRAL_JWT_SECRET",
+        "CENTRAL_LISTEN",
+        "CENTRAL_POOL_MIN_SIZE",
+        "CENTRAL_LEASE_S",
+        "CENTRAL_LOG_LEVEL",
+    }
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["random", "RANDOM"])
+def test_texeras_random_secret_is_one_nobody_else_can_know(secret: str) -> None:
+    with pytest.raises(SettingsError, match="CENTRAL_JWT_SECRET"):
+        read_settings(ENOUGH | {"CENTRAL_JWT_SECRET": secret})
+
+
+def test_no_secret_is_shown() -> None:
+    settings = read_settings(ENOUGH)
+
+    for text in (repr(settings), str(settings.describe())):
+        assert "hidden" not in text.lower()
+    assert settings.describe()["database_url"] == "postgresql://central@db:5432/texera_db"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://db:port/x", "postgresql://db:99999/x", "postgresql://[::1/x", "postgresql://"],
+)
+def test_a_broken_url_is_a_fault_and_no_crash(url: str) -> None:
+    with pytest.raises(SettingsError, match="CENTRAL_DATABASE_URL"):
+        read_settings(ENOUGH | {"CENTRAL_DATABASE_URL": url})
+
+
+@pytest.mark.parametrize(
+    ("owner", "role", "fault"),
+    [
+        ("", "postgresql://central:pw@db/x", "CENTRAL_OWNER_DATABASE_URL: must be set"),
+        ("postgresql://owner:pw@db/x", "", "CENTRAL_DATABASE_URL: must be set"),
+        ("postgresql://owner:pw@db/x", "postgresql://db/x", "the service's role"),
+        ("postgresql://owner:pw@db/x", "postgresql://central@db/x", "and its password"),
+        ("postgresql://owner:pw@db/x", "postgresql://owner:pw@db/x", "not the owner"),
+    ],
+)
+def test_migrate_needs_an_owner_and_another_role(owner: str, role: str, fault: str) -> None:
+    variables = {"CENTRAL_OWNER_DATABASE_URL": owner, "CENTRAL_DATABASE_URL": role}
+
+    with pytest.raises(SettingsError, match=fault):
+        read_migrate_settings(variables)
+
+
+def test_a_url_without_secrets_keeps_what_finds_the_database() -> None:
+    url = "postgresql://u:p@[::1]:5432/d?password=p"
+
+    assert without_secrets(url) == "postgresql://u@[::1]:5432/d"

@@ -28,7 +28,7 @@ bench: setup  ## the measurements of docs/benchmarks.md
 	@$(python) -m dev.bench
 
 image: setup  ## builds both container images and starts each once
-	@sh dev/image.sh
+	@$(python) -m dev.image
 
 lock: setup  ## pins the newest versions that pyproject.toml allows
 	@sh dev/lock.sh

@@ -57,7 +57,7 @@ class Metrics:
         )
         self.commit_latency = Histogram(
             "sidecar_delivery_seconds",
-            "From durable in the spool to committed at central.",
+            "From durable in the spool to committed at central, of each batch's first entry.",
             buckets=_LATENCY_BUCKETS_S,
             registry=registry,
         )

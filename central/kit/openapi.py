@@ -1,6 +1,5 @@
 """The OpenAPI 3.1 document of a table of routes, made from the types that validate."""
 
-import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -99,8 +98,3 @@ def _responses(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
             "content": {"application/problem+json": {"schema": schema_of[ProblemDocument]}},
         }
     return responses
-
-
-def path_parameters(path: str) -> list[str]:
-    """The names in a route's template."""
-    return re.findall(r"{(\w+)}", path)

@@ -63,9 +63,6 @@ class RegistryStore:
         if cached is not None:
             self._store[execution_id] = Cached(registry, cached.stored_at, cached.complete)
 
-    def drop(self, execution_id: int) -> None:
-        self._store.pop(execution_id, None)
-
     def age_s(self, cached: Cached) -> float:
         return self._monotonic() - cached.stored_at
 

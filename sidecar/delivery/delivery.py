@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from sidecar.kit.logs import fields
 from sidecar.kit.problem import Problem
 from sidecar.metrics import Metrics
@@ -119,6 +121,7 @@ class Delivery:
         await self._end_bindings(batch, records)
         self._metrics.batches.labels("delivered").inc()
         self._metrics.batch_entries.observe(len(batch.entries))
+        self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
         for record in records:
             self._metrics.writes.labels(record.op, record.state).inc()
             if record.state is WriteState.REFUSED:
@@ -126,6 +129,10 @@ class Delivery:
             for waiter in self._waiters.pop(record.seq, ()):
                 if not waiter.done():
                     waiter.set_result(record)
+
+    def _age_s(self, entry: Entry) -> float:
+        made_at_ms: int = msgspec.json.decode(entry.document)["made_at_ms"]
+        return max(0.0, self._wall_clock() - made_at_ms / 1000)
 
     async def _end_bindings(self, batch: Batch, records: Sequence[WriteRecord]) -> None:
         """A run that has reached its end: its tokens' grants run out."""

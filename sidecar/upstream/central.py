@@ -2,7 +2,6 @@
 
 import secrets
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -76,37 +75,39 @@ class Central:
 
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
         """Sends a batch once; whether it may be sent again is for the caller to know."""
-        head = {
-            "wire": WIRE_VERSION,
-            "epoch": batch.epoch,
-            "batch": batch.number,
-            "digest": batch.digest,
-            "sent_at_ms": sent_at_ms,
-        }
-        # The entries go out as they are stored: the digest is over these very bytes.
-        documents = b",".join(entry.document for entry in batch.entries)
-        body = msgspec.json.encode(head)[:-1] + b',"entries":[' + documents + b"]}"
         reply = await self._deliveries.call(
             "batch",
             "POST",
             "/v1/batches",
             context=CallContext(),
-            body=body,
+            body=batch_body(batch, sent_at_ms),
             retried=False,
             behind_circuit=False,
         )
-        answer = _batch_answer.decode(reply.body)
-        return [
-            Outcome(outcome.seq, outcome.outcome, outcome.problem, outcome.removed)
-            for outcome in answer.outcomes
-        ]
+        return outcomes_of(reply.body)
+
+
+def batch_body(batch: Batch, sent_at_ms: int) -> bytes:
+    """The batch as it is sent. Its entries are the stored bytes, which the digest is over."""
+    head = {
+        "wire": WIRE_VERSION,
+        "epoch": batch.epoch,
+        "batch": batch.number,
+        "digest": batch.digest,
+        "sent_at_ms": sent_at_ms,
+    }
+    documents = b",".join(entry.document for entry in batch.entries)
+    return msgspec.json.encode(head)[:-1] + b',"entries":[' + documents + b"]}"
+
+
+def outcomes_of(body: bytes) -> list[Outcome]:
+    """What central's answer to a batch says of each member."""
+    return [
+        Outcome(outcome.seq, outcome.outcome, outcome.problem, outcome.removed)
+        for outcome in _batch_answer.decode(body).outcomes
+    ]
 
 
 def new_key() -> str:
     """An idempotency key of our own."""
     return secrets.token_hex(16)
-
-
-def quoted(segment: str) -> str:
-    """A path segment as it must be sent."""
-    return quote(segment, safe="")

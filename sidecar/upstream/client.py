@@ -65,7 +65,6 @@ class Reply:
     body: bytes
     user_id: int | None = None
     token_expires_at: int | None = None
-    etag: str | None = None
 
     def decode(self) -> Any:
         return msgspec.json.decode(self.body)
@@ -170,7 +169,6 @@ class CentralClient:
                 body,
                 _integer(headers.get("X-User-Id")),
                 _integer(headers.get("X-Token-Expires-At")),
-                headers.get("ETag"),
             )
         document = _problem_document(headers.get("Content-Type", ""), body)
         if document is None or status in RETRIED_STATUSES:

@@ -8,9 +8,7 @@ from tests.house.conftest import Tree
 VAGUE = {"common", "data", "helper", "helpers", "manager", "misc", "util", "utils"}
 
 LONGEST_LINE_COUNT = 320
-LONG_FOR_A_REASON: dict[str, str] = {
-    "tests/unit/sidecar/test_spool.py": "the promises of one class, told together",
-}
+LONG_FOR_A_REASON: dict[str, str] = {}
 """Path: why its one noun needs more room."""
 
 FOREIGN = re.compile(

@@ -1,53 +1,19 @@
 """The sidecar holds nobody's secret, and lets nobody see or do more than central allows."""
 
-import json
 import subprocess
 import sys
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 import pytest
 
 from dev.ready import Ready
 from dev.tokens import JWT_SECRET, mint
+from tests.journeys.calls import call, create
 from tests.systems import Up
 
 PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"
-
-
-def call(
-    ready: Ready, method: str, path: str, body: Any = None, *, token: str | None = None
-) -> tuple[int, Any, dict[str, str]]:
-    headers = {"Content-Type": "application/json"} if body is not None else {}
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    request = urllib.request.Request(  # noqa: S310
-        ready["sidecar"] + path,
-        data=None if body is None else json.dumps(body).encode(),
-        headers=headers,
-        method=method,
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
-            return response.status, json.load(response), dict(response.headers)
-    except HTTPError as error:
-        with error:
-            return error.code, json.load(error), dict(error.headers)
-
-
-def create(ready: Ready) -> int:
-    new = {
-        "workflow_id": ready["workflow_id"],
-        "computing_unit_id": ready["computing_unit_id"],
-        "environment_version": "test",
-    }
-    token = ready["users"]["owner"]["token"]
-    status, created, _ = call(ready, "POST", "/v1/executions", new, token=token)
-    assert status == 201
-    return int(created["execution_id"])
 
 
 def test_the_sidecars_process_holds_no_secret_of_others(up: Up) -> None:

@@ -1,0 +1,100 @@
+"""The wire of a batch, frozen: both sides read and write the same bytes.
+
+A sample of a released version never changes. A new version gets a new file beside the old one.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from central import entries as central
+from sidecar.spool import ledger, schema
+from sidecar.spool.entry import Batch, NewEntry, Urgency
+from sidecar.upstream.central import batch_body, outcomes_of
+
+SAMPLES = Path(__file__).parent / "samples"
+PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"
+URI = f"vfs:///wid/101/eid/1001/globalportid/{PORT}/result"
+CONSOLE = "vfs:///wid/101/eid/1001/opid/op-1/consolemessages"
+WRITES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("update_execution", {"status": "RUNNING", "name": "Grüße", "log_location": None}),
+    ("put_port_result", {"global_port_id": PORT, "result_uri": URI, "result_bytes": 3_000_000_000}),
+    ("set_port_result_bytes", {"global_port_id": PORT, "result_bytes": 7}),
+    ("put_console", {"operator_id": "op-1", "uri": CONSOLE}),
+    ("set_console_bytes", {"operator_id": "op-1", "bytes": 8}),
+    ("delete_uris", {}),
+)
+
+
+def sample(name: str) -> bytes:
+    return (SAMPLES / name).read_bytes().rstrip(b"\n")
+
+
+def written_by_the_sidecar() -> bytes:
+    """A batch of every operation, stored, cut and put together as the sidecar does it."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        schema.create(connection)
+        for seq, (op, members) in enumerate(WRITES, start=1):
+            new = NewEntry(1001, 1, op, members, Urgency.REST)
+            ledger.insert(connection, seq, new, 1_790_000_000_000 + seq, None)
+        batch, _ = ledger.cut(connection, [1001], 100, 1_000_000)
+    assert batch is not None
+    frozen = Batch("0123456789abcdef" * 2, batch.number, batch.digest, batch.entries)
+    return batch_body(frozen, 1_790_000_001_000)
+
+
+def test_the_sidecar_writes_the_sample() -> None:
+    assert written_by_the_sidecar() == sample("batch-1.json")
+
+
+def test_central_reads_the_sample_and_finds_its_digest() -> None:
+    batch = msgspec.json.decode(sample("batch-1.json"), type=central.BatchRequest)
+
+    read = central.decode_entries(batch.entries)
+
+    assert batch.wire == central.WIRE_VERSION
+    assert central.digest_of(batch.entries) == batch.digest
+    assert [central.op_of(entry) for entry in read] == [op for op, _ in WRITES]
+    assert not [entry for entry in read if isinstance(entry, central.Undecodable)]
+
+
+def test_central_writes_the_sample_answer() -> None:
+    problem = {"type": "late", "title": "Late", "status": 409, "detail": "it ended"}
+    removed = central.Removed(
+        [central.RemovedResult(PORT, URI, 7)], [central.RemovedConsole("op-1", CONSOLE, 8)]
+    )
+    answer = central.BatchAnswer(
+        1,
+        [
+            central.Outcome(1, "applied"),
+            central.Outcome(2, "refused", problem),
+            central.Outcome(3, "deferred"),
+            central.Outcome(6, "applied", removed=removed),
+        ],
+    )
+
+    assert msgspec.json.encode(answer) == sample("batch-answer-1.json")
+
+
+def test_the_sidecar_reads_the_sample_answer() -> None:
+    outcomes = outcomes_of(sample("batch-answer-1.json"))
+
+    assert [(o.seq, o.outcome) for o in outcomes] == [
+        (1, "applied"),
+        (2, "refused"),
+        (3, "deferred"),
+        (6, "applied"),
+    ]
+    assert outcomes[1].problem is not None
+    assert outcomes[1].problem["type"] == "late"
+    assert outcomes[3].removed is not None
+    assert outcomes[3].removed["results"][0]["uri"] == URI
+
+
+def test_an_answer_of_a_newer_central_is_read() -> None:
+    newer = b'{"batch":1,"outcomes":[{"seq":1,"outcome":"applied","colour":"red"}],"more":true}'
+
+    assert [outcome.seq for outcome in outcomes_of(newer)] == [1]

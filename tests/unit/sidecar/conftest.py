@@ -1,0 +1,20 @@
+"""Spools of the tests' own."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from sidecar.spool.limits import SpoolLimits
+from tests.unit.sidecar.spooling import (
+    Spools,
+)
+
+
+@pytest.fixture
+async def spools(tmp_path: Path) -> AsyncIterator[Spools]:
+    async with AsyncExitStack() as stack:
+        spools = Spools(tmp_path / "spool", SpoolLimits(64 * 1024 * 1024))
+        stack.push_async_callback(spools.close)
+        yield spools

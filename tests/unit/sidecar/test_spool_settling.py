@@ -1,0 +1,135 @@
+"""How writes end, and who is told."""
+
+import pytest
+
+from sidecar.spool.entry import (
+    Outcome,
+    WriteState,
+)
+from tests.unit.sidecar.spooling import (
+    EID,
+    OTHER_USER,
+    USER,
+    Spools,
+    cut,
+    numbers,
+    settle,
+    state_of,
+    update,
+)
+
+
+async def test_a_new_epoch_cuts_what_is_unsettled_anew_from_batch_one(spools: Spools) -> None:
+    spool = await spools.open()
+    await spool.append(update(name="a"))
+    await settle(spool, await cut(spool))
+    await spool.append(update(name="b"))
+    old = await cut(spool)
+
+    epoch = await spool.begin_epoch()
+
+    new = await cut(spool)
+    assert (new.epoch, new.number, new.entries) == (epoch, 1, old.entries)
+    assert epoch != old.epoch
+    assert spool.epochs_begun == 1
+
+
+# Settling
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        ("applied", WriteState.COMMITTED),
+        ("late", WriteState.REFUSED),
+        ("uri-conflict", WriteState.REFUSED),
+    ],
+)
+async def test_an_answered_write_is_settled_for_good(
+    spools: Spools, outcome: str, state: WriteState
+) -> None:
+    spool = await spools.open()
+    seq = await spool.append(update(name="n"))
+
+    await settle(spool, await cut(spool), outcome)
+    spool = await spools.open()
+
+    assert await state_of(spool, seq) is state
+    assert await spool.waiting(EID) == []
+    assert await spool.in_flight() is None
+    assert (spool.queues.entry_count, spool.queues.size_bytes) == (0, 0)
+
+
+async def test_a_refusal_keeps_its_problem(spools: Spools) -> None:
+    spool = await spools.open()
+    seq = await spool.append(update(name="n"))
+    batch = await cut(spool)
+    problem = {"type": "uri-conflict", "detail": "another is stored"}
+
+    await spool.settle(batch, [Outcome(seq, "uri-conflict", problem)], lambda _: None)
+
+    record = await spool.find(seq)
+    assert record is not None
+    assert (record.state, record.problem) == (WriteState.REFUSED, problem)
+
+
+async def test_a_deferred_write_stays_and_is_cut_again_after_its_hold(spools: Spools) -> None:
+    spool = await spools.open()
+    seq = await spool.append(update(name="n"))
+
+    assert await settle(spool, await cut(spool), "deferred") == []
+
+    assert await state_of(spool, seq) is WriteState.DURABLE
+    assert await spool.in_flight() is None
+    assert await spool.cut(hurry=True) is None
+    spools.now_s += 1
+    batch = await cut(spool)
+    assert (numbers(batch), batch.number) == ([seq], 2)
+
+
+async def test_a_member_without_an_answer_stays(spools: Spools) -> None:
+    spool = await spools.open()
+    answered, unanswered = [await spool.append(update(name=name)) for name in "ab"]
+    batch = await cut(spool)
+
+    await spool.settle(batch, [Outcome(answered, "applied")], lambda _: None)
+
+    assert await state_of(spool, answered) is WriteState.COMMITTED
+    assert [entry.seq for entry in await spool.waiting(EID)] == [unanswered]
+
+
+async def test_a_write_that_was_never_made_is_not_found(spools: Spools) -> None:
+    spool = await spools.open()
+
+    assert await spool.find(12345) is None
+
+
+async def test_a_write_id_names_a_write_of_this_spool_only(spools: Spools) -> None:
+    spool = await spools.open()
+
+    assert spool.seq_of(spool.write_id(12)) == 12
+    for stranger in ("", "12", f"{spool.spool_id}-", f"{spool.spool_id}-x", "000000000000-12"):
+        assert spool.seq_of(stranger) is None
+
+
+async def test_only_the_users_own_writes_are_listed_newest_first(spools: Spools) -> None:
+    spool = await spools.open()
+    settled = [await spool.append(update(user_id=user, name="s")) for user in (USER, OTHER_USER)]
+    await settle(spool, await cut(spool))
+    waiting = [await spool.append(update(user_id=user, name="w")) for user in (USER, OTHER_USER)]
+
+    async def listed(user_id: int, state: WriteState | None, limit: int = 100) -> list[int]:
+        records = await spool.list_writes(user_id, state, limit)
+        assert all(record.user_id == user_id for record in records)
+        return [record.seq for record in records]
+
+    assert await listed(USER, None) == [waiting[0], settled[0]]
+    assert await listed(OTHER_USER, None) == [waiting[1], settled[1]]
+    assert await listed(USER, WriteState.DURABLE) == [waiting[0]]
+    assert await listed(USER, WriteState.COMMITTED) == [settled[0]]
+    assert await listed(USER, WriteState.REFUSED) == []
+    assert await listed(USER, None, limit=1) == [waiting[0]]
+    assert await listed(3, None) == []
+
+
+# Merging

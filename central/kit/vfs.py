@@ -8,6 +8,7 @@ the case of the last segment, which Texera reads case-insensitively.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,6 +25,16 @@ _GLOBAL_PORT_ID = re.compile(
     r"\(logicalOpId=([^,/_]+),layerName=([^,/_]+),"
     r"portId=(0|[1-9][0-9]{0,9}),isInternal=(true|false),isInput=(true|false)\)"
 )
+
+# What Texera reads back is wider than what it writes: rows of earlier releases have `_` in
+# their ids, and Scala takes booleans in any case.
+_STORED_PORT_ID = re.compile(
+    r"\(logicalOpId=([^,]+),layerName=([^,]+),"
+    r"portId=([0-9]{1,10}),isInternal=((?i:true|false)),isInput=((?i:true|false))\)"
+)
+
+_FEEDING_LAYERS = ("local", "partial", "build")
+"""How Texera's layers are named that feed another layer of their operator: localAgg, build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,16 @@ class GlobalPortId:
             raise ValueError(f"a portId of at most {PORT_NUMBER_MAX}")
         return cls(operator_id, layer, int(port_id), internal == "true", is_input == "true")
 
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        """What Texera reads from a stored id; None for an id that it cannot read."""
+        match = _STORED_PORT_ID.fullmatch(text)
+        if match is None or int(match[3]) > PORT_NUMBER_MAX:
+            return None
+        operator_id, layer, port_id, internal, is_input = match.groups()
+        flags = internal.lower() == "true", is_input.lower() == "true"
+        return cls(operator_id, layer, int(port_id), *flags)
+
     def __str__(self) -> str:
         flags = f"isInternal={str(self.internal).lower()},isInput={str(self.input).lower()}"
         return (
@@ -66,11 +87,43 @@ def matches_external_port(
     global_port_id: str, operator_id: str, port_id: int, internal: bool
 ) -> bool:
     """Texera's look-up by logical port: layer and isInput are ignored, a stray id never matches."""
-    try:
-        port = GlobalPortId.parse(global_port_id)
-    except ValueError:
-        return False
-    return (port.operator_id, port.port_id, port.internal) == (operator_id, port_id, internal)
+    port = GlobalPortId.read(global_port_id)
+    return port is not None and (port.operator_id, port.port_id, port.internal) == (
+        operator_id,
+        port_id,
+        internal,
+    )
+
+
+def terminal_port(
+    stored: Iterable[str], operator_id: str, port_id: int, internal: bool
+) -> str | None:
+    """The stored id that a logical port means; None if there is none.
+
+    Texera takes whichever row comes first where several layers match. Here the answer is
+    always the same, and is what the operator gives to others: an output before a stored
+    input, a layer that feeds no other before one that does (globalAgg before localAgg, probe
+    before build), then the greatest text (ADR 0011).
+    """
+    prefix = port_prefix(operator_id)
+    matching = [
+        text
+        for text in stored
+        if text.startswith(prefix) and matches_external_port(text, operator_id, port_id, internal)
+    ]
+    return max(matching, key=_terminality, default=None)
+
+
+def port_prefix(operator_id: str) -> str:
+    """How every stored id of the operator begins."""
+    return f"(logicalOpId={operator_id},layerName="
+
+
+def _terminality(text: str) -> tuple[bool, bool, str]:
+    port = GlobalPortId.read(text)
+    if port is None:  # pragma: no cover (only ids that match are compared)
+        return False, False, text
+    return not port.input, not port.layer.lower().startswith(_FEEDING_LAYERS), text
 
 
 def check_operator_id(text: str) -> None:

@@ -4,7 +4,7 @@ import msgspec
 
 from central import wire
 from central.auth.tokens import User
-from central.kit.vfs import matches_external_port
+from central.kit.vfs import port_prefix, terminal_port
 from central.problems import ConsoleNotFound, ResultUriNotFound
 from central.store.database import Database
 from central.store.executions import execution_not_found
@@ -36,29 +36,23 @@ class Uris:
     async def result_uri(
         self, user: User, execution_id: int, query: wire.ResultUriQuery
     ) -> wire.ResultUri:
-        """The result of a logical port.
-
-        Texera takes whichever row comes first when an operator has several layers; we take
-        the greatest global port id, so that the answer is always the same.
-        """
-        prefix = f"(logicalOpId={query.operator_id},layerName="
+        """The result of a logical port, of its terminal layer where several match."""
         rows = await self._database.read(
             self._queries["operator_results"],
             execution_id,
             user.user_id,
             user.reads_everything,
-            prefix,
+            port_prefix(query.operator_id),
         )
         if not rows:
             raise execution_not_found(execution_id)
-        wanted = (query.operator_id, query.port_id, query.internal)
         ports = {row["global_port_id"]: row for row in rows if row["global_port_id"] is not None}
-        matching = [port for port in ports if matches_external_port(port, *wanted)]
-        if not matching:
+        port = terminal_port(ports, query.operator_id, query.port_id, query.internal)
+        if port is None:
             raise ResultUriNotFound(
                 f"execution {execution_id}, operator {query.operator_id}, port {query.port_id}"
             )
-        row = ports[max(matching)]
+        row = ports[port]
         return wire.ResultUri(row["uri"], row["global_port_id"], row["result_bytes"])
 
     async def console(

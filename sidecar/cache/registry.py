@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.kit.vfs import matches_external_port
+from sidecar.kit.vfs import terminal_port
 
 _VALUE_BYTES = 400
 """About what one row costs in memory beside its texts: the dict's slot, tuple and strings."""
@@ -48,15 +48,8 @@ class Registry:
         return Registry(dict(self.results), dict(self.consoles), self.runtime_stats)
 
     def external_port(self, operator_id: str, port_id: int, internal: bool) -> str | None:
-        """The global port id that a logical port means.
-
-        Texera takes whichever row comes first when an operator has several layers. We take
-        the greatest id, as central does, so that the answer is always the same.
-        """
-        return max(
-            (p for p in self.results if matches_external_port(p, operator_id, port_id, internal)),
-            default=None,
-        )
+        """The global port id that a logical port means, as central sees it (`kit.vfs`)."""
+        return terminal_port(self.results, operator_id, port_id, internal)
 
     def apply(self, write: Mapping[str, Any]) -> None:
         """What a committed (or waiting) write does to the registry.

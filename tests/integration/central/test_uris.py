@@ -87,14 +87,23 @@ async def test_an_operator_is_no_pattern(
     assert await found(sidecar, eid, operator) == "result-uri-not-found"
 
 
-async def test_of_several_layers_the_same_one_is_always_answered(
-    sidecar: Sidecar, owner_connection: Any, eid: int
+@pytest.mark.parametrize("layers", [("localAgg", "globalAgg"), ("globalAgg", "localAgg")])
+async def test_of_several_layers_the_terminal_one_is_answered(
+    sidecar: Sidecar, owner_connection: Any, eid: int, layers: tuple[str, str]
 ) -> None:
-    """Texera answers whichever comes first; we the greatest global port id."""
-    for layer in ("probe", "build", "main"):
+    """Texera answers whichever row comes first (ADR 0011)."""
+    for layer in layers:
         await store(owner_connection, eid, port("op-1", layer), f"vfs:///{layer}")
 
-    assert await found(sidecar, eid, "op-1") == port("op-1", "probe")
+    assert await found(sidecar, eid, "op-1") == port("op-1", "globalAgg")
+
+
+async def test_an_old_operator_id_with_an_underscore_is_found(
+    sidecar: Sidecar, owner_connection: Any, eid: int
+) -> None:
+    await store(owner_connection, eid, port("CSVFileScan_1"), "vfs:///x")
+
+    assert await found(sidecar, eid, "CSVFileScan_1") == port("CSVFileScan_1")
 
 
 @pytest.mark.parametrize("uri", [None, ""])

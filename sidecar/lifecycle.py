@@ -128,12 +128,20 @@ async def _core(settings: Settings, faults: Faults) -> AsyncIterator[Sidecar]:
     metrics = Metrics()
     try:
         async with (
-            open_session(settings.upstream_timeout_s) as calls,
-            open_session(settings.upstream_timeout_s) as deliveries,
+            open_session() as calls,
+            open_session() as deliveries,
         ):
             central = Central(
-                CentralClient(calls, settings.central_url, identity, metrics),
-                CentralClient(deliveries, settings.central_url, identity, metrics),
+                *(
+                    CentralClient(
+                        session,
+                        settings.central_url,
+                        identity,
+                        metrics,
+                        timeout_s=settings.upstream_timeout_s,
+                    )
+                    for session in (calls, deliveries)
+                )
             )
             yield Sidecar(settings, identity, spool, central, metrics, faults)
     finally:

@@ -96,11 +96,20 @@ class CentralUnavailable(Problem):
     slug = "central-unavailable"
     status = 503
 
-    def __init__(self, detail: str, *, retry_after_s: float, asked_to_wait: bool = False) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry_after_s: float,
+        asked_to_wait: bool = False,
+        from_a_stranger: bool = False,
+    ) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
         self.asked_to_wait = asked_to_wait
-        """Whether central itself named the wait (429, 503), or nothing was heard of it."""
+        """Whether the answer itself named the wait (429, 503), or nothing was heard."""
+        self.from_a_stranger = from_a_stranger
+        """Whether something answered that is not central: a proxy's page, a foreign service."""
 
 
 class RelayedProblem(Problem):
@@ -110,6 +119,8 @@ class RelayedProblem(Problem):
         super().__init__(str(document.get("detail", "")), headers=headers)
         self.slug = str(document["type"])
         self.status = int(document["status"])
+        asked = headers.get("Retry-After", "")
+        self.retry_after_s = float(asked) if asked.isascii() and asked.isdigit() else 0.0
         self._document = {key: value for key, value in document.items() if key != "request_id"}
 
     def document(self) -> dict[str, Any]:

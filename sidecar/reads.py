@@ -169,7 +169,7 @@ class Reads:
             raise TokenExpired("the token's exp has passed")
         if verdict is Verdict.FRESH and cached is not None and self._is_current(cached):
             laid_over = _laid_over(cached.registry, waiting)
-            if cached.complete or suffices(laid_over):
+            if self._is_whole(execution_id, cached) or suffices(laid_over):
                 return Seen(laid_over, "pending" if waiting else "hit", self._store.age_s(cached))
         try:
             fetched = await self._fetch(execution_id, digest, context)
@@ -177,10 +177,14 @@ class Reads:
             if cached is None or verdict not in {Verdict.FRESH, Verdict.STALE}:
                 raise
             laid_over = _laid_over(cached.registry, waiting)
-            if not (cached.complete or suffices(laid_over)):
+            if not (self._is_whole(execution_id, cached) or suffices(laid_over)):
                 raise
             return Seen(laid_over, "stale", self._store.age_s(cached))
         return Seen(_laid_over(fetched, waiting), "pending" if waiting else "miss")
+
+    def _is_whole(self, execution_id: int, cached: Cached) -> bool:
+        """Whether what is not in it is nowhere: nobody else could have written since."""
+        return cached.complete and self._is_sole_writer(execution_id)
 
     def _is_current(self, cached: Cached) -> bool:
         return self._store.age_s(cached) < REGISTRY_TTL_S

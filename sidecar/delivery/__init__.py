@@ -8,11 +8,15 @@ answers below end it.
     409 batch-out-of-step  central's cursor is elsewhere (a rescued or restored spool):
                            a new epoch begins and what is unsettled is cut anew
 
-Everything else leaves the batch where it is. 429 and 503 wait as told. Central unreachable
-waits with full jitter. Any other answer, a proxy's page or a 401 to the whole call, *parks*
-delivery: it goes on trying, says so in log and metric, and drops nothing. There is no
-retry layer but this one.
+Everything else leaves the batch where it is. 429 and 503 wait as told, for a minute at most;
+central unreachable waits with full jitter. Any other answer to the whole call *parks* delivery:
+a 401, a proxy's page, a 200 that is not an answer to this batch. Parked, it goes on trying, says
+so in log and metric, and drops nothing. There is no retry layer but this one.
 
 A deferred member (its row is locked by someone else) stays first in its execution's queue
 and is cut again after a short hold; other executions go on.
+
+A refusal may say more than that one write is wrong. One for a binding that was revoked or a
+user who was demoted takes back what admitted the write (`spool/permits`), in the commit that
+settles it, so that the next write asks central again and its caller hears why.
 """

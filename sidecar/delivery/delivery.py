@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -12,11 +14,10 @@ from sidecar.kit.logs import fields
 from sidecar.kit.problem import Problem
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RelayedProblem, SpoolUnavailable
-from sidecar.spool.entry import Batch, Entry, Outcome, Urgency, WriteRecord, WriteState
+from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord, WriteState
 from sidecar.spool.faults import NO_FAULTS, FaultPoint, Faults
 from sidecar.spool.spool import Spool
 from sidecar.upstream.breaker import Backoff
-from sidecar.upstream.central import Central
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,16 @@ BACKOFF_LIMIT_S = 5.0
 """Short enough that a returned central gets the backlog within seconds, jittered so that a
 fleet does not return as one."""
 PARKED_LIMIT_S = 30.0
+ASKED_WAIT_LIMIT_S = 60.0
+"""The longest `Retry-After` that is obeyed: whoever sends a day must not stop a run's end."""
 ORDINARY_REFUSALS = frozenset({"late"})
 """Texera sends late RUNNINGs in ordinary runs (TEXERA.md section 2): never worth a warning."""
+
+
+class Line(Protocol):
+    """The way to central. Raises `CentralUnavailable` and `RelayedProblem`, nothing else."""
+
+    async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]: ...
 
 
 class Listener(Protocol):
@@ -41,13 +50,14 @@ class Delivery:
     def __init__(
         self,
         spool: Spool,
-        central: Central,
+        central: Line,
         metrics: Metrics,
         listener: Listener,
         *,
         faults: Faults = NO_FAULTS,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._spool = spool
         self._central = central
@@ -56,13 +66,13 @@ class Delivery:
         self._faults = faults
         self._wall_clock = wall_clock
         self._monotonic = monotonic
-        self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S)
-        self._parked = Backoff(BACKOFF_BASE_S, PARKED_LIMIT_S)
+        self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
+        self._parked = Backoff(BACKOFF_BASE_S, PARKED_LIMIT_S, uniform=uniform)
         self._wake = asyncio.Event()
-        self._hurry = False
-        self._draining = False
+        self._flushes = 0
+        self._draining = asyncio.Event()
         self._waiters: dict[int, list[asyncio.Future[WriteRecord]]] = {}
-        self._emptied = asyncio.Condition()
+        self._progress = asyncio.Condition()
         self.parked_because: str | None = None
 
     def wake(self) -> None:
@@ -79,34 +89,34 @@ class Delivery:
                 await self._deliver(batch)
             except SpoolUnavailable as problem:
                 logger.error("spool unavailable", extra=fields(detail=problem.detail))
-                await self._pause(self._backoff.next_s())
+                await self._back_off(self._backoff.next_s())
 
     async def _next_batch(self) -> Batch | None:
         while True:
             self._wake.clear()
-            hurry = self._draining or self._hurry
-            batch = await self._spool.cut(hurry=hurry)
+            batch = await self._spool.cut(hurry=self._draining.is_set() or self._flushes > 0)
             if batch is not None:
                 return batch
-            if not self._spool.queues.entry_count:
-                self._hurry = False
-                async with self._emptied:
-                    self._emptied.notify_all()
-                if self._draining:
-                    return None
+            if self._draining.is_set() and not self._spool.queues.entry_count:
+                return None
             due_at = self._spool.queues.next_due_at()
-            await self._pause(None if due_at is None else max(0.001, due_at - self._monotonic()))
+            await self._idle(None if due_at is None else max(0.001, due_at - self._monotonic()))
 
     async def _deliver(self, batch: Batch) -> None:
         self._faults.reach(FaultPoint.BEFORE_SEND)
         try:
             outcomes = await self._central.deliver(batch, int(self._wall_clock() * 1000))
         except CentralUnavailable as problem:
-            await self._unavailable(problem)
+            if problem.from_a_stranger:
+                await self._park(problem)
+            else:
+                await self._unavailable(problem)
             return
         except RelayedProblem as problem:
             if problem.slug == "batch-out-of-step":
                 await self._begin_epoch(batch, problem)
+            elif problem.status == 429:
+                await self._slow_down(problem)
             else:
                 await self._park(problem)
             return
@@ -118,7 +128,6 @@ class Delivery:
         records = await self._spool.settle(
             batch, outcomes, lambda records: self._listener.settled(batch.entries, records)
         )
-        await self._end_bindings(batch, records)
         self._metrics.batches.labels("delivered").inc()
         self._metrics.batch_entries.observe(len(batch.entries))
         self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
@@ -129,17 +138,13 @@ class Delivery:
             for waiter in self._waiters.pop(record.seq, ()):
                 if not waiter.done():
                     waiter.set_result(record)
+        if self._flushes:
+            async with self._progress:
+                self._progress.notify_all()
 
     def _age_s(self, entry: Entry) -> float:
         made_at_ms: int = msgspec.json.decode(entry.document)["made_at_ms"]
         return max(0.0, self._wall_clock() - made_at_ms / 1000)
-
-    async def _end_bindings(self, batch: Batch, records: Sequence[WriteRecord]) -> None:
-        """A run that has reached its end: its tokens' grants run out."""
-        committed = {record.seq for record in records if record.state is WriteState.COMMITTED}
-        for entry in batch.entries:
-            if entry.urgency is Urgency.TERMINAL and entry.seq in committed:
-                await self._spool.end_binding(entry.execution_id)
 
     def _tell_refusal(self, record: WriteRecord) -> None:
         slug = str((record.problem or {}).get("type", "unknown"))
@@ -160,10 +165,16 @@ class Delivery:
         self._metrics.batches.labels("unavailable").inc()
         wait_s = self._backoff.next_s()
         if problem.asked_to_wait:
-            wait_s += problem.retry_after_s
+            wait_s += min(problem.retry_after_s, ASKED_WAIT_LIMIT_S)
         if self._backoff.failure_count == 1:
             logger.warning("central unavailable, writes wait", extra=fields(detail=problem.detail))
-        await self._pause(wait_s, wakes_early=False)
+        await self._back_off(wait_s)
+
+    async def _slow_down(self, problem: RelayedProblem) -> None:
+        """Central is well and asks this source for less."""
+        self._metrics.batches.labels("rate-limited").inc()
+        asked_s = min(problem.retry_after_s, ASKED_WAIT_LIMIT_S)
+        await self._back_off(self._backoff.next_s() + asked_s)
 
     async def _park(self, problem: Problem) -> None:
         """The whole call was refused: nobody's write is at fault, so none is dropped."""
@@ -171,7 +182,7 @@ class Delivery:
         self._metrics.delivery_parked.set(1)
         self.parked_because = f"{problem.slug}: {problem.detail}"
         logger.error("delivery parked", extra=fields(problem=problem.document()))
-        await self._pause(self._parked.next_s(), wakes_early=False)
+        await self._back_off(self._parked.next_s())
 
     async def _begin_epoch(self, batch: Batch, problem: Problem) -> None:
         self._metrics.batches.labels("out-of-step").inc()
@@ -181,6 +192,8 @@ class Delivery:
             " is delivered at least once",
             extra=fields(batch=batch.number, new_epoch=epoch, detail=problem.detail),
         )
+        # A new epoch is in step by its nature. Should central not think so, this is no busy loop.
+        await self._back_off(self._parked.next_s())
 
     def _answered(self) -> None:
         if self._backoff.failure_count or self.parked_because:
@@ -190,15 +203,20 @@ class Delivery:
         self.parked_because = None
         self._metrics.delivery_parked.set(0)
 
-    async def _pause(self, timeout_s: float | None, *, wakes_early: bool = True) -> None:
-        if not wakes_early:
-            await asyncio.sleep(timeout_s or 0)
-            return
-        try:
+    async def _idle(self, timeout_s: float | None) -> None:
+        """Until something new comes, or something that waits is due."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
+
+    async def _back_off(self, wait_s: float) -> None:
+        """Leaves central alone, whatever comes. A drain that begins makes one try at once."""
+        if self._draining.is_set():
+            await asyncio.sleep(wait_s)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._draining.wait()
 
     # Those who wait
 
@@ -230,17 +248,23 @@ class Delivery:
             self._waiters.pop(seq, None)
 
     async def flush(self, timeout_s: float) -> int:
-        """Waits until nothing is left to deliver. Answers how many writes still wait."""
-        self._hurry = True
+        """Waits until all that is durable now is settled. Answers how many writes still wait."""
+        last_seq = self._spool.last_seq
+
+        def are_settled() -> bool:
+            return self._spool.queues.are_settled_up_to(last_seq)
+
+        self._flushes += 1
         self.wake()
         try:
-            async with asyncio.timeout(timeout_s), self._emptied:
-                await self._emptied.wait_for(lambda: not self._spool.queues.entry_count)
-        except TimeoutError:
-            pass
-        return self._spool.queues.entry_count
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s), self._progress:
+                    await self._progress.wait_for(are_settled)
+        finally:
+            self._flushes -= 1
+        return 0 if are_settled() else self._spool.queues.entry_count
 
     def begin_drain(self) -> None:
         """From now on `run` returns once nothing is left."""
-        self._draining = True
+        self._draining.set()
         self.wake()

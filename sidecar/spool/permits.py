@@ -6,9 +6,18 @@ ten minutes more (DESIGN.md section 2). The token itself is never kept.
 """
 
 import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from sidecar.spool.entry import Entry, Outcome, Urgency
+
 GRACE_AFTER_END_MS = 10 * 60 * 1000
+
+ENDING_REFUSALS = frozenset({"status-conflict", "execution-not-found"})
+"""The run is over by another's word, or gone. Not `late`: a run that was closed as an orphan may
+still be running, and its own end must be admitted whenever it comes."""
+LOSING_REFUSALS = frozenset({"not-bound", "binding-revoked", "user-demoted"})
+"""Central has taken its yes back: the next write has to ask for it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,32 @@ class Grant:
     execution_id: int
     user_id: int
     expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consequences:
+    """What the answer to a batch means for permits, as execution ids."""
+
+    ended: frozenset[int]
+    """Over: its grants run out after the grace."""
+    lost: frozenset[int]
+    """No longer this sidecar's to write to, as far as it knows."""
+
+
+def consequences(entries: Iterable[Entry], answered: Mapping[int, Outcome]) -> Consequences:
+    ended: set[int] = set()
+    lost: set[int] = set()
+    for entry in entries:
+        outcome = answered.get(entry.seq)
+        if outcome is None:
+            continue
+        slug = (outcome.problem or {}).get("type")
+        is_end = entry.urgency is Urgency.TERMINAL and outcome.outcome == "applied"
+        if is_end or slug in ENDING_REFUSALS:
+            ended.add(entry.execution_id)
+        if slug in LOSING_REFUSALS:
+            lost.add(entry.execution_id)
+    return Consequences(frozenset(ended), frozenset(lost))
 
 
 class Permits:
@@ -83,10 +118,14 @@ class Permits:
         self._bindings[binding.execution_id] = binding
         self._grants.setdefault(binding.execution_id, {})[grant.token_digest] = grant
 
-    def end(self, execution_id: int, now_ms: int) -> None:
-        binding = self._bindings.get(execution_id)
-        if binding is not None and binding.ended_at_ms is None:
-            self._bindings[execution_id] = replace(binding, ended_at_ms=now_ms)
+    def settle(self, consequences: "Consequences", now_ms: int) -> None:
+        for execution_id in consequences.ended:
+            binding = self._bindings.get(execution_id)
+            if binding is not None and binding.ended_at_ms is None:
+                self._bindings[execution_id] = replace(binding, ended_at_ms=now_ms)
+        for execution_id in consequences.lost:
+            self._bindings.pop(execution_id, None)
+            self._grants.pop(execution_id, None)
 
     def purge(self, now_ms: int) -> None:
         ended = [
@@ -120,11 +159,14 @@ def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> No
     )
 
 
-def end(connection: sqlite3.Connection, execution_id: int, now_ms: int) -> None:
-    connection.execute(
+def settle(connection: sqlite3.Connection, consequences: Consequences, now_ms: int) -> None:
+    connection.executemany(
         "UPDATE bindings SET ended_at_ms = ? WHERE execution_id = ? AND ended_at_ms IS NULL",
-        (now_ms, execution_id),
+        [(now_ms, execution_id) for execution_id in consequences.ended],
     )
+    lost = [(execution_id,) for execution_id in consequences.lost]
+    connection.executemany("DELETE FROM bindings WHERE execution_id = ?", lost)
+    connection.executemany("DELETE FROM grants WHERE execution_id = ?", lost)
 
 
 def purge(connection: sqlite3.Connection, now_ms: int) -> None:

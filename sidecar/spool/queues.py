@@ -5,8 +5,8 @@ full spool costs little memory; the entries themselves stay on disk.
 """
 
 import heapq
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.spool.entry import Entry, Urgency
@@ -24,11 +24,14 @@ class Queue:
     """One execution's unsettled entries: how many of each urgency, and the oldest number."""
 
     first_seq: int
+    """No entry is older. A write that took another's place counts from that one's number."""
     counts: list[int] = field(default_factory=lambda: [0] * len(Urgency))
     mergeable: int = 0
     mergeable_since: float = 0.0
     held_until: float = 0.0
     holds: int = 0
+    is_begun: bool = False
+    """Whether the last batch took only a part of it."""
 
     @property
     def length(self) -> int:
@@ -37,6 +40,13 @@ class Queue:
     @property
     def urgency(self) -> Urgency:
         return next(urgency for urgency in Urgency if self.counts[urgency])
+
+    @property
+    def rank(self) -> tuple[Urgency, bool, int]:
+        """Most urgent first, then the longest waiting. A run's end that did not fit in one batch
+        goes on before the ends of other runs."""
+        urgency = self.urgency
+        return urgency, urgency is Urgency.TERMINAL and not self.is_begun, self.first_seq
 
     def due_at(self, merge_window_s: float) -> float:
         """When it may be cut: not while held, nor while all it has waits for replacements."""
@@ -96,12 +106,15 @@ class Queues:
         queue = self._queues[entry.execution_id]
         since = queue.mergeable_since if queue.mergeable else now
         self.add(entry, now)
-        self.remove(replaced)
+        self._discount(replaced)
         queue.mergeable_since = since
 
-    def cut(self, entries: Iterable[Entry]) -> None:
+    def cut(self, entries: Sequence[Entry]) -> None:
         """These are in a batch now: nothing may replace them any more."""
         self._end_merging(entries)
+        for execution_id, count in Counter(entry.execution_id for entry in entries).items():
+            queue = self._queues[execution_id]
+            queue.is_begun = count < queue.length
 
     def hold(self, execution_ids: Iterable[int], now: float) -> None:
         """These were deferred: leave them alone for a while."""
@@ -111,29 +124,37 @@ class Queues:
             queue.holds += 1
 
     def remove(self, entry: Entry) -> None:
-        """The entry was settled, replaced or set aside."""
+        """The entry was settled, and with it every older one of its execution."""
+        queue = self._queues[entry.execution_id]
+        queue.first_seq = max(queue.first_seq, entry.seq + 1)
+        queue.holds = 0
+        self._discount(entry)
+
+    def are_settled_up_to(self, seq: int) -> bool:
+        """Whether nothing is left that was durable when `seq` was the newest number."""
+        return all(queue.first_seq > seq for queue in self._queues.values())
+
+    def _discount(self, entry: Entry) -> None:
         self._end_merging([entry])
         queue = self._queues[entry.execution_id]
         queue.counts[entry.urgency] -= 1
-        queue.first_seq = max(queue.first_seq, entry.seq + 1)
-        queue.holds = 0
         self.entry_count -= 1
         self.size_bytes -= entry.size_bytes
         if not queue.length:
             del self._queues[entry.execution_id]
 
     def ranked(self, now: float, limit: int, *, hurry: bool = False) -> list[int]:
-        """Executions to cut from, most urgent first, then the longest waiting.
+        """Executions to cut from, in the order of their ranks.
 
         `hurry` (a flush, a drain) does not wait for replacements.
         """
         window_s = 0.0 if hurry else self._merge_window_s
         due = (
-            (queue.urgency, queue.first_seq, execution_id)
+            (queue.rank, execution_id)
             for execution_id, queue in self._queues.items()
             if queue.due_at(window_s) <= now
         )
-        return [execution_id for _, _, execution_id in heapq.nsmallest(limit, due)]
+        return [execution_id for _, execution_id in heapq.nsmallest(limit, due)]
 
     def next_due_at(self) -> float | None:
         """When the first queue that is not due yet becomes so; None if there is no queue."""

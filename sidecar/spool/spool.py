@@ -70,6 +70,11 @@ class Spool:
         return self._is_full
 
     @property
+    def last_seq(self) -> int:
+        """The newest number given; whatever has been acknowledged has at most this one."""
+        return self._next_seq - 1
+
+    @property
     def commit_count(self) -> int:
         return self._file.commit_count
 
@@ -188,17 +193,23 @@ class Spool:
     ) -> list[WriteRecord]:
         """Takes central's answer to the batch. Answers how each settled write ended.
 
-        `tell` is told the same before the writes stop being `waiting`, so that there is no
-        moment at which neither the spool nor whoever `tell` informs knows of them.
+        What the answer means for permits is kept in the same commit. `tell` is told the records
+        before the writes stop being `waiting`, so that there is no moment at which neither the
+        spool nor whoever `tell` informs knows of them.
         """
         answered = {outcome.seq: outcome for outcome in outcomes}
         kept = [answered[entry.seq] for entry in batch.entries if entry.seq in answered]
+        consequences = permits.consequences(batch.entries, answered)
+        now_ms = int(self._wall_clock() * 1000)
+
+        def take(connection: sqlite3.Connection) -> list[WriteRecord]:
+            permits.settle(connection, consequences, now_ms)
+            return ledger.settle(connection, kept)
+
         self._faults.reach(FaultPoint.BEFORE_SETTLE)
         self._settling = batch.entries
         try:
-            records = await self._file.write(
-                lambda connection: ledger.settle(connection, kept), urgent=True
-            )
+            records = await self._file.write(take, urgent=True)
             self._faults.reach(FaultPoint.AFTER_SETTLE)
             deferred: set[int] = set()
             for entry in batch.entries:
@@ -208,6 +219,7 @@ class Spool:
                 else:
                     self.queues.remove(entry)
             self.queues.hold(deferred, self._monotonic())
+            self.permits.settle(consequences, now_ms)
             tell(records)
         finally:
             self._settling = ()
@@ -258,12 +270,6 @@ class Spool:
         """Keeps central's yes: this sidecar may write to the execution, for this token."""
         await self._file.write(lambda connection: permits.record(connection, binding, grant))
         self.permits.add(binding, grant)
-
-    async def end_binding(self, execution_id: int) -> None:
-        """The execution has reached a terminal status; its grants end ten minutes later."""
-        now_ms = int(self._wall_clock() * 1000)
-        await self._file.write(lambda connection: permits.end(connection, execution_id, now_ms))
-        self.permits.end(execution_id, now_ms)
 
     async def purge_permits(self) -> None:
         now_ms = int(self._wall_clock() * 1000)

@@ -1,10 +1,11 @@
 """Central's calls by name: what each sends and answers."""
 
 import secrets
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome
 from sidecar.upstream.client import CallContext, CentralClient, Reply
 
@@ -20,7 +21,7 @@ class BatchAnswer(msgspec.Struct):
 
 class OutcomeAnswer(msgspec.Struct):
     seq: int
-    outcome: str
+    outcome: Literal["applied", "refused", "deferred"]
     problem: dict[str, Any] | None = None
     removed: dict[str, Any] | None = None
 
@@ -74,7 +75,10 @@ class Central:
         return await self.read("uris", f"/v1/executions/{execution_id}/uris", context)
 
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
-        """Sends a batch once; whether it may be sent again is for the caller to know."""
+        """Sends a batch once; whether it may be sent again is for the caller to know.
+
+        An answer that is not one to this batch settles nothing: it is `CentralUnavailable`.
+        """
         reply = await self._deliveries.call(
             "batch",
             "POST",
@@ -84,7 +88,14 @@ class Central:
             retried=False,
             behind_circuit=False,
         )
-        return outcomes_of(reply.body)
+        try:
+            return outcomes_of(reply.body, batch.number)
+        except msgspec.DecodeError as error:
+            raise CentralUnavailable(
+                f"the answer is not one to batch {batch.number}: {error}",
+                retry_after_s=1,
+                from_a_stranger=True,
+            ) from error
 
 
 def batch_body(batch: Batch, sent_at_ms: int) -> bytes:
@@ -100,11 +111,14 @@ def batch_body(batch: Batch, sent_at_ms: int) -> bytes:
     return msgspec.json.encode(head)[:-1] + b',"entries":[' + documents + b"]}"
 
 
-def outcomes_of(body: bytes) -> list[Outcome]:
-    """What central's answer to a batch says of each member."""
+def outcomes_of(body: bytes, batch_number: int) -> list[Outcome]:
+    """What central's answer to the batch says of each member. Raises `msgspec.DecodeError`."""
+    answer = _batch_answer.decode(body)
+    if answer.batch != batch_number:
+        raise msgspec.ValidationError(f"it answers batch {answer.batch}")
     return [
         Outcome(outcome.seq, outcome.outcome, outcome.problem, outcome.removed)
-        for outcome in _batch_answer.decode(body).outcomes
+        for outcome in answer.outcomes
     ]
 
 

@@ -1,14 +1,16 @@
 """The client of central: signs each call, maps every failure to a problem, retries once.
 
-Calls a CU is waiting for and batches go through sessions of their own (`lifecycle`), so that
-a slow bulk call never delays a read.
+A call has one deadline, its retry included. Nothing is tried again that named a wait itself, or
+beyond the retry budget. Calls a CU is waiting for and batches go through sessions of their
+own (`lifecycle`), so that a slow bulk call never delays a read.
 """
 
 import asyncio
 import email.utils
 import logging
+import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,14 +32,16 @@ CONNECTIONS_MAX = 32
 KEEPALIVE_S = 60.0
 SKEW_TOLERATED_S = 2.0
 """Below it the `Date` header, which counts whole seconds, says nothing about our clock."""
-RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+OVERLOAD_STATUSES = frozenset({502, 503, 504})
+"""What says that central or its database cannot answer now, whoever asks and whatever."""
+RETRY_PAUSE_S = 0.1
+"""Before the second try, uniform up to this: calls of one moment must not return as one."""
 
 
 @asynccontextmanager
-async def open_session(timeout_s: float) -> AsyncIterator[aiohttp.ClientSession]:
+async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
     """Connections to central that carry nothing from call to call."""
     session = aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S),
         connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEPALIVE_S),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -80,9 +84,15 @@ class CentralClient:
         identity: SourceIdentity,
         metrics: Metrics,
         *,
+        timeout_s: float,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self._timeout_s = timeout_s
+        self._uniform = uniform
+        self._sleep = sleep
         self._session = session
         self._base_url = base_url.rstrip("/")
         self._identity = identity
@@ -112,56 +122,56 @@ class CentralClient:
     ) -> Reply:
         """One call. `name` is its label in metrics, `target` its path and query as sent.
 
-        A failed call is tried once more where the budget allows and `retried` is set; a
-        mutating call may only be retried with an idempotency key.
+        A failed call is tried once more where deadline and budget allow and `retried` is set;
+        a mutating call may only be retried with an idempotency key.
         """
+        deadline = self._monotonic() + self._timeout_s
+        call = _Call(name, method, target, context, body, idempotency_key)
         self._budget.deposit()
         try:
-            return await self._once(
-                name, method, target, context, body, idempotency_key, behind_circuit
-            )
-        except CentralUnavailable:
-            if not retried or self.circuit.is_open or not self._budget.withdraw():
+            return await self._once(call, deadline, behind_circuit)
+        except CentralUnavailable as problem:
+            if not retried or problem.asked_to_wait or self.circuit.is_open:
                 raise
-        return await self._once(
-            name, method, target, context, body, idempotency_key, behind_circuit
-        )
+            pause_s = self._uniform(0, RETRY_PAUSE_S)
+            if self._monotonic() + pause_s >= deadline or not self._budget.withdraw():
+                raise
+        await self._sleep(pause_s)
+        return await self._once(call, deadline, behind_circuit)
 
-    async def _once(
-        self,
-        name: str,
-        method: str,
-        target: str,
-        context: CallContext,
-        body: bytes,
-        idempotency_key: str | None,
-        behind_circuit: bool,
-    ) -> Reply:
+    async def _once(self, call: "_Call", deadline: float, behind_circuit: bool) -> Reply:
         now = self._monotonic()
         if behind_circuit and not self.circuit.admits(now):
-            self._metrics.upstream_requests.labels(name, "circuit-open").inc()
+            self._metrics.upstream_requests.labels(call.name, "circuit-open").inc()
             raise CentralUnavailable(
                 "central does not answer; the next try is due soon",
                 retry_after_s=self.circuit.retry_after_s(now),
             )
-        url = URL(self._base_url + target, encoded=True)
-        headers = self._headers(method, url.raw_path_qs, context, body, idempotency_key)
+        url = URL(self._base_url + call.target, encoded=True)
+        headers = self._headers(call, url.raw_path_qs)
+        left_s = max(0.001, deadline - now)  # aiohttp takes 0 for no timeout at all
         try:
             async with self._session.request(
-                method, url, data=body or None, headers=headers, allow_redirects=False
+                call.method,
+                url,
+                data=call.body or None,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=left_s, connect=min(left_s, CONNECT_TIMEOUT_S)),
             ) as response:
                 payload = await response.read()
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
             self.circuit.failed(self._monotonic())
-            self._metrics.upstream_requests.labels(name, "unreachable").inc()
+            self._metrics.upstream_requests.labels(call.name, "unreachable").inc()
             raise CentralUnavailable(
                 f"central cannot be reached ({type(error).__name__})", retry_after_s=1
             ) from error
         self._learn_clock(response.headers.get("Date"))
-        return self._judge(name, response.status, response.headers, payload)
+        return self._judge(call.name, response.status, response.headers, payload)
 
     def _judge(self, name: str, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-        if 200 <= status < 300:
+        media_type = headers.get("Content-Type", "")
+        if 200 <= status < 300 and media_type.startswith("application/json"):
             self.circuit.succeeded()
             self._metrics.upstream_requests.labels(name, "ok").inc()
             return Reply(
@@ -170,16 +180,18 @@ class CentralClient:
                 _integer(headers.get("X-User-Id")),
                 _integer(headers.get("X-Token-Expires-At")),
             )
-        document = _problem_document(headers.get("Content-Type", ""), body)
-        if document is None or status in RETRIED_STATUSES:
+        document = _problem_document(media_type, body)
+        if document is None or status in OVERLOAD_STATUSES:
             self.circuit.failed(self._monotonic())
             self._metrics.upstream_requests.labels(name, "unavailable").inc()
-            slug = document["type"] if document else "no problem document of ours"
+            slug = document["type"] if document else "no problem document of central's"
             raise CentralUnavailable(
                 f"central answered {status} ({slug})",
                 retry_after_s=_integer(headers.get("Retry-After")) or 1,
                 asked_to_wait=status in {429, 503} and "Retry-After" in headers,
+                from_a_stranger=document is None,
             )
+        # A refusal, 429 included, is an answer: it says nothing against central's health.
         self.circuit.succeeded()
         self._metrics.upstream_requests.labels(name, "problem").inc()
         kept = {
@@ -187,30 +199,24 @@ class CentralClient:
         }
         raise RelayedProblem(document | {"status": status}, kept)
 
-    def _headers(
-        self,
-        method: str,
-        target: str,
-        context: CallContext,
-        body: bytes,
-        idempotency_key: str | None,
-    ) -> dict[str, str]:
+    def _headers(self, call: "_Call", target: str) -> dict[str, str]:
+        context = call.context
         headers = {
             "Sidecar-Assertion": self._identity.assertion(
-                method,
+                call.method,
                 target,
-                body,
+                call.body,
                 now=self._wall_clock() + self._clock_offset_s,
                 token=context.token,
-                idempotency_key=idempotency_key,
+                idempotency_key=call.idempotency_key,
             ),
             "Accept": "application/json",
         }
-        if body:
+        if call.body:
             headers["Content-Type"] = "application/json"
         optional = {
             "Authorization": f"Bearer {context.token}" if context.token is not None else None,
-            "Idempotency-Key": idempotency_key,
+            "Idempotency-Key": call.idempotency_key,
             "X-Request-Id": context.request_id,
             "traceparent": context.traceparent,
             "tracestate": context.tracestate,
@@ -232,6 +238,16 @@ class CentralClient:
             self._clock_offset_s = corrected
         elif corrected == 0.0:
             self._clock_offset_s = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    name: str
+    method: str
+    target: str
+    context: CallContext
+    body: bytes
+    idempotency_key: str | None
 
 
 def _integer(text: str | None) -> int | None:

@@ -1,0 +1,220 @@
+"""Calls to central over real HTTP: what is tried again, and what each answer is taken for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from sidecar.metrics import Metrics
+from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.spool.entry import Batch
+from sidecar.upstream.breaker import Circuit
+from sidecar.upstream.central import Central
+from sidecar.upstream.client import CallContext, CentralClient, Reply, open_session
+from sidecar.upstream.identity import load_or_create
+
+PROBLEM = "application/problem+json"
+
+
+def answer(
+    status: int = 200, body: str = "{}", media_type: str = "application/json", **headers: str
+) -> web.Response:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return web.Response(status=status, text=body, content_type=media_type, headers=names)
+
+
+def problem(status: int, slug: str, **headers: str) -> web.Response:
+    return answer(status, f'{{"type":"{slug}","detail":"d"}}', PROBLEM, **headers)
+
+
+@dataclass
+class Peer:
+    """A server that answers by a script, then 200 `{}`; None hangs. And a client of it."""
+
+    script: list[web.Response | None] = field(default_factory=list)
+    calls: list[web.Request] = field(default_factory=list)
+    now_s: float = 100.0
+    pauses_s: list[float] = field(default_factory=list)
+    client: CentralClient = field(init=False)
+
+    async def serve(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.calls.append(request)
+        reply = self.script.pop(0) if self.script else answer()
+        if reply is None:
+            await asyncio.Event().wait()
+        assert reply is not None
+        return reply
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses_s.append(seconds)
+
+    async def call(self, *, retried: bool = True) -> Reply:
+        return await self.client.call(
+            "test",
+            "POST",
+            "/v1/x?y=1",
+            context=CallContext(token="t"),
+            body=b"{}",
+            idempotency_key="k",
+            retried=retried,
+        )
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
+    async with AsyncExitStack() as stack:
+        peer = Peer()
+        app = web.Application()
+        app.router.add_route("*", "/{any:.*}", peer.serve)
+        server = await stack.enter_async_context(TestServer(app))
+        peer.client = CentralClient(
+            await stack.enter_async_context(open_session()),
+            str(server.make_url("/")),
+            load_or_create(tmp_path, "central"),
+            Metrics(),
+            timeout_s=0.5,
+            monotonic=lambda: peer.now_s,
+            uniform=lambda low, high: high,
+            sleep=peer.pause,
+        )
+        yield peer
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        problem(503, "database-unavailable"),
+        answer(502, "<h1>Bad Gateway</h1>", "text/html"),
+        answer(200, "<h1>Please sign in</h1>", "text/html"),
+        problem(504, "database-unavailable"),
+    ],
+    ids=["503", "502 page", "200 page", "504"],
+)
+async def test_a_failed_call_is_tried_once_more_with_the_same_key(
+    peer: Peer, trouble: web.Response
+) -> None:
+    peer.script = [trouble]
+
+    reply = await peer.call()
+
+    assert reply.status == 200
+    assert len(peer.calls) == 2
+    assert {call.headers["Idempotency-Key"] for call in peer.calls} == {"k"}
+    assert peer.pauses_s == [0.1]  # of full jitter, the most
+
+
+async def test_an_answer_that_names_a_wait_is_not_tried_again(peer: Peer) -> None:
+    peer.script = [problem(503, "database-unavailable", Retry_After="7")]
+
+    with pytest.raises(CentralUnavailable) as raised:
+        await peer.call()
+
+    assert (raised.value.asked_to_wait, raised.value.retry_after_s) == (True, 7)
+    assert len(peer.calls) == 1
+
+
+async def test_a_call_has_one_deadline_its_retry_included(peer: Peer) -> None:
+    peer.script = [problem(503, "database-unavailable"), None]
+
+    async def slow_pause(seconds: float) -> None:
+        peer.now_s += 0.45
+
+    peer.client._sleep = slow_pause
+    loop = asyncio.get_running_loop()
+    begun_at = loop.time()
+
+    with pytest.raises(CentralUnavailable):
+        await peer.call()
+
+    assert loop.time() - begun_at < 0.4  # the second try had 0.05 s left, not 0.5
+    assert len(peer.calls) == 2
+
+
+async def test_a_call_without_time_left_is_not_tried_again(peer: Peer) -> None:
+    peer.script = [problem(503, "database-unavailable")]
+    peer.client._uniform = lambda low, high: 0.6
+
+    with pytest.raises(CentralUnavailable):
+        await peer.call()
+
+    assert len(peer.calls) == 1
+
+
+async def test_retries_are_a_share_of_calls_not_a_multiple(peer: Peer) -> None:
+    peer.client.circuit = Circuit(threshold=1_000)
+    peer.script = [problem(503, "database-unavailable") for _ in range(200)]
+
+    for _ in range(50):
+        with pytest.raises(CentralUnavailable):
+            await peer.call()
+
+    assert len(peer.calls) <= 50 + 10 + 50 * 0.1
+
+
+async def test_a_rate_limit_is_passed_on_and_does_not_open_the_circuit(peer: Peer) -> None:
+    peer.script = [problem(429, "rate-limited", Retry_After="3") for _ in range(20)]
+
+    for _ in range(20):
+        with pytest.raises(RelayedProblem) as raised:
+            await peer.call()
+
+    assert raised.value.status == 429
+    assert raised.value.headers["Retry-After"] == "3"
+    assert raised.value.retry_after_s == 3
+    assert not peer.client.circuit.is_open
+
+
+async def test_an_open_circuit_answers_at_once_and_lets_one_probe_through(peer: Peer) -> None:
+    peer.script = [answer(500, "oops", "text/plain") for _ in range(6)]
+    for _ in range(3):
+        with pytest.raises(CentralUnavailable):
+            await peer.call(retried=True)
+    sent = len(peer.calls)
+    assert peer.client.circuit.is_open
+
+    with pytest.raises(CentralUnavailable) as raised:
+        await peer.call()
+    assert len(peer.calls) == sent
+    assert raised.value.retry_after_s > 0
+
+    peer.script = []
+    peer.now_s += 2.5
+    assert (await peer.call()).status == 200
+    assert not peer.client.circuit.is_open
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [
+        ("<html>", "text/html"),
+        ("{}", "application/json"),
+        ('{"type":"about:blank"}', PROBLEM),
+        ("[1]", PROBLEM),
+        ("{", PROBLEM),
+    ],
+)
+async def test_only_a_problem_of_centrals_is_taken_for_its_word(
+    peer: Peer, body: str, media_type: str
+) -> None:
+    peer.script = [answer(403, body, media_type)]
+
+    with pytest.raises(CentralUnavailable) as raised:
+        await peer.call(retried=False)
+
+    assert raised.value.from_a_stranger
+
+
+async def test_an_answer_to_another_batch_settles_nothing(peer: Peer) -> None:
+    peer.script = [answer(200, '{"batch":8,"outcomes":[]}')]
+    central = Central(peer.client, peer.client)
+
+    with pytest.raises(CentralUnavailable) as raised:
+        await central.deliver(Batch("e", 7, "d", ()), 0)
+
+    assert raised.value.from_a_stranger

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.delivery.delivery import Delivery
+from sidecar.metrics import Metrics
 from sidecar.spool.limits import SpoolLimits
-from tests.unit.sidecar.spooling import (
-    Spools,
-)
+from tests.unit.sidecar.delivering import Bench, ScriptedCentral, Told
+from tests.unit.sidecar.spooling import Spools
 
 
 @pytest.fixture
@@ -18,3 +19,27 @@ async def spools(tmp_path: Path) -> AsyncIterator[Spools]:
         spools = Spools(tmp_path / "spool", SpoolLimits(64 * 1024 * 1024))
         stack.push_async_callback(spools.close)
         yield spools
+
+
+@pytest.fixture
+async def bench(spools: Spools) -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        spool = await spools.open()
+        central, metrics, waits_s = ScriptedCentral(), Metrics(), list[float]()
+
+        def no_wait(low: float, high: float) -> float:
+            waits_s.append(high)
+            return 0.0
+
+        delivery = Delivery(
+            spool,
+            central,
+            metrics,
+            Told(),
+            wall_clock=lambda: spools.now_s,
+            monotonic=lambda: spools.now_s,
+            uniform=no_wait,
+        )
+        bench = Bench(spool, central, delivery, metrics, waits_s)
+        stack.push_async_callback(bench.stop)
+        yield bench

@@ -1,0 +1,99 @@
+"""A delivery for tests: a real spool, a central that answers by a script, and no waits."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sidecar.delivery.delivery import Delivery
+from sidecar.metrics import Metrics
+from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord
+from sidecar.spool.spool import Spool
+
+Answer = Callable[[Batch], list[Outcome]]
+
+
+def applied(batch: Batch) -> list[Outcome]:
+    return [Outcome(entry.seq, "applied") for entry in batch.entries]
+
+
+def refused(slug: str) -> Answer:
+    return lambda batch: [Outcome(e.seq, "refused", {"type": slug}) for e in batch.entries]
+
+
+def relayed(slug: str, status: int, headers: dict[str, str] | None = None) -> RelayedProblem:
+    return RelayedProblem({"type": slug, "status": status, "detail": slug}, headers or {})
+
+
+UNREACHABLE = CentralUnavailable("cannot be reached", retry_after_s=1)
+PROXY_PAGE = CentralUnavailable("502 from a proxy", retry_after_s=1, from_a_stranger=True)
+
+
+@dataclass
+class ScriptedCentral:
+    """Answers batches by a script, then applies what comes. Remembers what it was sent."""
+
+    script: list[Answer | Exception] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
+
+    async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
+        self.batches.append(batch)
+        await self.may_answer.wait()
+        answer = self.script.pop(0) if self.script else applied
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(batch)
+
+    def numbers(self) -> list[list[int]]:
+        return [[entry.seq for entry in batch.entries] for batch in self.batches]
+
+
+class Told:
+    def settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
+        pass
+
+
+@dataclass
+class Bench:
+    """A spool, a scripted central and the delivery between them, with no waits of its own."""
+
+    spool: Spool
+    central: ScriptedCentral
+    delivery: Delivery
+    metrics: Metrics
+    waits_s: list[float]
+    _running: asyncio.Task[None] | None = None
+
+    async def deliver_all(self) -> None:
+        """Runs until nothing is left."""
+        self.delivery.begin_drain()
+        self.start()
+        async with asyncio.timeout(30):
+            await self.running
+
+    def start(self) -> None:
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self.delivery.run())
+
+    @property
+    def running(self) -> asyncio.Task[None]:
+        assert self._running is not None
+        return self._running
+
+    async def stop(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait({self._running})
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 (of what is looked at nothing tells)
+            await asyncio.sleep(0.001)

@@ -1,0 +1,65 @@
+"""What an answer of central's means for the right to write."""
+
+import pytest
+
+from sidecar.spool.entry import Urgency
+from sidecar.spool.permits import Binding, Grant
+from sidecar.spool.spool import Spool
+from tests.unit.sidecar.delivering import Answer, Bench, applied, refused
+from tests.unit.sidecar.spooling import EID, USER, Spools, update
+
+TOKEN_DIGEST = b"d" * 32
+
+
+async def permit(spool: Spool, execution_id: int = EID) -> None:
+    binding = Binding(execution_id, 1, 2, USER, None, created_here=True)
+    await spool.record_binding(binding, Grant(TOKEN_DIGEST, execution_id, USER, 2_000))
+
+
+def is_granted(spool: Spool) -> bool:
+    return spool.permits.grant(TOKEN_DIGEST, EID) is not None
+
+
+@pytest.mark.parametrize("slug", ["binding-revoked", "not-bound", "user-demoted"])
+async def test_a_right_that_central_took_back_is_forgotten_for_good(
+    bench: Bench, spools: Spools, slug: str
+) -> None:
+    await permit(bench.spool)
+    await bench.spool.append(update(name="n"))
+    bench.central.script = [refused(slug)]
+
+    await bench.deliver_all()
+
+    assert not is_granted(bench.spool)
+    reopened = await spools.open()
+    assert not is_granted(reopened)
+    assert reopened.permits.binding(EID) is None
+
+
+@pytest.mark.parametrize(
+    ("urgency", "answer", "is_over"),
+    [
+        (Urgency.TERMINAL, applied, True),
+        (Urgency.TERMINAL, refused("status-conflict"), True),
+        (Urgency.URI, refused("execution-not-found"), True),
+        (Urgency.STATUS, applied, False),
+        # Closed as an orphan, and perhaps still running: its own end must be admitted.
+        (Urgency.STATUS, refused("late"), False),
+        (Urgency.TERMINAL, refused("uri-mismatch"), False),
+    ],
+)
+async def test_grants_outlive_the_end_of_their_run_by_ten_minutes(
+    bench: Bench, spools: Spools, urgency: Urgency, answer: Answer, is_over: bool
+) -> None:
+    await permit(bench.spool)
+    await bench.spool.append(update(urgency=urgency, status="COMPLETED"))
+    bench.central.script = [answer]
+    await bench.deliver_all()
+    spool = await spools.open()
+
+    spools.now_s += 599
+    await spool.purge_permits()
+    assert is_granted(spool)
+    spools.now_s += 2
+    await spool.purge_permits()
+    assert is_granted(spool) is not is_over

@@ -1,0 +1,71 @@
+"""Those who wait for deliveries: a caller, a flush, a drain."""
+
+import asyncio
+
+from sidecar.problems import CentralUnavailable
+from sidecar.spool.entry import Batch, Outcome, WriteState
+from tests.unit.sidecar.delivering import Bench, applied, until
+from tests.unit.sidecar.spooling import OTHER_EID, size_only, state_of, update
+
+
+async def test_a_flush_waits_for_what_is_durable_now_and_not_for_what_comes(bench: Bench) -> None:
+    first = await bench.spool.append(size_only(1))  # would wait for a replacement
+    bench.central.may_answer.clear()
+    bench.start()
+    flush = asyncio.create_task(bench.delivery.flush(30))
+    await until(lambda: bool(bench.central.batches))
+    later = await bench.spool.append(update(execution_id=OTHER_EID, name="n"))
+
+    def stall(batch: Batch) -> list[Outcome]:
+        bench.central.may_answer.clear()
+        return applied(batch)
+
+    bench.central.script = [stall]
+    bench.central.may_answer.set()
+
+    assert await flush == 0
+    assert await state_of(bench.spool, first) is WriteState.COMMITTED
+    assert await state_of(bench.spool, later) is WriteState.DURABLE
+
+
+async def test_a_flush_that_takes_too_long_says_how_many_are_left(bench: Bench) -> None:
+    for name in "ab":
+        await bench.spool.append(update(name=name))
+    bench.central.may_answer.clear()
+    bench.start()
+
+    assert await bench.delivery.flush(0.05) == 2
+
+
+async def test_a_merged_write_is_flushed_when_its_replacement_is(bench: Bench) -> None:
+    await bench.spool.append(update(name="before"))
+    await bench.spool.append(size_only(1))
+    await bench.spool.append(size_only(2))
+    bench.start()
+
+    assert await bench.delivery.flush(30) == 0
+
+    assert bench.spool.queues.entry_count == 0
+
+
+async def test_a_wait_ends_with_the_write_or_with_its_time(bench: Bench) -> None:
+    seq = await bench.spool.append(update(name="n"))
+    assert await bench.delivery.wait_settled(seq, 0.01) is None
+
+    await bench.deliver_all()
+
+    record = await bench.delivery.wait_settled(seq, 0.01)
+    assert record is not None
+    assert record.state is WriteState.COMMITTED
+
+
+async def test_a_drain_that_meets_a_backoff_makes_one_try_at_once(bench: Bench) -> None:
+    await bench.spool.append(update(name="n"))
+    bench.central.script = [CentralUnavailable("busy", retry_after_s=60, asked_to_wait=True)]
+    bench.start()
+    await until(lambda: bool(bench.waits_s))
+
+    bench.delivery.begin_drain()
+    await until(lambda: bench.spool.queues.entry_count == 0)
+
+    assert len(bench.central.batches) == 2

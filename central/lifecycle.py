@@ -20,7 +20,11 @@ from central import __version__
 from central.app import central_app
 from central.auth.assertions import AssertionVerifier
 from central.auth.callers import Admission
-from central.auth.tokens import SharedSecret, TokenVerifier
+from central.auth.jwks import KeySet
+from central.auth.jwks_source import source_of
+from central.auth.signatures import Keys, SharedSecret
+from central.auth.standing import LiveAccounts
+from central.auth.tokens import TokenVerifier
 from central.handlers.batches import BATCHES
 from central.handlers.bindings import BINDINGS
 from central.handlers.executions import EXECUTIONS
@@ -31,7 +35,8 @@ from central.kit.logs import fields
 from central.kit.ops import ops_app
 from central.kit.problem import Problem
 from central.metrics import Metrics
-from central.settings import Settings
+from central.settings import Settings, TokenSettings
+from central.store.accounts import Accounts
 from central.store.batches import Batches
 from central.store.bindings import Bindings
 from central.store.database import Database
@@ -59,6 +64,26 @@ def stores(database: Database, metrics: Metrics, lease_s: float) -> dict[web.App
     }
 
 
+def users_keys(settings: TokenSettings, metrics: Metrics) -> Keys:
+    """What signs users' tokens: the shared secret, or an issuer's key set."""
+    if settings.jwks is None:
+        return SharedSecret(settings)
+    source = source_of(settings.jwks)
+    return KeySet("users", source, settings.algorithms, settings.jwks, metrics)
+
+
+def admission_of(settings: Settings, database: Database, metrics: Metrics) -> Admission:
+    """Who is let in, by what these settings name."""
+    tokens, accounts = settings.tokens, None
+    if tokens.account_check_s > 0:
+        accounts = LiveAccounts(Accounts(database), tokens.account_check_s)
+    return Admission(
+        TokenVerifier(users_keys(tokens, metrics), tokens, metrics),
+        AssertionVerifier(settings.assertions, metrics),
+        accounts,
+    )
+
+
 async def serve(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT. Answers the exit code. Raises OSError for a taken port."""
     stop = asyncio.Event()
@@ -69,10 +94,7 @@ async def serve(settings: Settings) -> int:
     metrics = Metrics(CollectorRegistry())
     database = Database(settings.database, metrics)
     metrics.watch_connections(database.connections)
-    admission = Admission(
-        TokenVerifier(SharedSecret(settings.tokens), settings.tokens, metrics),
-        AssertionVerifier(settings.assertions, metrics),
-    )
+    admission = admission_of(settings, database, metrics)
     app = central_app(
         admission,
         metrics,

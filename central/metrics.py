@@ -58,6 +58,12 @@ class Metrics:
             ["kind", "verdict"],
             registry=registry,
         )
+        self._jwks_fetches = Counter(
+            "central_jwks_fetches_total",
+            "Fetches of key sets, by whose keys they are and how they ended.",
+            ["keys", "outcome"],
+            registry=registry,
+        )
         self._batches = Counter(
             "central_batches_total",
             "Batches by what became of them.",
@@ -102,6 +108,10 @@ class Metrics:
     def credential(self, kind: str, verdict: str) -> None:
         """`kind` is token or assertion, `verdict` accepted, remembered or a problem's slug."""
         self._credentials.labels(kind, verdict).inc()
+
+    def jwks_fetch(self, keys: str, outcome: str) -> None:
+        """`keys` is users or workloads, `outcome` fetched or failed."""
+        self._jwks_fetches.labels(keys, outcome).inc()
 
     def batch(self, outcome: str, entries: int) -> None:
         """`outcome` is applied, repeated (answered from the cursor) or out_of_step."""

@@ -247,6 +247,13 @@ class DatabaseUnavailable(Problem):
     status = 503
 
 
+class KeysUnavailable(Problem):
+    """The keys that verify tokens cannot be had at the moment."""
+
+    slug = "keys-unavailable"
+    status = 503
+
+
 class WireVersionNotSupported(Problem):
     """This replica does not speak the batch's wire version."""
 

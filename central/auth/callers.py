@@ -14,6 +14,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from central.auth.assertions import HEADER, AssertionVerifier, SignedCall
+from central.auth.standing import LiveAccounts
 from central.auth.tokens import TokenVerifier, User, challenge, invalid_token
 from central.kit.problem import Problem, invalid_field
 from central.kit.routing import Route
@@ -22,10 +23,12 @@ from central.problems import (
     AssertionMissing,
     DatabaseUnavailable,
     IdempotencyKeyReused,
+    KeysUnavailable,
     RoleNotAllowed,
     TokenExpired,
     TokenInvalid,
     TokenMissing,
+    UserDemoted,
 )
 
 USER: web.RequestKey[User] = web.RequestKey("user", User)
@@ -73,6 +76,8 @@ _USER_PROBLEMS: tuple[type[Problem], ...] = (
     TokenInvalid,
     TokenExpired,
     RoleNotAllowed,
+    UserDemoted,
+    KeysUnavailable,
 )
 _SOURCE_PROBLEMS: tuple[type[Problem], ...] = (AssertionMissing, AssertionInvalid)
 _PROBLEMS: Mapping[Needs, tuple[type[Problem], ...]] = MappingProxyType(
@@ -109,9 +114,16 @@ class AuthenticatedRoute(Route):
 class Admission:
     """Promise: a handler runs only for a caller with the credentials its route needs."""
 
-    def __init__(self, tokens: TokenVerifier, assertions: AssertionVerifier) -> None:
+    def __init__(
+        self,
+        tokens: TokenVerifier,
+        assertions: AssertionVerifier,
+        accounts: LiveAccounts | None = None,
+    ) -> None:
+        """Without `accounts` a token's role is believed until the token expires."""
         self._tokens = tokens
         self._assertions = assertions
+        self._accounts = accounts
 
     async def admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
         needs = route.needs if isinstance(route, AuthenticatedRoute) else Needs.USER_AND_SOURCE
@@ -140,7 +152,7 @@ class Admission:
         user = await self._tokens.verify(token)
         request[USER] = user
         user.check_role()
-        return user
+        return user if self._accounts is None else await self._accounts.as_of_now(user)
 
 
 def bearer_token(request: web.Request) -> str | None:

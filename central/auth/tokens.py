@@ -5,19 +5,17 @@ verified token is remembered by the digest of its text, so the text itself is ne
 its expiry is judged anew each time.
 """
 
-import hashlib
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
-import jwt
 import msgspec
 from cachetools import TTLCache
-from jwt.warnings import InsecureKeyLengthWarning
 
+from central.auth.signatures import Keys, SignatureInvalid, SignatureVerifier, token_digest
 from central.kit.fields import Id
+from central.kit.problem import Problem
 from central.metrics import Metrics
 from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid
 from central.settings import TokenSettings
@@ -35,6 +33,8 @@ class Claims(msgspec.Struct, frozen=True, rename={"user_id": "userId"}):
     role: str
     exp: Annotated[float, msgspec.Meta(ge=0, le=YEAR_9999)]
     nbf: float | None = None
+    iss: str | None = None
+    aud: str | list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +57,6 @@ class User:
             raise RoleNotAllowed(f"expected REGULAR or ADMIN, the token says {self.role[:32]!r}")
 
 
-class Keys(Protocol):
-    """Where the keys come from that may have signed a token.
-
-    The seam for asymmetric algorithms: a JWKS would look `key_id` up.
-    """
-
-    @property
-    def algorithms(self) -> Sequence[str]: ...
-
-    async def find(self, key_id: str | None) -> Any:
-        """The key for this `kid`. Raises `TokenInvalid` if there is none."""
-
-
-class SharedSecret:
-    """The deployment's one secret. Texera lower-cases it before use, so we do too."""
-
-    def __init__(self, settings: TokenSettings) -> None:
-        secret = settings.secret.lower() if settings.lowercase_secret else settings.secret
-        self._key = secret.encode()
-        self.algorithms: Sequence[str] = settings.algorithms
-
-    async def find(self, key_id: str | None) -> bytes:
-        return self._key
-
-
 class TokenVerifier:
     """Promise: a `User` is answered only for a token that is signed, complete and in time."""
 
@@ -94,35 +69,38 @@ class TokenVerifier:
         now: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys = keys
+        self._signatures = SignatureVerifier(keys)
+        self._settings = settings
         self._leeway_s = settings.leeway_s
         self._metrics = metrics
         self._now = now
-        self._remembered: TTLCache[bytes, User] = TTLCache(
+        self._remembered: TTLCache[bytes, tuple[int, User]] = TTLCache(
             settings.cache_size, REMEMBERED_S, timer=timer
         )
-        self._jws = jwt.PyJWS()  # signatures only: claims are judged here, by our clock
 
     async def verify(self, token: str) -> User:
-        """Raises `TokenInvalid` or `TokenExpired`. The role is the caller's to check."""
+        """Raises `TokenInvalid`, `TokenExpired` or `KeysUnavailable`. The role is not judged."""
         try:
             user, verdict = await self._verify(token)
-        except (TokenInvalid, TokenExpired) as problem:
+        except Problem as problem:
             self._metrics.credential("token", problem.slug)
             raise
         self._metrics.credential("token", verdict)
         return user
 
     async def _verify(self, token: str) -> tuple[User, str]:
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        user = self._remembered.get(digest)
-        if user is not None:
+        digest = token_digest(token)
+        generation = await self._signatures.generation()
+        remembered = self._remembered.get(digest)
+        # A key may have been withdrawn since: then the signature is looked at again.
+        if remembered is not None and remembered[0] == generation:
+            user = remembered[1]
             self._check_time(user)
             return user, "remembered"
         claims = await self._decode(token)
         user = User(claims.user_id, claims.role, claims.exp, claims.nbf or 0.0)
         self._check_time(user)
-        self._remembered[digest] = user
+        self._remembered[digest] = (generation, user)
         return user, "accepted"
 
     def _check_time(self, user: User) -> None:
@@ -137,18 +115,19 @@ class TokenVerifier:
 
     async def _decode(self, token: str) -> Claims:
         try:
-            header = jwt.get_unverified_header(token)
-            key = await self._keys.find(header.get("kid"))
-            with warnings.catch_warnings():
-                # Texera takes secrets of any length, so a short one is no reason to refuse.
-                warnings.simplefilter("ignore", InsecureKeyLengthWarning)
-                payload = self._jws.decode(token, key, algorithms=self._keys.algorithms)
-        except (jwt.InvalidTokenError, UnicodeError) as error:
+            payload = await self._signatures.payload(token)
+        except SignatureInvalid as error:
             raise invalid_token(str(error)) from error
         try:
-            return msgspec.json.decode(payload, type=Claims)
+            claims = msgspec.json.decode(payload, type=Claims)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_token(f"claims: {error}") from error
+        if self._settings.issuer is not None and claims.iss != self._settings.issuer:
+            raise invalid_token("iss: the token is another issuer's")
+        audiences = claims.aud if isinstance(claims.aud, list) else [claims.aud]
+        if self._settings.audience is not None and self._settings.audience not in audiences:
+            raise invalid_token("aud: the token is for somebody else")
+        return claims
 
 
 def invalid_token(detail: str) -> TokenInvalid:

@@ -1,10 +1,11 @@
 """All of central, as `serve` puts it together, and a sidecar that calls it."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -14,12 +15,9 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from central.app import central_app
-from central.auth.assertions import AssertionVerifier
-from central.auth.callers import Admission
-from central.auth.tokens import SharedSecret, TokenVerifier
-from central.lifecycle import stores
+from central.lifecycle import admission_of, stores
 from central.metrics import Metrics
-from central.settings import AssertionSettings, DatabaseSettings, TokenSettings
+from central.settings import DatabaseSettings, read_settings
 from central.store.database import Database
 from dev.tokens import JWT_SECRET, mint
 from dev.world import WORLD, User
@@ -111,14 +109,18 @@ async def serving_central(
     lease_s: float = LEASE_S,
     statement_cache_size: int = 256,
     connection_max_age_s: float = 300.0,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Sidecar]:
-    """Central over the database of this URL, and a sidecar to call it with."""
-    metrics, tokens = Metrics(CollectorRegistry()), TokenSettings(JWT_SECRET)
-    database = Database(DatabaseSettings(url, 0, 20, statement_cache_size), metrics)
-    admission = Admission(
-        TokenVerifier(SharedSecret(tokens), tokens, metrics),
-        AssertionVerifier(AssertionSettings(), metrics),
+    """Central over the database of this URL, and a sidecar to call it with.
+
+    `variables` are settings of central's by their names in the environment.
+    """
+    settings = read_settings(
+        {"CENTRAL_DATABASE_URL": url, "CENTRAL_JWT_SECRET": JWT_SECRET, **variables}
     )
+    metrics = Metrics(CollectorRegistry())
+    database = Database(DatabaseSettings(url, 0, 20, statement_cache_size), metrics)
+    admission = admission_of(settings, database, metrics)
     app = central_app(
         admission,
         metrics,

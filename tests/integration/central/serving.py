@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from central.auth.assertions import AssertionVerifier, digest, thumbprint
 from central.auth.callers import Admission
-from central.auth.tokens import SharedSecret, TokenVerifier
+from central.auth.signatures import SharedSecret
+from central.auth.tokens import TokenVerifier
 from central.kit.routing import Route, add_routes, answer_problems
 from central.metrics import Metrics
 from central.settings import AssertionSettings, TokenSettings

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from central.app import ROUTES, central_app, openapi
 from central.auth.assertions import AssertionVerifier
 from central.auth.callers import Admission, Needs
-from central.auth.tokens import SharedSecret, TokenVerifier
+from central.auth.signatures import SharedSecret
+from central.auth.tokens import TokenVerifier
 from central.metrics import Metrics
 from central.settings import AssertionSettings, TokenSettings
 from dev.tokens import JWT_SECRET, mint

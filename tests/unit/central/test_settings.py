@@ -25,7 +25,7 @@ def test_every_fault_is_told_at_once() -> None:
         read_settings(
             {
                 "CENTRAL_DATABASE_URL": "mysql://central:hidden@db/texera_db",
-                "CENTRAL_JWT_ALGORITHM": "none",
+                "CENTRAL_JWT_ALGORITHMS": "none",
                 "CENTRAL_LISTEN": "everywhere",
                 "CENTRAL_POOL_MIN_SIZE": "11",
                 "CENTRAL_LEASE_S": "soon",
@@ -36,7 +36,7 @@ def test_every_fault_is_told_at_once() -> None:
     told = {fault.partition(":")[0] for fault in caught.value.faults}
     assert told == {
         "CENTRAL_DATABASE_URL",
-        "CENTRAL_JWT_ALGORITHM",
+        "CENTRAL_JWT_ALGORITHMS",
         "CENTRAL_JWT_SECRET",
         "CENTRAL_LISTEN",
         "CENTRAL_POOL_MIN_SIZE",
@@ -50,6 +50,38 @@ def test_every_fault_is_told_at_once() -> None:
 def test_texeras_random_secret_is_one_nobody_else_can_know(secret: str) -> None:
     with pytest.raises(SettingsError, match="CENTRAL_JWT_SECRET"):
         read_settings(ENOUGH | {"CENTRAL_JWT_SECRET": secret})
+
+
+def test_public_key_algorithms_take_a_key_set_instead_of_a_secret() -> None:
+    settings = read_settings(
+        {
+            "CENTRAL_DATABASE_URL": ENOUGH["CENTRAL_DATABASE_URL"],
+            "CENTRAL_JWT_ALGORITHMS": "RS256, es256,EdDSA",
+            "CENTRAL_JWT_JWKS": "https://user:hidden@idp/jwks?key=hidden",
+        }
+    )
+
+    assert settings.tokens.algorithms == ("RS256", "ES256", "EdDSA")
+    assert settings.describe()["jwt_jwks"] == "https://user@idp/jwks"
+
+
+@pytest.mark.parametrize(
+    ("variables", "faults"),
+    [
+        ({"JWT_ALGORITHMS": "HS256,RS256"}, {"JWT_ALGORITHMS"}),
+        ({"JWT_ALGORITHMS": "HS256,none"}, {"JWT_ALGORITHMS"}),
+        ({"JWT_ALGORITHMS": ","}, {"JWT_ALGORITHMS"}),
+        ({"JWT_ALGORITHMS": "RS256"}, {"JWT_SECRET", "JWT_JWKS"}),
+        ({"JWT_JWKS": "/etc/jwks.json"}, {"JWT_JWKS"}),
+    ],
+    ids=str,
+)
+def test_secrets_and_key_sets_are_not_mixed(variables: dict[str, str], faults: set[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(ENOUGH | {f"CENTRAL_{name}": value for name, value in variables.items()})
+
+    told = {fault.partition(":")[0].removeprefix("CENTRAL_") for fault in caught.value.faults}
+    assert told == faults
 
 
 def test_no_secret_is_shown() -> None:

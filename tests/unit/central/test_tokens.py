@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import CollectorRegistry
 
-from central.auth.tokens import SharedSecret, TokenVerifier, User
+from central.auth.signatures import SharedSecret
+from central.auth.tokens import TokenVerifier, User
 from central.metrics import Metrics
 from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid
 from central.settings import TokenSettings

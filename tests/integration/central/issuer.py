@@ -1,0 +1,87 @@
+"""An issuer of tokens: keys of its own, and the key set it publishes over real HTTP."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import jwt
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+RSA_KEY = rsa.generate_private_key(65537, 2048)  # slow to make, so that tests share them
+OTHER_RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+ED_KEY = ed25519.Ed25519PrivateKey.generate()
+
+
+def jwk(key: PrivateKey, kid: str | None, **members: Any) -> dict[str, Any]:
+    """The public half as a JWK; members given as None are left out."""
+    public: Any = key.public_key()
+    algorithms: dict[type, Any] = {
+        rsa.RSAPrivateKey: RSAAlgorithm,
+        ec.EllipticCurvePrivateKey: ECAlgorithm,
+        ed25519.Ed25519PrivateKey: OKPAlgorithm,
+    }
+    kind = next(value for name, value in algorithms.items() if isinstance(key, name))
+    found: dict[str, Any] = kind.to_jwk(public, as_dict=True)
+    found = found | {"use": "sig", "kid": kid} | members
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """Of a user's token, in Texera's form."""
+    return {
+        "sub": "owner",
+        "userId": 1,
+        "role": "REGULAR",
+        "exp": int(time.time()) + 3600,
+        **changes,
+    }
+
+
+def signed(key: PrivateKey, kid: str | None, algorithm: str = "RS256", **changes: Any) -> str:
+    headers = {"kid": kid} if kid is not None else None
+    return jwt.encode(claims(**changes), key, algorithm, headers=headers)
+
+
+class Issuer:
+    """What it answers may be changed while it runs."""
+
+    def __init__(self) -> None:
+        self.document: Any = {"keys": [jwk(RSA_KEY, "one")]}
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.fetch_count = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked: list[dict[str, str]] = []
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.fetch_count += 1
+        self.asked.append(dict(request.headers))
+        await self.gate.wait()
+        document = self.document
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        return web.Response(body=body, status=self.status, headers=self.headers)
+
+
+@asynccontextmanager
+async def running_issuer() -> AsyncIterator[Issuer]:
+    issuer = Issuer()
+    app = web.Application()
+    app.router.add_get("/jwks", issuer.answer)
+    app.router.add_get("/moved", issuer.answer)
+    async with TestServer(app) as server:
+        issuer.url = str(server.make_url("/jwks"))
+        try:
+            yield issuer
+        finally:
+            issuer.gate.set()

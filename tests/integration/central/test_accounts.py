@@ -1,0 +1,103 @@
+"""The optional live check: a token is worth no more than its account is now."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from central.auth.standing import LiveAccounts
+from central.auth.tokens import User
+from central.problems import UserDemoted
+from dev.world import WORLD
+from dev.world import User as Account
+from tests.databases import Database
+from tests.integration.central.authority import Sidecar, serving_central
+
+ROLE = """UPDATE texera_db."user" SET role = $1::text::texera_db.user_role_enum WHERE uid = $2"""
+RUN = f"/v1/executions/{WORLD.completed_execution_id}"
+
+
+@pytest.fixture
+async def checking(database: Database) -> AsyncIterator[Sidecar]:
+    """A sidecar beside a central that looks at accounts; a moment is all it remembers."""
+    settings = {"CENTRAL_ACCOUNT_CHECK_S": "0.000001"}
+    async with serving_central(database.central_url, variables=settings) as sidecar:
+        yield sidecar
+
+
+async def test_without_the_check_reads_follow_the_token(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    await owner_connection.execute(ROLE, "INACTIVE", WORLD.owner.user_id)
+
+    assert (await sidecar.get(RUN)).status == 200
+
+
+@pytest.mark.parametrize("role", ["INACTIVE", "RESTRICTED"])
+async def test_a_demoted_account_reads_nothing(
+    checking: Sidecar, owner_connection: Any, role: str
+) -> None:
+    before = await checking.get(RUN)
+    await owner_connection.execute(ROLE, role, WORLD.owner.user_id)
+    after = await checking.get(RUN)
+
+    assert before.status == 200
+    assert after.outcome == (403, "user-demoted")
+    assert after.headers["X-User-Id"] == str(WORLD.owner.user_id)
+
+
+async def test_a_deleted_account_reads_nothing(checking: Sidecar) -> None:
+    gone = Account(4711, "gone")
+
+    assert (await checking.get("/v1/token", gone)).outcome == (403, "user-demoted")
+
+
+async def test_a_former_admin_reads_what_others_may(
+    checking: Sidecar, owner_connection: Any
+) -> None:
+    before = await checking.get(RUN, WORLD.admin)
+    await owner_connection.execute(ROLE, "REGULAR", WORLD.admin.user_id)
+    after = await checking.get(RUN, WORLD.admin)
+
+    assert before.status == 200
+    assert after.outcome == (404, "execution-not-found")
+
+
+class Roles:
+    """Accounts whose roles a test sets, and how often they were asked for."""
+
+    def __init__(self) -> None:
+        self.roles: dict[int, str] = {1: "REGULAR"}
+        self.asked = 0
+
+    async def role(self, user_id: int) -> str | None:
+        self.asked += 1
+        return self.roles.get(user_id)
+
+
+async def test_an_account_is_looked_at_once_in_a_while() -> None:
+    now, roles = [0.0], Roles()
+    accounts = LiveAccounts(roles, 60.0, timer=lambda: now[0])
+    user = User(1, "REGULAR", 1e9)
+    for _ in range(5):
+        await accounts.as_of_now(user)
+    roles.roles.clear()
+
+    now[0] = 59.9
+    assert await accounts.as_of_now(user) == user
+    assert roles.asked == 1
+
+    now[0] = 60.0
+    for _ in range(2):
+        with pytest.raises(UserDemoted):
+            await accounts.as_of_now(user)
+    assert roles.asked == 2
+
+
+async def test_a_promotion_waits_for_the_next_token() -> None:
+    roles = Roles()
+    roles.roles[1] = "ADMIN"
+
+    user = await LiveAccounts(roles, 60.0).as_of_now(User(1, "REGULAR", 1e9))
+
+    assert not user.reads_everything

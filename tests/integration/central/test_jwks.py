@@ -1,0 +1,336 @@
+"""Tokens under an issuer's keys: fetched over real HTTP, believed while they are published."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from prometheus_client import CollectorRegistry
+
+from central.auth.jwks import FETCH_PAUSE_S, KeySet, parse_jwks
+from central.auth.jwks_source import MAX_BYTES, source_of
+from central.auth.tokens import TokenVerifier
+from central.metrics import Metrics
+from central.problems import KeysUnavailable, TokenInvalid
+from central.settings import JwksSettings, TokenSettings
+from dev.tokens import part, sign
+from tests.integration.central.issuer import (
+    EC_KEY,
+    ED_KEY,
+    OTHER_RSA_KEY,
+    RSA_KEY,
+    Issuer,
+    claims,
+    jwk,
+    running_issuer,
+    signed,
+)
+
+REFRESH_S, STALE_S = 300.0, 3600.0
+
+
+class Verifying:
+    """A verifier over a key set, by a clock that is set by hand."""
+
+    def __init__(self, location: str, *algorithms: str, **settings: Any) -> None:
+        self.now = 1000.0
+        self.registry = CollectorRegistry()
+        jwks = JwksSettings(location, REFRESH_S, STALE_S, timeout_s=20.0)
+        tokens = TokenSettings(algorithms=algorithms or ("RS256",), jwks=jwks, **settings)
+        metrics = Metrics(self.registry)
+        self.keys = KeySet(
+            "users", source_of(jwks), tokens.algorithms, jwks, metrics, monotonic=lambda: self.now
+        )
+        self.verify = TokenVerifier(self.keys, tokens, metrics).verify
+
+    async def refuses(self, token: str, match: str = ".") -> None:
+        with pytest.raises(TokenInvalid, match=match):
+            await self.verify(token)
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with running_issuer() as issuer:
+        yield issuer
+
+
+async def test_a_token_of_the_issuers_names_its_user(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url)
+
+    users = [await verifying.verify(signed(RSA_KEY, "one", userId=n)) for n in (7, 8, 9)]
+
+    assert [user.user_id for user in users] == [7, 8, 9]
+    assert issuer.fetch_count == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"), [(RSA_KEY, "PS256"), (EC_KEY, "ES256"), (ED_KEY, "EdDSA")]
+)
+async def test_each_kind_of_key_verifies(issuer: Issuer, key: Any, algorithm: str) -> None:
+    issuer.document = {"keys": [jwk(key, "k")]}
+
+    user = await Verifying(issuer.url, algorithm).verify(signed(key, "k", algorithm))
+
+    assert user.user_id == 1
+
+
+async def test_a_key_set_in_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [jwk(RSA_KEY, "one")]}))
+    verifying = Verifying(str(path))
+    old, new = signed(RSA_KEY, "one"), signed(OTHER_RSA_KEY, "two")
+    await verifying.verify(old)
+
+    path.write_text(json.dumps({"keys": [jwk(OTHER_RSA_KEY, "two")]}))
+    verifying.now += FETCH_PAUSE_S
+
+    assert (await verifying.verify(new)).user_id == 1
+    await verifying.refuses(old, "kid")
+
+
+# --- confusion
+
+
+async def test_the_algorithm_is_the_settings_not_the_tokens(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url, "RS256")
+
+    for algorithm in ("RS384", "PS256"):
+        await verifying.refuses(signed(RSA_KEY, "one", algorithm), "algorithm")
+    unsigned = f"{part({'alg': 'none', 'kid': 'one'})}.{part(claims())}."
+    await verifying.refuses(unsigned, "algorithm")
+
+
+async def test_a_public_key_is_no_hmac_secret(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url, "RS256")
+    public = RSA_KEY.public_key()
+    for secret in (
+        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        json.dumps(jwk(RSA_KEY, "one")).encode(),
+        base64.urlsafe_b64decode(jwk(RSA_KEY, "one")["n"] + "=="),
+    ):
+        await verifying.refuses(sign(claims(), secret), "algorithm")
+
+
+async def test_a_symmetric_key_that_is_published_signs_nothing(issuer: Issuer) -> None:
+    secret = base64.urlsafe_b64encode(b"published-so-no-secret-at-all-32").rstrip(b"=").decode()
+    issuer.document["keys"].append({"kty": "oct", "kid": "shared", "alg": "HS256", "k": secret})
+
+    forged = jwt.encode(
+        claims(), b"published-so-no-secret-at-all-32", "HS256", headers={"kid": "shared"}
+    )
+
+    await Verifying(issuer.url, "RS256").refuses(forged)
+    assert parse_jwks(json.dumps(issuer.document).encode(), ["HS256"]) == []
+
+
+async def test_a_key_speaks_under_its_own_name_only(issuer: Issuer) -> None:
+    issuer.document = {"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_RSA_KEY, "two")]}
+    verifying = Verifying(issuer.url)
+
+    await verifying.refuses(signed(OTHER_RSA_KEY, "one"), "Signature")
+    await verifying.refuses(signed(RSA_KEY, None), "more than one")
+    await verifying.refuses(signed(RSA_KEY, "../../dev/null"), "no such key")
+    assert (await verifying.verify(signed(RSA_KEY, "one"))).user_id == 1
+
+
+async def test_a_name_given_to_two_keys_names_neither(issuer: Issuer) -> None:
+    issuer.document = {"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_RSA_KEY, "one")]}
+    verifying = Verifying(issuer.url)
+
+    for key in (RSA_KEY, OTHER_RSA_KEY):
+        await verifying.refuses(signed(key, "one"), "more than one")
+
+
+async def test_a_token_without_kid_is_fine_where_there_is_one_key(issuer: Issuer) -> None:
+    assert (await Verifying(issuer.url).verify(signed(RSA_KEY, None))).user_id == 1
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"use": "enc"},
+        {"key_ops": ["sign"]},
+        {"alg": "RS512"},
+        {"kty": "EC"},
+        {"n": "AQAB"},
+        {"n": 5},
+        {"d": "AQAB"},
+    ],
+    ids=str,
+)
+async def test_a_key_for_something_else_verifies_nothing(
+    issuer: Issuer, members: dict[str, Any]
+) -> None:
+    issuer.document = {"keys": [jwk(RSA_KEY, "one", **members), jwk(OTHER_RSA_KEY, "two")]}
+    verifying = Verifying(issuer.url)
+
+    await verifying.refuses(signed(RSA_KEY, "one"))
+    assert (await verifying.verify(signed(OTHER_RSA_KEY, "two"))).user_id == 1
+
+
+async def test_a_short_rsa_key_verifies_nothing(issuer: Issuer) -> None:
+    short = rsa.generate_private_key(65537, 1024)  # noqa: S505 (to be refused)
+    issuer.document = {"keys": [jwk(short, "short")]}
+
+    with pytest.warns(jwt.warnings.InsecureKeyLengthWarning):
+        token = signed(short, "short")
+    await Verifying(issuer.url).refuses(token, "no such key")
+
+
+# --- time
+
+
+async def test_a_withdrawn_key_is_refused_though_its_token_is_remembered(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url)
+    token = signed(RSA_KEY, "one")
+    await verifying.verify(token)
+
+    issuer.document = {"keys": [jwk(OTHER_RSA_KEY, "two")]}
+    verifying.now += 2 * REFRESH_S
+
+    await verifying.refuses(token, "no such key")
+    assert (await verifying.verify(signed(OTHER_RSA_KEY, "two"))).user_id == 1
+
+
+async def test_a_key_of_another_value_under_an_old_name_is_another_key(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url)
+    token = signed(RSA_KEY, "one")
+    await verifying.verify(token)
+
+    issuer.document = {"keys": [jwk(OTHER_RSA_KEY, "one")]}
+    verifying.now += 2 * REFRESH_S
+
+    await verifying.refuses(token, "Signature")
+
+
+async def test_a_new_key_is_fetched_when_its_name_first_appears(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url)
+    await verifying.verify(signed(RSA_KEY, "one"))
+
+    issuer.document = {"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_RSA_KEY, "two")]}
+    verifying.now += FETCH_PAUSE_S
+
+    assert (await verifying.verify(signed(OTHER_RSA_KEY, "two"))).user_id == 1
+    assert issuer.fetch_count == 2
+
+
+async def test_unknown_names_cause_one_fetch_a_pause_however_many_come(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url)
+    await verifying.verify(signed(RSA_KEY, "one"))
+    forged = [signed(OTHER_RSA_KEY, f"kid-{n}") for n in range(50)]
+
+    for pauses in (1, 2, 3):
+        verifying.now += FETCH_PAUSE_S
+        told = await asyncio.gather(
+            *(verifying.verify(token) for token in forged), return_exceptions=True
+        )
+        assert {type(answer) for answer in told} == {TokenInvalid}
+        assert issuer.fetch_count == 1 + pauses
+
+
+async def test_a_slow_issuer_holds_up_nobody_whose_key_is_known(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url)
+    token = signed(RSA_KEY, "one")
+    await verifying.verify(token)
+    issuer.gate.clear()
+    verifying.now += REFRESH_S + 1
+
+    for _ in range(3):
+        assert (await verifying.verify(token)).user_id == 1  # while the fetch hangs
+    assert issuer.fetch_count <= 2
+
+
+async def test_an_issuer_that_cannot_be_reached_is_forgiven_for_a_while(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url)
+    token = signed(RSA_KEY, "one")
+    await verifying.verify(token)
+    issuer.status = 503
+
+    verifying.now += REFRESH_S + STALE_S - 1
+    assert (await verifying.verify(token)).user_id == 1
+
+    verifying.now += 2 + FETCH_PAUSE_S
+    with pytest.raises(KeysUnavailable) as caught:
+        await verifying.verify(token)
+    assert caught.value.headers["Retry-After"] == "5"
+
+    issuer.status = 200
+    verifying.now += FETCH_PAUSE_S
+    assert (await verifying.verify(token)).user_id == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": 302, "headers": {"Location": "/moved"}},
+        {"status": 500},
+        {"status": 204},
+        {"document": b'{"keys": [' + b" " * MAX_BYTES + b"]}"},
+        {"document": b"<html>log in first</html>"},
+        {"document": {"keys": {}}},
+        {"document": {"key": []}},
+        {"document": []},
+        {"document": b"[" * 100_000},
+        {"document": b"\xff\xfe"},
+        {"headers": {"Content-Encoding": "gzip"}},
+    ],
+    ids=lambda change: str(change)[:60],
+)
+async def test_what_is_no_key_set_verifies_nothing(issuer: Issuer, change: dict[str, Any]) -> None:
+    for name, value in change.items():
+        setattr(issuer, name, value)
+    verifying = Verifying(issuer.url)
+
+    with pytest.raises(KeysUnavailable):
+        await verifying.verify(signed(RSA_KEY, "one"))
+
+    assert issuer.fetch_count == 1  # a redirect was not followed
+    assert verifying.keys.failed_because is not None
+
+
+async def test_a_set_that_no_longer_has_keys_withdraws_them_all(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url)
+    token = signed(RSA_KEY, "one")
+    await verifying.verify(token)
+
+    issuer.document = {"keys": []}
+    verifying.now += 2 * REFRESH_S
+
+    await verifying.refuses(token)
+
+
+async def test_nothing_of_a_caller_goes_to_the_issuer(issuer: Issuer) -> None:
+    await Verifying(issuer.url).verify(signed(RSA_KEY, "one"))
+
+    (asked,) = issuer.asked
+    assert set(asked) <= {"Host", "Accept", "Accept-Encoding", "User-Agent"}
+
+
+# --- claims
+
+
+async def test_issuer_and_audience_count_where_they_are_set(issuer: Issuer) -> None:
+    verifying = Verifying(issuer.url, issuer="https://idp", audience="texera")
+
+    good = [
+        signed(RSA_KEY, "one", iss="https://idp", aud="texera"),
+        signed(RSA_KEY, "one", iss="https://idp", aud=["other", "texera"]),
+    ]
+    bad = {
+        signed(RSA_KEY, "one", iss="https://idp"): "aud",
+        signed(RSA_KEY, "one", iss="https://idp", aud=["texera-2"]): "aud",
+        signed(RSA_KEY, "one", aud="texera"): "iss",
+        signed(RSA_KEY, "one", iss="https://idp/", aud="texera"): "iss",
+    }
+
+    for token in good:
+        assert (await verifying.verify(token)).user_id == 1
+    for token, claim in bad.items():
+        await verifying.refuses(token, f"^{claim}: ")

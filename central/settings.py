@@ -176,7 +176,7 @@ def _tokens(environment: Environment) -> TokenSettings:
 
 def _algorithms(environment: Environment) -> tuple[str, ...]:
     """One or more of one kind: a set that mixes them would take a public key for a secret."""
-    named = environment.text("JWT_ALGORITHMS", "HS256")
+    named = environment.text("JWT_ALGORITHMS", "hs256")
     known = {a.upper(): a for a in (*HMAC_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS)}
     chosen = tuple(known.get(name.strip().upper(), "") for name in named.split(","))
     if "" in chosen:

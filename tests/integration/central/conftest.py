@@ -6,6 +6,7 @@ import pytest
 
 from tests.databases import Database
 from tests.integration.central.authority import Sidecar, serving_central
+from tests.integration.central.issuer import Issuer, running_issuer
 
 
 @pytest.fixture
@@ -13,3 +14,10 @@ async def sidecar(database: Database) -> AsyncIterator[Sidecar]:
     """A sidecar beside all of central, over the sample world."""
     async with serving_central(database.central_url) as sidecar:
         yield sidecar
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    """An issuer of tokens, with its key set over HTTP."""
+    async with running_issuer() as issuer:
+        yield issuer

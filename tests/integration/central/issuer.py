@@ -8,12 +8,23 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import jwt
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from prometheus_client import CollectorRegistry
+
+from central.auth.jwks import KeySet
+from central.auth.jwks_source import source_of
+from central.auth.tokens import TokenVerifier
+from central.metrics import Metrics
+from central.problems import TokenInvalid
+from central.settings import JwksSettings, TokenSettings
 
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+REFRESH_S, STALE_S = 300.0, 3600.0
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)  # slow to make, so that tests share them
 OTHER_RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -85,3 +96,22 @@ async def running_issuer() -> AsyncIterator[Issuer]:
             yield issuer
         finally:
             issuer.gate.set()
+
+
+class Verifying:
+    """A verifier over a key set, by a clock that is set by hand."""
+
+    def __init__(self, location: str, *algorithms: str, **settings: Any) -> None:
+        self.now = 1000.0
+        self.registry = CollectorRegistry()
+        jwks = JwksSettings(location, REFRESH_S, STALE_S, timeout_s=20.0)
+        tokens = TokenSettings(algorithms=algorithms or ("RS256",), jwks=jwks, **settings)
+        metrics = Metrics(self.registry)
+        self.keys = KeySet(
+            "users", source_of(jwks), tokens.algorithms, jwks, metrics, monotonic=lambda: self.now
+        )
+        self.verify = TokenVerifier(self.keys, tokens, metrics).verify
+
+    async def refuses(self, token: str, match: str = ".") -> None:
+        with pytest.raises(TokenInvalid, match=match):
+            await self.verify(token)

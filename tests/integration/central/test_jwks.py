@@ -1,9 +1,7 @@
-"""Tokens under an issuer's keys: fetched over real HTTP, believed while they are published."""
+"""Tokens under an issuer's keys: fetched over real HTTP, and confused in every known way."""
 
-import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from prometheus_client import CollectorRegistry
 
-from central.auth.jwks import FETCH_PAUSE_S, KeySet, parse_jwks
-from central.auth.jwks_source import MAX_BYTES, source_of
-from central.auth.tokens import TokenVerifier
-from central.metrics import Metrics
-from central.problems import KeysUnavailable, TokenInvalid
-from central.settings import JwksSettings, TokenSettings
+from central.auth.jwks import FETCH_PAUSE_S, parse_jwks
 from dev.tokens import part, sign
 from tests.integration.central.issuer import (
     EC_KEY,
@@ -26,38 +18,11 @@ from tests.integration.central.issuer import (
     OTHER_RSA_KEY,
     RSA_KEY,
     Issuer,
+    Verifying,
     claims,
     jwk,
-    running_issuer,
     signed,
 )
-
-REFRESH_S, STALE_S = 300.0, 3600.0
-
-
-class Verifying:
-    """A verifier over a key set, by a clock that is set by hand."""
-
-    def __init__(self, location: str, *algorithms: str, **settings: Any) -> None:
-        self.now = 1000.0
-        self.registry = CollectorRegistry()
-        jwks = JwksSettings(location, REFRESH_S, STALE_S, timeout_s=20.0)
-        tokens = TokenSettings(algorithms=algorithms or ("RS256",), jwks=jwks, **settings)
-        metrics = Metrics(self.registry)
-        self.keys = KeySet(
-            "users", source_of(jwks), tokens.algorithms, jwks, metrics, monotonic=lambda: self.now
-        )
-        self.verify = TokenVerifier(self.keys, tokens, metrics).verify
-
-    async def refuses(self, token: str, match: str = ".") -> None:
-        with pytest.raises(TokenInvalid, match=match):
-            await self.verify(token)
-
-
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
-    async with running_issuer() as issuer:
-        yield issuer
 
 
 async def test_a_token_of_the_issuers_names_its_user(issuer: Issuer) -> None:
@@ -182,135 +147,6 @@ async def test_a_short_rsa_key_verifies_nothing(issuer: Issuer) -> None:
     with pytest.warns(jwt.warnings.InsecureKeyLengthWarning):
         token = signed(short, "short")
     await Verifying(issuer.url).refuses(token, "no such key")
-
-
-# --- time
-
-
-async def test_a_withdrawn_key_is_refused_though_its_token_is_remembered(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url)
-    token = signed(RSA_KEY, "one")
-    await verifying.verify(token)
-
-    issuer.document = {"keys": [jwk(OTHER_RSA_KEY, "two")]}
-    verifying.now += 2 * REFRESH_S
-
-    await verifying.refuses(token, "no such key")
-    assert (await verifying.verify(signed(OTHER_RSA_KEY, "two"))).user_id == 1
-
-
-async def test_a_key_of_another_value_under_an_old_name_is_another_key(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url)
-    token = signed(RSA_KEY, "one")
-    await verifying.verify(token)
-
-    issuer.document = {"keys": [jwk(OTHER_RSA_KEY, "one")]}
-    verifying.now += 2 * REFRESH_S
-
-    await verifying.refuses(token, "Signature")
-
-
-async def test_a_new_key_is_fetched_when_its_name_first_appears(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url)
-    await verifying.verify(signed(RSA_KEY, "one"))
-
-    issuer.document = {"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_RSA_KEY, "two")]}
-    verifying.now += FETCH_PAUSE_S
-
-    assert (await verifying.verify(signed(OTHER_RSA_KEY, "two"))).user_id == 1
-    assert issuer.fetch_count == 2
-
-
-async def test_unknown_names_cause_one_fetch_a_pause_however_many_come(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url)
-    await verifying.verify(signed(RSA_KEY, "one"))
-    forged = [signed(OTHER_RSA_KEY, f"kid-{n}") for n in range(50)]
-
-    for pauses in (1, 2, 3):
-        verifying.now += FETCH_PAUSE_S
-        told = await asyncio.gather(
-            *(verifying.verify(token) for token in forged), return_exceptions=True
-        )
-        assert {type(answer) for answer in told} == {TokenInvalid}
-        assert issuer.fetch_count == 1 + pauses
-
-
-async def test_a_slow_issuer_holds_up_nobody_whose_key_is_known(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url)
-    token = signed(RSA_KEY, "one")
-    await verifying.verify(token)
-    issuer.gate.clear()
-    verifying.now += REFRESH_S + 1
-
-    for _ in range(3):
-        assert (await verifying.verify(token)).user_id == 1  # while the fetch hangs
-    assert issuer.fetch_count <= 2
-
-
-async def test_an_issuer_that_cannot_be_reached_is_forgiven_for_a_while(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url)
-    token = signed(RSA_KEY, "one")
-    await verifying.verify(token)
-    issuer.status = 503
-
-    verifying.now += REFRESH_S + STALE_S - 1
-    assert (await verifying.verify(token)).user_id == 1
-
-    verifying.now += 2 + FETCH_PAUSE_S
-    with pytest.raises(KeysUnavailable) as caught:
-        await verifying.verify(token)
-    assert caught.value.headers["Retry-After"] == "5"
-
-    issuer.status = 200
-    verifying.now += FETCH_PAUSE_S
-    assert (await verifying.verify(token)).user_id == 1
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"status": 302, "headers": {"Location": "/moved"}},
-        {"status": 500},
-        {"status": 204},
-        {"document": b'{"keys": [' + b" " * MAX_BYTES + b"]}"},
-        {"document": b"<html>log in first</html>"},
-        {"document": {"keys": {}}},
-        {"document": {"key": []}},
-        {"document": []},
-        {"document": b"[" * 100_000},
-        {"document": b"\xff\xfe"},
-        {"headers": {"Content-Encoding": "gzip"}},
-    ],
-    ids=lambda change: str(change)[:60],
-)
-async def test_what_is_no_key_set_verifies_nothing(issuer: Issuer, change: dict[str, Any]) -> None:
-    for name, value in change.items():
-        setattr(issuer, name, value)
-    verifying = Verifying(issuer.url)
-
-    with pytest.raises(KeysUnavailable):
-        await verifying.verify(signed(RSA_KEY, "one"))
-
-    assert issuer.fetch_count == 1  # a redirect was not followed
-    assert verifying.keys.failed_because is not None
-
-
-async def test_a_set_that_no_longer_has_keys_withdraws_them_all(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url)
-    token = signed(RSA_KEY, "one")
-    await verifying.verify(token)
-
-    issuer.document = {"keys": []}
-    verifying.now += 2 * REFRESH_S
-
-    await verifying.refuses(token)
-
-
-async def test_nothing_of_a_caller_goes_to_the_issuer(issuer: Issuer) -> None:
-    await Verifying(issuer.url).verify(signed(RSA_KEY, "one"))
-
-    (asked,) = issuer.asked
-    assert set(asked) <= {"Host", "Accept", "Accept-Encoding", "User-Agent"}
 
 
 # --- claims

@@ -13,11 +13,13 @@ from sidecar.spool.entry import Entry, Outcome, Urgency
 
 GRACE_AFTER_END_MS = 10 * 60 * 1000
 
-ENDING_REFUSALS = frozenset({"status-conflict", "execution-not-found"})
-"""The run is over by another's word, or gone. Not `late`: a run that was closed as an orphan may
+ENDING_REFUSALS = frozenset({"status-conflict"})
+"""The run is over by another's word. Not `late`: a run that was closed as an orphan may
 still be running, and its own end must be admitted whenever it comes."""
-LOSING_REFUSALS = frozenset({"not-bound", "binding-revoked", "user-demoted"})
-"""Central has taken its yes back: the next write has to ask for it again."""
+LOSING_REFUSALS = frozenset(
+    {"not-bound", "binding-revoked", "user-demoted", "execution-not-found"}
+)
+"""Central's yes no longer holds: the next write has to ask for it again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ def is_granted(spool: Spool) -> bool:
     return spool.permits.grant(TOKEN_DIGEST, EID) is not None
 
 
-@pytest.mark.parametrize("slug", ["binding-revoked", "not-bound", "user-demoted"])
+@pytest.mark.parametrize(
+    "slug", ["binding-revoked", "not-bound", "user-demoted", "execution-not-found"]
+)
 async def test_a_right_that_central_took_back_is_forgotten_for_good(
     bench: Bench, spools: Spools, slug: str
 ) -> None:
@@ -41,7 +43,6 @@ async def test_a_right_that_central_took_back_is_forgotten_for_good(
     [
         (Urgency.TERMINAL, applied, True),
         (Urgency.TERMINAL, refused("status-conflict"), True),
-        (Urgency.URI, refused("execution-not-found"), True),
         (Urgency.STATUS, applied, False),
         # Closed as an orphan, and perhaps still running: its own end must be admitted.
         (Urgency.STATUS, refused("late"), False),

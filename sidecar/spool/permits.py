@@ -16,9 +16,7 @@ GRACE_AFTER_END_MS = 10 * 60 * 1000
 ENDING_REFUSALS = frozenset({"status-conflict"})
 """The run is over by another's word. Not `late`: a run that was closed as an orphan may
 still be running, and its own end must be admitted whenever it comes."""
-LOSING_REFUSALS = frozenset(
-    {"not-bound", "binding-revoked", "user-demoted", "execution-not-found"}
-)
+LOSING_REFUSALS = frozenset({"not-bound", "binding-revoked", "user-demoted", "execution-not-found"})
 """Central's yes no longer holds: the next write has to ask for it again."""
 
 

@@ -12,13 +12,25 @@ from cachetools import TTLCache
 from central import __version__
 from central.auth.callers import USER, Admission, AuthenticatedRoute
 from central.entries import MAX_BODY_BYTES
-from central.handlers import batches, bindings, executions, uris, writes
+from central.handlers import (
+    batches,
+    bindings,
+    executions,
+    expired,
+    selections,
+    uris,
+    workflows,
+    writes,
+)
 from central.kit.openapi import openapi_document
 from central.kit.routing import ROUTE, add_routes, answer_problems
 from central.metrics import Metrics
 
 ROUTES: tuple[AuthenticatedRoute, ...] = (
     *executions.ROUTES,
+    *selections.ROUTES,
+    *workflows.ROUTES,
+    *expired.ROUTES,
     *uris.ROUTES,
     *bindings.ROUTES,
     *writes.ROUTES,

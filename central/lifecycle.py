@@ -28,8 +28,11 @@ from central.auth.tokens import TokenVerifier
 from central.handlers.batches import BATCHES
 from central.handlers.bindings import BINDINGS
 from central.handlers.executions import EXECUTIONS
+from central.handlers.expired import EXPIRED
 from central.handlers.keyed import IDEMPOTENCY_KEYS
+from central.handlers.selections import SELECTIONS
 from central.handlers.uris import URIS
+from central.handlers.workflows import COSTS, EXPORTS, VERSIONS
 from central.handlers.writes import WRITES
 from central.kit.logs import fields
 from central.kit.ops import ops_app
@@ -39,12 +42,17 @@ from central.settings import Settings, TokenSettings
 from central.store.accounts import Accounts
 from central.store.batches import Batches
 from central.store.bindings import Bindings
+from central.store.costs import Costs
 from central.store.database import Database
 from central.store.executions import Executions
+from central.store.expired import Expired
+from central.store.exports import Exports
 from central.store.idempotency import IdempotencyKeys
 from central.store.rows import Rows
 from central.store.schema import Schema
+from central.store.selections import Selections
 from central.store.uris import Uris
+from central.store.versions import Versions
 from central.store.warehouses import Warehouses
 from central.store.writes import Writes
 
@@ -57,9 +65,14 @@ def stores(database: Database, metrics: Metrics, lease_s: float) -> dict[web.App
     return {
         BATCHES: Batches(database, rows, metrics),
         BINDINGS: Bindings(database, warehouses, lease_s),
+        COSTS: Costs(database),
         EXECUTIONS: Executions(database, warehouses, lease_s),
+        EXPIRED: Expired(database),
+        EXPORTS: Exports(database),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database),
+        SELECTIONS: Selections(),
         URIS: Uris(database),
+        VERSIONS: Versions(database),
         WRITES: Writes(database, rows, metrics),
     }
 

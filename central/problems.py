@@ -133,6 +133,20 @@ class NoExecution(Problem):
     status = 404
 
 
+class NoCompletedRun(Problem):
+    """No run of the workflow has completed."""
+
+    slug = "no-completed-run"
+    status = 404
+
+
+class NoVersion(Problem):
+    """The workflow has no version yet."""
+
+    slug = "no-version"
+    status = 404
+
+
 class ResultUriNotFound(Problem):
     """The port has no stored result."""
 
@@ -168,6 +182,20 @@ class ComputingUnitTerminated(Problem):
     """The computing unit has been terminated."""
 
     slug = "computing-unit-terminated"
+    status = 409
+
+
+class ExecutionNotEnded(Problem):
+    """The execution has not ended."""
+
+    slug = "execution-not-ended"
+    status = 409
+
+
+class WorkflowUnreadable(Problem):
+    """The stored workflow is not as Texera writes it."""
+
+    slug = "workflow-unreadable"
     status = 409
 
 

@@ -23,6 +23,15 @@ class WorkflowPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workflow_id: Id
 
 
+class WorkflowExecutionPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    workflow_id: Id
+    execution_id: Id
+
+
+class ComputingUnitPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    computing_unit_id: Id
+
+
 class OperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     execution_id: Id
     operator_id: Text
@@ -54,7 +63,31 @@ class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class ExpiredQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    ttl_seconds: Annotated[
+        int, msgspec.Meta(ge=0, le=10 * 366 * 86_400, description="since the last update")
+    ]
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
+
+
 # --- bodies
+
+Ids = Annotated[list[Id], msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Executions of one workflow."""
+
+    workflow_id: Id
+    execution_ids: Ids
+
+
+class BookmarkSelection(Selection, frozen=True, forbid_unknown_fields=True):
+    bookmarked: bool
+
+
+class ExpiredSelection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    execution_ids: Ids
 
 
 class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -208,3 +241,40 @@ class ResultUri(msgspec.Struct, frozen=True):
 class OperatorConsole(msgspec.Struct, frozen=True):
     uri: str
     bytes: ByteCount
+
+
+class DeletedExecution(msgspec.Struct, frozen=True):
+    """An execution that is gone, and the URIs it had: whoever deleted it drops their tables."""
+
+    execution_id: int
+    uris: list[str]
+
+
+class DeletedExecutions(msgspec.Struct, frozen=True):
+    deleted: list[DeletedExecution]
+
+
+class BookmarkedExecutions(msgspec.Struct, frozen=True):
+    execution_ids: list[int]
+    bookmarked: bool
+
+
+class ExpiredExecutions(msgspec.Struct, frozen=True):
+    executions: list[Execution]
+
+
+class ClearedExecutions(msgspec.Struct, frozen=True):
+    cleared: list[int]
+
+
+class LatestCosts(msgspec.Struct, frozen=True):
+    """Of the latest completed run. Null operators: only a statistics document can tell."""
+
+    execution_id: int
+    runtime_stats_uri: str | None
+    operators: dict[str, float] | None
+
+
+class Version(msgspec.Struct, frozen=True):
+    workflow_id: int
+    version_id: int

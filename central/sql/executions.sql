@@ -61,7 +61,7 @@ update texera_db.workflow_executions set whid = $2 where eid = $1;
 update cu_metadata.bindings set warehouse = $3 where execution_id = $1 and source_id = $2;
 
 -- name: read_execution
--- $1 execution, $2 user, $3 whether the caller reads everything
+-- $1 execution, $2 user, $3 whether the caller reads everything, $4 its workflow or null
 select
     e.eid as execution_id, v.wid as workflow_id, e.vid as version_id,
     e.cuid as computing_unit_id, e.uid as user_id, e.status as status_code, e.result, e.name,
@@ -72,6 +72,7 @@ select
 from texera_db.workflow_executions e
 join texera_db.workflow_version v using (vid)
 where e.eid = $1
+  and ($4::int is null or v.wid = $4)
   and ($3 or exists (
       select from cu_metadata.workflow_readers r
       where r.user_id = $2 and r.workflow_id = v.wid

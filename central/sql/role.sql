@@ -36,12 +36,13 @@ alter role :"role" set idle_in_transaction_session_timeout = '15s';
 alter role :"role" set timezone = 'UTC';
 
 -- name: grant
--- Texera's tables by column. Never "user".password, nor a workflow's content: who needs a
--- column for a new call adds it here and to the test that lists them.
+-- Texera's tables by column. Never "user".password: who needs a column for a new call adds it
+-- here and to the test that lists them.
 grant usage on schema texera_db, cu_metadata to :"role";
 
-grant select (uid, role) on texera_db."user" to :"role";
-grant select (wid, is_public) on texera_db.workflow to :"role";
+grant select (uid, role, email) on texera_db."user" to :"role";
+grant select (wid, is_public, name, content) on texera_db.workflow to :"role";
+grant select (owner_uid, name, is_downloadable) on texera_db.dataset to :"role";
 grant select (cuid, terminate_time) on texera_db.workflow_computing_unit to :"role";
 
 grant select (vid, wid), insert (wid, content) on texera_db.workflow_version to :"role";
@@ -52,7 +53,8 @@ grant
             name, environment_version, log_location, runtime_stats_uri, runtime_stats_size),
     insert (vid, uid, cuid, status, starting_time, name, environment_version),
     update (status, result, last_update_time, bookmarked, name, log_location,
-            runtime_stats_uri, runtime_stats_size)
+            runtime_stats_uri, runtime_stats_size),
+    delete
 on texera_db.workflow_executions to :"role";
 grant usage on sequence texera_db.workflow_executions_eid_seq to :"role";
 

@@ -16,23 +16,20 @@ from central.problems import (
     NoExecution,
     UserDemoted,
     WorkflowForbidden,
-    WorkflowNotFound,
 )
 from central.store.database import Database, Transaction
 from central.store.queries import load
-from central.store.versions import Versions
+from central.store.versions import Versions, workflow_not_found
 from central.store.warehouses import Warehouses
 
 DEFAULT_NAME = "Untitled Execution"
+
+_COLUMNS = [name for name in wire.Execution.__struct_fields__ if name != "status"]
 
 
 def execution_not_found(execution_id: int) -> ExecutionNotFound:
     """The same words whether it does not exist or the caller may not know that it does."""
     return ExecutionNotFound(f"there is no execution {execution_id} that you may read")
-
-
-def workflow_not_found(workflow_id: int) -> WorkflowNotFound:
-    return WorkflowNotFound(f"there is no workflow {workflow_id} that you may read")
 
 
 class Executions:
@@ -41,7 +38,7 @@ class Executions:
     def __init__(self, database: Database, warehouses: Warehouses, lease_s: float) -> None:
         self._database = database
         self._warehouses = warehouses
-        self._versions = Versions()
+        self._versions = Versions(database)
         self._lease_s = lease_s
         self._queries = load("executions")
 
@@ -94,13 +91,20 @@ class Executions:
         assert row is not None  # noqa: S101 (the statement always answers one row)
         return row
 
-    async def read(self, user: User, execution_id: int) -> wire.Execution:
+    async def read(
+        self, user: User, execution_id: int, workflow_id: int | None = None
+    ) -> wire.Execution:
+        """The row; with `workflow_id` only if it is an execution of that workflow."""
         rows = await self._database.read(
-            self._queries["read_execution"], execution_id, user.user_id, user.reads_everything
+            self._queries["read_execution"],
+            execution_id,
+            user.user_id,
+            user.reads_everything,
+            workflow_id,
         )
         if not rows:
             raise execution_not_found(execution_id)
-        return _execution(rows[0])
+        return execution_of(rows[0])
 
     async def list(
         self,
@@ -125,7 +129,7 @@ class Executions:
         )
         if not rows:
             raise workflow_not_found(workflow_id)
-        found = [_execution(row) for row in rows if row["execution_id"] is not None]
+        found = [execution_of(row) for row in rows if row["execution_id"] is not None]
         more = len(found) > limit
         found = found[:limit]
         return wire.ExecutionPage(found, found[-1].execution_id if more else None)
@@ -139,9 +143,10 @@ class Executions:
         return page.executions[0]
 
 
-def _execution(row: asyncpg.Record) -> wire.Execution:
-    status = status_of_code(row["status_code"])
-    return wire.Execution(status=status, **dict(row))
+def execution_of(row: asyncpg.Record) -> wire.Execution:
+    """A row that has the columns of `list_executions`, and maybe others."""
+    columns = {name: row[name] for name in _COLUMNS}
+    return wire.Execution(status=status_of_code(row["status_code"]), **columns)
 
 
 def _why_not_created(row: asyncpg.Record, user: User, request: wire.ExecutionRequest) -> Problem:

@@ -54,6 +54,23 @@ CREATE = {
     **REFUSED_ROLES,
 }
 ANYONE = READ_RUN | {WORLD.stranger: (200, "")}
+SELECT = WRITE | {WORLD.stranger: (404, "workflow-not-found")}
+CLEAN_UP = {
+    WORLD.owner: (200, ""),
+    WORLD.writer: (200, ""),
+    WORLD.reader: (404, "computing-unit-not-found"),
+    WORLD.colleague: (403, "computing-unit-forbidden"),
+    WORLD.admin: (403, "computing-unit-forbidden"),
+    WORLD.stranger: (404, "computing-unit-not-found"),
+    **REFUSED_ROLES,
+}
+EXPORT = READ_WORKFLOW | {WORLD.reader: (404, "computing-unit-not-found")}
+UNIT = f"/v1/computing-units/{WORLD.computing_unit_id}"
+SELECTED = {"workflow_id": WORLD.workflow_id, "execution_ids": "[eid]"}
+EXPORTED = {
+    "computing_unit_id": WORLD.computing_unit_id,
+    "operators": [{"id": "op-1", "output_type": "csv"}],
+}
 NO_USER: Mapping[User, tuple[int, str]] = {}
 
 CALLS: dict[tuple[str, str], tuple[str, Any, Mapping[User, tuple[int, str]]]] = {
@@ -90,6 +107,30 @@ CALLS: dict[tuple[str, str], tuple[str, Any, Mapping[User, tuple[int, str]]]] = 
     ("DELETE", "/v1/executions/{execution_id}/uris"): (RUN + "/uris", None, WRITE),
     ("PUT", "/v1/executions/{execution_id}/operator-costs"): (
         RUN + "/operator-costs", {"operators": {"op-1": 1.5}}, WRITE,
+    ),
+    ("POST", "/v1/executions/delete"): ("/v1/executions/delete", SELECTED, SELECT),
+    ("POST", "/v1/executions/bookmark"): (
+        "/v1/executions/bookmark", {**SELECTED, "bookmarked": True}, SELECT,
+    ),
+    ("GET", "/v1/workflows/{workflow_id}/versions/latest"): (
+        WORKFLOW + "/versions/latest", None, READ_WORKFLOW,
+    ),
+    ("GET", "/v1/workflows/{workflow_id}/operator-costs"): (
+        WORKFLOW + "/operator-costs", None, READ_WORKFLOW,
+    ),
+    ("GET", "/v1/workflows/{workflow_id}/executions/{execution_id}"): (
+        WORKFLOW + "/executions/{eid}", None, READ_RUN,
+    ),
+    ("POST", "/v1/workflows/{workflow_id}/export-plan"): (
+        WORKFLOW + "/export-plan", EXPORTED, EXPORT,
+    ),
+    ("GET", "/v1/computing-units/{computing_unit_id}/expired-executions"): (
+        UNIT + "/expired-executions?ttl_seconds=60", None, CLEAN_UP | {WORLD.admin: (200, "")},
+    ),
+    ("POST", "/v1/computing-units/{computing_unit_id}/expired-executions/clear"): (
+        UNIT + "/expired-executions/clear",
+        {"execution_ids": [WORLD.failed_execution_id]},
+        CLEAN_UP,
     ),
     ("GET", "/v1/bindings"): ("/v1/bindings", None, NO_USER),
     ("POST", "/v1/batches"): ("/v1/batches", {}, NO_USER),
@@ -154,7 +195,8 @@ async def eid(sidecar: Sidecar) -> int:
 def filled(route: AuthenticatedRoute, eid: int) -> tuple[str, Any]:
     """Target and body of a call for the run."""
     target, body, _ = CALLS[route.method, route.path]
-    uris = {
+    uris: dict[str, Any] = {
+        "[eid]": [eid],
         "{result_uri}": result_uri(WORLD.workflow_id, eid, PORT),
         "{console_uri}": console_uri(WORLD.workflow_id, eid, "op-1"),
     }

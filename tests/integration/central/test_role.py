@@ -6,8 +6,9 @@ import pytest
 from tests.databases import Database, connected
 
 COLUMNS = {
-    ("user", "SELECT"): {"uid", "role"},
-    ("workflow", "SELECT"): {"wid", "is_public"},
+    ("user", "SELECT"): {"uid", "role", "email"},
+    ("workflow", "SELECT"): {"wid", "is_public", "name", "content"},
+    ("dataset", "SELECT"): {"owner_uid", "name", "is_downloadable"},
     ("workflow_computing_unit", "SELECT"): {"cuid", "terminate_time"},
     ("workflow_version", "SELECT"): {"vid", "wid"},
     ("workflow_version", "INSERT"): {"wid", "content"},
@@ -39,7 +40,10 @@ COLUMNS = {
     },
     ("operator_port_executions", "UPDATE"): {"result_uri", "result_size"},
 }  # fmt: skip
-TABLES = {("operator_executions", "DELETE"), ("operator_port_executions", "DELETE")}
+TABLES = {
+    (table, "DELETE")
+    for table in ("workflow_executions", "operator_executions", "operator_port_executions")
+}
 
 
 async def test_the_role_has_what_it_needs_of_texera_and_nothing_else(database: Database) -> None:
@@ -65,16 +69,18 @@ async def test_the_role_has_what_it_needs_of_texera_and_nothing_else(database: D
     [
         'SELECT password FROM texera_db."user"',
         'SELECT * FROM texera_db."user"',
-        'SELECT email FROM texera_db."user"',
+        'SELECT google_id FROM texera_db."user"',
         """UPDATE texera_db."user" SET role = 'ADMIN'""",
-        "SELECT content FROM texera_db.workflow",
+        "SELECT content FROM texera_db.workflow_version",
+        "SELECT description FROM texera_db.dataset",
         "UPDATE texera_db.workflow SET is_public = true",
         "SELECT uri FROM texera_db.workflow_computing_unit",
         "SELECT * FROM texera_db.workflow_user_access",
         "INSERT INTO texera_db.workflow_user_access VALUES (1, 1, 'WRITE')",
         "UPDATE texera_db.workflow_executions SET uid = 1",
         "UPDATE texera_db.workflow_executions SET vid = 1",
-        "DELETE FROM texera_db.workflow_executions",
+        "TRUNCATE texera_db.workflow_executions",
+        "DELETE FROM texera_db.workflow",
         "TRUNCATE texera_db.operator_executions",
         "UPDATE texera_db.operator_executions SET workflow_execution_id = 1",
         "CREATE TABLE texera_db.mine ()",

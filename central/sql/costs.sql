@@ -1,0 +1,22 @@
+-- What a run's operators cost, for the scheduler of the next one.
+
+-- name: latest_costs
+-- Of the run that completed last, by its start as in Texera; one row of nulls if none has, no row
+-- if the caller may not read the workflow.
+-- $1 workflow, $2 user, $3 whether the caller reads everything
+select e.eid as execution_id, e.runtime_stats_uri, c.operators
+from texera_db.workflow w
+left join lateral (
+    select run.eid, run.runtime_stats_uri
+    from texera_db.workflow_version v
+    join texera_db.workflow_executions run using (vid)
+    where v.wid = w.wid and run.status = 3
+    order by run.starting_time desc, run.eid desc
+    limit 1
+) e on true
+left join cu_metadata.operator_costs c on c.execution_id = e.eid
+where w.wid = $1
+  and ($3 or exists (
+      select from cu_metadata.workflow_readers r
+      where r.user_id = $2 and r.workflow_id = w.wid
+  ));

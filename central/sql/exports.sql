@@ -1,0 +1,47 @@
+-- All that an export has to know, in one statement, and the datasets that may not leave.
+
+-- name: export_facts
+-- No row if the caller may not read the workflow. The latest run is that on the unit.
+-- $1 workflow, $2 computing unit, $3 user, $4 whether the caller reads everything
+select
+    w.name,
+    w.content,
+    exists (
+        select from cu_metadata.computing_unit_grants g
+        where g.user_id = $3 and g.computing_unit_id = $2
+    ) or ($4 and exists (
+        select from texera_db.workflow_computing_unit u where u.cuid = $2
+    )) as sees_unit,
+    (
+        select max(v.vid) from texera_db.workflow_version v where v.wid = w.wid
+    ) as version_id,
+    latest.eid as execution_id,
+    (
+        select coalesce(json_object_agg(port.global_port_id, port.result_uri), '{}')
+        from texera_db.operator_port_executions port
+        where port.workflow_execution_id = latest.eid and port.result_uri <> ''
+    ) as results,
+    now() at time zone 'utc' as utc_now
+from texera_db.workflow w
+left join lateral (
+    select max(run.eid) as eid
+    from texera_db.workflow_version v
+    join texera_db.workflow_executions run using (vid)
+    where v.wid = w.wid and run.cuid = $2
+) latest on true
+where w.wid = $1
+  and ($4 or exists (
+      select from cu_metadata.workflow_readers r
+      where r.user_id = $3 and r.workflow_id = w.wid
+  ));
+
+-- name: restricted_datasets
+-- Those of others that may not be downloaded. $1 user; arrays: $2 the owner's e-mail and $3 the
+-- dataset's name, both in lower case
+select owner.email as owner_email, dataset.name
+from unnest($2::text[], $3::text[]) as asked (owner_email, name)
+join texera_db."user" owner on lower(owner.email) = asked.owner_email
+join texera_db.dataset dataset
+    on dataset.owner_uid = owner.uid and lower(dataset.name) = asked.name
+where owner.uid <> $1 and not dataset.is_downloadable
+order by owner.email, dataset.name;

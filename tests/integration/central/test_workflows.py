@@ -1,0 +1,105 @@
+"""What is asked of a workflow as a whole: its version, its costs, an execution of its own."""
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from dev.vfs_uri import runtime_stats_uri
+from dev.world import WORLD
+from tests.integration.central.authority import Sidecar
+from tests.integration.central.rows import execution_by_sql
+
+WORKFLOW = f"/v1/workflows/{WORLD.workflow_id}"
+STATS = runtime_stats_uri(WORLD.workflow_id, WORLD.completed_execution_id)
+
+
+async def test_the_latest_version_is_answered(sidecar: Sidecar) -> None:
+    answer = await sidecar.get(f"{WORKFLOW}/versions/latest")
+
+    assert answer.body == {"workflow_id": WORLD.workflow_id, "version_id": WORLD.version_id}
+
+
+async def test_asking_for_a_version_makes_none(sidecar: Sidecar, owner_connection: Any) -> None:
+    await owner_connection.execute(
+        "INSERT INTO texera_db.workflow (wid, name, content, is_public)"
+        " VALUES (150, 'New', '{}', true)"
+    )
+
+    answer = await sidecar.get("/v1/workflows/150/versions/latest")
+
+    assert answer.outcome == (404, "no-version")
+    assert not await owner_connection.fetchval(
+        "SELECT count(*) FROM texera_db.workflow_version WHERE wid = 150"
+    )
+
+
+async def test_costs_are_those_of_the_latest_completed_run(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    eid = (await sidecar.create()).body["execution_id"]
+    costs = {"operators": {"op-1": 1.5, "op_2": 0}}
+    before = await sidecar.get(f"{WORKFLOW}/operator-costs")
+    stored = await sidecar.call(
+        "PUT", f"/v1/executions/{eid}/operator-costs", costs, user=WORLD.owner
+    )
+    running = await sidecar.get(f"{WORKFLOW}/operator-costs")
+    await sidecar.call("PATCH", f"/v1/executions/{eid}", {"status": 3}, user=WORLD.owner)
+
+    after = await sidecar.get(f"{WORKFLOW}/operator-costs")
+
+    only_document = {
+        "execution_id": WORLD.completed_execution_id,
+        "runtime_stats_uri": STATS,
+        "operators": None,
+    }
+    assert stored.status == 200
+    assert before.body == running.body == only_document
+    assert after.body == {"execution_id": eid, "runtime_stats_uri": None, **costs}
+
+
+async def test_the_latest_run_is_the_one_that_started_last(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    """As Texera's estimator orders them; a run with a greater id may have started earlier."""
+    await execution_by_sql(owner_connection, status=3, starting_time=datetime(2020, 1, 1))  # noqa: DTZ001
+
+    answer = await sidecar.get(f"{WORKFLOW}/operator-costs")
+
+    assert answer.body["execution_id"] == WORLD.completed_execution_id
+
+
+async def test_without_a_completed_run_there_are_no_costs(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    await owner_connection.execute("UPDATE texera_db.workflow_executions SET status = 4")
+
+    answer = await sidecar.get(f"{WORKFLOW}/operator-costs")
+
+    assert answer.outcome == (404, "no-completed-run")
+
+
+@pytest.mark.parametrize("operator", ["", "a,b", "a/b", "x" * 101, "a b"])
+async def test_costs_of_an_impossible_operator_are_refused(sidecar: Sidecar, operator: str) -> None:
+    eid = (await sidecar.create()).body["execution_id"]
+
+    answer = await sidecar.call(
+        "PUT",
+        f"/v1/executions/{eid}/operator-costs",
+        {"operators": {operator: 1}},
+        user=WORLD.owner,
+    )
+
+    assert answer.outcome == (400, "invalid-request")
+    assert answer.body["errors"][0]["field"] == f"operators.{operator[:100]}"
+
+
+async def test_an_execution_is_answered_under_its_own_workflow_only(sidecar: Sidecar) -> None:
+    """Once, another workflow's replay log could be read by its execution's id alone."""
+    eid = WORLD.failed_execution_id
+
+    own = await sidecar.get(f"{WORKFLOW}/executions/{eid}")
+    other = await sidecar.get(f"/v1/workflows/{WORLD.public_workflow_id}/executions/{eid}")
+
+    assert own.body["log_location"] == "file:///logs/501"
+    assert other.outcome == (404, "execution-not-found")

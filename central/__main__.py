@@ -1,4 +1,7 @@
-"""`python -m central serve` runs the service, `python -m central migrate` prepares its database."""
+"""`python -m central serve` runs the service, `migrate` prepares its database.
+
+`doctor` checks the environment, `bindings` lists and revokes what sidecars may write to.
+"""
 
 import argparse
 import asyncio
@@ -6,6 +9,7 @@ import os
 import sys
 
 from central import __version__
+from central.commands import bindings, doctor
 from central.kit import logs
 from central.kit.environment import EXIT_USAGE, SettingsError
 from central.migrations import MigrationFailed
@@ -24,9 +28,19 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser(
         "migrate", help="create or update schema cu_metadata and the service's role"
     )
-    command = parser.parse_args(arguments).command
+    doctor.add_parser(commands)
+    bindings.add_parser(commands)
+    options = parser.parse_args(arguments)
     try:
-        return _serve() if command == "serve" else _migrate()
+        match options.command:
+            case "serve":
+                return _serve()
+            case "migrate":
+                return _migrate()
+            case "doctor":
+                return doctor.run(options, os.environ)
+            case _:
+                return bindings.run(options, os.environ)
     except SettingsError as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)

@@ -1,7 +1,7 @@
 """The service's settings: read once from the environment, every fault reported at once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -142,6 +142,14 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
     )
     environment.check()
     return settings
+
+
+def read_database_settings(variables: Mapping[str, str]) -> DatabaseSettings:
+    """For commands that need nothing but the database. Raises `SettingsError`."""
+    environment = Environment(variables, "CENTRAL_")
+    settings = _database(environment)
+    environment.check()
+    return replace(settings, pool_min_size=0, pool_max_size=1)
 
 
 def _database(environment: Environment) -> DatabaseSettings:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 
 from central.migrations import MigrationFailed
+from central.migrations.grants import grants
 from central.store.queries import Query, load
 
 SCRAM_ITERATIONS = 4096  # Postgres' own default
@@ -49,11 +50,11 @@ async def prepare_role(
         )
     else:
         report(f"the owner may not alter roles: password and timeouts of {role} are left alone")
-    await connection.execute(_filled(queries["grant"], role))
-    if facts["has_warehouse_column"]:
-        await connection.execute(_filled(queries["grant_warehouse_column"], role))
-    if facts["has_warehouse_table"]:
-        await connection.execute(_filled(queries["grant_warehouse_table"], role))
+    for statement in grants(
+        has_warehouse_column=facts["has_warehouse_column"],
+        has_warehouse_table=facts["has_warehouse_table"],
+    ):
+        await connection.execute(_filled(statement, role))
     report(f"the role {role} has what the service needs")
 
 

@@ -82,6 +82,9 @@ grant select, insert, update, delete on
     cu_metadata.operator_costs
 to :"role";
 
+-- `doctor` compares what was applied with what this version brings.
+grant select on cu_metadata.migrations to :"role";
+
 -- name: grant_warehouse_column
 grant select (whid), insert (whid), update (whid) on texera_db.workflow_executions to :"role";
 

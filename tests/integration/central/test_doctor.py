@@ -1,0 +1,158 @@
+"""`python -m central doctor`: what is wrong with an environment, before users find it out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from central.commands.doctor import check_secret, examine
+from central.kit.checks import Check, Verdict
+from central.migrations.grants import granted_privileges
+from central.settings import TokenSettings, read_settings
+from dev.tokens import JWT_SECRET
+from tests.databases import CENTRAL_ROLE, Database, connected
+from tests.integration.central.commands import central
+from tests.integration.central.issuer import EC_KEY, RSA_KEY, Issuer, jwk
+from tests.integration.central.test_role import COLUMNS, TABLES
+
+STRONG = "kq7v-2m9x-zr4t-8c1w-p6ya-0hgd-5ufb-3sne"
+
+
+UNDO = [
+    "REVOKE pg_read_all_data FROM {role}",
+    "ALTER ROLE {role} NOSUPERUSER NOCREATEDB",
+    "ALTER ROLE {role} SET lock_timeout = '3s'",
+]
+
+
+async def found(database: Database, **variables: str) -> dict[str, Check]:
+    environment = {
+        "CENTRAL_DATABASE_URL": database.central_url,
+        "CENTRAL_JWT_SECRET": STRONG,
+        **{f"CENTRAL_{name}": value for name, value in variables.items()},
+    }
+    settings = read_settings({name: value for name, value in environment.items() if value})
+    return {check.name: check for check in await examine(settings)}
+
+
+def bad(checks: dict[str, Check]) -> dict[str, str]:
+    return {name: c.detail for name, c in checks.items() if c.verdict is not Verdict.OK}
+
+
+async def test_a_migrated_database_and_a_good_secret_are_well(database: Database) -> None:
+    checks = await found(database)
+
+    assert bad(checks) == {}
+    assert set(checks) == {
+        *("jwt secret", "database", "clock", "timeouts", "role", "privileges"),
+        *("own tables", "migrations"),
+    }
+
+
+async def test_warehouses_are_no_excess(warehouse_database: Database) -> None:
+    assert bad(await found(warehouse_database)) == {}
+
+
+async def test_the_command_tells_people_and_scripts(database: Database) -> None:
+    told = central(database.central_url, "doctor", CENTRAL_JWT_SECRET=STRONG)
+    for_scripts = central(database.central_url, "doctor", "--json")
+
+    assert told.exit_code == for_scripts.exit_code == 0
+    assert {line.split()[0] for line in told.output.splitlines()} == {"OK"}
+    by_name = {check["name"]: check for check in json.loads(for_scripts.output)["checks"]}
+    assert by_name["jwt secret"]["verdict"] == "warn"  # `dev up`'s own says what it is
+    for text in (told.output + told.errors, for_scripts.output + for_scripts.errors):
+        assert STRONG not in text
+        assert JWT_SECRET.lower() not in text.lower()
+
+
+@pytest.mark.parametrize(
+    ("statement", "name", "words"),
+    [
+        ('GRANT SELECT (password) ON texera_db."user" TO {role}', "privileges", "(password) on us"),
+        ("GRANT TRUNCATE ON texera_db.workflow TO {role}", "privileges", "TRUNCATE on workflow"),
+        ("GRANT SELECT ON texera_db.dataset TO PUBLIC", "privileges", "more than needed"),
+        ("REVOKE SELECT (uid) ON texera_db.\"user\" FROM {role}", "privileges", "missing"),
+        ("GRANT pg_read_all_data TO {role}", "role", "a member of pg_read_all_data"),
+        ("ALTER ROLE {role} CREATEDB", "role", "may create"),
+        ("ALTER ROLE {role} SUPERUSER", "role", "superuser"),
+        ("ALTER ROLE {role} SET lock_timeout = 0", "timeouts", "lock_timeout"),
+        ("REVOKE SELECT ON cu_metadata.leases FROM {role}", "own tables", "leases"),
+        ("DELETE FROM cu_metadata.migrations", "migrations", "not applied: 0001"),
+        ("UPDATE cu_metadata.migrations SET checksum = ''", "migrations", "another form"),
+        (
+            "INSERT INTO cu_metadata.migrations VALUES (9999, 'x', 'y')",
+            "migrations", "the database is ahead",
+        ),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_with_the_database_is_named(
+    database: Database, statement: str, name: str, words: str
+) -> None:
+    async with connected(database.superuser_url) as connection:
+        await connection.execute(statement.format(role=CENTRAL_ROLE))
+        try:
+            told = bad(await found(database))
+        finally:
+            for undo in UNDO:  # the whole cluster shares the role
+                await connection.execute(undo.format(role=CENTRAL_ROLE))
+
+    assert words in told[name]
+
+
+async def test_a_database_that_was_never_migrated_says_so(database: Database) -> None:
+    owner = await found(database, DATABASE_URL=database.owner_url)
+
+    assert "more than needed" in owner["privileges"].detail
+
+
+async def test_a_database_that_is_away_is_one_failed_check() -> None:
+    done = central("postgresql://nobody:hidden@127.0.0.1:9/x", "doctor", CENTRAL_JWT_SECRET=STRONG)
+
+    assert done.exit_code == 1
+    assert "FAIL  database" in done.output
+    assert "hidden" not in done.output + done.errors
+
+
+@pytest.mark.parametrize(
+    ("secret", "verdict"),
+    [
+        (STRONG, Verdict.OK),
+        ("short", Verdict.FAIL),
+        ("a" * 64, Verdict.FAIL),
+        ("ab" * 40, Verdict.FAIL),
+        ("Please-Change-This-Secret-In-Production-0123456789", Verdict.WARN),
+    ],
+)
+def test_a_secret_that_can_be_guessed_is_named(secret: str, verdict: Verdict) -> None:
+    check = check_secret(TokenSettings(secret))
+
+    assert check.verdict is verdict
+    assert secret not in check.detail
+
+
+async def test_a_key_set_is_looked_at(database: Database, issuer: Issuer, tmp_path: Path) -> None:
+    by_url = {"JWT_SECRET": "", "JWT_ALGORITHMS": "RS256", "JWT_JWKS": issuer.url}
+
+    assert "use https" in bad(await found(database, **by_url))["jwks of users"]
+
+    issuer.document = {"keys": [jwk(EC_KEY, "ec")]}
+    assert "no key for RS256" in bad(await found(database, **by_url))["jwks of users"]
+
+    issuer.status = 302
+    assert "answered 302" in bad(await found(database, **by_url))["jwks of users"]
+
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [jwk(RSA_KEY, "one")]}))
+    by_file = by_url | {"JWT_JWKS": str(tmp_path / "jwks.json")}
+    assert bad(await found(database, **by_file)) == {}
+
+
+def test_the_list_of_grants_is_read_as_it_is_meant() -> None:
+    granted = granted_privileges(has_warehouses=False)
+
+    columns: dict[tuple[str, str], set[str]] = {}
+    for privilege in granted:
+        if privilege.column:
+            columns.setdefault((privilege.table, privilege.privilege), set()).add(privilege.column)
+    assert columns == COLUMNS
+    assert {(p.table, p.privilege) for p in granted if not p.column} == TABLES

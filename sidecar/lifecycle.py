@@ -20,7 +20,6 @@ from aiohttp import web
 from sidecar import __version__
 from sidecar.app import local_app
 from sidecar.cache.access import AccessMemory
-from sidecar.cache.store import RegistryStore
 from sidecar.delivery.delivery import Delivery
 from sidecar.kit.logs import fields
 from sidecar.kit.ops import ops_app
@@ -56,20 +55,21 @@ class Sidecar:
         metrics: Metrics,
         faults: Faults,
     ) -> None:
-        store = RegistryStore(
-            settings.cache_max_bytes,
-            time.monotonic,
-            lambda: metrics.cache_evictions.labels("size").inc(),
-        )
         access = AccessMemory(
             ttl_s=settings.access_ttl_s, stale_s=settings.stale_access_s, wall_clock=time.time
         )
-        reads = Reads(spool, central, store, access, metrics)
+        reads = Reads(
+            spool,
+            central,
+            access,
+            metrics,
+            max_bytes=settings.cache_max_bytes,
+            row_ttl_s=settings.row_ttl_s,
+        )
         self.settings = settings
         self.identity = identity
         self.spool = spool
         self.central = central
-        self.store = store
         self.metrics = metrics
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
         writes = Writes(spool, self.delivery, central, reads, access, metrics)
@@ -88,7 +88,7 @@ class Sidecar:
             "source_id": self.identity.source_id,
             "config": {name: getattr(self.settings, name) for name in names},
             "spool": describe(self.spool),
-            "cache": {"bytes": self.store.size_bytes},
+            "cache": {"bytes": self.services.reads.size_bytes},
             "upstream": {
                 "reachable": self.central.is_reachable,
                 "clock_offset_s": self.central.clock_offset_s,
@@ -220,7 +220,9 @@ def _observe(sidecar: Sidecar) -> None:
         "sidecar_spool_epochs", "Epochs begun anew since start.", lambda: spool.epochs_begun
     )
     metrics.observe(
-        "sidecar_cache_bytes", "What remembered values take.", lambda: sidecar.store.size_bytes
+        "sidecar_cache_bytes",
+        "What remembered values take.",
+        lambda: sidecar.services.reads.size_bytes,
     )
     metrics.observe(
         "sidecar_central_reachable",

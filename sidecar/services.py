@@ -2,12 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
+from sidecar.cache.marks import Validity
+from sidecar.cache.read_through import Seen
 from sidecar.guard import TOKEN
 from sidecar.kit.problem import invalid_field
-from sidecar.kit.routing import REQUEST_ID, Route
+from sidecar.kit.routing import REQUEST_ID, Answer, Route
 from sidecar.reads import Reads
 from sidecar.upstream.client import CallContext
 from sidecar.wire import WAIT_MAX_S
@@ -26,6 +29,8 @@ class Services:
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+VALIDITY: web.RequestKey[Validity] = web.RequestKey("validity", Validity)
+"""Until when the request's answer may be given again, where it may."""
 
 
 async def admit(request: web.Request, route: Route, raw_body: bytes) -> CallContext:
@@ -40,6 +45,13 @@ async def admit(request: web.Request, route: Route, raw_body: bytes) -> CallCont
 
 def services(request: web.Request) -> Services:
     return request.app[SERVICES]
+
+
+def seen_answer(request: web.Request, body: Any, seen: Seen[Any]) -> Answer:
+    """The answer to a read; the front door may give it again for as long as it is valid."""
+    if seen.validity is not None:
+        request[VALIDITY] = seen.validity
+    return Answer(body, headers=seen.headers())
 
 
 def preferred_wait_s(request: web.Request) -> float | None:

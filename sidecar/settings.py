@@ -20,6 +20,7 @@ class Settings:
     spool_dir: Path
     spool_max_bytes: int
     cache_max_bytes: int
+    row_ttl_s: float
     access_ttl_s: float
     stale_access_s: float
     upstream_timeout_s: float
@@ -40,6 +41,7 @@ class Settings:
             spool_dir=env.path("SPOOL_DIR", "/var/lib/sidecar"),
             spool_max_bytes=env.integer("SPOOL_MAX_BYTES", 256 * MIB, MIB, 64 * 1024 * MIB),
             cache_max_bytes=env.integer("CACHE_MAX_BYTES", 16 * MIB, 64 * 1024, 1024 * MIB),
+            row_ttl_s=env.seconds("ROW_TTL_S", 2, 0, 60),
             access_ttl_s=env.seconds("ACCESS_TTL_S", 60, 1, 60),
             stale_access_s=env.seconds("STALE_ACCESS_S", 3600, 0, 86_400),
             upstream_timeout_s=env.seconds("UPSTREAM_TIMEOUT_S", 10, 0.1, 60),

@@ -64,9 +64,7 @@ class Writes:
         # A repeat of an old create must not reopen what has ended or is known since.
         if self._spool.permits.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.record_binding(binding, grant))
-            self._reads.created(
-                binding.execution_id, grant.token_digest, grant.user_id, grant.expires_at
-            )
+            self._reads.created(binding, grant.token_digest, grant.user_id, grant.expires_at)
         return msgspec.convert(answer, wire.NewExecution)
 
     async def admit(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
@@ -91,7 +89,6 @@ class Writes:
 
     async def append(self, new: NewEntry) -> int:
         """Makes a write durable and sets delivery going. Answers its number."""
-        self._reads.appended(new.execution_id)
         seq = await self._spool.append(new)
         self._metrics.writes.labels(new.op, WriteState.DURABLE).inc()
         self._delivery.wake()

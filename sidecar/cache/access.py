@@ -1,11 +1,16 @@
-"""For whom remembered values may be shown: central's yes per token and execution."""
+"""For whom remembered values may be shown: central's yes per token and resource.
+
+A resource is an execution, by its id, or a workflow, by `workflow_key`.
+"""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from cachetools import LRUCache
+
+from sidecar.cache.marks import Mark
 
 ACCESS_ENTRIES_MAX = 20_000
 """About 10 MB at most; a pod has a handful of users and one execution at a time."""
@@ -14,6 +19,11 @@ ACCESS_ENTRIES_MAX = 20_000
 def token_digest(token: str) -> bytes:
     """What stands for a token wherever it must not be kept."""
     return hashlib.sha256(token.encode()).digest()
+
+
+def workflow_key(workflow_id: int) -> Hashable:
+    """A workflow among the resources, beside executions' plain ids."""
+    return ("workflow", workflow_id)
 
 
 class Verdict(Enum):
@@ -30,6 +40,16 @@ class _Yes:
     user_id: int
     said_at: float
     expires_at: int
+    mark: Mark = field(default_factory=Mark, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """From when to when, on the wall clock, a yes is fresh, unless its mark falls."""
+
+    mark: Mark
+    begins_at: float
+    ends_at: float
 
 
 class AccessMemory:
@@ -39,24 +59,34 @@ class AccessMemory:
         self._ttl_s = ttl_s
         self._stale_s = stale_s
         self._wall_clock = wall_clock
-        self._yeses: LRUCache[tuple[bytes, int], _Yes] = LRUCache(ACCESS_ENTRIES_MAX)
+        self._yeses = _Yeses(ACCESS_ENTRIES_MAX)
         self._users: LRUCache[bytes, _Yes] = LRUCache(ACCESS_ENTRIES_MAX)
 
-    def allow(self, digest: bytes, execution_id: int, user_id: int, expires_at: int) -> None:
-        """Central answered this token's call on this execution."""
+    def allow(self, digest: bytes, resource: Hashable, user_id: int, expires_at: int) -> None:
+        """Central answered this token's call on this resource."""
         yes = _Yes(user_id, self._wall_clock(), expires_at)
-        self._yeses[digest, execution_id] = yes
+        self.deny(digest, resource)
+        self._yeses[digest, resource] = yes
         self._users[digest] = yes
 
     def identify(self, digest: bytes, user_id: int, expires_at: int) -> None:
         """Central told whose token this is."""
         self._users[digest] = _Yes(user_id, self._wall_clock(), expires_at)
 
-    def deny(self, digest: bytes, execution_id: int) -> None:
-        self._yeses.pop((digest, execution_id), None)
+    def deny(self, digest: bytes, resource: Hashable) -> None:
+        yes = self._yeses.pop((digest, resource), None)
+        if yes is not None:
+            yes.mark.holds = False
 
-    def verdict(self, digest: bytes, execution_id: int) -> Verdict:
-        return self._judge(self._yeses.get((digest, execution_id)))
+    def verdict(self, digest: bytes, resource: Hashable) -> Verdict:
+        return self._judge(self._yeses.get((digest, resource)))
+
+    def term(self, digest: bytes, resource: Hashable) -> Term | None:
+        """How long the yes for the resource stays FRESH; None if there is none."""
+        yes = self._yeses.get((digest, resource))
+        if yes is None:
+            return None
+        return Term(yes.mark, yes.said_at, min(yes.said_at + self._ttl_s, yes.expires_at))
 
     def user_of(self, digest: bytes) -> int | None:
         """The user of a token seen within the term and not expired."""
@@ -74,3 +104,10 @@ class AccessMemory:
         if 0 <= age < self._ttl_s:
             return Verdict.FRESH
         return Verdict.STALE if 0 <= age < self._ttl_s + self._stale_s else Verdict.UNKNOWN
+
+
+class _Yeses(LRUCache[tuple[bytes, Hashable], _Yes]):
+    def popitem(self) -> tuple[tuple[bytes, Hashable], _Yes]:
+        key, yes = super().popitem()
+        yes.mark.holds = False
+        return key, yes

@@ -1,26 +1,43 @@
-"""Registries by execution, bounded by bytes, with the generations that keep them coherent."""
+"""Remembered values by key, bounded by bytes, with the generations that keep them coherent."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from cachetools import LRUCache
 
-from sidecar.cache.registry import Registry
+from sidecar.cache.marks import Generations, Mark
 
-GENERATIONS_KEPT = 100_000
+
+class Sized(Protocol):
+    """What a store can bound."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
+ValueT = TypeVar("ValueT", bound=Sized)
 
 
 @dataclass(frozen=True, slots=True)
-class Cached:
-    """`complete`: nobody but this sidecar writes here, so what is not in it does not exist."""
+class Cached(Generic[ValueT]):
+    """`complete`: nobody but this sidecar writes here, so what is not in it does not exist.
 
-    registry: Registry
+    `etag` is central's name for exactly this value, None once a write of ours changed it;
+    `must_revalidate` is set where such a write may have changed more than we can know.
+    """
+
+    value: ValueT
+    resource: Hashable
     stored_at: float
     complete: bool
+    etag: str | None = None
+    must_revalidate: bool = False
+    mark: Mark = field(default_factory=Mark, compare=False)
 
 
-class RegistryStore:
-    """Remembered registries. Times are of a monotonic clock.
+class Store(Generic[ValueT]):
+    """Remembered values, each belonging to a resource. Times are of a monotonic clock.
 
     `on_evict` is told of each value that had to leave for lack of room.
     """
@@ -29,53 +46,94 @@ class RegistryStore:
         self, max_bytes: int, monotonic: Callable[[], float], on_evict: Callable[[], None]
     ) -> None:
         self._monotonic = monotonic
-        self._store = _Store(max_bytes, on_evict)
-        self._generations: LRUCache[int, int] = LRUCache(GENERATIONS_KEPT)
-        self._generation = 0
+        self._by_resource: dict[Hashable, set[Hashable]] = {}
+        self._values = _Values[ValueT](max_bytes, self._evicted)
+        self._on_evict = on_evict
+        self._generations = Generations()
 
-    def generation(self, execution_id: int) -> int:
-        return self._generations.get(execution_id, 0)
+    def generation(self, resource: Hashable) -> Mark:
+        return self._generations.current(resource)
 
-    def move(self, execution_id: int) -> None:
-        """A write was appended or settled: fetches under way are out of date.
+    def move(self, resource: Hashable) -> None:
+        """A write was appended or settled: fetches under way are out of date."""
+        self._generations.move(resource)
 
-        Generations are never reused, so one that was forgotten cannot come back as current.
-        """
-        self._generation += 1
-        self._generations[execution_id] = self._generation
+    def get(self, key: Hashable) -> Cached[ValueT] | None:
+        return self._values.get(key)
 
-    def get(self, execution_id: int) -> Cached | None:
-        return self._store.get(execution_id)
+    def keys_of(self, resource: Hashable) -> Iterable[Hashable]:
+        return tuple(self._by_resource.get(resource, ()))
+
+    def values(self) -> tuple[Cached[ValueT], ...]:
+        return tuple(self._values.values())
 
     def put(
-        self, execution_id: int, registry: Registry, generation: int, *, complete: bool
-    ) -> bool:
+        self,
+        key: Hashable,
+        value: ValueT,
+        generation: Mark,
+        *,
+        resource: Hashable,
+        complete: bool = False,
+        etag: str | None = None,
+    ) -> Cached[ValueT]:
         """Remembers what was fetched, unless a write has moved the generation since."""
-        if generation != self.generation(execution_id):
-            return False
-        if registry.size_bytes <= self._store.maxsize:
-            self._store[execution_id] = Cached(registry, self._monotonic(), complete)
-        return True
+        cached = Cached(value, resource, self._monotonic(), complete, etag)
+        if generation.holds:
+            self._keep(key, cached)
+        return cached
 
-    def replace(self, execution_id: int, registry: Registry) -> None:
+    def replace(self, key: Hashable, value: ValueT, *, must_revalidate: bool = False) -> None:
         """The value after a committed write of our own; it keeps its age."""
-        cached = self._store.get(execution_id)
-        if cached is not None:
-            self._store[execution_id] = Cached(registry, cached.stored_at, cached.complete)
+        old = self.get(key)
+        if old is not None:
+            changed = Cached(
+                value,
+                old.resource,
+                old.stored_at,
+                old.complete,
+                must_revalidate=must_revalidate or old.must_revalidate,
+            )
+            self._keep(key, changed)
 
-    def age_s(self, cached: Cached) -> float:
+    def forget(self, key: Hashable) -> None:
+        cached = self._values.pop(key, None)
+        if cached is not None:
+            self._left(key, cached)
+
+    def age_s(self, cached: Cached[ValueT]) -> float:
         return self._monotonic() - cached.stored_at
+
+    def _keep(self, key: Hashable, cached: Cached[ValueT]) -> None:
+        self.forget(key)
+        if cached.value.size_bytes <= self._values.maxsize:
+            self._values[key] = cached
+            self._by_resource.setdefault(cached.resource, set()).add(key)
+
+    def _evicted(self, key: Hashable, cached: Cached[ValueT]) -> None:
+        self._left(key, cached)
+        self._on_evict()
+
+    def _left(self, key: Hashable, cached: Cached[ValueT]) -> None:
+        cached.mark.holds = False
+        keys = self._by_resource[cached.resource]
+        keys.discard(key)
+        if not keys:
+            del self._by_resource[cached.resource]
 
     @property
     def size_bytes(self) -> float:
-        return self._store.currsize
+        return self._values.currsize
 
 
-class _Store(LRUCache[int, Cached]):
-    def __init__(self, max_bytes: int, on_evict: Callable[[], None]) -> None:
-        super().__init__(max_bytes, getsizeof=lambda cached: cached.registry.size_bytes)
+class _Values(LRUCache[Hashable, Cached[ValueT]]):
+    def __init__(
+        self, max_bytes: int, on_evict: Callable[[Hashable, Cached[ValueT]], None]
+    ) -> None:
+        super().__init__(max_bytes, getsizeof=lambda cached: cached.value.size_bytes)
         self._on_evict = on_evict
 
-    def popitem(self) -> tuple[int, Cached]:
-        self._on_evict()
-        return super().popitem()
+    def popitem(self) -> tuple[Hashable, Cached[ValueT]]:
+        key, cached = super().popitem()
+        self._on_evict(key, cached)
+        return key, cached

@@ -6,8 +6,7 @@ import msgspec
 
 from sidecar import operations, problems, wire
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
-from sidecar.reads import target_of
-from sidecar.services import idempotency_key, preferred_wait_s, services
+from sidecar.services import idempotency_key, preferred_wait_s, seen_answer, services
 from sidecar.upstream.client import CallContext
 
 ExecutionCall: TypeAlias = Call[CallContext, wire.ExecutionPath, NoParameters, None]
@@ -33,8 +32,8 @@ async def create_execution(
 
 
 async def fetch_execution(call: ExecutionCall) -> Answer:
-    row, pending = await services(call.request).reads.execution(call.path.execution_id, call.caller)
-    return Answer(row, headers={"X-Cache": "pending" if pending else "miss"})
+    seen = await services(call.request).reads.execution(call.path.execution_id, call.caller)
+    return seen_answer(call.request, seen.value.execution, seen)
 
 
 async def change_execution(
@@ -51,12 +50,10 @@ async def change_execution(
 async def fetch_latest_execution(
     call: Call[CallContext, wire.WorkflowPath, wire.LatestQuery, None],
 ) -> Answer:
-    target = target_of(
-        f"/v1/workflows/{call.path.workflow_id}/executions/latest",
-        {"computing_unit_id": call.query.computing_unit_id},
+    seen = await services(call.request).reads.latest(
+        call.path.workflow_id, call.query.computing_unit_id, call.caller
     )
-    row, pending = await services(call.request).reads.latest(target, call.caller)
-    return Answer(row, headers={"X-Cache": "pending" if pending else "miss"})
+    return seen_answer(call.request, seen.value.execution, seen)
 
 
 async def list_executions(
@@ -65,10 +62,8 @@ async def list_executions(
     query = call.query
     for name in (query.status or "").split(",") if query.status is not None else ():
         operations.status_named(_name_or_code(name))
-    target = target_of(
-        f"/v1/workflows/{call.path.workflow_id}/executions", msgspec.to_builtins(query)
-    )
-    return Answer(await services(call.request).reads.page(target, call.caller))
+    reads = services(call.request).reads
+    return Answer(await reads.page(call.path.workflow_id, query, call.caller))
 
 
 def _name_or_code(text: str) -> str | int:

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 from sidecar import operations, problems, wire
 from sidecar.handlers.executions import PREFER, READ_PROBLEMS, WRITE_PROBLEMS
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
-from sidecar.services import preferred_wait_s, services
+from sidecar.services import preferred_wait_s, seen_answer, services
 from sidecar.spool.entry import NewEntry
 from sidecar.spool.permits import Binding
 from sidecar.upstream.client import CallContext
@@ -44,7 +44,7 @@ async def fetch_console(call: OperatorCall) -> Answer:
     console, seen = await services(call.request).reads.console(
         call.path.execution_id, call.path.operator_id, call.caller
     )
-    return Answer(console, headers=seen.headers())
+    return seen_answer(call.request, console, seen)
 
 
 async def fetch_result_uri(
@@ -53,14 +53,14 @@ async def fetch_result_uri(
     result, seen = await services(call.request).reads.result_uri(
         call.path.execution_id, call.query, call.caller
     )
-    return Answer(result, headers=seen.headers())
+    return seen_answer(call.request, result, seen)
 
 
 async def fetch_uris(
     call: Call[CallContext, wire.ExecutionPath, NoParameters, None],
 ) -> Answer:
     seen = await services(call.request).reads.uris(call.path.execution_id, call.caller)
-    return Answer(seen.registry.answer(), headers=seen.headers())
+    return seen_answer(call.request, seen.value.answer(), seen)
 
 
 async def delete_uris(

@@ -63,6 +63,9 @@ class Spool:
         self.permits = permits.Permits()
         self._epochs_begun = 0
         self.spool_id = ""
+        self.on_append: Callable[[int], None] = _nobody
+        """Told the execution of each write that has become durable, before its caller is, and
+        even if the caller has left."""
 
     @property
     def is_full(self) -> bool:
@@ -139,6 +142,7 @@ class Spool:
                 self.queues.replace(replaced, entry, self._monotonic())
             else:
                 self.queues.add(entry, self._monotonic())
+            self.on_append(entry.execution_id)
             return entry.seq
 
         self._appending_bytes += size_bytes
@@ -286,6 +290,10 @@ class Spool:
         await self._file.keep_rows(rows)
         # Only the counts of the queue are known of a damaged entry: make the index anew.
         await self._file.write(self._load)
+
+
+def _nobody(execution_id: int) -> None:
+    """Nobody needs to know."""
 
 
 def describe(spool: Spool) -> dict[str, Any]:

@@ -67,12 +67,11 @@ class Central:
             idempotency_key=new_key(),
         )
 
-    async def read(self, name: str, target: str, context: CallContext) -> Reply:
+    async def read(
+        self, name: str, target: str, context: CallContext, etag: str | None = None
+    ) -> Reply:
         """Any of central's reads, by its path and query as sent."""
-        return await self._calls.call(name, "GET", target, context=context)
-
-    async def fetch_uris(self, execution_id: int, context: CallContext) -> Reply:
-        return await self.read("uris", f"/v1/executions/{execution_id}/uris", context)
+        return await self._calls.call(name, "GET", target, context=context, etag=etag)
 
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
         """Sends a batch once; whether it may be sent again is for the caller to know.

@@ -32,6 +32,7 @@ CONNECTIONS_MAX = 32
 KEEPALIVE_S = 60.0
 SKEW_TOLERATED_S = 2.0
 """Below it the `Date` header, which counts whole seconds, says nothing about our clock."""
+NOT_MODIFIED = 304
 OVERLOAD_STATUSES = frozenset({502, 503, 504})
 """What says that central or its database cannot answer now, whoever asks and whatever."""
 RETRY_PAUSE_S = 0.1
@@ -63,12 +64,20 @@ class CallContext:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A successful answer. User and expiry are those of the token the call carried."""
+    """A successful answer. User and expiry are those of the token the call carried.
+
+    Status 304, without a body, where the answer is still what the caller has named by ETag.
+    """
 
     status: int
     body: bytes
     user_id: int | None = None
     token_expires_at: int | None = None
+    etag: str | None = None
+
+    @property
+    def is_unchanged(self) -> bool:
+        return self.status == NOT_MODIFIED
 
     def decode(self) -> Any:
         return msgspec.json.decode(self.body)
@@ -117,16 +126,18 @@ class CentralClient:
         context: CallContext,
         body: bytes = b"",
         idempotency_key: str | None = None,
+        etag: str | None = None,
         retried: bool = True,
         behind_circuit: bool = True,
     ) -> Reply:
         """One call. `name` is its label in metrics, `target` its path and query as sent.
 
         A failed call is tried once more where deadline and budget allow and `retried` is set;
-        a mutating call may only be retried with an idempotency key.
+        a mutating call may only be retried with an idempotency key. With `etag`, central may
+        answer that nothing has changed.
         """
         deadline = self._monotonic() + self._timeout_s
-        call = _Call(name, method, target, context, body, idempotency_key)
+        call = _Call(name, method, target, context, body, idempotency_key, etag)
         self._budget.deposit()
         try:
             return await self._once(call, deadline, behind_circuit)
@@ -167,11 +178,12 @@ class CentralClient:
                 f"central cannot be reached ({type(error).__name__})", retry_after_s=1
             ) from error
         self._learn_clock(response.headers.get("Date"))
-        return self._judge(call.name, response.status, response.headers, payload)
+        return self._judge(call, response.status, response.headers, payload)
 
-    def _judge(self, name: str, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-        media_type = headers.get("Content-Type", "")
-        if 200 <= status < 300 and media_type.startswith("application/json"):
+    def _judge(self, call: "_Call", status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+        name, media_type = call.name, headers.get("Content-Type", "")
+        is_unchanged = status == NOT_MODIFIED and call.etag is not None
+        if is_unchanged or (200 <= status < 300 and media_type.startswith("application/json")):
             self.circuit.succeeded()
             self._metrics.upstream_requests.labels(name, "ok").inc()
             return Reply(
@@ -179,6 +191,7 @@ class CentralClient:
                 body,
                 _integer(headers.get("X-User-Id")),
                 _integer(headers.get("X-Token-Expires-At")),
+                headers.get("ETag"),
             )
         document = _problem_document(media_type, body)
         if document is None or status in OVERLOAD_STATUSES:
@@ -217,6 +230,7 @@ class CentralClient:
         optional = {
             "Authorization": f"Bearer {context.token}" if context.token is not None else None,
             "Idempotency-Key": call.idempotency_key,
+            "If-None-Match": call.etag,
             "X-Request-Id": context.request_id,
             "traceparent": context.traceparent,
             "tracestate": context.tracestate,
@@ -248,6 +262,7 @@ class _Call:
     context: CallContext
     body: bytes
     idempotency_key: str | None
+    etag: str | None
 
 
 def _integer(text: str | None) -> int | None:

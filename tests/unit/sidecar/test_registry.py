@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from sidecar.cache.registry import Registry
-from sidecar.cache.store import RegistryStore
 
 
 def port(layer: str = "main", number: int = 0, operator: str = "op") -> str:
@@ -104,58 +103,3 @@ def test_a_copy_is_not_changed_with_its_original() -> None:
     registry.apply({"op": "delete_uris"})
 
     assert copy.answer() == ANSWER
-
-
-def test_a_fetch_that_a_write_overtook_is_not_remembered() -> None:
-    store = RegistryStore(10_000, lambda: 0.0, lambda: None)
-    generation = store.generation(7)
-    store.move(7)
-
-    assert not store.put(7, Registry(), generation, complete=False)
-    assert store.get(7) is None
-    assert store.put(7, Registry(), store.generation(7), complete=False)
-    assert store.get(7) is not None
-
-
-def test_a_write_to_one_execution_does_not_disturb_another() -> None:
-    store = RegistryStore(10_000, lambda: 0.0, lambda: None)
-    generation = store.generation(7)
-
-    store.move(8)
-
-    assert store.put(7, Registry(), generation, complete=True)
-
-
-def test_what_does_not_fit_pushes_the_oldest_out() -> None:
-    evicted: list[None] = []
-    store = RegistryStore(2 * Registry().size_bytes, lambda: 0.0, lambda: evicted.append(None))
-
-    for execution_id in (1, 2, 3):
-        store.put(execution_id, Registry(), 0, complete=False)
-
-    assert [store.get(n) is not None for n in (1, 2, 3)] == [False, True, True]
-    assert len(evicted) == 1
-    assert store.size_bytes == 2 * Registry().size_bytes
-
-
-def test_a_value_larger_than_the_store_is_answered_but_not_kept() -> None:
-    store = RegistryStore(1, lambda: 0.0, lambda: None)
-
-    assert store.put(7, Registry(), 0, complete=False)
-    assert store.get(7) is None
-
-
-def test_a_replaced_value_keeps_its_age() -> None:
-    now_s = 10.0
-    store = RegistryStore(10_000, lambda: now_s, lambda: None)
-    store.put(7, Registry(), 0, complete=True)
-    now_s = 15.0
-
-    store.replace(7, Registry.of_answer(ANSWER))
-    store.replace(8, Registry())
-
-    cached = store.get(7)
-    assert cached is not None
-    assert (store.age_s(cached), cached.complete) == (5.0, True)
-    assert cached.registry.answer() == ANSWER
-    assert store.get(8) is None

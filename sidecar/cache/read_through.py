@@ -1,0 +1,233 @@
+"""Reading through a store: remembered, else asked of central once for all who ask together.
+
+The order of the steps keeps an acknowledged write seen: the waiting writes are taken first,
+then the value they are laid over, and if a write was appended or settled in between (the
+generation moved) both are taken anew. What settled meanwhile is then in one of the two, or in
+both, which is the same.
+"""
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sidecar.cache.access import AccessMemory, Verdict, token_digest
+from sidecar.cache.marks import Mark, Validity
+from sidecar.cache.single_flight import SingleFlight
+from sidecar.cache.store import Cached, Sized, Store
+from sidecar.problems import CentralUnavailable, RelayedProblem, TokenExpired
+from sidecar.spool.entry import Entry
+from sidecar.spool.spool import Spool
+from sidecar.upstream.central import Central
+from sidecar.upstream.client import CallContext, Reply
+
+ValueT = TypeVar("ValueT", bound=Sized)
+
+ATTEMPTS_MAX = 5
+"""Readings of one call whose generation moved each time; then the newest is served."""
+NO_STATUSES = frozenset({401, 403, 404})
+"""Central's no to this token or to this thing, unlike 429, which is about the moment."""
+TOO_MANY_REQUESTS = 429
+PATIENCE_S = 1.0
+"""How long central may take while a remembered value could be shown instead, as stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One read: what is remembered by `key` belongs to `resource`, which access and writes name.
+
+    `execution_id` is the execution whose waiting writes count; None where the value says it.
+    """
+
+    name: str
+    key: Hashable
+    target: str
+    resource: Hashable
+    context: CallContext
+    execution_id: int | None = None
+
+    @property
+    def digest(self) -> bytes:
+        return token_digest(self.context.token or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Generic[ValueT]):
+    """A value for one caller, and where it came from: hit, miss, stale or pending.
+
+    `validity` is there when the answer may be given again without looking here.
+    """
+
+    value: ValueT
+    source: str
+    age_s: float = 0.0
+    validity: Validity | None = None
+
+    def headers(self) -> dict[str, str]:
+        headers = {"X-Cache": self.source}
+        return headers | {"Age": str(int(self.age_s))} if self.source == "stale" else headers
+
+
+class ReadThrough(Generic[ValueT]):
+    """Reads of one kind. Raises `TokenExpired`, `CentralUnavailable` and central's own problems.
+
+    `is_complete` says of a resource whether nobody but this sidecar writes there.
+    """
+
+    def __init__(
+        self,
+        store: Store[ValueT],
+        access: AccessMemory,
+        central: Central,
+        spool: Spool,
+        *,
+        ttl_s: float,
+        decode: Callable[[bytes], ValueT],
+        lay_over: Callable[[ValueT, Sequence[Entry]], ValueT],
+        execution_of: Callable[[ValueT], int | None] = lambda value: None,
+        is_complete: Callable[[Hashable], bool] = lambda resource: False,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.store = store
+        self._access = access
+        self._central = central
+        self._spool = spool
+        self._ttl_s = ttl_s
+        self._decode = decode
+        self._lay_over = lay_over
+        self._execution_of = execution_of
+        self._is_complete = is_complete
+        self._patience_s = patience_s
+        self._flights: SingleFlight[Cached[ValueT]] = SingleFlight()
+
+    async def read(
+        self, asked: Asked, suffices: Callable[[ValueT], bool] = lambda value: True
+    ) -> Seen[ValueT]:
+        """`suffices` says whether a remembered value others may have added to is enough."""
+        known = self.store.get(asked.key)
+        execution_id = self._execution(asked, known.value if known else None)
+        attempt = 0
+        while True:
+            attempt += 1
+            generation = self.store.generation(asked.resource)
+            waiting = await self._waiting(execution_id)
+            cached, source = await self._value(asked, waiting, suffices)
+            actual = self._execution(asked, cached.value)
+            is_steady = generation.holds or attempt >= ATTEMPTS_MAX
+            if actual != execution_id:
+                # Another execution's writes count than was thought: none, or taken first anew.
+                execution_id, waiting = actual, []
+                is_steady &= not self._spool.queues.length(actual or 0)
+            if is_steady or attempt > ATTEMPTS_MAX:
+                return self._seen(asked, cached, source, waiting, generation)
+
+    async def refresh(self, asked: Asked) -> ValueT:
+        """Central's value, asked for now."""
+        return (await self._fetch(asked)).value
+
+    async def _waiting(self, execution_id: int | None) -> Sequence[Entry]:
+        return [] if execution_id is None else await self._spool.waiting(execution_id)
+
+    def _execution(self, asked: Asked, value: ValueT | None) -> int | None:
+        if asked.execution_id is not None or value is None:
+            return asked.execution_id
+        return self._execution_of(value)
+
+    async def _value(
+        self, asked: Asked, waiting: Sequence[Entry], suffices: Callable[[ValueT], bool]
+    ) -> tuple[Cached[ValueT], str]:
+        cached = self.store.get(asked.key)
+        verdict = self._access.verdict(asked.digest, asked.resource)
+        if verdict is Verdict.EXPIRED:
+            raise TokenExpired("the token's exp has passed")
+        is_enough = cached is not None and (
+            cached.complete or suffices(self._lay_over(cached.value, waiting))
+        )
+        if cached is None or not is_enough or verdict is Verdict.UNKNOWN:
+            return await self._fetch(asked), "miss"
+        if verdict is Verdict.FRESH and self._is_current(cached):
+            return cached, "hit"
+        # A yes that is merely old is not used because central is slow, only if it is down.
+        is_patient = verdict is Verdict.STALE and self._central.is_reachable
+        try:
+            async with asyncio.timeout(None if is_patient else self._patience_s):
+                return await self._fetch(asked), "miss"
+        except (CentralUnavailable, TimeoutError):
+            return cached, "stale"
+        except RelayedProblem as problem:
+            if problem.status != TOO_MANY_REQUESTS:
+                raise
+            return cached, "stale"
+
+    def _is_current(self, cached: Cached[ValueT]) -> bool:
+        return not cached.must_revalidate and self.store.age_s(cached) < self._ttl_s
+
+    async def _fetch(self, asked: Asked) -> Cached[ValueT]:
+        generation = self.store.generation(asked.resource)
+        # Access belongs to the token, so only callers with the same token share a call. A call
+        # begun before a write is not shared by those who come after it.
+        flight = (asked.digest, asked.key, generation)
+        return await self._flights.do(flight, lambda: self._ask(asked, generation))
+
+    async def _ask(self, asked: Asked, generation: Mark) -> Cached[ValueT]:
+        known = self.store.get(asked.key)
+        etag = known.etag if known is not None else None
+        reply = await self._allowed(asked, etag)
+        if known is not None and reply.is_unchanged:
+            value = known.value
+        else:
+            value, etag = self._decode(reply.body), reply.etag
+        return self.store.put(
+            asked.key,
+            value,
+            generation,
+            resource=asked.resource,
+            complete=self._is_complete(asked.resource),
+            etag=etag,
+        )
+
+    async def _allowed(self, asked: Asked, etag: str | None) -> Reply:
+        try:
+            reply = await self._central.read(asked.name, asked.target, asked.context, etag)
+        except RelayedProblem as problem:
+            if problem.status in NO_STATUSES:
+                self._access.deny(asked.digest, asked.resource)
+                self.store.forget(asked.key)
+            raise
+        if reply.user_id is not None and reply.token_expires_at is not None:
+            self._access.allow(asked.digest, asked.resource, reply.user_id, reply.token_expires_at)
+        return reply
+
+    def _seen(
+        self,
+        asked: Asked,
+        cached: Cached[ValueT],
+        source: str,
+        waiting: Sequence[Entry],
+        generation: Mark,
+    ) -> Seen[ValueT]:
+        if waiting:
+            source = source if source == "stale" else "pending"
+            return Seen(self._lay_over(cached.value, waiting), source, self.store.age_s(cached))
+        validity = self._validity(asked, cached, generation) if source == "hit" else None
+        return Seen(cached.value, source, self.store.age_s(cached), validity)
+
+    def _validity(self, asked: Asked, cached: Cached[ValueT], generation: Mark) -> Validity | None:
+        term = self._access.term(asked.digest, asked.resource)
+        if term is None:
+            return None
+
+        def touch() -> None:
+            self.store.get(asked.key)
+            self.store.generation(asked.resource)
+            self._access.verdict(asked.digest, asked.resource)
+
+        return Validity(
+            generation,
+            cached.mark,
+            term.mark,
+            cached.stored_at + self._ttl_s,
+            term.begins_at,
+            term.ends_at,
+            touch,
+        )

@@ -1,0 +1,250 @@
+"""Reads over a real spool and a central that is played: a small world that others may change."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sidecar import wire
+from sidecar.cache.access import AccessMemory, token_digest
+from sidecar.cache.registry import Registry
+from sidecar.kit.statuses import Status
+from sidecar.metrics import Metrics
+from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.reads import Reads
+from sidecar.spool.entry import NewEntry, Outcome, Urgency
+from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.permits import Binding, Grant
+from sidecar.spool.spool import Spool
+from sidecar.upstream.central import Central
+from sidecar.upstream.client import CallContext, Reply
+
+MIB = 1024 * 1024
+WORKFLOW, UNIT = 3, 4
+TOKEN = "a"
+ROW_TTL_S, ACCESS_TTL_S, STALE_S = 2.0, 60.0, 600.0
+TERM_S = 1_000_000
+
+_target = re.compile(r"/v1/(executions|workflows)/(\d+)(/uris|/executions/latest)?(?:\?.*)?")
+
+
+@dataclass
+class Clock:
+    """Both clocks of a process, moved by hand."""
+
+    now_s: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class PlayedCentral(Central):
+    """What central holds. `readers` says which tokens may read which workflow.
+
+    A call waits for `may_answer`; its answer is taken when it is let through, unless
+    `answers_early` is set: then it is what stood when the call came.
+    """
+
+    clock: Clock
+    rows: dict[int, wire.Execution] = field(default_factory=dict)
+    registries: dict[int, Registry] = field(default_factory=dict)
+    readers: set[tuple[str, int]] = field(default_factory=set)
+    expires_at: dict[str, int] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    unchanged_count: int = 0
+    is_down: bool = False
+    is_known_down: bool = False
+    answers_early: bool = False
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
+
+    @property
+    def is_reachable(self) -> bool:
+        return not self.is_known_down
+
+    async def read(
+        self, name: str, target: str, context: CallContext, etag: str | None = None
+    ) -> Reply:
+        self.calls.append(target)
+        self.called.set()
+        early = None
+        if self.answers_early and not self.is_down:
+            early = self._reply(target, context.token or "", etag)
+        await self.may_answer.wait()
+        if self.is_down:
+            raise CentralUnavailable("central is down", retry_after_s=1)
+        return early or self._reply(target, context.token or "", etag)
+
+    def _reply(self, target: str, token: str, etag: str | None) -> Reply:
+        expires_at = self.expires_at.get(token, int(self.clock.now_s) + TERM_S)
+        if expires_at <= self.clock.now_s:
+            raise refusal("token-expired", 401)
+        body = msgspec.json.encode(self._body(target, token))
+        name = hashlib.sha256(body).hexdigest()
+        if etag == name:
+            self.unchanged_count += 1
+            return Reply(304, b"", 1, expires_at, name)
+        return Reply(200, body, 1, expires_at, name)
+
+    def _body(self, target: str, token: str) -> Any:
+        match = _target.fullmatch(target)
+        assert match is not None, target
+        kind, number, part = match[1], int(match[2]), match[3]
+        row = self.rows.get(number) if kind == "executions" else self.latest(number)
+        workflow = number if kind == "workflows" else row.workflow_id if row else 0
+        if (token, workflow) not in self.readers:
+            raise refusal("execution-not-found", 404)
+        if row is None:
+            raise refusal("no-execution", 404)
+        return self.registries[number].answer() if part == "/uris" else row
+
+    def latest(self, workflow_id: int) -> wire.Execution | None:
+        rows = [row for row in self.rows.values() if row.workflow_id == workflow_id]
+        return max(rows, key=lambda row: row.execution_id, default=None)
+
+    def add(self, execution_id: int, workflow_id: int = WORKFLOW) -> None:
+        """A run, whoever made it."""
+        self.rows[execution_id] = row(execution_id, workflow_id)
+        self.registries[execution_id] = Registry()
+
+    def apply(self, execution_id: int, document: bytes) -> None:
+        """A delivered write of a sidecar's."""
+        from sidecar.operations import overlay_execution
+
+        write = msgspec.json.decode(document)
+        self.registries[execution_id].apply(write)
+        overlay_execution(self.rows[execution_id], write)
+
+
+def row(execution_id: int, workflow_id: int = WORKFLOW) -> wire.Execution:
+    texts: dict[str, Any] = dict.fromkeys(
+        ("result", "log_location", "runtime_stats_uri", "updated_at")
+    )
+    return wire.Execution(
+        execution_id=execution_id,
+        workflow_id=workflow_id,
+        version_id=1,
+        computing_unit_id=UNIT,
+        user_id=1,
+        status=Status.READY,
+        status_code=0,
+        name="a run",
+        bookmarked=False,
+        environment_version="1",
+        runtime_stats_bytes=0,
+        started_at="2026-01-01T00:00:00Z",
+        **texts,
+    )
+
+
+def refusal(slug: str, status: int) -> RelayedProblem:
+    return RelayedProblem({"type": slug, "status": status, "detail": slug}, {})
+
+
+@dataclass
+class World:
+    """A sidecar's reading half, and both ends it stands between."""
+
+    spool: Spool
+    central: PlayedCentral
+    access: AccessMemory
+    metrics: Metrics
+    reads: Reads
+    clock: Clock
+    pauses_s: "asyncio.Queue[float]"
+    """How long the look-outs have meant to pause."""
+
+    async def bind(
+        self, execution_id: int, token: str = TOKEN, *, created_here: bool = True
+    ) -> None:
+        """As a create does, or a first write to what another has made."""
+        binding = Binding(
+            execution_id,
+            self.central.rows[execution_id].workflow_id,
+            UNIT,
+            1,
+            None,
+            created_here=created_here,
+        )
+        expires_at = int(self.clock.now_s) + TERM_S
+        grant = Grant(token_digest(token), execution_id, 1, expires_at)
+        await self.spool.record_binding(binding, grant)
+        if created_here:
+            self.reads.created(binding, grant.token_digest, 1, expires_at)
+
+    async def write(self, execution_id: int, op: str, **members: Any) -> int:
+        status = members.get("status")
+        ends = status is not None and Status(status).is_terminal
+        urgency = Urgency.TERMINAL if ends else Urgency.REST
+        return await self.spool.append(NewEntry(execution_id, 1, op, members, urgency))
+
+    async def put_result(self, execution_id: int, port: str, uri: str) -> int:
+        return await self.write(
+            execution_id, "put_port_result", global_port_id=port, result_uri=uri
+        )
+
+    async def deliver(self, *, refused: bool = False) -> None:
+        """Brings all that waits to central, as `delivery` does."""
+        while (batch := await self.spool.cut(hurry=True)) is not None:
+            outcomes = []
+            for entry in batch.entries:
+                if refused:
+                    outcomes.append(Outcome(entry.seq, "refused", {"type": "uri-conflict"}))
+                else:
+                    self.central.apply(entry.execution_id, entry.document)
+                    outcomes.append(Outcome(entry.seq, "applied"))
+            await self.spool.settle(batch, outcomes, partial(self.reads.settled, batch.entries))
+
+    def count(self, resource: str, result: str) -> float:
+        labels = {"resource": resource, "result": result}
+        name = "sidecar_cache_requests_total"
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def caller(token: str = TOKEN) -> CallContext:
+    return CallContext(token)
+
+
+@asynccontextmanager
+async def world(
+    folder: Path, *, patience_s: float = 30.0, max_bytes: int = MIB, row_ttl_s: float = ROW_TTL_S
+) -> AsyncIterator[World]:
+    """`patience_s` is real time; a look-out's pauses pass at once."""
+    clock = Clock()
+    pauses_s: asyncio.Queue[float] = asyncio.Queue()
+
+    async def sleep(seconds: float) -> None:
+        pauses_s.put_nowait(seconds)
+        await asyncio.sleep(0)
+
+    spool = Spool(folder, SpoolLimits(64 * MIB), wall_clock=clock, monotonic=clock)
+    await spool.open()
+    try:
+        central = PlayedCentral(clock)
+        access = AccessMemory(ttl_s=ACCESS_TTL_S, stale_s=STALE_S, wall_clock=clock)
+        metrics = Metrics()
+        reads = Reads(
+            spool,
+            central,
+            access,
+            metrics,
+            max_bytes=max_bytes,
+            row_ttl_s=row_ttl_s,
+            monotonic=clock,
+            sleep=sleep,
+            patience_s=patience_s,
+        )
+        yield World(spool, central, access, metrics, reads, clock, pauses_s)
+    finally:
+        await spool.close()

@@ -1,0 +1,64 @@
+"""`wait=`: woken by the write that is waited for, wherever it is made, without a busy loop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sidecar import wire
+from sidecar.problems import ResultUriNotFound
+from tests.unit.sidecar.reading import WORKFLOW, World, caller, world
+
+EID = 7
+PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[World]:
+    """One run of the workflow, made by another; callers `a` and `b` may read it."""
+    async with world(tmp_path) as here:
+        here.central.add(EID)
+        here.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}
+        yield here
+
+
+async def test_a_wait_ends_with_the_write_it_waits_for(here: World) -> None:
+    await here.bind(EID)
+    query = wire.ResultUriQuery("op", wait=60)
+    waiting = [asyncio.create_task(here.reads.result_uri(EID, query, caller())) for _ in range(50)]
+    await asyncio.sleep(0)
+
+    await here.put_result(EID, PORT, "vfs:///a")
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*waiting)
+
+    assert {(answer.uri, seen.source) for answer, seen in answers} == {("vfs:///a", "pending")}
+    assert here.central.calls == []
+
+
+async def test_all_who_wait_for_another_writer_share_one_look_out(here: World) -> None:
+    query = wire.ResultUriQuery("op", wait=60)
+    waiting = [
+        asyncio.create_task(here.reads.result_uri(EID, query, caller(token)))
+        for token in ("a", "b") * 100
+    ]
+    pauses_s = [await here.pauses_s.get() for _ in range(40)]
+    calls = len(here.central.calls)
+
+    here.central.registries[EID].results[PORT] = ("vfs:///a", 1)
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*waiting)
+
+    assert {answer.uri for answer, _ in answers} == {"vfs:///a"}
+    assert calls <= 40 + 2, "each of the two tokens looks for itself once"
+    assert pauses_s == sorted(pauses_s)
+    assert pauses_s[-1] == 2.0
+    assert here.reads.waiter_count == 0
+
+
+async def test_a_wait_that_is_over_says_so(here: World) -> None:
+    with pytest.raises(ResultUriNotFound):
+        await here.reads.result_uri(EID, wire.ResultUriQuery("op", wait=0.02), caller())
+
+    assert here.reads.waiter_count == 0

@@ -1,0 +1,279 @@
+"""Reads: few calls to central, never a value that is not so, never one for the wrong eyes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sidecar import wire
+from sidecar.problems import (
+    CentralUnavailable,
+    RelayedProblem,
+    TokenExpired,
+)
+from tests.unit.sidecar.reading import (
+    ACCESS_TTL_S,
+    ROW_TTL_S,
+    STALE_S,
+    WORKFLOW,
+    World,
+    caller,
+    world,
+)
+
+EID, NEWER_EID = 7, 8
+PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"
+QUERY = wire.ResultUriQuery("op")
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[World]:
+    """One run of the workflow, made by another; callers `a` and `b` may read it."""
+    async with world(tmp_path) as here:
+        here.central.add(EID)
+        here.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}
+        yield here
+
+
+# One call for many
+
+
+async def test_a_thousand_concurrent_misses_make_one_call_even_if_one_caller_leaves(
+    here: World,
+) -> None:
+    here.central.may_answer.clear()
+    callers = [asyncio.create_task(here.reads.uris(EID, caller())) for _ in range(1000)]
+    await here.central.called.wait()
+
+    callers[0].cancel()
+    here.central.may_answer.set()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert all(not isinstance(result, BaseException) for result in results[1:])
+    assert len(here.central.calls) == 1
+
+
+async def test_known_uris_are_polled_without_a_call(here: World) -> None:
+    here.central.registries[EID].results[PORT] = ("vfs:///a", 1)
+
+    answers = [await here.reads.result_uri(EID, QUERY, caller()) for _ in range(1000)]
+
+    assert {answer.uri for answer, _ in answers} == {"vfs:///a"}
+    assert len(here.central.calls) == 1
+    assert here.count("result-uri", "hit") == 999
+
+
+async def test_an_old_row_is_compared_by_its_etag_rather_than_fetched(here: World) -> None:
+    first = await here.reads.latest(WORKFLOW, None, caller())
+    here.clock.now_s += ROW_TTL_S
+    second = await here.reads.latest(WORKFLOW, None, caller())
+    third = await here.reads.latest(WORKFLOW, None, caller())
+
+    assert [seen.source for seen in (first, second, third)] == ["miss", "miss", "hit"]
+    assert len(here.central.calls) == 2
+    assert here.central.unchanged_count == 1
+
+
+# Coherence
+
+
+async def test_a_write_during_a_refresh_discards_the_refresh(here: World) -> None:
+    await here.bind(EID, created_here=False)
+    here.central.answers_early = True
+    here.central.may_answer.clear()
+    reading = asyncio.create_task(here.reads.uris(EID, caller()))
+    await here.central.called.wait()
+
+    await here.put_result(EID, PORT, "vfs:///a")
+    await here.deliver()
+    here.central.may_answer.set()
+    seen = await reading
+
+    assert seen.value.results == {PORT: ("vfs:///a", 0)}, "the old answer was shown"
+    assert len(here.central.calls) == 2
+    assert (await here.reads.uris(EID, caller())).value == seen.value
+
+
+@pytest.mark.parametrize("is_delivered", [False, True])
+@pytest.mark.parametrize("is_down", [False, True])
+async def test_an_acknowledged_write_is_seen_by_every_later_read(
+    here: World, is_delivered: bool, is_down: bool
+) -> None:
+    await here.bind(EID, created_here=False)
+    for read in (here.reads.execution(EID, caller()), here.reads.latest(WORKFLOW, None, caller())):
+        assert (await read).value.execution.name == "a run"
+
+    await here.write(EID, "update_execution", name="renamed")
+    if is_delivered:
+        await here.deliver()
+    here.central.is_down = is_down
+
+    for read in (here.reads.execution(EID, caller()), here.reads.latest(WORKFLOW, None, caller())):
+        seen = await read
+        assert seen.value.execution.name == "renamed"
+        assert seen.source == ("stale" if is_down else "miss") if is_delivered else "pending"
+
+
+async def test_a_refused_write_is_no_longer_seen(here: World) -> None:
+    await here.bind(EID, created_here=False)
+    await here.reads.uris(EID, caller())
+    await here.put_result(EID, PORT, "vfs:///a")
+    assert (await here.reads.uris(EID, caller())).source == "pending"
+
+    await here.deliver(refused=True)
+
+    assert (await here.reads.uris(EID, caller())).value.results == {}
+
+
+async def test_a_run_made_here_is_the_latest_at_once(here: World) -> None:
+    await here.reads.latest(WORKFLOW, None, caller())
+    here.central.add(NEWER_EID)
+    assert (await here.reads.latest(WORKFLOW, None, caller())).value.execution.execution_id == EID
+
+    await here.bind(NEWER_EID)
+
+    newest = await here.reads.latest(WORKFLOW, None, caller())
+    assert newest.value.execution.execution_id == NEWER_EID
+
+
+async def test_a_run_made_elsewhere_is_the_latest_within_the_term(here: World) -> None:
+    await here.reads.latest(WORKFLOW, None, caller())
+    here.central.add(NEWER_EID)
+
+    here.clock.now_s += ROW_TTL_S
+
+    newest = await here.reads.latest(WORKFLOW, None, caller())
+    assert newest.value.execution.execution_id == NEWER_EID
+
+
+async def test_waiting_writes_of_the_run_that_turns_out_to_be_the_latest_are_seen(
+    here: World,
+) -> None:
+    here.central.add(NEWER_EID)
+    await here.bind(NEWER_EID)
+    await here.write(NEWER_EID, "update_execution", status="RUNNING")
+
+    seen = await here.reads.latest(WORKFLOW, None, caller())
+
+    assert (seen.source, seen.value.execution.status) == ("pending", "RUNNING")
+
+
+async def test_what_a_call_of_ours_changed_is_asked_for_anew(here: World) -> None:
+    await here.reads.execution(EID, caller())
+    await here.reads.uris(EID, caller())
+    del here.central.rows[EID]
+
+    here.reads.changed(WORKFLOW, [EID])
+
+    for read in (here.reads.execution(EID, caller()), here.reads.uris(EID, caller())):
+        with pytest.raises(RelayedProblem, match="not-found"):
+            await read
+
+
+# For whom
+
+
+async def test_a_token_sees_a_remembered_value_only_after_its_own_yes(here: World) -> None:
+    await here.reads.uris(EID, caller())
+    await here.reads.latest(WORKFLOW, None, caller())
+
+    for read in (here.reads.uris(EID, caller("c")), here.reads.latest(WORKFLOW, None, caller("c"))):
+        with pytest.raises(RelayedProblem) as no:
+            await read
+        assert no.value.status == 404
+
+
+@pytest.mark.parametrize(("age_s", "is_seen"), [(ACCESS_TTL_S - 1, True), (ACCESS_TTL_S, False)])
+async def test_a_revoked_yes_ends_within_its_term(here: World, age_s: float, is_seen: bool) -> None:
+    here.central.registries[EID].results[PORT] = ("vfs:///a", 1)
+    await here.reads.result_uri(EID, QUERY, caller())
+    here.central.readers.clear()
+
+    here.clock.now_s += age_s
+
+    if is_seen:
+        await here.reads.result_uri(EID, QUERY, caller())
+    else:
+        with pytest.raises(RelayedProblem):
+            await here.reads.result_uri(EID, QUERY, caller())
+        with pytest.raises(RelayedProblem):
+            await here.reads.result_uri(EID, QUERY, caller())
+
+
+# Central down
+
+
+async def test_central_down_for_a_minute_and_longer(here: World) -> None:
+    here.central.registries[EID].results[PORT] = ("vfs:///a", 1)
+    await here.reads.result_uri(EID, QUERY, caller())
+    await here.reads.latest(WORKFLOW, None, caller())
+    here.central.is_down = True
+
+    for age_s in range(0, 600, 30):
+        here.clock.now_s += 30
+        answer, seen = await here.reads.result_uri(EID, QUERY, caller())
+        assert answer.uri == "vfs:///a"
+        assert seen.source == ("stale" if age_s >= 30 else "hit")
+        row = await here.reads.latest(WORKFLOW, None, caller())
+        assert row.headers() == {"X-Cache": "stale", "Age": str(age_s + 30)}
+
+    with pytest.raises(CentralUnavailable) as unknown:
+        await here.reads.uris(NEWER_EID, caller())
+    assert (unknown.value.status, "Retry-After" in unknown.value.headers) == (503, True)
+    with pytest.raises(CentralUnavailable):
+        await here.reads.latest(WORKFLOW, None, caller("b"))
+
+
+async def test_even_an_outage_shows_nothing_beyond_the_token_and_the_stale_term(
+    here: World,
+) -> None:
+    here.central.expires_at["b"] = int(here.clock.now_s) + 30
+    for token in ("a", "b"):
+        await here.reads.latest(WORKFLOW, None, caller(token))
+    here.central.is_down = True
+
+    here.clock.now_s += 30
+    with pytest.raises(TokenExpired):
+        await here.reads.latest(WORKFLOW, None, caller("b"))
+
+    here.clock.now_s += ACCESS_TTL_S + STALE_S
+    with pytest.raises(CentralUnavailable):
+        await here.reads.latest(WORKFLOW, None, caller("a"))
+
+
+@pytest.mark.parametrize("is_known_down", [False, True])
+async def test_a_central_that_hangs_holds_up_no_known_value(
+    tmp_path: Path, is_known_down: bool
+) -> None:
+    async with world(tmp_path, patience_s=0.01) as here:
+        here.central.add(EID)
+        here.central.readers.add(("a", WORKFLOW))
+        await here.reads.latest(WORKFLOW, None, caller())
+        here.central.may_answer.clear()
+        here.central.is_known_down = is_known_down
+        here.clock.now_s += ACCESS_TTL_S if is_known_down else ROW_TTL_S
+
+        async with asyncio.timeout(30):
+            seen = await here.reads.latest(WORKFLOW, None, caller())
+
+        assert seen.source == "stale"
+
+
+async def test_an_old_yes_is_not_used_because_central_is_slow(tmp_path: Path) -> None:
+    async with world(tmp_path, patience_s=0.01) as here:
+        here.central.add(EID)
+        here.central.readers.add(("a", WORKFLOW))
+        await here.reads.latest(WORKFLOW, None, caller())
+        here.clock.now_s += ACCESS_TTL_S
+        here.central.readers.clear()
+        here.central.may_answer.clear()
+
+        reading = asyncio.create_task(here.reads.latest(WORKFLOW, None, caller()))
+        _, still_waiting = await asyncio.wait({reading}, timeout=0.1)
+        here.central.may_answer.set()
+
+        assert still_waiting
+        with pytest.raises(RelayedProblem):
+            await reading

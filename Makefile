@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test check fmt bench image lock
+.PHONY: help demo up setup test soak check fmt bench image lock
 python := .venv/bin/python
 
 help:  ## this list
@@ -16,6 +16,9 @@ setup:  ## the private environment .venv/, from hash-pinned requirements
 
 test: setup  ## all tests
 	@$(python) -m pytest -q
+
+soak: setup  ## thousands of killed sidecars (CRASH_KILLS=5000, CRASH_SEED=N)
+	@CRASH_KILLS=$${CRASH_KILLS:-5000} $(python) -m pytest -q tests/journeys/test_crashes.py
 
 check: setup  ## lint, format, types, import rules, house rules
 	@$(python) -m ruff check --quiet && $(python) -m ruff format --check --quiet && $(python) -m mypy

@@ -63,6 +63,8 @@ class HttpLine(asyncio.Protocol):
 
     async def send(self, request: bytes) -> Answer:
         """The answer. ConnectionError if the server closes instead."""
+        if self._transport.is_closing():  # since the last answer, when nobody was waiting
+            raise ConnectionError("the server closed the connection")
         self._waiting = self._loop.create_future()
         self._transport.write(request)
         return await self._waiting

@@ -1,0 +1,131 @@
+"""Computing units that go on writing, whatever happens to their sidecar."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from central.kit.vfs import GlobalPortId, UriOwner
+from dev.bench.http_line import Answer, HttpLine
+from dev.tokens import mint
+from dev.world import WORLD
+from tests.journeys.crashing.ledger import Kind, Ledger, Write
+
+RETRY_S = 0.005
+ACCEPTED = 202
+FLUSH_TIMEOUT_S = 60
+KINDS = [Kind.RESULT] * 4 + [Kind.PORT] * 2 + [Kind.SIZE] * 3
+
+
+class Place(Protocol):
+    """Where to write, and to which executions."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def execution_ids(self) -> Sequence[int]: ...
+
+
+class Writer:
+    """One connection to one sidecar. The next write goes out when the last one was answered."""
+
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        ledger: Ledger,
+        chance: random.Random,
+        longest_pause_s: float = 0.0,
+    ) -> None:
+        self._name = name
+        self._place = place
+        self._token = mint(WORLD.owner.user_id)
+        self._ledger = ledger
+        self._chance = chance
+        self._longest_pause_s = longest_pause_s
+        self._numbers = itertools.count(1)
+        self._ports: dict[int, str] = {}
+        self.stopping = False
+
+    async def run(self) -> None:
+        """Writes until told to stop, on a new connection whenever one breaks."""
+        while not self.stopping:
+            try:
+                async with HttpLine(self._place.url, self._token) as line:
+                    while not self.stopping:
+                        await self._write(line, self._chance.choice(self._place.execution_ids))
+                        await asyncio.sleep(self._chance.uniform(0, self._longest_pause_s))
+            except OSError:
+                await asyncio.sleep(RETRY_S)  # nobody announces that the sidecar is back
+
+    async def _write(self, line: HttpLine, execution_id: int) -> None:
+        kind, number = self._chance.choice(KINDS), next(self._numbers)
+        port = self._ports.get(execution_id)
+        path = f"/v1/executions/{execution_id}"
+        if kind is Kind.RESULT:
+            value = f"{self._name}-{number}"
+            write = self._ledger.send(execution_id, kind, "", value)
+            await self._put(line, write, "PATCH", path, {"result": value})
+        elif kind is Kind.PORT or port is None:
+            port = str(GlobalPortId(f"{self._name}x{number}", "main", 0, False, False))
+            uri = UriOwner(WORLD.workflow_id, execution_id).result_uri(port)
+            write = self._ledger.send(execution_id, Kind.PORT, port, uri)
+            await self._put(line, write, "PUT", f"{path}/ports/{port}", {"result_uri": uri})
+            self._ports[execution_id] = port
+        else:
+            write = self._ledger.send(execution_id, kind, port, str(number))
+            await self._put(line, write, "PATCH", f"{path}/ports/{port}", {"result_bytes": number})
+
+    async def _put(
+        self, line: HttpLine, write: Write, method: str, path: str, body: dict[str, Any]
+    ) -> None:
+        try:
+            answer = await line.send(line.request(method, path, body))
+        except OSError:
+            self._ledger.give_up(write)
+            raise
+        _settle(self._ledger, write, answer)
+
+
+@asynccontextmanager
+async def writing(writers: Sequence[Writer]) -> AsyncIterator[None]:
+    """They write while the block runs."""
+    async with asyncio.TaskGroup() as group:
+        for writer in writers:
+            writer.stopping = False
+            group.create_task(writer.run())
+        yield
+        for writer in writers:
+            writer.stopping = True
+
+
+async def create_executions(sidecar_url: str, count: int) -> list[int]:
+    """New executions of the owner's, bound to the sidecar."""
+    new = {
+        "workflow_id": WORLD.workflow_id,
+        "computing_unit_id": WORLD.computing_unit_id,
+        "environment_version": "test",
+    }
+    async with HttpLine(sidecar_url, mint(WORLD.owner.user_id)) as line:
+        answers = [
+            await line.send(line.request("POST", "/v1/executions", new)) for _ in range(count)
+        ]
+    return [int(answer.json()["execution_id"]) for answer in answers]
+
+
+async def finish(sidecar_url: str, execution_ids: Iterable[int], ledger: Ledger) -> None:
+    """Ends the executions and waits until everything has been delivered."""
+    async with HttpLine(sidecar_url, mint(WORLD.owner.user_id)) as line:
+        for execution_id in execution_ids:
+            write = ledger.send(execution_id, Kind.END, "", "COMPLETED")
+            end = line.request("PATCH", f"/v1/executions/{execution_id}", {"status": "COMPLETED"})
+            _settle(ledger, write, await line.send(end))
+        flushed = await line.send(line.request("POST", f"/v1/flush?timeout={FLUSH_TIMEOUT_S}"))
+    assert flushed.status == 200, flushed.body
+
+
+def _settle(ledger: Ledger, write: Write, answer: Answer) -> None:
+    assert answer.status == ACCEPTED, answer.body
+    ledger.acknowledge(write, answer.json()["write_id"])

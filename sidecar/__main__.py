@@ -1,4 +1,4 @@
-"""`python -m sidecar serve`."""
+"""`python -m sidecar serve` runs the sidecar, `doctor` checks where it runs."""
 
 import argparse
 import asyncio
@@ -6,6 +6,7 @@ import os
 import sys
 
 from sidecar import __version__
+from sidecar.commands import doctor
 from sidecar.kit import logs
 from sidecar.kit.environment import EXIT_USAGE, SettingsError
 from sidecar.settings import Settings
@@ -19,17 +20,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the sidecar (settings: SIDECAR_* of the environment)")
-    parser.parse_args(arguments)
-    return _serve()
-
-
-def _serve() -> int:
+    doctor.add_parser(commands)
+    options = parser.parse_args(arguments)
     try:
-        settings = Settings.from_environment(os.environ)
+        return doctor.run(options, os.environ) if options.command == "doctor" else _serve()
     except SettingsError as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)
         return EXIT_USAGE
+
+
+def _serve() -> int:
+    settings = Settings.from_environment(os.environ)
     logs.configure(settings.log_level)
     import uvloop  # here, so that a wrong setting is told at once
 

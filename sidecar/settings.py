@@ -51,5 +51,7 @@ class Settings:
         )
         if settings.listen.host not in {"127.0.0.1", "::1", "localhost"}:
             env.fault("LISTEN", "expected a loopback address: the CU's API is for this pod only")
+        if "@" in settings.central_url.partition("://")[2].partition("/")[0]:
+            env.fault("CENTRAL_URL", "must not carry a login: a sidecar signs, and has no password")
         env.check()
         return settings

@@ -1,0 +1,62 @@
+"""The doctors, in the environments that `dev up` makes."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from dev.tokens import mint
+from tests.systems import ROOT, Up
+
+
+def doctor(up: Up, role: str, *arguments: str, given: str = "", **variables: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", role, "doctor", "--json", *arguments],
+        check=False,
+        cwd=ROOT,
+        env=up.published(role)["env"] | variables,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    failed = any(check["verdict"] == "fail" for check in found.values())
+    assert done.returncode == (1 if failed else 0)
+    return found
+
+
+def test_central_is_well(up: Up) -> None:
+    found = doctor(up, "central")
+
+    assert [name for name, check in found.items() if check["verdict"] == "fail"] == []
+
+
+def test_the_sidecar_beside_a_running_one_is_well_but_for_its_temporary_volume(up: Up) -> None:
+    found = doctor(up, "sidecar")
+
+    bad = {name for name, check in found.items() if check["verdict"] == "fail"}
+    assert bad <= {"spool's volume"}
+    assert found["central"]["verdict"] == found["clock"]["verdict"] == "ok"
+    assert found["sidecar's environment"]["verdict"] == "ok"
+    assert found["source key"]["verdict"] == "ok"
+
+
+def test_the_units_environment_is_judged_by_names_and_shown_by_none(up: Up) -> None:
+    token = mint(1)
+    unit = f"AUTH_JWT_SECRET=hidden-secret\nUSER_JWT_TOKEN={token}\n"
+
+    found = doctor(up, "sidecar", "--unit-environment", "-", given=unit)
+
+    assert found["unit's needless credentials"]["verdict"] == "fail"
+    assert found["unit's own credentials"]["verdict"] == "warn"
+    assert "hidden-secret" not in json.dumps(found)
+    assert token not in json.dumps(found)
+
+
+def test_an_audience_that_differs_is_told(up: Up) -> None:
+    found = doctor(up, "sidecar", SIDECAR_ASSERTION_AUDIENCE="another")
+
+    assert found["central"]["verdict"] == "fail"
+    assert "aud" in found["central"]["detail"]

@@ -7,13 +7,21 @@ from aiohttp import web
 
 from sidecar import __version__
 from sidecar.guard import guard
-from sidecar.handlers import executions, uris, writes
+from sidecar.handlers import costs, executions, expired, selections, uris, workflows, writes
 from sidecar.kit.openapi import openapi_document
 from sidecar.kit.routing import MIB, ROUTE, add_routes, answer_problems
 from sidecar.metrics import Metrics
 from sidecar.services import SERVICES, Services, admit
 
-ROUTES = (*executions.ROUTES, *uris.ROUTES, *writes.ROUTES)
+ROUTES = (
+    *executions.ROUTES,
+    *uris.ROUTES,
+    *costs.ROUTES,
+    *workflows.ROUTES,
+    *selections.ROUTES,
+    *expired.ROUTES,
+    *writes.ROUTES,
+)
 
 _DESCRIPTION = (
     "Execution metadata for the computing unit of this pod. Every call carries the user's token;"

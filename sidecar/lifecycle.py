@@ -30,6 +30,7 @@ from sidecar.settings import Settings
 from sidecar.spool.faults import NO_FAULTS, Faults
 from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.spool import Spool, describe
+from sidecar.sync_calls import SyncCalls
 from sidecar.upstream.central import Central
 from sidecar.upstream.client import CentralClient, open_session
 from sidecar.upstream.identity import SourceIdentity, load_or_create
@@ -73,7 +74,7 @@ class Sidecar:
         self.metrics = metrics
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
         writes = Writes(spool, self.delivery, central, reads, access, metrics)
-        self.services = Services(reads, writes)
+        self.services = Services(reads, writes, SyncCalls(spool, self.delivery, central, reads))
         self.not_ready_because = ["starting"]
         _observe(self)
 
@@ -104,10 +105,10 @@ async def serve(settings: Settings, faults: Faults = NO_FAULTS) -> int:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     async with AsyncExitStack() as life:
-        sidecar = await life.enter_async_context(_core(settings, faults))
+        sidecar = await life.enter_async_context(core(settings, faults))
         await life.enter_async_context(_listening(sidecar))
-        delivering = await life.enter_async_context(_background(sidecar.delivery.run()))
-        await life.enter_async_context(_background(_keep_house(sidecar.spool)))
+        delivering = await life.enter_async_context(background(sidecar.delivery.run()))
+        await life.enter_async_context(background(_keep_house(sidecar.spool)))
         sidecar.not_ready_because = []
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()
@@ -120,7 +121,8 @@ async def serve(settings: Settings, faults: Faults = NO_FAULTS) -> int:
 
 
 @asynccontextmanager
-async def _core(settings: Settings, faults: Faults) -> AsyncIterator[Sidecar]:
+async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[Sidecar]:
+    """A sidecar without listeners, its spool open; closed again at the end."""
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     identity = load_or_create(settings.spool_dir, settings.assertion_audience)
     spool = Spool(settings.spool_dir, SpoolLimits(settings.spool_max_bytes), faults=faults)
@@ -171,7 +173,7 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
+async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
     task = asyncio.ensure_future(work)
     task.add_done_callback(_tell_failure)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import UNSET
 
 from sidecar import wire
+from sidecar.kit.fields import is_storable
 from sidecar.kit.problem import InvalidRequest, invalid_field
 from sidecar.kit.statuses import TRANSIENT_CODE, Status, parse_status
 from sidecar.kit.vfs import GlobalPortId, UriOwner, check_operator_id, is_same_uri
@@ -118,6 +119,17 @@ def set_console_bytes(operator: str, size: int, binding: Binding, user_id: int) 
     )
 
 
+def put_operator_costs(body: wire.OperatorCosts, binding: Binding, user_id: int) -> NewEntry:
+    for operator in body.operators:
+        try:
+            check_operator_id(operator)
+        except ValueError as error:
+            name = operator if is_storable(operator) else "?"
+            raise invalid_field(f"operators.{name[:100]}", str(error)) from error
+    members = {"operators": body.operators}
+    return NewEntry(binding.execution_id, user_id, "put_operator_costs", members, Urgency.REST)
+
+
 def delete_uris(binding: Binding, user_id: int) -> NewEntry:
     return NewEntry(binding.execution_id, user_id, "delete_uris", {}, Urgency.URI)
 
@@ -151,3 +163,11 @@ def overlay_execution(row: wire.Execution, write: dict[str, Any]) -> None:
         if name in write:
             setattr(row, name, write[name])
     row.runtime_stats_uri = write.get("runtime_stats_uri", row.runtime_stats_uri)
+
+
+def overlay_costs(costs: wire.LatestCosts, write: dict[str, Any]) -> None:
+    """Lays a waiting write over the costs of the execution it was made to."""
+    if write["op"] == "put_operator_costs":
+        costs.operators = write["operators"]
+    elif write["op"] == "update_execution":
+        costs.runtime_stats_uri = write.get("runtime_stats_uri", costs.runtime_stats_uri)

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from sidecar import wire
+from sidecar import operations, wire
 from sidecar.cache.access import AccessMemory, workflow_key
 from sidecar.cache.arrivals import Arrivals
 from sidecar.cache.read_through import ATTEMPTS_MAX, PATIENCE_S, Asked, ReadThrough, Seen
@@ -34,6 +34,7 @@ REGISTRY_TTL_S = 60.0
 """How long a deletion made elsewhere (the dashboard) may stay unseen."""
 ROWS_SHARE = 0.25
 """Of the room for remembered values: a row is small, and a pod looks at few workflows."""
+_costs = msgspec.json.Decoder(wire.LatestCosts)
 _page = msgspec.json.Decoder(wire.ExecutionPage)
 
 
@@ -169,8 +170,12 @@ class Reads:
 
     # Rows
 
-    async def execution(self, execution_id: int, context: CallContext) -> Seen[Row]:
-        target = f"/v1/executions/{execution_id}"
+    async def execution(
+        self, execution_id: int, context: CallContext, *, workflow_id: int | None = None
+    ) -> Seen[Row]:
+        """With `workflow_id` it must be an execution of that workflow."""
+        prefix = f"/v1/workflows/{workflow_id}" if workflow_id is not None else "/v1"
+        target = f"{prefix}/executions/{execution_id}"
         asked = Asked("execution", target, target, execution_id, context, execution_id)
         return self._counted("execution", await self._rows.read(asked))
 
@@ -184,6 +189,15 @@ class Reads:
         )
         asked = Asked("latest", target, target, workflow_key(workflow_id), context)
         return self._counted("latest", await self._rows.read(asked))
+
+    async def costs(self, workflow_id: int, context: CallContext) -> tuple[wire.LatestCosts, bool]:
+        """What the operators of the latest run that central knows as completed cost."""
+        target = f"/v1/workflows/{workflow_id}/operator-costs"
+        costs = _costs.decode((await self._central.read("operator-costs", target, context)).body)
+        waiting = await self._spool.waiting(costs.execution_id)
+        for entry in waiting:
+            operations.overlay_costs(costs, msgspec.json.decode(entry.document))
+        return costs, bool(waiting)
 
     async def page(
         self, workflow_id: int, query: wire.ListQuery, context: CallContext
@@ -226,10 +240,13 @@ class Reads:
         )
         self.changed(binding.workflow_id)
 
-    def changed(self, workflow_id: int, execution_ids: Sequence[int] = ()) -> None:
-        """A call of ours changed these at central (created, deleted, bookmarked)."""
+    def changed(self, workflow_id: int | None, execution_ids: Sequence[int] = ()) -> None:
+        """A call of ours changed these at central (created, deleted, bookmarked, cleared)."""
+        resources = {r for execution_id in execution_ids for r in self._resources(execution_id)}
+        if workflow_id is not None:
+            resources.add(workflow_key(workflow_id))
         for store in (self._registries.store, self._rows.store):
-            for resource in (workflow_key(workflow_id), *execution_ids):
+            for resource in resources:
                 store.move(resource)
                 for key in store.keys_of(resource):
                     store.forget(key)

@@ -12,6 +12,7 @@ from sidecar.guard import TOKEN
 from sidecar.kit.problem import invalid_field
 from sidecar.kit.routing import REQUEST_ID, Answer, Route
 from sidecar.reads import Reads
+from sidecar.sync_calls import SyncCalls
 from sidecar.upstream.client import CallContext
 from sidecar.wire import WAIT_MAX_S
 from sidecar.writes import Writes
@@ -26,6 +27,7 @@ IDEMPOTENCY_KEY_MAX_LENGTH = 255
 class Services:
     reads: Reads
     writes: Writes
+    sync_calls: SyncCalls
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

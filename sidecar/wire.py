@@ -114,6 +114,13 @@ class ConsoleSize(Request, frozen=True):
     bytes: ByteCount
 
 
+class OperatorCosts(Request, frozen=True):
+    operators: Annotated[
+        dict[str, Annotated[float, Meta(ge=0)]],
+        Meta(description="the seconds that each operator took"),
+    ]
+
+
 class NewExecution(msgspec.Struct, frozen=True):
     """What a create answers; fields of a newer central are left out."""
 
@@ -157,14 +164,26 @@ class ExecutionPage(msgspec.Struct):
     next_before: int | None
 
 
+class LatestCosts(msgspec.Struct):
+    """Of the latest completed run. Null operators: only a statistics document can tell."""
+
+    execution_id: int
+    runtime_stats_uri: str | None
+    operators: dict[str, float] | None
+
+
 class WriteAnswer(msgspec.Struct, omit_defaults=True):
-    """Where a write stands. A refused one carries the problem that central answered."""
+    """Where a write stands. A refused one carries the problem that central answered.
+
+    A committed `delete_uris` carries what it removed, for whoever was answered 504.
+    """
 
     write_id: str
     state: str
     execution_id: int | None = None
     op: str | None = None
     problem: dict[str, Any] | None = None
+    removed: dict[str, Any] | None = None
 
 
 class Writes(msgspec.Struct):

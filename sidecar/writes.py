@@ -28,7 +28,7 @@ from sidecar.upstream.central import Central
 from sidecar.upstream.client import CallContext, Reply
 
 DELETE_WAIT_S = 30.0
-"""How long a `DELETE …/uris` waits for its outcome before it answers 504 with the write id."""
+"""How long a `DELETE …/uris` waits unless told (`Prefer`), before it answers 504."""
 
 
 class Writes:
@@ -109,11 +109,11 @@ class Writes:
                 return 200, wire.WriteAnswer(write_id, WriteState.COMMITTED)
         return 202, wire.WriteAnswer(write_id, WriteState.DURABLE)
 
-    async def submit_and_wait(self, new: NewEntry) -> dict[str, Any]:
+    async def submit_and_wait(self, new: NewEntry, wait_s: float | None) -> dict[str, Any]:
         """For calls whose answer only central has. Raises `NotDelivered` with the write id."""
         seq = await self.append(new)
         write_id = self._spool.write_id(seq)
-        record = await self._delivery.wait_settled(seq, DELETE_WAIT_S)
+        record = await self._delivery.wait_settled(seq, wait_s or DELETE_WAIT_S)
         if record is None:
             raise NotDelivered("central has not answered yet", write_id=write_id)
         _raise_refusal(record, write_id)
@@ -162,6 +162,7 @@ class Writes:
             record.execution_id,
             record.op,
             record.problem,
+            record.removed,
         )
 
 

@@ -71,7 +71,7 @@ async def list_executions(call: Call[Reader, wire.WorkflowPath, wire.ListQuery, 
 def _status_codes(text: str) -> list[int]:
     """The codes of comma-separated names or codes. Raises `InvalidRequest`."""
     codes = []
-    for item in text.split(","):
+    for item in map(str.strip, text.split(",")):
         try:
             codes.append(parse_status(int(item) if _CODE.fullmatch(item) else item).code)
         except ValueError as error:

@@ -61,7 +61,7 @@ async def list_executions(
 ) -> Answer:
     query = call.query
     for name in (query.status or "").split(",") if query.status is not None else ():
-        operations.status_named(_name_or_code(name))
+        operations.status_named(_name_or_code(name.strip()))
     reads = services(call.request).reads
     return Answer(await reads.page(call.path.workflow_id, query, call.caller))
 

@@ -68,7 +68,8 @@ async def delete_uris(
 ) -> Answer:
     binding, user_id = await _admitted(call)
     entry = operations.delete_uris(binding, user_id)
-    return Answer(await services(call.request).writes.submit_and_wait(entry))
+    wait_s = preferred_wait_s(call.request)
+    return Answer(await services(call.request).writes.submit_and_wait(entry, wait_s))
 
 
 async def _admitted(call: Call[CallContext, Any, Any, Any]) -> tuple[Binding, int]:
@@ -176,5 +177,6 @@ ROUTES = (
         path_type=wire.ExecutionPath,
         answers={200: wire.Removed},
         problems=(*WRITE_PROBLEMS, problems.NotDelivered),
+        headers={"Prefer": "wait=N: answer 504 with the write's id after N seconds, not 30."},
     ),
 )

@@ -73,6 +73,24 @@ class Central:
         """Any of central's reads, by its path and query as sent."""
         return await self._calls.call(name, "GET", target, context=context, etag=etag)
 
+    async def change(
+        self,
+        name: str,
+        target: str,
+        body: bytes,
+        idempotency_key: str | None,
+        context: CallContext,
+    ) -> Reply:
+        """A POST that changes something. Without the caller's key a retry uses one of ours."""
+        key = idempotency_key or new_key()
+        return await self._calls.call(
+            name, "POST", target, context=context, body=body, idempotency_key=key
+        )
+
+    async def ask(self, name: str, target: str, body: bytes, context: CallContext) -> Reply:
+        """A POST that changes nothing: a question too long for a query."""
+        return await self._calls.call(name, "POST", target, context=context, body=body)
+
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
         """Sends a batch once; whether it may be sent again is for the caller to know.
 

@@ -1,0 +1,51 @@
+"""Operator costs: reported by the CU at completion, asked for by the next run's scheduler."""
+
+from sidecar import operations, wire
+from sidecar.handlers.executions import PREFER, READ_PROBLEMS, WRITE_PROBLEMS
+from sidecar.kit.routing import Answer, Call, NoParameters, Route
+from sidecar.services import preferred_wait_s, services
+from sidecar.upstream.client import CallContext
+
+
+async def put_operator_costs(
+    call: Call[CallContext, wire.ExecutionPath, NoParameters, wire.OperatorCosts],
+) -> Answer:
+    writes = services(call.request).writes
+    binding, grant = await writes.admit(call.path.execution_id, call.caller)
+    entry = operations.put_operator_costs(call.body, binding, grant.user_id)
+    status, answer = await writes.submit(entry, preferred_wait_s(call.request))
+    return Answer(answer, status)
+
+
+async def fetch_operator_costs(
+    call: Call[CallContext, wire.WorkflowPath, NoParameters, None],
+) -> Answer:
+    reads = services(call.request).reads
+    costs, pending = await reads.costs(call.path.workflow_id, call.caller)
+    return Answer(costs, headers={"X-Cache": "pending" if pending else "miss"})
+
+
+ROUTES = (
+    Route(
+        method="PUT",
+        path="/v1/executions/{execution_id}/operator-costs",
+        handler=put_operator_costs,
+        summary="Keep the seconds that each operator took",
+        tag="costs",
+        path_type=wire.ExecutionPath,
+        body_type=wire.OperatorCosts,
+        answers={202: wire.WriteAnswer, 200: wire.WriteAnswer},
+        problems=WRITE_PROBLEMS,
+        headers=PREFER,
+    ),
+    Route(
+        method="GET",
+        path="/v1/workflows/{workflow_id}/operator-costs",
+        handler=fetch_operator_costs,
+        summary="The seconds each operator took in the latest completed run",
+        tag="costs",
+        path_type=wire.WorkflowPath,
+        answers={200: wire.LatestCosts},
+        problems=READ_PROBLEMS,
+    ),
+)

@@ -1,0 +1,112 @@
+"""Calls that central answers while the CU waits: nothing is kept for later or remembered.
+
+The CU's order holds all the same. A sync write follows what waits in the spool for the same
+executions, and a plan is asked for again if writes to the execution it names were still on
+their way. Both wait for delivery, which is at work anyway.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from sidecar import wire_sync
+from sidecar.delivery.delivery import Delivery
+from sidecar.overlay import lay_over
+from sidecar.problems import NotDelivered
+from sidecar.reads import Reads
+from sidecar.spool.spool import Spool
+from sidecar.upstream.central import Central
+from sidecar.upstream.client import CallContext
+
+SETTLE_WAIT_S = 10.0
+"""How long a sync call waits for writes that came before it."""
+
+_deleted = msgspec.json.Decoder(wire_sync.DeletedExecutions)
+_bookmarked = msgspec.json.Decoder(wire_sync.BookmarkedExecutions)
+_expired = msgspec.json.Decoder(wire_sync.ExpiredExecutions)
+_cleared = msgspec.json.Decoder(wire_sync.ClearedExecutions)
+_version = msgspec.json.Decoder(wire_sync.Version)
+_plan = msgspec.json.Decoder(wire_sync.ExportPlan)
+
+
+class SyncCalls:
+    """Raises the problems of central, and `NotDelivered` if earlier writes are held up."""
+
+    def __init__(self, spool: Spool, delivery: Delivery, central: Central, reads: Reads) -> None:
+        self._spool = spool
+        self._delivery = delivery
+        self._central = central
+        self._reads = reads
+
+    async def delete(
+        self, selection: wire_sync.Selection, idempotency_key: str | None, context: CallContext
+    ) -> wire_sync.DeletedExecutions:
+        await self._settle(selection.execution_ids)
+        reply = await self._central.change(
+            "delete", "/v1/executions/delete", _body(selection), idempotency_key, context
+        )
+        answer = _deleted.decode(reply.body)
+        self._reads.changed(selection.workflow_id, selection.execution_ids)
+        return answer
+
+    async def bookmark(
+        self,
+        selection: wire_sync.BookmarkSelection,
+        idempotency_key: str | None,
+        context: CallContext,
+    ) -> wire_sync.BookmarkedExecutions:
+        await self._settle(selection.execution_ids)
+        reply = await self._central.change(
+            "bookmark", "/v1/executions/bookmark", _body(selection), idempotency_key, context
+        )
+        self._reads.changed(selection.workflow_id, selection.execution_ids)
+        return _bookmarked.decode(reply.body)
+
+    async def expired(self, target: str, context: CallContext) -> wire_sync.ExpiredExecutions:
+        """The ended runs of one unit; `target` is path and query."""
+        answer = _expired.decode((await self._central.read("expired", target, context)).body)
+        for row in answer.executions:
+            lay_over(row, await self._spool.waiting(row.execution_id))
+        return answer
+
+    async def clear(
+        self,
+        target: str,
+        selection: wire_sync.ExpiredSelection,
+        idempotency_key: str | None,
+        context: CallContext,
+    ) -> wire_sync.ClearedExecutions:
+        await self._settle(selection.execution_ids)
+        reply = await self._central.change(
+            "clear", target, _body(selection), idempotency_key, context
+        )
+        self._reads.changed(None, selection.execution_ids)
+        return _cleared.decode(reply.body)
+
+    async def latest_version(self, workflow_id: int, context: CallContext) -> wire_sync.Version:
+        target = f"/v1/workflows/{workflow_id}/versions/latest"
+        return _version.decode((await self._central.read("version", target, context)).body)
+
+    async def plan_export(
+        self, workflow_id: int, request: wire_sync.ExportRequest, context: CallContext
+    ) -> wire_sync.ExportPlan:
+        target, body = f"/v1/workflows/{workflow_id}/export-plan", _body(request)
+        plan = _plan.decode((await self._central.ask("export-plan", target, body, context)).body)
+        if plan.execution_id is not None and await self._spool.waiting(plan.execution_id):
+            await self._settle([plan.execution_id])
+            reply = await self._central.ask("export-plan", target, body, context)
+            plan = _plan.decode(reply.body)
+        return plan
+
+    async def _settle(self, execution_ids: Iterable[int]) -> None:
+        """Returns once what waits now for these executions is settled."""
+        for execution_id in sorted(set(execution_ids)):
+            waiting = await self._spool.waiting(execution_id)
+            if waiting and not await self._delivery.wait_settled(waiting[-1].seq, SETTLE_WAIT_S):
+                raise NotDelivered(
+                    f"earlier writes to execution {execution_id} still wait for central"
+                )
+
+
+def _body(request: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(request)

@@ -1,0 +1,113 @@
+"""A sidecar before a central of its own, in this process, over one database.
+
+The real applications put together as `serve` does, on loopback sockets; only signals and ops
+listeners are left out. A call goes the whole way: local API, spool, delivery, central, Postgres.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+import sidecar.lifecycle
+from dev.tokens import mint
+from dev.world import WORLD, User
+from sidecar.app import local_app
+from sidecar.settings import Settings
+from tests.integration.central.authority import Sidecar as CentralCaller
+from tests.integration.central.authority import serving_central
+
+COMMITTED = {"Prefer": "wait=20"}
+"""For writes: answer once central has committed."""
+
+
+@dataclass(frozen=True)
+class LocalReply:
+    status: int
+    body: Any
+    headers: "CIMultiDictProxy[str]"
+
+    @property
+    def outcome(self) -> tuple[int, str]:
+        """The status, and the problem's slug if it is one."""
+        is_problem = self.headers["Content-Type"].startswith("application/problem+json")
+        return self.status, self.body["type"] if is_problem else ""
+
+
+@dataclass
+class Stack:
+    """What a CU sees of its sidecar, and what a test may look at behind it."""
+
+    client: "TestClient[web.Request, web.Application]"
+    sidecar: sidecar.lifecycle.Sidecar
+    central: CentralCaller
+
+    @property
+    def url(self) -> str:
+        return str(self.client.make_url("")).rstrip("/")
+
+    async def call(
+        self,
+        method: str,
+        target: str,
+        body: Any = None,
+        *,
+        user: User = WORLD.owner,
+        headers: Mapping[str, str] | None = None,
+    ) -> LocalReply:
+        """A call with the user's token, as any HTTP client makes it."""
+        sent = {"Authorization": f"Bearer {mint(user.user_id, user.role)}", **(headers or {})}
+        content = None if body is None else json.dumps(body).encode()
+        if content is not None:
+            sent.setdefault("Content-Type", "application/json")
+        url = self.client.make_url("").join(URL(target, encoded="%" in target))
+        async with self.client.session.request(method, url, data=content, headers=sent) as answer:
+            text = await answer.read()
+            return LocalReply(answer.status, json.loads(text) if text else None, answer.headers)
+
+    async def get(self, target: str, user: User = WORLD.owner) -> LocalReply:
+        return await self.call("GET", target, user=user)
+
+    async def create(self, user: User = WORLD.owner, **changes: Any) -> int:
+        """A run of the private workflow on the owner's unit."""
+        body = {
+            "workflow_id": WORLD.workflow_id,
+            "computing_unit_id": WORLD.computing_unit_id,
+            "environment_version": "test",
+        }
+        answer = await self.call("POST", "/v1/executions", body | changes, user=user)
+        assert answer.status == 201, answer.body
+        return int(answer.body["execution_id"])
+
+    async def write(
+        self, method: str, target: str, body: Any, *, user: User = WORLD.owner
+    ) -> LocalReply:
+        """A write that central has committed before this returns; fails if it has not."""
+        answer = await self.call(method, target, body, user=user, headers=COMMITTED)
+        assert (answer.status, answer.body.get("state")) == (200, "committed"), answer.body
+        return answer
+
+
+@asynccontextmanager
+async def running_stack(central_url: str, folder: Path) -> AsyncIterator[Stack]:
+    """A sidecar with its spool in `folder`, before central over the database of this URL."""
+    async with serving_central(central_url) as central:
+        settings = Settings.from_environment(
+            {
+                "SIDECAR_CENTRAL_URL": str(central.client.make_url("")),
+                "SIDECAR_SPOOL_DIR": str(folder),
+            }
+        )
+        async with (
+            sidecar.lifecycle.core(settings) as running,
+            sidecar.lifecycle.background(running.delivery.run()),
+            TestClient(TestServer(local_app(running.services, running.metrics))) as client,
+        ):
+            yield Stack(client, running, central)

@@ -1,0 +1,22 @@
+"""`python -m dev.kube`: fetches and builds everything that the chart's tests can use."""
+
+import sys
+
+from dev.kube import binaries, tools
+from dev.kube.tools import ToolMissing
+
+
+def main() -> int:
+    """0 if all of it is there; else 1, after a sentence for each that is not."""
+    code = 0
+    for get in (tools.helm, tools.promtool, binaries.build):
+        try:
+            print(get())
+        except ToolMissing as missing:
+            print(f"kube: {missing}", file=sys.stderr)
+            code = 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,9 +1,9 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test soak check fmt bench image lock
+.PHONY: help demo up setup test soak check fmt bench image lock chart
 python := .venv/bin/python
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*  ## /\1|/p' Makefile | awk -F '|' '{ printf "  make %-6s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' Makefile | awk -F '|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 demo: setup  ## the whole system on this machine, one replayed workflow, and a table of what happened
 	@$(python) -m dev demo
@@ -32,6 +32,9 @@ bench: setup  ## the measurements of docs/benchmarks.md
 
 image: setup  ## builds both container images and starts each once
 	@$(python) -m dev.image
+
+chart: setup  ## the Helm chart: writes its README, then tests it with real helm
+	@$(python) -m dev.kube.chart_files && $(python) -m pytest -q tests/chart
 
 lock: setup  ## pins the newest versions that pyproject.toml allows
 	@sh dev/lock.sh

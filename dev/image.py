@@ -53,6 +53,11 @@ print(json.dumps({"uid": os.getuid(), "root_is_writable": writable(), "found": f
 FOUND = {"sidecar": ["sidecar"], "central": ["central", "asyncpg", "jwt"]}
 
 
+def repository(target: str) -> str:
+    """The image's name without registry and tag; the chart's default."""
+    return f"texera-cu-{target}"
+
+
 class ImageProblem(Exception):
     """An image could not be built, or does not do what it should; the text says which."""
 
@@ -100,7 +105,7 @@ class Docker:
         return [self._client, "run", *options, self._tag(target), *program[1:]]
 
     def _tag(self, target: str) -> str:
-        return f"texera-cu-{target}:dev"
+        return f"{repository(target)}:dev"
 
 
 class Buildah:

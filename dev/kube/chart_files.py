@@ -1,0 +1,149 @@
+"""`make chart` writes what of the chart follows from other files; a test compares it.
+
+README.md from README.in.md, values.yaml's comments and the settings' tables of
+docs/operations.md; in values.schema.json the names that may stand under `settings`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "helm"
+SERVICES = ("central", "sidecar")
+
+BY_THE_CHART: Mapping[str, str] = {
+    "CENTRAL_DATABASE_URL": "from the Secret `central.database.existingSecret`",
+    "CENTRAL_OWNER_DATABASE_URL": "from the Secret `migration.ownerSecret`",
+    "CENTRAL_JWT_SECRET": "from the Secret `central.jwt.existingSecret`",
+    "CENTRAL_JWT_JWKS": "`central.jwt.jwks`",
+    "CENTRAL_LISTEN": "`central.service.port`, on every address",
+    "CENTRAL_OPS_LISTEN": "`central.service.opsPort`, on every address",
+    "CENTRAL_ASSERTION_AUDIENCE": "`assertionAudience`",
+    "SIDECAR_ASSERTION_AUDIENCE": "`assertionAudience`",
+    "SIDECAR_CENTRAL_URL": "`sidecar.centralUrl`, or the chart's Service",
+    "SIDECAR_LISTEN": "`sidecar.port`, on 127.0.0.1",
+    "SIDECAR_OPS_LISTEN": "`sidecar.opsPort`, on the pod's address",
+    "SIDECAR_SPOOL_DIR": "fixed: where the spool's volume is mounted",
+    "SIDECAR_UNIX_SOCKET": "fixed: none, the computing unit shares no volume with the sidecar",
+}
+"""Settings that are no value of their own under `settings`, and why."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of docs/operations.md."""
+
+    name: str
+    default: str
+    meaning: str
+
+    @property
+    def key(self) -> str:
+        """POOL_MAX_SIZE of a service is poolMaxSize in its `settings`."""
+        first, *rest = self.name.partition("_")[2].lower().split("_")
+        return first + "".join(word.capitalize() for word in rest)
+
+
+def read_settings(service: str) -> list[Setting]:
+    page = (ROOT / "docs/operations.md").read_text()
+    row = re.compile(rf"^\| `({service.upper()}_[A-Z0-9_]+)` \| (.*?) \| (.*) \|$", re.MULTILINE)
+    return [Setting(*found) for found in row.findall(page)]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A key of values.yaml with the comment above it; `default` is None if keys stand below it."""
+
+    key: str
+    default: str | None
+    comment: str
+
+
+def read_values(text: str) -> Iterator[Value]:
+    """Keys in order. Raises ValueError for a key that has no comment above it."""
+    path: list[tuple[int, str]] = []
+    comment: list[str] = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        stripped = line.strip()
+        if not stripped:
+            comment = []
+        elif stripped.startswith("#"):
+            comment.append(stripped.removeprefix("#").strip())
+        else:
+            indent = len(line) - len(line.lstrip())
+            name, _, rest = stripped.partition(":")
+            path = [*(part for part in path if part[0] < indent), (indent, name)]
+            key = ".".join(name for _, name in path)
+            if not comment:
+                raise ValueError(f"values.yaml, line {number + 1}: {key} has no comment")
+            yield Value(key, _shown(rest), " ".join(comment))
+            comment = []
+
+
+def _shown(default: str) -> str | None:
+    return json.dumps(yaml.safe_load(default)) if default else None
+
+
+def values_table() -> str:
+    rows = [
+        f"| **`{value.key}`** | | **{value.comment}** |"
+        if value.default is None
+        else f"| `{value.key}` | `{value.default}` | {value.comment} |"
+        for value in read_values((CHART / "values.yaml").read_text())
+    ]
+    return "\n".join(["| value | default | what it is |", "|---|---|---|", *rows])
+
+
+def settings_table(service: str) -> str:
+    """What may stand under `settings`, then what the chart sets itself."""
+    rows = []
+    for setting in read_settings(service):
+        if setting.name in BY_THE_CHART:
+            rows.append(f"| | `{setting.name}` | | {BY_THE_CHART[setting.name]} |")
+        else:
+            free = f"| `{setting.key}` | `{setting.name}` | {setting.default} |"
+            rows.append(f"{free} {setting.meaning} |")
+    header = f"| `{service}.settings.` | setting | service's default | what it is |"
+    return "\n".join([header, "|---|---|---|---|", *rows])
+
+
+def readme() -> str:
+    text = (CHART / "README.in.md").read_text()
+    tables = {"values": values_table()}
+    tables |= {f"{service}.settings": settings_table(service) for service in SERVICES}
+    for name, table in tables.items():
+        marker = f"<!-- {name} -->"
+        if marker not in text:
+            raise ValueError(f"README.in.md has no {marker}")
+        text = text.replace(marker, table)
+    return text
+
+
+def schema() -> str:
+    document = json.loads((CHART / "values.schema.json").read_text())
+    for service in SERVICES:
+        settings = document["properties"][service]["properties"]["settings"]
+        settings["propertyNames"]["enum"] = sorted(
+            setting.key for setting in read_settings(service) if setting.name not in BY_THE_CHART
+        )
+    return json.dumps(document, indent=2) + "\n"
+
+
+def generated() -> Mapping[Path, str]:
+    """Every file this module answers for, and what has to stand in it."""
+    return {CHART / "README.md": readme(), CHART / "values.schema.json": schema()}
+
+
+def main() -> None:
+    for path, text in generated().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+{{- /*
+What joins a computing-unit pod, said once as plain YAML: the admission policy carries it as CEL
+(_cel.tpl), `injection.mode: none` prints it.
+*/}}
+
+{{- define "sidecar.image" -}}
+{{ include "image" (dict "root" $ "image" .Values.sidecar.image) }}
+{{- end }}
+
+{{- define "sidecar.centralUrl" -}}
+{{- .Values.sidecar.centralUrl | default (printf "http://%s:%d" (include "central.host" .) (int .Values.central.service.port)) -}}
+{{- end }}
+
+{{- define "sidecar.container" -}}
+{{- with .Values.sidecar -}}
+name: {{ .containerName }}
+image: {{ include "sidecar.image" $ }}
+imagePullPolicy: {{ .image.pullPolicy }}
+args: [serve]
+# A native sidecar: up before the computing unit, ended after it.
+restartPolicy: Always
+env:
+  - name: SIDECAR_CENTRAL_URL
+    value: {{ include "sidecar.centralUrl" $ | quote }}
+  - name: SIDECAR_LISTEN
+    value: {{ printf "127.0.0.1:%d" (int .port) | quote }}
+  - name: SIDECAR_OPS_LISTEN
+    value: {{ printf "0.0.0.0:%d" (int .opsPort) | quote }}
+  - name: SIDECAR_SPOOL_DIR
+    value: /var/lib/sidecar
+  - name: SIDECAR_ASSERTION_AUDIENCE
+    value: {{ $.Values.assertionAudience | quote }}
+  {{- include "settings" (dict "prefix" "SIDECAR_" "settings" .settings) | nindent 2 }}
+ports:
+  - name: sidecar-ops
+    containerPort: {{ .opsPort }}
+    protocol: TCP
+# No readinessProbe: an unready sidecar would unpublish the whole unit.
+startupProbe:
+  httpGet: {path: /readyz, port: {{ .opsPort }}, scheme: HTTP}
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet: {path: /livez, port: {{ .opsPort }}, scheme: HTTP}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+# Equal, or the pod would leave the Guaranteed class. No ephemeral-storage limit: it would count
+# what the computing unit writes, too.
+resources:
+  requests: {cpu: {{ .resources.cpu | quote }}, memory: {{ .resources.memory | quote }}}
+  limits: {cpu: {{ .resources.cpu | quote }}, memory: {{ .resources.memory | quote }}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .runAsUser }}
+  runAsGroup: {{ .runAsUser }}
+  {{- include "containerSecurityContext" $ | nindent 2 }}
+  seccompProfile:
+    type: RuntimeDefault
+volumeMounts:
+  - name: {{ include "sidecar.spoolVolume" $ }}
+    mountPath: /var/lib/sidecar
+{{- end -}}
+{{- end }}
+
+{{- define "sidecar.spoolVolume" -}}
+{{ .Values.sidecar.containerName }}-spool
+{{- end }}
+
+{{- define "sidecar.volumes" -}}
+- name: {{ include "sidecar.spoolVolume" . }}
+  emptyDir:
+    sizeLimit: {{ .Values.sidecar.spoolVolume.sizeLimit }}
+{{- end }}
+
+{{- /* What every other container gets. */}}
+{{- define "sidecar.endpoints" -}}
+{{- $url := printf "http://127.0.0.1:%d" (int .Values.sidecar.port) -}}
+{{- range $name, $value := .Values.injection.env }}
+- name: {{ $name }}
+  value: {{ $value | replace "$(SIDECAR_URL)" $url | quote }}
+{{- end }}
+{{- if has "AUTH_JWT_SECRET" (.Values.injection.strip | default list) }}
+# Left unset, Texera would fall back to its public default key.
+- name: AUTH_JWT_SECRET
+  value: random
+{{- end }}
+{{- end }}
+
+{{- define "sidecar.gracePeriod" -}}
+{{- add .Values.injection.computingUnitStopSeconds .Values.sidecar.settings.drainTimeoutS 5 -}}
+{{- end }}
+
+{{- define "sidecar.injectedLabel" -}}
+{{ include "name" . }}/injected
+{{- end }}
+
+{{- define "sidecar.volumeNames" -}}
+{{- range include "sidecar.volumes" . | fromYamlArray }}
+- {{ .name }}
+{{- end }}
+{{- end }}
+
+{{- /* For a patched manager: a strategic merge onto its pod, and what to leave out of it. */}}
+{{- define "sidecar.podFragment" -}}
+spec:
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: {{ include "sidecar.gracePeriod" . }}
+  {{- with .Values.sidecar.imagePullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  volumes: {{- include "sidecar.volumes" . | nindent 4 }}
+  initContainers:
+    - {{- include "sidecar.container" . | nindent 6 }}
+  containers:
+    - name: computing-unit-master
+      # Left out: {{ .Values.injection.strip | default (list "the credentials that the image can do without") | join ", " }}
+      env: {{- include "sidecar.endpoints" . | nindent 8 }}
+{{- end }}

@@ -1,0 +1,22 @@
+"""Fixtures of the chart's tests. Where a tool cannot be had they are skipped, and say why."""
+
+from pathlib import Path
+
+import pytest
+
+from dev.kube import tools
+from dev.kube.tools import ToolMissing
+from tests.chart.rendering import Chart
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    try:
+        return tools.helm()
+    except ToolMissing as missing:
+        pytest.skip(f"not run: {missing}")
+
+
+@pytest.fixture(scope="session")
+def chart(helm: Path) -> Chart:
+    return Chart(helm)

@@ -1,0 +1,154 @@
+"""Values that cannot work are refused, by the schema or by the render, with what is wrong."""
+
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import Chart, Refused
+
+IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "no database secret": (
+        {"central": {"database": {"existingSecret": {"name": ""}}}},
+        "central.database.existingSecret.name",
+    ),
+    "no way to verify a token": (
+        {"central": {"jwt": {"existingSecret": {"name": ""}}}},
+        "central.jwt: set one of",
+    ),
+    "two ways to verify a token": (
+        {"central": {"jwt": {"jwks": {"url": "https://issuer.example/jwks"}}}},
+        "central.jwt: set one of",
+    ),
+    "a secret for public-key algorithms": (
+        {"central": {"settings": {"jwtAlgorithms": "RS256"}}},
+        "RS256 takes a key set",
+    ),
+    "a key set for shared-secret algorithms": (
+        {"central": {"jwt": {"existingSecret": {"name": ""}, "jwks": {"url": "https://a.b/c"}}}},
+        "must name the key set's algorithms",
+    ),
+    "no owner's secret": (
+        {"migration": {"ownerSecret": {"name": ""}}},
+        "migration.ownerSecret.name",
+    ),
+    "central among the computing units": ({"poolNamespace": "texera"}, "poolNamespace"),
+    "more connections than the budget": (
+        {"central": {"replicas": 5}},
+        "5 replicas, one more while rolling out, times settings.poolMaxSize 10",
+    ),
+    "more connections than the budget, once scaled up": (
+        {"central": {"autoscaling": {"enabled": True, "maxReplicas": 6}}},
+        "take 71 connections",
+    ),
+    "fewest above most": (
+        {"central": {"autoscaling": {"enabled": True, "minReplicas": 4, "maxReplicas": 3}}},
+        "central.autoscaling.minReplicas",
+    ),
+    "a pool that starts above its end": (
+        {"central": {"settings": {"poolMinSize": 11}}},
+        "central.settings.poolMinSize",
+    ),
+    "a drain that SIGKILL cuts off": (
+        {"central": {"settings": {"drainTimeoutS": 25.5}}},
+        "drainDelayS, drainTimeoutS and 5 s take 35.5 s, more than 35",
+    ),
+    "a drain shorter than a statement": (
+        {"central": {"settings": {"databaseTimeoutS": 21}}},
+        "central.settings.drainTimeoutS: must not be shorter than databaseTimeoutS",
+    ),
+    "a volume that the spool fills": (
+        {"sidecar": {"spoolVolume": {"sizeLimit": "775Mi"}}},
+        "sidecar.spoolVolume.sizeLimit",
+    ),
+    "a spool that fills the volume": (
+        {"sidecar": {"settings": {"spoolMaxBytes": 1024**3}}},
+        "sidecar.spoolVolume.sizeLimit",
+    ),
+    "a cache that fills the memory": (
+        {"sidecar": {"settings": {"cacheMaxBytes": 64 * 1024**2}}},
+        "sidecar.resources.memory",
+    ),
+    "two listeners on one port of the sidecar": ({"sidecar": {"opsPort": 7070}}, "sidecar.opsPort"),
+    "two listeners on one port of central": (
+        {"central": {"service": {"opsPort": 7080}}},
+        "central.service.opsPort",
+    ),
+    "a setting past its place": (
+        {"central": {"extraEnv": [{"name": "CENTRAL_POOL_MAX_SIZE", "value": "99"}]}},
+        "CENTRAL_POOL_MAX_SIZE is set by central.settings or by the chart",
+    ),
+    "no word on what is stripped": ({"injection": {"strip": None}}, "injection.strip: choose"),
+    "an endpoint that is stripped": (
+        {"injection": {"env": {"STORAGE_JDBC_URL": "x"}}},
+        "injection.env: STORAGE_JDBC_URL is also in injection.strip",
+    ),
+}
+
+ILL_TYPED: dict[str, dict[str, Any]] = {
+    "an unknown value": {"centrall": {}},
+    "an unknown value below": {"central": {"replica": 2}},
+    "an unknown setting": {"central": {"settings": {"poolMaximumSize": 3}}},
+    "a setting of the other service": {"sidecar": {"settings": {"poolMaxSize": 3}}},
+    "a setting that the chart makes itself": {"central": {"settings": {"databaseUrl": "x"}}},
+    "no replicas": {"central": {"replicas": 0}},
+    "replicas in words": {"central": {"replicas": "two"}},
+    "an empty pool": {"central": {"settings": {"poolMaxSize": 0}}},
+    "a size without a unit": {"sidecar": {"spoolVolume": {"sizeLimit": "1000000000"}}},
+    "a port out of range": {"sidecar": {"port": 70700}},
+    "a namespace with capitals": {"poolNamespace": "Pool"},
+    "an unknown mode": {"injection": {"mode": "webhook"}},
+    "an unknown API": {"injection": {"apiVersion": "v2"}},
+    "an unknown action": {"validation": {"action": "Audit"}},
+    "a stripped name that is none": {"injection": {"strip": ["STORAGE JDBC"]}},
+    "an envFrom of no kind": {"validation": {"allowedEnvFrom": ["texera-env"]}},
+    "the computing unit's user": {"sidecar": {"runAsUser": 1001}},
+    "root": {"sidecar": {"runAsUser": 0}},
+    "a truncated digest": {"central": {"image": {"digest": "sha256:0123"}}},
+    "a log level that is none": {"central": {"settings": {"logLevel": "loud"}}},
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_values_that_cannot_work_together_are_refused(chart: Chart, case: str) -> None:
+    values, sentence = IMPOSSIBLE[case]
+
+    with pytest.raises(Refused) as refused:
+        chart.render(**values)
+
+    assert "these values cannot work" in str(refused.value)
+    assert sentence in str(refused.value)
+    assert str(refused.value).count("\n  - ") == 1  # nothing else is found wrong
+
+
+@pytest.mark.parametrize("case", ILL_TYPED)
+def test_values_of_the_wrong_form_are_refused(chart: Chart, case: str) -> None:
+    with pytest.raises(Refused, match="values don't meet the specifications of the schema"):
+        chart.render(**ILL_TYPED[case])
+
+
+def test_all_faults_are_told_at_once(chart: Chart) -> None:
+    values = {"poolNamespace": "texera", "central": {"replicas": 5}, "injection": {"strip": None}}
+
+    with pytest.raises(Refused) as refused:
+        chart.render(**values)
+
+    for place in ("poolNamespace", "central.database.connectionBudget", "injection.strip"):
+        assert place in str(refused.value)
+
+
+def test_the_defaults_alone_are_refused(chart: Chart) -> None:
+    """Three Secrets, and what to strip, are for the operator to say."""
+    with pytest.raises(Refused) as refused:
+        chart.run(chart.template, None, {})
+
+    assert str(refused.value).count("\n  - ") == 4
+
+
+def test_an_older_kubernetes_needs_the_beta_api(chart: Chart) -> None:
+    with pytest.raises(Refused, match=r"v1 needs Kubernetes 1\.36"):
+        chart.run([*chart.template, "--kube-version=1.35"], [], {})
+
+    assert chart.run([*chart.template, "--kube-version=1.35"], ["injection-beta"], {})
+    assert chart.run([*chart.template, "--kube-version=1.36"], [], {})
+    with pytest.raises(Refused, match="incompatible with Kubernetes"):
+        chart.run([*chart.template, "--kube-version=1.33"], ["injection-beta"], {})

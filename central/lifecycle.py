@@ -49,6 +49,7 @@ from central.store.expired import Expired
 from central.store.exports import Exports
 from central.store.idempotency import IdempotencyKeys
 from central.store.rows import Rows
+from central.store.running import RunningExecutions
 from central.store.schema import Schema
 from central.store.selections import Selections
 from central.store.uris import Uris
@@ -61,12 +62,12 @@ logger = logging.getLogger(__name__)
 
 def stores(database: Database, metrics: Metrics, lease_s: float) -> dict[web.AppKey[Any], Any]:
     """Every store, by the key its handlers know it by."""
-    warehouses, rows = Warehouses(Schema()), Rows()
+    warehouses, rows, running = Warehouses(Schema()), Rows(), RunningExecutions()
     return {
-        BATCHES: Batches(database, rows, metrics),
+        BATCHES: Batches(database, rows, running, metrics),
         BINDINGS: Bindings(database, warehouses, lease_s),
         COSTS: Costs(database),
-        EXECUTIONS: Executions(database, warehouses, lease_s),
+        EXECUTIONS: Executions(database, warehouses, running, lease_s),
         EXPIRED: Expired(database),
         EXPORTS: Exports(database),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database),

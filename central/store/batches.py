@@ -9,13 +9,16 @@ transaction that applies the batch, so both happen or neither:
 - anything else is out of step: a spool that was restored or a cursor that was purged. Nothing
   is applied, the sidecar begins a new epoch.
 
+An ordinary batch takes one statement (`store/optimistic`), which checks and advances the cursor
+as well; whatever is out of the ordinary is locked, read, judged and written step by step, here.
+
 Two replicas that are given the same batch at the same moment meet at the row's lock, and the
 second finds the work done. A connection cut at any point loses nothing: before the commit
 nothing happened, after it the batch sent again is answered from the row. What may be lost is
 what the database itself loses: commits that a failover drops come again under a new epoch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import asyncpg
@@ -29,37 +32,57 @@ from central.entries import (
     decode_entries,
     op_of,
 )
-from central.fold import Verdict
+from central.fold import Execution, Verdict
 from central.metrics import Metrics
 from central.problems import BatchOutOfStep
 from central.store.database import Database, Transaction
+from central.store.optimistic import Optimistic
 from central.store.queries import load
 from central.store.rows import VALUE_ERRORS, Entries, Rows
+from central.store.running import RunningExecutions
 
 
 class Batches:
     """Promise: a batch of a (source, epoch) is applied once and answered alike every time."""
 
-    def __init__(self, database: Database, rows: Rows, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, rows: Rows, running: RunningExecutions, metrics: Metrics
+    ) -> None:
         self._database = database
         self._rows = rows
         self._metrics = metrics
+        self._running = running
+        self._optimistic = Optimistic(database, running)
         self._queries = load("batches")
 
     async def apply(self, source_id: str, batch: BatchRequest) -> bytes:
         """The answer, as JSON. Raises `InvalidRequest` or `BatchOutOfStep`: nothing is applied."""
         entries = decode_entries(batch.entries)
+        applied = await self._optimistic.apply(source_id, batch, entries, _answer)
+        if applied is not None:
+            answer, verdicts = applied
+            self._metrics.batch("applied_at_once", len(entries))
+        else:
+            try:
+                answer, verdicts = await self._apply_step_by_step(source_id, batch, entries)
+            except BatchOutOfStep:
+                self._metrics.batch("out_of_step", len(entries))
+                raise
+            self._metrics.batch("applied" if verdicts else "repeated", len(entries))
+        count_verdicts(self._metrics, verdicts)
+        return answer
+
+    async def _apply_step_by_step(
+        self, source_id: str, batch: BatchRequest, entries: Entries
+    ) -> tuple[bytes, list[Verdict]]:
+        """The answer, and the verdicts unless it is a stored one."""
         work = partial(self._apply, source_id=source_id, batch=batch, entries=entries)
         try:
-            answer, verdicts = await self._database.run(work)
+            answer, verdicts, executions = await self._database.run(work)
         except VALUE_ERRORS:
-            answer, verdicts = await self._database.run(partial(work, alone=True))
-        except BatchOutOfStep:
-            self._metrics.batch("out_of_step", len(entries))
-            raise
-        self._metrics.batch("repeated" if verdicts is None else "applied", len(entries))
-        count_verdicts(self._metrics, verdicts or ())
-        return answer
+            answer, verdicts, executions = await self._database.run(partial(work, alone=True))
+        self._running.learn(source_id, executions)
+        return answer, verdicts
 
     async def _apply(
         self,
@@ -69,21 +92,21 @@ class Batches:
         batch: BatchRequest,
         entries: Entries,
         alone: bool = False,
-    ) -> tuple[bytes, list[Verdict] | None]:
-        """The answer and, where the batch was applied just now, its verdicts."""
+    ) -> tuple[bytes, list[Verdict], Mapping[int, Execution]]:
+        """The answer and, where the batch was applied just now, verdicts and executions."""
         last = await self._lock_cursor(transaction, source_id, batch.epoch)
         if last is not None and (last["last_batch"], last["digest"]) == (batch.batch, batch.digest):
-            return last["answer"], None
+            return last["answer"], [], {}
         last_batch = last["last_batch"] if last is not None else 0
         if batch.batch != last_batch + 1:
             raise BatchOutOfStep(
                 f"batch {batch.batch} came after batch {last_batch}", last_batch=last_batch
             )
-        verdicts = await self._rows.apply(
+        verdicts, executions = await self._rows.apply(
             transaction, source_id, entries, batch.sent_at_ms, alone=alone
         )
         await self._rows.audit(transaction, source_id, verdicts)
-        answer = msgspec.json.encode(BatchAnswer(batch.batch, [_outcome(v) for v in verdicts]))
+        answer = _answer(batch.batch, verdicts)
         await transaction.execute(
             self._queries["advance_cursor"],
             source_id,
@@ -92,7 +115,7 @@ class Batches:
             batch.digest,
             answer,
         )
-        return answer, verdicts
+        return answer, verdicts, executions
 
     async def _lock_cursor(
         self, transaction: Transaction, source_id: str, epoch: str
@@ -112,6 +135,10 @@ def count_verdicts(metrics: Metrics, verdicts: Iterable[Verdict]) -> None:
         metrics.entry("unknown" if unknown else op_of(verdict.entry), verdict.outcome)
         if verdict.problem is not None:
             metrics.refusal(verdict.problem.slug)
+
+
+def _answer(batch: int, verdicts: Sequence[Verdict]) -> bytes:
+    return msgspec.json.encode(BatchAnswer(batch, [_outcome(verdict) for verdict in verdicts]))
 
 
 def _outcome(verdict: Verdict) -> Outcome:

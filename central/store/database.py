@@ -127,6 +127,22 @@ class Database:
                         return await connection.fetch(query.text, *args)
                 return await connection.fetch(query.text, *args)
 
+    async def change(self, query: Query, *args: Any) -> list[asyncpg.Record]:
+        """The rows of one statement that is a transaction by itself. Not run again after a race."""
+        outcome = "rolled_back"
+        try:
+            with self._metrics.statement(query.name):
+                async with self._acquire() as connection:
+                    if self._settings.statement_cache_size == 0:  # as in `read`
+                        async with connection.transaction():
+                            rows = await connection.fetch(query.text, *args)
+                    else:
+                        rows = await connection.fetch(query.text, *args)
+            outcome = "committed"
+            return rows
+        finally:
+            self._metrics.transactions(outcome)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Commits when the block ends, rolls back when it raises."""

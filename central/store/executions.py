@@ -19,6 +19,7 @@ from central.problems import (
 )
 from central.store.database import Database, Transaction
 from central.store.queries import load
+from central.store.running import RunningExecutions
 from central.store.versions import Versions, workflow_not_found
 from central.store.warehouses import Warehouses
 
@@ -35,8 +36,15 @@ def execution_not_found(execution_id: int) -> ExecutionNotFound:
 class Executions:
     """Every statement judges the caller itself; no row of what they may not read leaves here."""
 
-    def __init__(self, database: Database, warehouses: Warehouses, lease_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        warehouses: Warehouses,
+        running: RunningExecutions,
+        lease_s: float,
+    ) -> None:
         self._database = database
+        self._running = running
         self._warehouses = warehouses
         self._versions = Versions(database)
         self._lease_s = lease_s
@@ -63,6 +71,13 @@ class Executions:
             await transaction.execute(
                 self._queries["set_binding_warehouse"], execution_id, source_id, warehouse
             )
+        self._running.created(
+            source_id,
+            execution_id,
+            user_id=user.user_id,
+            workflow_id=request.workflow_id,
+            warehouse=warehouse,
+        )
         return wire.NewExecution(
             execution_id,
             request.workflow_id,

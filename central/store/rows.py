@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence, Set
 import asyncpg
 import msgspec
 from asyncpg import DataError, IntegrityConstraintViolationError
-from msgspec import UNSET
 
 from central import problems
 from central.entries import (
@@ -32,11 +31,12 @@ from central.entries import (
     Undecodable,
     op_of,
 )
-from central.fold import Changes, Execution, ExecutionChange, Standing, Verdict, fold
+from central.fold import Changes, Execution, Standing, Verdict, fold
 from central.kit.fields import INT32_MAX, is_storable
 from central.kit.problem import Problem
 from central.kit.statuses import TERMINAL_CODES
-from central.registry import RegistryChange, UriRow
+from central.registry import UriRow
+from central.store.columns import cost_columns, execution_columns, registry_columns
 from central.store.database import Transaction
 from central.store.queries import load
 
@@ -61,8 +61,8 @@ class Rows:
         *,
         alone: bool = False,
         wait: bool = False,
-    ) -> list[Verdict]:
-        """The verdict on each entry, in order; what was applied is written.
+    ) -> tuple[list[Verdict], Mapping[int, Execution]]:
+        """The verdict on each entry, in order, and the executions as they are then.
 
         Raises one of `VALUE_ERRORS` if the database refuses a value, after which the
         transaction is lost: run it again with `alone`, and only the entries at fault are
@@ -70,11 +70,10 @@ class Rows:
         """
         executions = await self._lock(transaction, source_id, entries, wait=wait)
         if alone:
-            verdicts, _ = await self._halve(transaction, source_id, executions, entries, sent_at_ms)
-            return verdicts
+            return await self._halve(transaction, source_id, executions, entries, sent_at_ms)
         folded = fold(source_id, executions, entries, sent_at_ms)
         await self._write(transaction, source_id, folded.changes)
-        return folded.verdicts
+        return folded.verdicts, folded.after()
 
     async def _lock(
         self, transaction: Transaction, source_id: str, entries: Entries, *, wait: bool
@@ -160,7 +159,7 @@ class Rows:
     async def _write(self, transaction: Transaction, source_id: str, changes: Changes) -> None:
         queries = self._queries
         if changes.executions:
-            columns = _execution_columns(changes.executions)
+            columns = execution_columns(changes.executions)
             await transaction.execute(queries["write_executions"], source_id, *columns)
         deleted_results = [key for key, change in changes.results.items() if change is None]
         deleted_consoles = [key for key, change in changes.consoles.items() if change is None]
@@ -172,16 +171,14 @@ class Rows:
                 [execution_id for execution_id, _ in deleted_consoles],
                 [key for _, key in deleted_consoles],
             )
-        if results := _registry_columns(changes.results):
-            await transaction.execute(queries["write_results"], *results)
-        if consoles := _registry_columns(changes.consoles):
+        if any(changes.results.values()):
+            await transaction.execute(queries["write_results"], *registry_columns(changes.results))
+        if any(changes.consoles.values()):
+            consoles = registry_columns(changes.consoles)
             await transaction.execute(queries["write_consoles"], *consoles)
         if changes.operator_costs:
-            await transaction.execute(
-                queries["write_operator_costs"],
-                list(changes.operator_costs),
-                [msgspec.json.encode(c).decode() for c in changes.operator_costs.values()],
-            )
+            costs = cost_columns(changes.operator_costs)
+            await transaction.execute(queries["write_operator_costs"], *costs)
 
     async def audit(
         self, transaction: Transaction, source_id: str, verdicts: Sequence[Verdict]
@@ -236,31 +233,6 @@ def _not_writable(row: asyncpg.Record) -> Execution:
     else:
         standing = Standing.LOCKED_OUT
     return Execution(execution_id=row["execution_id"], standing=standing, user_id=row["user_id"])
-
-
-def _execution_columns(executions: Mapping[int, ExecutionChange]) -> list[Sequence[object]]:
-    changes = executions.values()
-    names_log_location = [change.log_location is not UNSET for change in changes]
-    columns: list[list[object]] = [
-        [change.status for change in changes],
-        [change.status_age_ms for change in changes],
-        [change.result for change in changes],
-        [is_named or None for is_named in names_log_location],
-        [None if change.log_location is UNSET else change.log_location for change in changes],
-        [change.runtime_stats_uri for change in changes],
-        [change.runtime_stats_bytes for change in changes],
-        [change.name for change in changes],
-        [change.bookmarked for change in changes],
-    ]
-    # unnest fills short arrays up with nulls, so a column that nobody named costs nothing.
-    return [list(executions), *(c if any(v is not None for v in c) else [] for c in columns)]
-
-
-def _registry_columns(
-    changes: Mapping[tuple[int, str], RegistryChange | None],
-) -> list[list[object]]:
-    rows = [(*key, change.uri, change.size_bytes) for key, change in changes.items() if change]
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _problem(error: asyncpg.PostgresError) -> Problem:

@@ -76,7 +76,7 @@ class Writes:
         if known["user_id"] != user.user_id:
             raise NotTheExecutionsUser("only the execution's own user may write to it")
         # `alone`, so that a value which the database refuses is an outcome and not an error.
-        (verdict,) = await self._rows.apply(
+        (verdict,), _ = await self._rows.apply(
             transaction, writer.source_id, [entry], entry.made_at_ms, alone=True, wait=True
         )
         if verdict.outcome == "deferred":

@@ -17,6 +17,7 @@ from central.settings import DatabaseSettings
 from central.store.batches import Batches
 from central.store.database import Database
 from central.store.rows import Rows
+from central.store.running import REMEMBERED, RunningExecutions
 from dev.world import WORLD
 from tests import databases
 
@@ -38,11 +39,14 @@ class Replica:
 
 
 @asynccontextmanager
-async def replica(database: databases.Database) -> AsyncIterator[Replica]:
+async def replica(
+    database: databases.Database, *, remembered: int = REMEMBERED
+) -> AsyncIterator[Replica]:
     metrics = Metrics(CollectorRegistry())
     pool = Database(DatabaseSettings(database.central_url), metrics)
+    running = RunningExecutions(remembered)
     try:
-        yield Replica(Batches(pool, Rows(), metrics), pool, metrics)
+        yield Replica(Batches(pool, Rows(), running, metrics), pool, metrics)
     finally:
         await pool.close()
 

@@ -7,7 +7,16 @@ from aiohttp import web
 
 from sidecar import __version__
 from sidecar.guard import guard
-from sidecar.handlers import costs, executions, expired, selections, uris, workflows, writes
+from sidecar.handlers import (
+    costs,
+    drop_in,
+    executions,
+    expired,
+    selections,
+    uris,
+    workflows,
+    writes,
+)
 from sidecar.kit.openapi import openapi_document
 from sidecar.kit.routing import MIB, ROUTE, add_routes, answer_problems
 from sidecar.metrics import Metrics
@@ -21,6 +30,7 @@ ROUTES = (
     *selections.ROUTES,
     *expired.ROUTES,
     *writes.ROUTES,
+    *drop_in.ROUTES,
 )
 
 _DESCRIPTION = (

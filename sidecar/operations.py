@@ -18,19 +18,19 @@ from sidecar.spool.entry import NewEntry, Urgency
 from sidecar.spool.permits import Binding
 
 
-def checked_port(text: str) -> str:
+def checked_port(text: str, field: str = "global_port_id") -> str:
     try:
         GlobalPortId.parse(text)
     except ValueError as error:
-        raise invalid_field("global_port_id", str(error)) from error
+        raise invalid_field(field, str(error)) from error
     return text
 
 
-def checked_operator(text: str) -> str:
+def checked_operator(text: str, field: str = "operator_id") -> str:
     try:
         check_operator_id(text)
     except ValueError as error:
-        raise invalid_field("operator_id", str(error)) from error
+        raise invalid_field(field, str(error)) from error
     return text
 
 

@@ -34,6 +34,20 @@ class NotLocal(Problem):
     status = 403
 
 
+class UidMismatch(Problem):
+    """The user named is not the token's."""
+
+    slug = "uid-mismatch"
+    status = 403
+
+
+class ExecutionNotFound(Problem):
+    """There is no such execution of that workflow."""
+
+    slug = "execution-not-found"
+    status = 404
+
+
 class UriMismatch(Problem):
     """The URI does not belong to the row it was written to."""
 

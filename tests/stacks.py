@@ -7,7 +7,7 @@ listeners are left out. A call goes the whole way: local API, spool, delivery, c
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,11 @@ class Stack:
     client: "TestClient[web.Request, web.Application]"
     sidecar: sidecar.lifecycle.Sidecar
     central: CentralCaller
+    _tokens: dict[User, str] = field(default_factory=dict)
+
+    def token(self, user: User) -> str:
+        """One and the same for every call: another token is another one to ask central about."""
+        return self._tokens.setdefault(user, mint(user.user_id, user.role))
 
     @property
     def url(self) -> str:
@@ -63,7 +68,7 @@ class Stack:
         headers: Mapping[str, str] | None = None,
     ) -> LocalReply:
         """A call with the user's token, as any HTTP client makes it."""
-        sent = {"Authorization": f"Bearer {mint(user.user_id, user.role)}", **(headers or {})}
+        sent = {"Authorization": f"Bearer {self.token(user)}", **(headers or {})}
         content = None if body is None else json.dumps(body).encode()
         if content is not None:
             sent.setdefault("Content-Type", "application/json")

@@ -35,11 +35,11 @@ def is_storable(text: str) -> bool:
 
 def convert_strings(values: Mapping[str, str], kind: type[StructT], where: str) -> StructT:
     """The struct described by strings (a path or a query). Raises `InvalidRequest`."""
-    faults = [
-        FieldError(name, f"is no {where} parameter of this call")
-        for name in values
-        if name not in kind.__struct_encode_fields__
-    ]
+    unknown = values.keys() - set(kind.__struct_encode_fields__)
+    if not kind.__struct_config__.forbid_unknown_fields:
+        values = {name: value for name, value in values.items() if name not in unknown}
+        unknown = set()
+    faults = [FieldError(n, f"is no {where} parameter of this call") for n in sorted(unknown)]
     faults += [
         FieldError(n, "text that can be stored") for n, v in values.items() if not is_storable(v)
     ]

@@ -1,0 +1,193 @@
+"""The drop-in routes: what Texera's own proposal calls, over the writes and reads of `/v1`.
+
+A client of `java.net.HttpURLConnection` without retries or keys of its own. It takes any 2xx
+for done and 404 for absent, so a durable write is answered 202 with the write's id, which it
+ignores. The run must be the token's own user's.
+"""
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from sidecar import operations, problems, wire
+from sidecar import wire_drop_in as drop_in
+from sidecar.handlers.executions import READ_PROBLEMS, WRITE_PROBLEMS
+from sidecar.kit.routing import Answer, Call, NoParameters, Route
+from sidecar.services import idempotency_key, services
+from sidecar.spool.entry import NewEntry
+from sidecar.spool.permits import Binding
+from sidecar.upstream.client import CallContext
+
+WriteCall: TypeAlias = Call[CallContext, drop_in.EidPath, NoParameters, Any]
+
+
+async def drop_in_create(
+    call: Call[CallContext, NoParameters, NoParameters, drop_in.Create],
+) -> Answer:
+    writes, body = services(call.request).writes, call.body
+    if body.uid is not None:
+        user_id = await writes.user_of(call.caller)
+        if body.uid != user_id:
+            raise problems.UidMismatch(f"uid: the token's user is {user_id}, not {body.uid}")
+    new = wire.NewExecutionRequest(
+        body.workflow_id, body.computing_unit_id, body.environment_version, body.execution_name
+    )
+    created = await writes.create(
+        msgspec.json.encode(new), idempotency_key(call.request), call.caller
+    )
+    return Answer(drop_in.Created(created.execution_id))
+
+
+async def drop_in_put_runtime_stats_uri(call: WriteCall) -> Answer:
+    binding, user_id = await _admitted(call)
+    if binding.workflow_id != call.body.workflow_id:
+        raise problems.ExecutionNotFound(
+            f"workflowId: execution {call.path.eid} is not one of workflow {call.body.workflow_id}"
+        )
+    members = {"runtime_stats_uri": call.body.uri}
+    return await _durable(call, operations.update_execution(members, binding, user_id))
+
+
+async def drop_in_put_status(call: WriteCall) -> Answer:
+    members = {"status": operations.status_named(call.body.status).value}
+    binding, user_id = await _admitted(call)
+    return await _durable(call, operations.update_execution(members, binding, user_id))
+
+
+async def drop_in_post_operator_console(call: WriteCall) -> Answer:
+    operator = operations.checked_operator(call.body.operator_id, "operatorId")
+    binding, user_id = await _admitted(call)
+    body = wire.Console(call.body.uri)
+    return await _durable(call, operations.put_console(operator, body, binding, user_id))
+
+
+async def drop_in_post_port_result(call: WriteCall) -> Answer:
+    port = operations.checked_port(call.body.global_port_id, "globalPortId")
+    binding, user_id = await _admitted(call)
+    body = wire.PortResult(call.body.uri)
+    return await _durable(call, operations.put_port_result(port, body, binding, user_id))
+
+
+async def drop_in_fetch_port_result(
+    call: Call[CallContext, drop_in.EidPath, drop_in.PortResultQuery, None],
+) -> Answer:
+    query = wire.ResultUriQuery(call.query.op_id, call.query.port_id, call.query.internal)
+    reads = services(call.request).reads
+    found, seen = await reads.result_uri(call.path.eid, query, call.caller)
+    return Answer(drop_in.Uri(found.uri), headers=seen.headers())
+
+
+async def drop_in_fetch_port_results(
+    call: Call[CallContext, drop_in.EidPath, NoParameters, None],
+) -> Answer:
+    seen = await services(call.request).reads.uris(call.path.eid, call.caller)
+    uris = [uri for _, (uri, _) in sorted(seen.value.results.items())]
+    return Answer(drop_in.UriList(uris), headers=seen.headers())
+
+
+async def drop_in_fetch_latest(
+    call: Call[CallContext, NoParameters, drop_in.LatestQuery, None],
+) -> Answer:
+    query = call.query
+    seen = await services(call.request).reads.latest(query.wid, query.cuid, call.caller)
+    return Answer(drop_in.Created(seen.value.execution.execution_id), headers=seen.headers())
+
+
+async def _admitted(call: WriteCall) -> tuple[Binding, int]:
+    binding, grant = await services(call.request).writes.admit(call.path.eid, call.caller)
+    return binding, grant.user_id
+
+
+async def _durable(call: WriteCall, entry: NewEntry) -> Answer:
+    status, answer = await services(call.request).writes.submit(entry, None)
+    return Answer(drop_in.Durable(answer.write_id, answer.state), status)
+
+
+_BASE = "/api/internal/execution-metadata"
+_EXECUTION = _BASE + "/{eid}"
+
+
+def _read(path: str, **parts: Any) -> Route:
+    return Route(method="GET", path=path, tag="drop-in", **parts)
+
+
+def _write(method: str, path: str, **parts: Any) -> Route:
+    return Route(
+        method=method,
+        path=path,
+        tag="drop-in",
+        path_type=drop_in.EidPath,
+        answers={202: drop_in.Durable},
+        **parts,
+    )
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path=_BASE + "/create",
+        handler=drop_in_create,
+        summary="Create an execution of the token's user",
+        tag="drop-in",
+        body_type=drop_in.Create,
+        answers={200: drop_in.Created},
+        problems=(*READ_PROBLEMS, problems.UidMismatch),
+    ),
+    _read(
+        _BASE + "/latest",
+        handler=drop_in_fetch_latest,
+        summary="The newest execution of a workflow on a computing unit",
+        query_type=drop_in.LatestQuery,
+        answers={200: drop_in.Created},
+        problems=READ_PROBLEMS,
+    ),
+    _write(
+        "PUT",
+        _EXECUTION + "/runtime-stats-uri",
+        handler=drop_in_put_runtime_stats_uri,
+        summary="Store where the runtime statistics are",
+        body_type=drop_in.RuntimeStatsUri,
+        problems=(*WRITE_PROBLEMS, problems.ExecutionNotFound, problems.UriMismatch),
+    ),
+    _write(
+        "PUT",
+        _EXECUTION + "/status",
+        handler=drop_in_put_status,
+        summary="Change the status, by name or by Texera's code",
+        body_type=drop_in.StatusChange,
+        problems=WRITE_PROBLEMS,
+    ),
+    _write(
+        "POST",
+        _EXECUTION + "/operator-console",
+        handler=drop_in_post_operator_console,
+        summary="Store where an operator's console messages are; the same again is fine",
+        body_type=drop_in.OperatorConsole,
+        problems=(*WRITE_PROBLEMS, problems.UriMismatch),
+    ),
+    _write(
+        "POST",
+        _EXECUTION + "/port-result",
+        handler=drop_in_post_port_result,
+        summary="Store where a port's result is; the same again is fine",
+        body_type=drop_in.PortResult,
+        problems=(*WRITE_PROBLEMS, problems.UriMismatch),
+    ),
+    _read(
+        _EXECUTION + "/port-result",
+        handler=drop_in_fetch_port_result,
+        summary="The result URI of a logical output port",
+        path_type=drop_in.EidPath,
+        query_type=drop_in.PortResultQuery,
+        answers={200: drop_in.Uri},
+        problems=(*READ_PROBLEMS, problems.ResultUriNotFound),
+    ),
+    _read(
+        _EXECUTION + "/port-results",
+        handler=drop_in_fetch_port_results,
+        summary="All result URIs of an execution",
+        path_type=drop_in.EidPath,
+        answers={200: drop_in.UriList},
+        problems=READ_PROBLEMS,
+    ),
+)

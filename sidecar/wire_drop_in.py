@@ -1,0 +1,78 @@
+"""The wire of `/api/internal/execution-metadata`, as clients of Texera's own proposal speak it.
+
+camelCase, and whatever such a client sends besides is ignored: it was not written for us.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from sidecar.kit.fields import Id, ShortText, Text
+from sidecar.wire import PORT_NUMBER_MAX, StatusValue
+
+
+class Lenient(msgspec.Struct, frozen=True, rename="camel"):
+    """Base of all: unknown fields are ignored."""
+
+
+class EidPath(Lenient, frozen=True):
+    eid: Id
+
+
+class LatestQuery(Lenient, frozen=True):
+    wid: Id
+    cuid: Id
+
+
+class PortResultQuery(Lenient, frozen=True):
+    op_id: Text
+    port_id: Annotated[int, msgspec.Meta(ge=0, le=PORT_NUMBER_MAX)] = 0
+    internal: bool = False
+
+
+class Create(Lenient, frozen=True):
+    """`uid` may be left to the token; another's is refused."""
+
+    workflow_id: Id
+    environment_version: ShortText
+    computing_unit_id: Id
+    uid: Id | None = None
+    execution_name: ShortText | None = None
+
+
+class Created(Lenient, frozen=True):
+    eid: int
+
+
+class RuntimeStatsUri(Lenient, frozen=True):
+    workflow_id: Id
+    uri: Text
+
+
+class OperatorConsole(Lenient, frozen=True):
+    operator_id: Text
+    uri: Text
+
+
+class PortResult(Lenient, frozen=True):
+    global_port_id: Text
+    uri: Text
+
+
+class StatusChange(Lenient, frozen=True):
+    status: StatusValue
+
+
+class Uri(Lenient, frozen=True):
+    uri: str
+
+
+class UriList(Lenient, frozen=True):
+    uris: list[str]
+
+
+class Durable(Lenient, frozen=True):
+    """The write is in the spool. Clients of old look at the status only."""
+
+    write_id: str
+    state: str

@@ -6,6 +6,7 @@ import pytest
 
 from dev.kube import tools
 from dev.kube.tools import ToolMissing
+from tests.chart.cel import Evaluator
 from tests.chart.rendering import Chart
 
 
@@ -20,3 +21,8 @@ def helm() -> Path:
 @pytest.fixture(scope="session")
 def chart(helm: Path) -> Chart:
     return Chart(helm)
+
+
+@pytest.fixture(scope="session")
+def evaluator() -> Evaluator:
+    return Evaluator(pytest.importorskip("cel_expr_python.cel", reason="not run: no wheel of it"))

@@ -4,6 +4,7 @@ import hashlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any, TypeAlias
 
 import msgspec
@@ -18,6 +19,7 @@ from central.handlers import (
     bindings,
     executions,
     expired,
+    leases,
     selections,
     uris,
     workflows,
@@ -36,6 +38,7 @@ ROUTES: tuple[AuthenticatedRoute, ...] = (
     *bindings.ROUTES,
     *writes.ROUTES,
     *batches.ROUTES,
+    *leases.ROUTES,
 )
 
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -60,8 +63,8 @@ def central_app(
     app = web.Application(
         middlewares=[
             _counting(metrics, clock),
-            answer_problems,
             _ending_old_connections(connection_max_age_s, clock, uniform),
+            answer_problems,
             _naming_answers,
         ],
         client_max_size=MAX_BODY_BYTES,
@@ -138,7 +141,9 @@ def _ending_old_connections(
         response = await handler(request)
         now = clock()
         age_s = max_age_s * uniform(1 - AGE_JITTER, 1 + AGE_JITTER)
-        if now >= ends_at.setdefault(request.get_extra_info("peername"), now + age_s):
+        is_old = now >= ends_at.setdefault(request.get_extra_info("peername"), now + age_s)
+        # A replica that cannot serve sheds its callers, so that they find another.
+        if is_old or response.status == HTTPStatus.SERVICE_UNAVAILABLE:
             response.force_close()
         return response
 

@@ -2,6 +2,7 @@
 
 Start: stores over a pool that the first call opens, then the listeners; ready whether the
 database is up or not, because a replica that is cut off cannot even say why.
+Beside them runs the closer (`closer.py`).
 End (SIGTERM or SIGINT): not ready; after `drain_delay_s`, in which load balancers look away,
 no new connections; calls under way get `drain_timeout_s`; then the pool closes.
 """
@@ -9,8 +10,8 @@ no new connections; calls under way get `drain_timeout_s`; then the pool closes.
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import web
@@ -25,11 +26,13 @@ from central.auth.jwks_source import source_of
 from central.auth.signatures import Keys, SharedSecret
 from central.auth.standing import LiveAccounts
 from central.auth.tokens import TokenVerifier
+from central.closer import Closer
 from central.handlers.batches import BATCHES
 from central.handlers.bindings import BINDINGS
 from central.handlers.executions import EXECUTIONS
 from central.handlers.expired import EXPIRED
 from central.handlers.keyed import IDEMPOTENCY_KEYS
+from central.handlers.leases import BOOTS, LEASES
 from central.handlers.selections import SELECTIONS
 from central.handlers.uris import URIS
 from central.handlers.workflows import COSTS, EXPORTS, VERSIONS
@@ -42,12 +45,17 @@ from central.settings import Settings, TokenSettings
 from central.store.accounts import Accounts
 from central.store.batches import Batches
 from central.store.bindings import Bindings
+from central.store.boots import Boots
+from central.store.closings import Closings
+from central.store.continuity import Continuity
 from central.store.costs import Costs
 from central.store.database import Database
 from central.store.executions import Executions
 from central.store.expired import Expired
 from central.store.exports import Exports
 from central.store.idempotency import IdempotencyKeys
+from central.store.leases import Leases
+from central.store.orphans import OrphanStore
 from central.store.rows import Rows
 from central.store.running import RunningExecutions
 from central.store.schema import Schema
@@ -62,14 +70,17 @@ logger = logging.getLogger(__name__)
 
 def stores(database: Database, metrics: Metrics, lease_s: float) -> dict[web.AppKey[Any], Any]:
     """Every store, by the key its handlers know it by."""
-    warehouses, rows, running = Warehouses(Schema()), Rows(), RunningExecutions()
+    warehouses, rows, closings = Warehouses(Schema()), Rows(), Closings(metrics)
+    continuity, running = Continuity(database, lease_s), RunningExecutions()
     return {
         BATCHES: Batches(database, rows, running, metrics),
-        BINDINGS: Bindings(database, warehouses, lease_s),
+        BINDINGS: Bindings(database, warehouses, closings, lease_s),
+        BOOTS: Boots(closings),
         COSTS: Costs(database),
         EXECUTIONS: Executions(database, warehouses, running, lease_s),
         EXPIRED: Expired(database),
         EXPORTS: Exports(database),
+        LEASES: Leases(database, continuity, metrics, lease_s),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database),
         SELECTIONS: Selections(),
         URIS: Uris(database),
@@ -98,6 +109,17 @@ def admission_of(settings: Settings, database: Database, metrics: Metrics) -> Ad
     )
 
 
+def closer_of(settings: Settings, database: Database, leases: Leases, metrics: Metrics) -> Closer:
+    return Closer(
+        leases.continuity,
+        OrphanStore(database, Closings(metrics), settings.lease_s),
+        metrics,
+        lease_s=settings.lease_s,
+        period_s=settings.closer.period_s,
+        is_enabled=settings.closer.is_enabled,
+    )
+
+
 async def serve(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT. Answers the exit code. Raises OSError for a taken port."""
     stop = asyncio.Event()
@@ -109,10 +131,12 @@ async def serve(settings: Settings) -> int:
     database = Database(settings.database, metrics)
     metrics.watch_connections(database.connections)
     admission = admission_of(settings, database, metrics)
+    resources = stores(database, metrics, settings.lease_s)
+    closer = closer_of(settings, database, resources[LEASES], metrics)
     app = central_app(
         admission,
         metrics,
-        stores(database, metrics, settings.lease_s),
+        resources,
         connection_max_age_s=settings.connection_max_age_s,
     )
 
@@ -132,6 +156,7 @@ async def serve(settings: Settings) -> int:
             await web.TCPSite(runner, address.host, address.port).start()
         opening = asyncio.create_task(_open(database))
         life.callback(opening.cancel)
+        await life.enter_async_context(_background(closer.run()))
         not_ready_because.clear()
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()
@@ -139,6 +164,24 @@ async def serve(settings: Settings) -> int:
         await asyncio.sleep(settings.drain_delay_s)
     logger.info("stopped")
     return 0
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs beside the listeners. What ends it is a bug of ours, and the pod restarts us."""
+
+    def tell(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.critical("background task failed", exc_info=task.exception())
+            signal.raise_signal(signal.SIGTERM)
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(tell)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def _open(database: Database) -> None:

@@ -4,7 +4,7 @@ Routes appear as templates and statements by their names in `central/sql`; ids n
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -86,6 +86,38 @@ class Metrics:
             registry=registry,
         )
 
+        self._closed = Counter(
+            "central_closed_executions_total",
+            "Executions ended as FAILED for those who could not, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.closer_passes = Counter(
+            "central_closer_passes_total",
+            "Passes of the closer, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.held_leases = Gauge(
+            "central_closer_held_leases",
+            "Lapsed leases that are not closed because too many lapsed at once: look at the fleet.",
+            registry=registry,
+        )
+        self.uninterrupted = Gauge(
+            "central_uninterrupted_seconds",
+            "For how long renewals have been served, by whichever replica; 0 while not known.",
+            registry=registry,
+        )
+        self._renewed_leases = Counter(
+            "central_renewed_leases_total", "Leases renewed.", registry=registry
+        )
+        self._lost_leases = Counter(
+            "central_lost_leases_total",
+            "Leases that could not be renewed because their source no longer holds them.",
+            ["reason"],
+            registry=registry,
+        )
+
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests.labels(route, method, str(status)).inc()
         self._request_seconds.labels(route, method).observe(seconds)
@@ -121,6 +153,14 @@ class Metrics:
     def entry(self, op: str, outcome: str) -> None:
         """`op` from the closed set of operations ("unknown" for any other)."""
         self._entries.labels(op, outcome).inc()
+
+    def closed(self, reason: str) -> None:
+        self._closed.labels(reason).inc()
+
+    def renewals(self, renewed_count: int, lost_reasons: Iterable[str]) -> None:
+        self._renewed_leases.inc(renewed_count)
+        for reason in lost_reasons:
+            self._lost_leases.labels(reason).inc()
 
     def refusal(self, slug: str) -> None:
         self._refusals.labels(slug).inc()

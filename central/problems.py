@@ -178,6 +178,13 @@ class BoundElsewhere(Problem):
     status = 409
 
 
+class BootSuperseded(Problem):
+    """The computing unit has had a newer boot since."""
+
+    slug = "boot-superseded"
+    status = 409
+
+
 class ComputingUnitTerminated(Problem):
     """The computing unit has been terminated."""
 

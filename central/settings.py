@@ -75,6 +75,14 @@ class AssertionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CloserSettings:
+    """How runs are closed whose sidecar is gone."""
+
+    is_enabled: bool = True
+    period_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     database: DatabaseSettings
     tokens: TokenSettings
@@ -82,6 +90,7 @@ class Settings:
     listen: Address
     ops_listen: Address
     lease_s: float
+    closer: CloserSettings
     connection_max_age_s: float
     drain_delay_s: float
     drain_timeout_s: float
@@ -107,6 +116,8 @@ class Settings:
             "assertion_audience": self.assertions.audience,
             "assertion_clock_skew_s": self.assertions.clock_skew_s,
             "lease_s": self.lease_s,
+            "closer_enabled": self.closer.is_enabled,
+            "closer_period_s": self.closer.period_s,
             "connection_max_age_s": self.connection_max_age_s,
             "drain_delay_s": self.drain_delay_s,
             "drain_timeout_s": self.drain_timeout_s,
@@ -134,7 +145,12 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         ),
         listen=environment.address("LISTEN", "0.0.0.0:7080"),
         ops_listen=environment.address("OPS_LISTEN", "0.0.0.0:7081"),
-        lease_s=environment.seconds("LEASE_S", 90.0, 5.0, 3600.0),
+        # From 2 s for tests: a lease has to outlast some renewals.
+        lease_s=environment.seconds("LEASE_S", 90.0, 2.0, 3600.0),
+        closer=CloserSettings(
+            is_enabled=environment.flag("CLOSER_ENABLED", True),
+            period_s=environment.seconds("CLOSER_PERIOD_S", 10.0, 0.1, 600.0),
+        ),
         connection_max_age_s=environment.seconds("CONNECTION_MAX_AGE_S", 300.0, 1.0, 86400.0),
         drain_delay_s=environment.seconds("DRAIN_DELAY_S", 0.0, 0.0, 300.0),
         drain_timeout_s=environment.seconds("DRAIN_TIMEOUT_S", 20.0, 0.0, 300.0),

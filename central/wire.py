@@ -5,7 +5,7 @@ frozen samples in tests/contract are read and written by both sides.
 """
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,10 @@ class ExecutionPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     execution_id: Id
 
 
+class ComputingUnitPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    computing_unit_id: Id
+
+
 class WorkflowPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workflow_id: Id
 
@@ -26,10 +30,6 @@ class WorkflowPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class WorkflowExecutionPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workflow_id: Id
     execution_id: Id
-
-
-class ComputingUnitPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    computing_unit_id: Id
 
 
 class OperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +90,11 @@ class ExpiredSelection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     execution_ids: Ids
 
 
+BootId: TypeAlias = Annotated[
+    ShortText, msgspec.Meta(min_length=1, description="names one start of a master process")
+]
+
+
 class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A run about to begin. Its user is the token's."""
 
@@ -98,6 +103,7 @@ class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environment_version: ShortText
     name: ShortText | None = None
     warehouse_id: Id | None = None
+    boot_id: BootId | None = None
 
 
 class ExecutionChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,7 +137,9 @@ class ConsoleSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BindingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing yet."""
+    """The boot of the sidecar's computing unit, where it has heard of one."""
+
+    boot_id: BootId | None = None
 
 
 # --- answers

@@ -9,7 +9,14 @@ from central import wire
 from central.auth.callers import AuthenticatedRoute, Needs, Reader, Source, Writer
 from central.handlers.keyed import answer_once
 from central.kit.routing import Answer, Call, NoParameters
-from central.problems import BoundElsewhere, ExecutionNotFound, NotTheExecutionsUser, UserDemoted
+from central.leases import ClosedExecutions, ExecutionList, OpenBindingsQuery
+from central.problems import (
+    BootSuperseded,
+    BoundElsewhere,
+    ExecutionNotFound,
+    NotTheExecutionsUser,
+    UserDemoted,
+)
 from central.store.bindings import Bindings
 from central.store.database import Transaction
 
@@ -23,21 +30,33 @@ async def fetch_token_facts(call: Call[Reader, NoParameters, NoParameters, Any])
 
 
 async def bind_execution(
-    call: Call[Writer, wire.ExecutionPath, NoParameters, wire.BindingRequest],
+    call: Call[Writer, wire.ExecutionPath, NoParameters, wire.BindingRequest | None],
 ) -> Answer:
     writer, bindings = call.caller, call.request.app[BINDINGS]
 
+    boot_id = call.body.boot_id if call.body is not None else None
+
     async def work(transaction: Transaction) -> wire.BoundExecution:
         return await bindings.bind(
-            transaction, writer.user, writer.source_id, call.path.execution_id
+            transaction, writer.user, writer.source_id, call.path.execution_id, boot_id
         )
 
     # Once, although binding twice is binding once: a replay must not undo a revocation.
     return await answer_once(call, 200, work)
 
 
-async def list_open_bindings(call: Call[Source, NoParameters, NoParameters, Any]) -> Answer:
-    return Answer(await call.request.app[BINDINGS].open_bindings(call.caller.source_id))
+async def list_open_bindings(
+    call: Call[Source, NoParameters, OpenBindingsQuery, Any],
+) -> Answer:
+    bindings = call.request.app[BINDINGS]
+    return Answer(await bindings.open_bindings(call.caller.source_id, call.query.min_age_s))
+
+
+async def abandon_executions(
+    call: Call[Source, NoParameters, NoParameters, ExecutionList],
+) -> Answer:
+    bindings = call.request.app[BINDINGS]
+    return Answer(await bindings.abandon(call.caller.source_id, call.body.execution_ids))
 
 
 ROUTES = (
@@ -61,7 +80,13 @@ ROUTES = (
         body_type=wire.BindingRequest,
         body_is_optional=True,
         answers={200: wire.BoundExecution},
-        problems=(ExecutionNotFound, NotTheExecutionsUser, UserDemoted, BoundElsewhere),
+        problems=(
+            ExecutionNotFound,
+            NotTheExecutionsUser,
+            UserDemoted,
+            BootSuperseded,
+            BoundElsewhere,
+        ),
     ),
     AuthenticatedRoute(
         method="GET",
@@ -70,6 +95,17 @@ ROUTES = (
         summary="The unfinished executions that the calling sidecar may write to",
         tag="bindings",
         needs=Needs.SOURCE,
+        query_type=OpenBindingsQuery,
         answers={200: wire.OpenBindings},
+    ),
+    AuthenticatedRoute(
+        method="POST",
+        path="/v1/bindings/abandoned",
+        handler=abandon_executions,
+        summary="End executions of which the calling sidecar has no record",
+        tag="bindings",
+        needs=Needs.SOURCE,
+        body_type=ExecutionList,
+        answers={200: ClosedExecutions},
     ),
 )

@@ -12,6 +12,7 @@ from central.kit.problem import invalid_field
 from central.kit.routing import Answer, Call, NoParameters
 from central.kit.statuses import Status, parse_status
 from central.problems import (
+    BootSuperseded,
     ComputingUnitForbidden,
     ComputingUnitNotFound,
     ComputingUnitTerminated,
@@ -96,6 +97,7 @@ ROUTES = (
             ComputingUnitNotFound,
             ComputingUnitForbidden,
             ComputingUnitTerminated,
+            BootSuperseded,
             UserDemoted,
             WarehouseNotFound,
             WarehouseUnsupported,

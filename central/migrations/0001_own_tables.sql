@@ -26,12 +26,41 @@ create unique index bindings_live on cu_metadata.bindings (execution_id) where r
 create index bindings_live_by_source on cu_metadata.bindings (source_id) where revoked_at is null;
 
 
--- Until when the source is taken to be alive. No row: nothing is known to be running.
+-- Until when the source is taken to be alive: one row per execution that is bound and has not
+-- ended. Narrow, because every row is written every 20 s. No row: nothing is known to be running.
 create table cu_metadata.leases (
     execution_id int primary key,
     source_id text not null,
+    computing_unit_id int,
     expires_at timestamptz not null
 );
+
+create index leases_by_expiry on cu_metadata.leases (expires_at);
+create index leases_by_unit on cu_metadata.leases (computing_unit_id);
+
+
+-- Since when renewals have been served without a break, by whichever replica. One row.
+create table cu_metadata.continuity (
+    only_row boolean primary key default true check (only_row),
+    served_since timestamptz not null default now(),
+    beat_at timestamptz not null default now()
+);
+
+
+-- The master processes that a computing unit has had, and which runs each of them ended. The
+-- one that is not superseded is the unit's current one.
+create table cu_metadata.boots (
+    computing_unit_id int not null,
+    boot_id text not null,
+    source_id text not null,
+    closed int[] not null default '{}', -- the answer, for the same call again
+    begun_at timestamptz not null default now(),
+    superseded_at timestamptz,
+    primary key (computing_unit_id, boot_id)
+);
+
+create unique index boots_current on cu_metadata.boots (computing_unit_id)
+where superseded_at is null;
 
 
 -- The last batch applied for each spool (source and epoch), with the answer it got.

@@ -1,3 +1,15 @@
+-- name: share_boot
+-- The boot that the execution is about to be bound under, held until that is committed: a newer
+-- boot of its unit waits, and then sees the binding. Taken before the execution's row, which
+-- newer boots lock after this one. No row: central does not know the boot.
+-- $1 execution, $2 boot
+select boot.superseded_at is not null as is_superseded
+from cu_metadata.boots boot
+join texera_db.workflow_executions execution
+    on execution.cuid = boot.computing_unit_id
+where execution.eid = $1 and boot.boot_id = $2
+for share of boot;
+
 -- name: lock_execution
 -- So that two sidecars bind one after the other. $1 execution
 select from texera_db.workflow_executions where eid = $1 for no key update;
@@ -38,24 +50,41 @@ where execution_id = $1 and source_id <> $2 and revoked_at is null;
 -- name: bind
 -- Binds, or binds anew after a revocation. An unfinished execution gets a lease, or a new one.
 -- $1 execution, $2 source, $3 user, $4 workflow, $5 computing unit, $6 warehouse name or null,
--- $7 whether the execution is unfinished, $8 lease in seconds
+-- $7 whether the execution is unfinished, $8 lease in seconds, $9 boot or null
 with binding as (
     insert into cu_metadata.bindings
-        (execution_id, source_id, user_id, workflow_id, computing_unit_id, warehouse)
-    values ($1, $2, $3, $4, $5, $6)
+        (execution_id, source_id, user_id, workflow_id, computing_unit_id, warehouse, boot_id)
+    values ($1, $2, $3, $4, $5, $6, $9)
     on conflict (execution_id, source_id) do update
-    set user_id = excluded.user_id, created_at = now(), revoked_at = null, revoked_reason = null
+    set user_id = excluded.user_id,
+        boot_id = excluded.boot_id,
+        created_at = now(),
+        revoked_at = null,
+        revoked_reason = null
     where bindings.revoked_at is not null
 )
-insert into cu_metadata.leases (execution_id, source_id, expires_at)
-select $1, $2, now() + make_interval(secs => $8) where $7
+insert into cu_metadata.leases (execution_id, source_id, computing_unit_id, expires_at)
+select $1, $2, $5, now() + make_interval(secs => $8) where $7
 on conflict (execution_id) do update
 set source_id = excluded.source_id, expires_at = excluded.expires_at;
 
 -- name: open_bindings
--- What the source may still be writing to. $1 source
+-- What the source may still be writing to, bound at least so long ago. $1 source, $2 seconds
 select b.execution_id, b.workflow_id, b.computing_unit_id, b.user_id, b.created_at
 from cu_metadata.bindings b
 join texera_db.workflow_executions e on e.eid = b.execution_id
 where b.source_id = $1 and b.revoked_at is null and e.status not in (3, 4, 5)
+  and b.created_at <= now() - make_interval(secs => $2)
 order by b.execution_id;
+
+-- name: lock_abandoned
+-- Those of them that are still open and the source's. $1 source, $2 execution ids
+select e.eid as execution_id
+from texera_db.workflow_executions e
+join cu_metadata.bindings b on b.execution_id = e.eid
+where e.eid = any ($2::int[])
+  and e.status not in (3, 4, 5)
+  and b.source_id = $1
+  and b.revoked_at is null
+order by e.eid
+for update of e;

@@ -3,8 +3,15 @@
 -- starts its lease. The columns up to `version_id` say why `execution_id` is null.
 -- An ADMIN, who sees everything, takes the same grants as anyone to run something.
 -- $1 user, $2 workflow, $3 computing unit, $4 name, $5 environment version, $6 source,
--- $7 lease in seconds
-with permission as (
+-- $7 lease in seconds, $8 boot or null. The boot is held until this is committed: a newer one
+-- of its unit waits, and then sees the binding.
+with boot as (
+    select boot_id, superseded_at
+    from cu_metadata.boots
+    where computing_unit_id = $3
+      and (boot_id = $8 or ($8::text is null and superseded_at is null))
+    for share
+), permission as (
     select
         exists (
             select from cu_metadata.active_users where user_id = $1
@@ -26,6 +33,9 @@ with permission as (
             select from texera_db.workflow_computing_unit u
             where u.cuid = $3 and u.terminate_time is not null
         ) as unit_is_terminated,
+        exists (
+            select from boot where superseded_at is not null
+        ) as boot_is_superseded,
         (
             select max(v.vid) from texera_db.workflow_version v where v.wid = $2
         ) as version_id
@@ -35,15 +45,15 @@ with permission as (
     select version_id, $1, $3, 0, now() at time zone 'utc', $4, $5
     from permission
     where is_active and reads_workflow and unit_privilege = 'WRITE'
-      and not unit_is_terminated and version_id is not null
+      and not unit_is_terminated and not boot_is_superseded and version_id is not null
     returning eid, starting_time
 ), binding as (
     insert into cu_metadata.bindings
-        (execution_id, source_id, user_id, workflow_id, computing_unit_id)
-    select eid, $6, $1, $2, $3 from execution
+        (execution_id, source_id, user_id, workflow_id, computing_unit_id, boot_id)
+    select eid, $6, $1, $2, $3, (select boot_id from boot where boot_id = $8) from execution
 ), lease as (
-    insert into cu_metadata.leases (execution_id, source_id, expires_at)
-    select eid, $6, now() + make_interval(secs => $7) from execution
+    insert into cu_metadata.leases (execution_id, source_id, computing_unit_id, expires_at)
+    select eid, $6, $3, now() + make_interval(secs => $7) from execution
 )
 select
     permission.*,

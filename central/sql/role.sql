@@ -79,7 +79,7 @@ to :"role";
 grant select, insert, update, delete on
     cu_metadata.bindings, cu_metadata.leases, cu_metadata.cursors,
     cu_metadata.idempotency_keys, cu_metadata.terminal_statuses, cu_metadata.refusals,
-    cu_metadata.operator_costs
+    cu_metadata.operator_costs, cu_metadata.continuity, cu_metadata.boots
 to :"role";
 
 -- `doctor` compares what was applied with what this version brings.

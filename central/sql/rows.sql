@@ -120,6 +120,10 @@ with change as (
         provisional = false,
         reason = null,
         recorded_at = excluded.recorded_at
+), released as (
+    delete from cu_metadata.leases
+    using change
+    where leases.execution_id = change.execution_id and change.status in (3, 4, 5)
 )
 update texera_db.workflow_executions execution
 set status = coalesce(change.status, execution.status),

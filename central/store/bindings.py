@@ -5,10 +5,16 @@ has lapsed or its binding was revoked; the taken-over binding is revoked in the 
 transaction, so late entries of the old source are refused from then on.
 """
 
+from collections.abc import Sequence
+from functools import partial
+
 from central import wire
 from central.auth.tokens import User
 from central.kit.statuses import status_of_code
+from central.leases import ClosedExecutions
 from central.problems import BoundElsewhere, NotTheExecutionsUser, UserDemoted
+from central.store.boots import boot_superseded
+from central.store.closings import Closings, Reason
 from central.store.database import Database, Transaction
 from central.store.executions import execution_not_found
 from central.store.queries import load
@@ -16,19 +22,34 @@ from central.store.warehouses import Warehouses
 
 
 class Bindings:
-    def __init__(self, database: Database, warehouses: Warehouses, lease_s: float) -> None:
+    def __init__(
+        self, database: Database, warehouses: Warehouses, closings: Closings, lease_s: float
+    ) -> None:
         self._database = database
+        self._closings = closings
         self._lease_s = lease_s
         self._queries = load("bindings")
         self._warehouses = warehouses
 
     async def bind(
-        self, transaction: Transaction, user: User, source_id: str, execution_id: int
+        self,
+        transaction: Transaction,
+        user: User,
+        source_id: str,
+        execution_id: int,
+        boot_id: str | None = None,
     ) -> wire.BoundExecution:
         """Binds the execution to the source. The same source again renews its lease.
 
-        Raises `ExecutionNotFound`, `NotTheExecutionsUser`, `UserDemoted` or `BoundElsewhere`.
+        A boot that central does not know for the execution's unit counts as none. Raises
+        `ExecutionNotFound`, `NotTheExecutionsUser`, `UserDemoted`, `BootSuperseded` or
+        `BoundElsewhere`.
         """
+        known_boot = None
+        if boot_id is not None:
+            known_boot = await transaction.fetch_row(
+                self._queries["share_boot"], execution_id, boot_id
+            )
         # Two sources that bind at once do it one after the other, at the execution's row.
         await transaction.execute(self._queries["lock_execution"], execution_id)
         row = await transaction.fetch_row(
@@ -44,6 +65,8 @@ class Bindings:
             raise NotTheExecutionsUser("only the execution's own user may write to it")
         if not row["is_active"]:
             raise UserDemoted("the token's user is no longer REGULAR or ADMIN")
+        if known_boot is not None and known_boot["is_superseded"]:
+            raise boot_superseded(str(boot_id))
         status = status_of_code(row["status_code"])
         warehouse = row["bound_warehouse"]
         if not row["is_bound"]:
@@ -62,6 +85,7 @@ class Bindings:
             warehouse,
             not status.is_terminal,
             self._lease_s,
+            boot_id if known_boot is not None else None,
         )
         return wire.BoundExecution(
             execution_id,
@@ -73,7 +97,20 @@ class Bindings:
             warehouse,
         )
 
-    async def open_bindings(self, source_id: str) -> wire.OpenBindings:
-        """What the source may still be writing to."""
-        rows = await self._database.read(self._queries["open_bindings"], source_id)
+    async def open_bindings(self, source_id: str, min_age_s: float) -> wire.OpenBindings:
+        """What the source may still be writing to, bound at least so long ago."""
+        rows = await self._database.read(self._queries["open_bindings"], source_id, min_age_s)
         return wire.OpenBindings([wire.OpenBinding(**dict(row)) for row in rows])
+
+    async def abandon(self, source_id: str, execution_ids: Sequence[int]) -> ClosedExecutions:
+        """Ends what the source says it has no record of; what is not its own is left alone."""
+        work = partial(self._abandon, source_id=source_id, execution_ids=execution_ids)
+        return ClosedExecutions(await self._database.run(work))
+
+    async def _abandon(
+        self, transaction: Transaction, *, source_id: str, execution_ids: Sequence[int]
+    ) -> list[int]:
+        rows = await transaction.fetch(self._queries["lock_abandoned"], source_id, execution_ids)
+        reasons = {row["execution_id"]: Reason.ABANDONED_CREATE for row in rows}
+        await self._closings.close(transaction, reasons)
+        return list(reasons)

@@ -72,6 +72,7 @@ class Transaction:
     def __init__(self, connection: Connection, metrics: Metrics) -> None:
         self._connection = connection
         self._metrics = metrics
+        self._after_commit: list[Callable[[], None]] = []
 
     async def fetch(self, query: Query, *args: Any) -> list[asyncpg.Record]:
         with self._metrics.statement(query.name):
@@ -87,6 +88,15 @@ class Transaction:
             tag = await self._connection.execute(query.text, *args)
         _, _, count = tag.rpartition(" ")
         return int(count) if count.isdigit() else 0
+
+    def after_commit(self, tell: Callable[[], None]) -> None:
+        """What is said of the work (metrics, logs) once it is sure that it stays."""
+        self._after_commit.append(tell)
+
+    def committed(self) -> None:
+        """The database has committed: whatever waited for it is said."""
+        for tell in self._after_commit:
+            tell()
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -150,8 +160,10 @@ class Database:
         try:
             async with self._acquire() as connection:
                 async with connection.transaction(isolation="read_committed"):
-                    yield Transaction(connection, self._metrics)
+                    transaction = Transaction(connection, self._metrics)
+                    yield transaction
                 outcome = "committed"
+                transaction.committed()
         finally:
             self._metrics.transactions(outcome)
 

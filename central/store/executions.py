@@ -17,6 +17,7 @@ from central.problems import (
     UserDemoted,
     WorkflowForbidden,
 )
+from central.store.boots import boot_superseded
 from central.store.database import Database, Transaction
 from central.store.queries import load
 from central.store.running import RunningExecutions
@@ -102,6 +103,7 @@ class Executions:
             request.environment_version,
             source_id,
             self._lease_s,
+            request.boot_id,
         )
         assert row is not None  # noqa: S101 (the statement always answers one row)
         return row
@@ -180,4 +182,6 @@ def _why_not_created(row: asyncpg.Record, user: User, request: wire.ExecutionReq
         return ComputingUnitNotFound(f"there is no computing unit {unit} that you may use")
     if row["unit_privilege"] != "WRITE":
         return ComputingUnitForbidden(f"running on computing unit {unit} takes a WRITE grant on it")
-    return ComputingUnitTerminated(f"computing unit {unit} has been terminated")
+    if row["unit_is_terminated"]:
+        return ComputingUnitTerminated(f"computing unit {unit} has been terminated")
+    return boot_superseded(str(request.boot_id))

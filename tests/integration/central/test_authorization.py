@@ -55,7 +55,7 @@ CREATE = {
 }
 ANYONE = READ_RUN | {WORLD.stranger: (200, "")}
 SELECT = WRITE | {WORLD.stranger: (404, "workflow-not-found")}
-CLEAN_UP = {
+ON_UNIT = {
     WORLD.owner: (200, ""),
     WORLD.writer: (200, ""),
     WORLD.reader: (404, "computing-unit-not-found"),
@@ -125,14 +125,21 @@ CALLS: dict[tuple[str, str], tuple[str, Any, Mapping[User, tuple[int, str]]]] = 
         WORKFLOW + "/export-plan", EXPORTED, EXPORT,
     ),
     ("GET", "/v1/computing-units/{computing_unit_id}/expired-executions"): (
-        UNIT + "/expired-executions?ttl_seconds=60", None, CLEAN_UP | {WORLD.admin: (200, "")},
+        UNIT + "/expired-executions?ttl_seconds=60", None, ON_UNIT | {WORLD.admin: (200, "")},
     ),
     ("POST", "/v1/computing-units/{computing_unit_id}/expired-executions/clear"): (
         UNIT + "/expired-executions/clear",
         {"execution_ids": [WORLD.failed_execution_id]},
-        CLEAN_UP,
+        ON_UNIT,
+    ),
+    ("POST", "/v1/computing-units/{computing_unit_id}/boots"): (
+        UNIT + "/boots", {"boot_id": "boot-1"}, ON_UNIT,
     ),
     ("GET", "/v1/bindings"): ("/v1/bindings", None, NO_USER),
+    ("POST", "/v1/bindings/abandoned"): (
+        "/v1/bindings/abandoned", {"execution_ids": [1]}, NO_USER,
+    ),
+    ("POST", "/v1/lease-renewals"): ("/v1/lease-renewals", {"execution_ids": [1]}, NO_USER),
     ("POST", "/v1/batches"): ("/v1/batches", {}, NO_USER),
 }  # fmt: skip
 

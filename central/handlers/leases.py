@@ -1,0 +1,68 @@
+"""Leases and boots: what says that a computing unit is alive, and that it is another one."""
+
+from aiohttp import web
+
+from central import wire
+from central.auth.callers import AuthenticatedRoute, Needs, Source, Writer
+from central.handlers.keyed import answer_once
+from central.kit.routing import Answer, Call, NoParameters
+from central.leases import BootRequest, ClosedExecutions, ExecutionList, RenewedLeases
+from central.problems import (
+    BootSuperseded,
+    ComputingUnitForbidden,
+    ComputingUnitNotFound,
+    UserDemoted,
+)
+from central.store.boots import Boots
+from central.store.database import Transaction
+from central.store.leases import Leases
+
+BOOTS: web.AppKey[Boots] = web.AppKey("boots", Boots)
+LEASES: web.AppKey[Leases] = web.AppKey("leases", Leases)
+
+
+async def renew_leases(
+    call: Call[Source, NoParameters, NoParameters, ExecutionList],
+) -> Answer:
+    # No idempotency key: a replay within the assertion's minute renews once more at most.
+    leases = call.request.app[LEASES]
+    return Answer(await leases.renew(call.caller.source_id, call.body.execution_ids))
+
+
+async def begin_boot(
+    call: Call[Writer, wire.ComputingUnitPath, NoParameters, BootRequest],
+) -> Answer:
+    writer, boots, unit_id = call.caller, call.request.app[BOOTS], call.path.computing_unit_id
+
+    async def work(transaction: Transaction) -> ClosedExecutions:
+        return await boots.begin(
+            transaction, writer.user, writer.source_id, unit_id, call.body.boot_id
+        )
+
+    return await answer_once(call, 200, work)
+
+
+ROUTES = (
+    AuthenticatedRoute(
+        method="POST",
+        path="/v1/lease-renewals",
+        handler=renew_leases,
+        summary="Renew the leases of the calling sidecar's executions, all at once",
+        tag="leases",
+        needs=Needs.SOURCE,
+        body_type=ExecutionList,
+        answers={200: RenewedLeases},
+    ),
+    AuthenticatedRoute(
+        method="POST",
+        path="/v1/computing-units/{computing_unit_id}/boots",
+        handler=begin_boot,
+        summary="A new master process: end the runs of those before it",
+        tag="leases",
+        needs=Needs.USER_AND_SOURCE,
+        path_type=wire.ComputingUnitPath,
+        body_type=BootRequest,
+        answers={200: ClosedExecutions},
+        problems=(UserDemoted, ComputingUnitNotFound, ComputingUnitForbidden, BootSuperseded),
+    ),
+)

@@ -1,0 +1,95 @@
+-- Leases: renewed by id, for all the executions of a source at once. Each id is one look-up by
+-- primary key (the laterals): planned while the tables were small, a plain join would scan them.
+
+
+-- name: renew
+-- $1 source, $2 execution ids, $3 lease in seconds, $4 the least seconds between two changes of
+-- one execution's `last_update_time`. Waits for no row: who holds a lease's or an execution's
+-- lock is ending it, binding it or writing to it, and the next renewal is soon.
+with held as (
+    select asked.execution_id
+    from unnest($2::int[]) as asked (execution_id)
+    cross join lateral (
+        select execution_id from cu_metadata.leases
+        where leases.execution_id = asked.execution_id and leases.source_id = $1
+        limit 1
+        for update skip locked
+    ) lease
+    cross join lateral (
+        select execution_id from cu_metadata.bindings
+        where bindings.execution_id = asked.execution_id
+          and bindings.source_id = $1
+          and bindings.revoked_at is null
+        limit 1
+    ) binding
+    cross join lateral (
+        select eid from texera_db.workflow_executions
+        where eid = asked.execution_id and status not in (3, 4, 5)
+        limit 1
+    ) execution
+), seen as (
+    update texera_db.workflow_executions execution
+    set last_update_time = now() at time zone 'utc'
+    from held
+    cross join lateral (
+        select eid from texera_db.workflow_executions
+        where eid = held.execution_id
+          and status not in (3, 4, 5)
+          and (
+              last_update_time is null
+              or last_update_time < (now() at time zone 'utc') - make_interval(secs => $4)
+          )
+        limit 1
+        for no key update skip locked
+    ) stale
+    where execution.eid = stale.eid
+)
+update cu_metadata.leases lease
+set expires_at = now() + make_interval(secs => $3)
+from held
+where lease.execution_id = held.execution_id
+returning lease.execution_id;
+
+
+-- name: standings
+-- Why leases were not renewed. $1 source, $2 execution ids; one row for each.
+select
+    asked.execution_id,
+    execution.status,
+    ending.status as ending_status,
+    coalesce(ending.provisional, false) as is_provisional,
+    binding.execution_id is not null as is_bound,
+    binding.revoked_at is not null as is_revoked,
+    binding.revoked_reason,
+    binding.computing_unit_id,
+    lease.execution_id is not null as is_leased
+from unnest($2::int[]) as asked (execution_id)
+left join lateral (
+    select status from texera_db.workflow_executions
+    where eid = asked.execution_id
+    limit 1
+) execution on true
+left join lateral (
+    select status, provisional from cu_metadata.terminal_statuses
+    where terminal_statuses.execution_id = asked.execution_id
+    limit 1
+) ending on true
+left join lateral (
+    select execution_id, revoked_at, revoked_reason, computing_unit_id from cu_metadata.bindings
+    where bindings.execution_id = asked.execution_id and bindings.source_id = $1
+    limit 1
+) binding on true
+left join lateral (
+    select execution_id from cu_metadata.leases
+    where leases.execution_id = asked.execution_id and leases.source_id = $1
+    limit 1
+) lease on true;
+
+
+-- name: lease_anew
+-- Open and bound, but without a lease: what bound it is older than leases are, or somebody
+-- reopened it by SQL. $1 source, $2 execution ids, $3 their computing units, $4 lease in seconds
+insert into cu_metadata.leases (execution_id, source_id, computing_unit_id, expires_at)
+select execution_id, $1, computing_unit_id, now() + make_interval(secs => $4)
+from unnest($2::int[], $3::int[]) as named (execution_id, computing_unit_id)
+on conflict (execution_id) do nothing;

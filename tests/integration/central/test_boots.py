@@ -1,0 +1,186 @@
+"""Boots: a new master process ends the runs of those before it, and of nobody else."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dev.world import WORLD
+from tests.databases import Database, connected
+from tests.integration.central.authority import Reply, Sidecar
+from tests.integration.central.batching import Connection
+from tests.integration.central.leasing import add_leased, lease, reasons, statuses
+from tests.integration.central.rows import execution_by_sql, until_blocking
+
+UNIT = f"/v1/computing-units/{WORLD.computing_unit_id}/boots"
+
+
+async def boot(sidecar: Sidecar, boot_id: str, **options: Any) -> Reply:
+    options = {"user": WORLD.owner} | options
+    return await sidecar.call("POST", UNIT, {"boot_id": boot_id}, **options)
+
+
+async def created(sidecar: Sidecar, boot_id: str | None = None) -> int:
+    reply = await sidecar.create(boot_id=boot_id)
+    assert reply.status == 201, reply.body
+    return int(reply.body["execution_id"])
+
+
+async def test_a_boot_ends_what_ran_before_it_and_nothing_else(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    before_the_first = await created(sidecar)
+    first = await boot(sidecar, "one")
+    old = await created(sidecar, "one")
+    ended = await created(sidecar, "one")
+    await sidecar.call(
+        "PATCH", f"/v1/executions/{ended}", {"status": "COMPLETED"}, user=WORLD.owner
+    )
+    unbound = await execution_by_sql(owner_connection, status=1)
+    (elsewhere,) = await add_leased(
+        owner_connection, 1, source_id="other", unit_id=WORLD.other_computing_unit_id
+    )
+
+    second = await boot(sidecar, "two")
+    new = await created(sidecar, "two")
+    repeated = await boot(sidecar, "two")
+
+    assert first.body == {"closed": [before_the_first]}
+    assert (second.status, second.body) == (200, {"closed": [old]})
+    assert repeated.body == second.body
+    runs = [before_the_first, old, ended, unbound, elsewhere, new]
+    assert await statuses(owner_connection, sorted(runs)) == [
+        {before_the_first: 4, old: 4, ended: 3, unbound: 1, elsewhere: 1, new: 0}[run]
+        for run in sorted(runs)
+    ]
+    assert await reasons(owner_connection, runs) == dict.fromkeys(
+        [before_the_first, old], "superseded-boot"
+    )
+    assert await lease(owner_connection, old) is None
+
+
+async def test_a_superseded_boot_may_neither_boot_nor_create_nor_bind(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    await boot(sidecar, "one")
+    await boot(sidecar, "two")
+    execution_id = await execution_by_sql(owner_connection, status=1)
+    target = f"/v1/executions/{execution_id}/binding"
+
+    told = [
+        await boot(sidecar, "one"),
+        await sidecar.create(boot_id="one"),
+        await sidecar.call("POST", target, {"boot_id": "one"}, user=WORLD.owner),
+    ]
+    bound = await sidecar.call("POST", target, {"boot_id": "two"}, user=WORLD.owner)
+
+    assert [reply.outcome for reply in told] == [(409, "boot-superseded")] * 3
+    assert bound.status == 200
+    assert (
+        await owner_connection.fetchval(
+            "select boot_id from cu_metadata.bindings where execution_id = $1", execution_id
+        )
+        == "two"
+    )
+
+
+async def test_a_boot_that_central_does_not_know_counts_as_none(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    lost = await created(sidecar, "lost in a failover")
+
+    assert (await boot(sidecar, "next")).body == {"closed": [lost]}
+
+
+@pytest.mark.parametrize("boot_id", ["", "x" * 129, "\x00", 7, None])
+async def test_a_boot_needs_a_name(sidecar: Sidecar, boot_id: Any) -> None:
+    reply = await boot(sidecar, boot_id)
+
+    assert reply.outcome == (400, "invalid-request")
+    assert reply.body["errors"][0]["field"] == "boot_id"
+
+
+async def test_a_create_under_way_is_seen_by_the_boot_that_supersedes_it(
+    sidecar: Sidecar, database: Database, owner_connection: Connection
+) -> None:
+    """The create holds its boot until it commits; the boot waits, then looks."""
+    await boot(sidecar, "one")
+    async with connected(database.owner_url) as creating:
+        await creating.execute("begin")
+        await creating.execute("select from cu_metadata.boots where boot_id = 'one' for share")
+        booting = asyncio.create_task(boot(sidecar, "two"))
+        await until_blocking(creating)
+        (eid,) = await add_leased(creating, 1)
+        await creating.execute("update cu_metadata.bindings set boot_id = 'one'")
+        await creating.execute("commit")
+
+    assert (await booting).body == {"closed": [eid]}
+
+
+async def test_creates_and_boots_at_once_leave_no_run_of_an_old_boot_open(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    await boot(sidecar, "boot-0")
+
+    async def create_under(number: int) -> None:
+        await sidecar.create(boot_id=f"boot-{number}")
+
+    for number in range(1, 6):
+        await asyncio.gather(
+            *(create_under(number - 1) for _ in range(6)),
+            boot(sidecar, f"boot-{number}"),
+            *(create_under(number - 1) for _ in range(6)),
+        )
+        orphans = await owner_connection.fetch(
+            """
+            select e.eid from texera_db.workflow_executions e
+            join cu_metadata.bindings b on b.execution_id = e.eid
+            where e.status not in (3, 4, 5) and b.boot_id is distinct from $1
+            """,
+            f"boot-{number}",
+        )
+        assert orphans == []
+
+
+async def test_of_boots_at_once_each_is_current_once(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    replies = await asyncio.gather(*(boot(sidecar, f"boot-{n}") for n in range(8)))
+
+    assert [reply.status for reply in replies] == [200] * 8
+    current = await owner_connection.fetchval(
+        "select count(*) from cu_metadata.boots where superseded_at is null"
+    )
+    assert current == 1
+
+
+async def test_what_the_source_has_no_record_of_is_ended_and_nothing_else(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    abandoned, ended = await created(sidecar), await created(sidecar)
+    await sidecar.call("PATCH", f"/v1/executions/{ended}", {"status": "KILLED"}, user=WORLD.owner)
+    elsewhere = await created(sidecar.another())
+    ids = [abandoned, ended, elsewhere, WORLD.stuck_execution_id]
+
+    reply = await sidecar.call("POST", "/v1/bindings/abandoned", {"execution_ids": ids})
+
+    assert (reply.status, reply.body) == (200, {"closed": [abandoned]})
+    assert await statuses(owner_connection, [abandoned, ended, elsewhere]) == [4, 5, 0]
+    assert await reasons(owner_connection, ids) == {abandoned: "abandoned-create"}
+
+
+async def test_open_bindings_may_be_asked_for_by_their_age(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    old, young = await created(sidecar), await created(sidecar)
+    await owner_connection.execute(
+        "update cu_metadata.bindings set created_at = now() - interval '1 minute'"
+        " where execution_id = $1",
+        old,
+    )
+
+    reply = await sidecar.call("GET", "/v1/bindings?min_age_s=30")
+    all_of_them = await sidecar.call("GET", "/v1/bindings")
+
+    assert [binding["execution_id"] for binding in reply.body["bindings"]] == [old]
+    assert len(all_of_them.body["bindings"]) == len([old, young])

@@ -1,0 +1,126 @@
+"""What keeps the closer from failing a healthy fleet that it cannot hear."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.databases import Database
+from tests.integration.central.batching import (
+    Connection,
+)
+from tests.integration.central.leasing import (
+    LEASE_S,
+    Replica,
+    add_leased,
+    advance,
+    replica,
+    serve_for,
+    statuses,
+)
+
+
+@pytest.fixture
+async def central(database: Database) -> AsyncIterator[Replica]:
+    async with replica(database) as central:
+        yield central
+
+
+async def test_after_an_outage_nobody_is_closed_for_a_whole_lease(
+    central: Replica, owner_connection: Connection
+) -> None:
+    healthy, dead = await add_leased(owner_connection, 2)
+    await serve_for(owner_connection, central, 3 * LEASE_S)
+    await central.renew("source-a", [healthy, dead])
+    await advance(owner_connection, 2 * LEASE_S)  # nobody serves
+
+    at_return = await central.make_pass()
+    await serve_for(owner_connection, central, LEASE_S / 2)
+    await central.renew("source-a", [healthy])
+    soon_after = await central.make_pass()
+    await serve_for(owner_connection, central, LEASE_S / 2 + 1)
+    later = await central.make_pass()
+
+    assert (at_return, soon_after, later) == (0, 0, 1)
+    assert await statuses(owner_connection, [healthy, dead]) == [1, 4]
+
+
+async def test_another_replica_that_served_meanwhile_makes_it_no_outage(
+    central: Replica, database: Database, owner_connection: Connection
+) -> None:
+    (dead,) = await add_leased(owner_connection, 1)
+    await central.closer.beat()
+    async with replica(database) as other:
+        await serve_for(owner_connection, other, LEASE_S + 10)
+
+    assert await central.make_pass() == 1
+
+    assert await statuses(owner_connection, [dead]) == [4]
+
+
+async def test_one_replica_that_failed_renewals_stops_the_closers_of_all(
+    central: Replica, database: Database, owner_connection: Connection
+) -> None:
+    (silent,) = await add_leased(owner_connection, 1)
+    async with replica(database) as other:
+        await serve_for(owner_connection, central, LEASE_S + 10)
+        other.leases.continuity.broken()
+        await other.closer.beat()
+
+        held_back = await central.make_pass()
+        await serve_for(owner_connection, central, LEASE_S + 1)
+        at_last = await central.make_pass()
+
+    assert (held_back, at_last) == (0, 1)
+    assert await statuses(owner_connection, [silent]) == [4]
+
+
+async def test_a_leap_of_the_databases_clock_is_an_outage(
+    central: Replica, owner_connection: Connection
+) -> None:
+    ids = await add_leased(owner_connection, 2)
+    await serve_for(owner_connection, central, 3 * LEASE_S)
+    await central.renew("source-a", ids)
+
+    await advance(owner_connection, 3600)  # forward: every lease looks lapsed
+    forward = await central.make_pass()
+    await central.renew("source-a", ids)
+    await serve_for(owner_connection, central, LEASE_S / 2)
+    await advance(owner_connection, -3600)  # and back
+    backward = await central.closer.beat()
+
+    assert (forward, backward) == (0, 0)
+    assert await statuses(owner_connection, ids) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("held", "lapsed", "closed"),
+    [(0, 3, 3), (0, 4, 0), (11, 3, 3), (12, 4, 0), (16, 4, 4), (400, 101, 0), (404, 101, 101)],
+)
+async def test_more_than_a_fifth_at_once_is_closed_by_nobody(
+    central: Replica, owner_connection: Connection, held: int, lapsed: int, closed: int
+) -> None:
+    silent = await add_leased(owner_connection, lapsed)
+    healthy = await add_leased(owner_connection, held, source_id="source-b")
+    await serve_for(owner_connection, central, LEASE_S + 10)
+    await central.renew("source-b", healthy)
+
+    assert await central.make_pass() == closed
+
+    assert await statuses(owner_connection, silent) == [4 if closed else 1] * lapsed
+    assert await statuses(owner_connection, healthy) == [1] * held
+    assert central.counted("central_closer_held_leases") == (0 if closed else lapsed)
+
+
+async def test_when_fewer_are_left_the_guard_lets_go(
+    central: Replica, owner_connection: Connection
+) -> None:
+    ids = await add_leased(owner_connection, 10)
+    await serve_for(owner_connection, central, LEASE_S + 10)
+    held_back = await central.make_pass()
+    held_count = central.counted("central_closer_held_leases")
+
+    await central.renew("source-a", ids[2:])
+    closed = await central.make_pass()
+
+    assert (held_back, held_count) == (0, 10)
+    assert (closed, central.counted("central_closer_held_leases")) == (2, 0)

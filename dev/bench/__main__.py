@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dev.bench.bench_system import bench_of
+from dev.bench.load import backlog, writers
 from dev.bench.machine import described
 from dev.bench.measurements import cached_read, committed_write, durable_write, replayed_run
 from dev.bench.page import page
@@ -23,7 +24,7 @@ from dev.workflow_file import read_workflow
 PAGE = ROOT / "docs" / "benchmarks.md"
 MOVIES = ROOT.parent / "shared" / "workflows" / "movies_exploration.json"
 PORT_BASE = 21000
-POLL_S = 0.5
+POLL_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,19 @@ class Counts:
     writes: int
     committed: int
     runs: int
+    load: int
+    backlog: int
 
     def sentence(self) -> str:
         return (
             f"{self.rounds} rounds; per round and way {self.reads} reads, {self.writes} writes,"
-            f" {self.committed} committed writes; {self.runs} runs replayed each way"
+            f" {self.committed} committed writes, {self.load} writes by many writers, a backlog of"
+            f" {self.backlog}; {self.runs} runs replayed each way"
         )
 
 
-FULL = Counts(rounds=7, reads=400, writes=60, committed=10, runs=1)
-QUICK = Counts(rounds=2, reads=50, writes=20, committed=5, runs=1)
+FULL = Counts(rounds=7, reads=400, writes=60, committed=10, runs=1, load=2_000, backlog=8_000)
+QUICK = Counts(rounds=2, reads=50, writes=20, committed=5, runs=1, load=100, backlog=200)
 
 
 def main(arguments: list[str]) -> int:
@@ -72,12 +76,13 @@ async def measured(command: str, counts: Counts, port_base: int) -> str:
     async with System(Options(port_base=port_base)) as system, bench_of(system) as bench:
         machine = await described(bench.direct, system.folder.path)
         sections = []
-        # Unresolved: a replay here often does not end (cause not found; no page written yet).
         for measurement in (
             replayed_run(bench, counts.runs, plan, workflow.name, POLL_S),
             cached_read(bench, counts.rounds, counts.reads),
             durable_write(bench, counts.rounds, counts.writes),
             committed_write(bench, counts.rounds, counts.committed),
+            writers(bench, counts.rounds, counts.load),
+            backlog(bench, counts.rounds, counts.backlog),
         ):
             sections.append(await measurement)
             print(f"measured: {sections[-1].title}", file=sys.stderr)

@@ -32,6 +32,7 @@ class Bench:
     system: System
     sidecar: HttpLine
     baseline: HttpLine
+    baseline_pid: int
     direct: "asyncpg.Connection[asyncpg.Record]"
     backend: SidecarBackend
     names: "count[int]"
@@ -58,7 +59,9 @@ async def bench_of(system: System) -> AsyncIterator[Bench]:
                 HttpLine(f"http://{HOST}:{port}") as baseline,
                 SidecarBackend(ready["sidecar"], token) as backend,
             ):
-                yield Bench(system, sidecar, baseline, direct, backend, count(1))
+                yield Bench(
+                    system, sidecar, baseline, server.process.pid, direct, backend, count(1)
+                )
         finally:
             await direct.close()
     finally:

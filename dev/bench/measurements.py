@@ -195,7 +195,7 @@ async def replayed_run(
     direct = Figure("direct SQL", "statements", taken[1])
     return Section(
         "SQL statements of a replayed run",
-        f"`{name}` with a poll every {poll_s:g} s (DESIGN's goal is set at 3 s), counted by "
+        f"`{name}` with a poll every {poll_s:g} s, counted by "
         "pg_stat_statements; BEGIN and COMMIT count.",
         [sidecar, direct],
         [Goal("statements / direct SQL", sidecar.ratios_to(direct), 0.1, "x", 3)],

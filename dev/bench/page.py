@@ -8,8 +8,7 @@ METHOD = (
     "rounds."
 )
 NOT_MEASURED = (
-    "Not measured yet: nginx beside the cached read, CPU per request, 16 connections, an added "
-    "round trip, a draining backlog."
+    "Not measured yet: nginx beside the cached read, CPU per request, an added round trip."
 )
 
 

@@ -1,0 +1,229 @@
+"""Many writers at once, and a backlog that drains: the sidecar against one UPDATE per call."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+from dev import figures
+from dev.bench.bench_system import BASELINE_OFFSET, Bench, expect
+from dev.bench.figure import Figure, Goal, Quartiles, Section
+from dev.bench.http_line import HttpLine
+from dev.bench.measurements import drained, interleaved
+from dev.ports import HOST
+from dev.system import CENTRAL_ROLE
+
+WRITERS = (1, 16, 64)
+CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+Write = Callable[[HttpLine, int], Awaitable[str]]
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process and of the children it has waited for."""
+    text = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, text[11:15])) / CLOCK_TICKS_PER_S
+
+
+def tree_cpu_s(pid: int) -> float:
+    """The same, of the living children too: Postgres has a process for each connection."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return cpu_s(pid) + sum(cpu_s(int(child)) for child in children)
+
+
+@asynccontextmanager
+async def lines(
+    bench: Bench, base_url: str, token: str | None, count: int
+) -> AsyncIterator[list[HttpLine]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(HttpLine(base_url, token)) for _ in range(count)]
+
+
+async def write_at_once(writers: list[HttpLine], count: int, write: Write) -> list[float]:
+    """Each writer writes `count` times, one after the other. Microseconds of each write."""
+
+    async def one(line: HttpLine, number: int) -> list[float]:
+        taken = []
+        for _ in range(count):
+            began_at = time.perf_counter_ns()
+            await write(line, number)
+            taken.append((time.perf_counter_ns() - began_at) / 1000)
+        return taken
+
+    samples = await asyncio.gather(*(one(line, n) for n, line in enumerate(writers)))
+    return [sample for taken in samples for sample in taken]
+
+
+class Ways:
+    """The two ways to write a name: acknowledged when durable, and one UPDATE per call."""
+
+    def __init__(self, bench: Bench, executions: list[int]) -> None:
+        self.bench = bench
+        self.executions = executions
+        self.last_write = ""
+
+    async def durable(self, line: HttpLine, number: int) -> str:
+        path = f"/v1/executions/{self.executions[number]}"
+        request = line.request("PATCH", path, {"name": f"n{next(self.bench.names)}"})
+        self.last_write = str(expect(await line.send(request), 202).json()["write_id"])
+        return self.last_write
+
+    async def update(self, line: HttpLine, number: int) -> str:
+        path = f"/executions/{self.executions[number]}"
+        request = line.request("PATCH", path, {"name": f"n{next(self.bench.names)}"})
+        expect(await line.send(request), 200)
+        return ""
+
+    async def drained(self) -> None:
+        await drained(self.bench, self.last_write)
+
+
+def urls(bench: Bench) -> tuple[str, str, str]:
+    ready = bench.system.ready
+    baseline = f"http://{HOST}:{bench.system.ports.base + BASELINE_OFFSET}"
+    return ready["sidecar"], ready["users"]["owner"]["token"], baseline
+
+
+async def writers(bench: Bench, rounds: int, count: int) -> Section:
+    """Acknowledgements of 1, 16 and 64 writers while delivery runs beside them."""
+    sidecar_url, token, baseline_url = urls(bench)
+    executions = [await bench.new_execution() for _ in range(max(WRITERS))]
+    ways = Ways(bench, executions)
+    shown: list[Figure] = []
+    goals: list[Goal] = []
+    statements_per_1000: list[float] = []
+    for number in WRITERS:
+        each = max(5, count // number)
+        async with (
+            lines(bench, sidecar_url, token, number) as to_sidecar,
+            lines(bench, baseline_url, None, number) as to_baseline,
+        ):
+
+            async def acknowledge(
+                writing: list[HttpLine] = to_sidecar, each: int = each
+            ) -> list[float]:
+                await figures.reset_statements(bench.direct)
+                began_at = time.perf_counter()
+                samples = await write_at_once(writing, each, ways.durable)
+                rate = len(samples) / (time.perf_counter() - began_at)
+                await ways.drained()
+                if len(writing) == 16:
+                    sent = await figures.statements_of(bench.direct, CENTRAL_ROLE)
+                    statements_per_1000.append(sent / len(samples) * 1000)
+                return [rate, *samples]
+
+            async def update(
+                writing: list[HttpLine] = to_baseline, each: int = each
+            ) -> list[float]:
+                began_at = time.perf_counter()
+                samples = await write_at_once(writing, each, ways.update)
+                return [len(samples) / (time.perf_counter() - began_at), *samples]
+
+            await write_at_once(to_sidecar, 5, ways.durable)
+            await write_at_once(to_baseline, 5, ways.update)
+            await ways.drained()
+            taken = await interleaved([acknowledge, update], rounds)
+        for name, way in zip(("the sidecar", "HTTP UPDATE"), taken, strict=True):
+            latencies = [samples[1:] for samples in way]
+            flat = sorted(sample for samples in latencies for sample in samples)
+            p99 = flat[min(len(flat) - 1, round(0.99 * len(flat)))]
+            shown.append(Figure(f"{name}, {number} writers (p99 {p99:.0f} µs)", "µs", latencies))
+            shown.append(Figure(f"{name}, {number} writers", "a second", [[s[0]] for s in way]))
+        if number == 16:
+            ratios = [theirs[0] / mine[0] for mine, theirs in zip(*taken, strict=True)]
+            name = "HTTP UPDATE / acknowledgements a second, 16 writers"
+            goals.append(Goal(name, Quartiles.of(ratios), 1 / 1.5, "x", 2))
+    steady = Quartiles.of(statements_per_1000)
+    goals.append(Goal("statements per 1,000 writes, 16 writers", steady, 200, "", 0))
+    return Section(
+        "Many writers",
+        "As above with 1, 16 and 64 keep-alive connections of one client process, each writing to "
+        "an execution of its own, one write after the other; the baseline has 10 connections to "
+        "the database. Client, services and Postgres share the cores.",
+        shown,
+        goals,
+    )
+
+
+async def backlog(bench: Bench, rounds: int, count: int) -> Section:
+    """What a sidecar kept while central hung, once central is back; against UPDATE by UPDATE."""
+    sidecar_url, token, baseline_url = urls(bench)
+    writing = 16
+    executions = [await bench.new_execution() for _ in range(writing)]
+    ways = Ways(bench, executions)
+    each = max(1, count // writing)
+    statements_per_1000: list[float] = []
+
+    async def measured(service_pid: int, work: Awaitable[object]) -> list[float]:
+        """Microseconds on the clock, of the service's CPU and of Postgres', per write."""
+        postgres_pid = bench.system.children["postgres"].process.pid
+        service, postgres = cpu_s(service_pid), tree_cpu_s(postgres_pid)
+        began_at = time.perf_counter()
+        await work
+        spent_s = (
+            time.perf_counter() - began_at,
+            cpu_s(service_pid) - service,
+            tree_cpu_s(postgres_pid) - postgres,
+        )
+        return [seconds / (each * writing) * 1e6 for seconds in spent_s]
+
+    async with (
+        lines(bench, sidecar_url, token, writing) as to_sidecar,
+        lines(bench, baseline_url, None, writing) as to_baseline,
+    ):
+
+        async def drain() -> list[float]:
+            central_pid = bench.system.children["central"].process.pid
+            with stopped(central_pid):
+                await write_at_once(to_sidecar, each, ways.durable)
+            await figures.reset_statements(bench.direct)
+            spent = await measured(central_pid, ways.drained())
+            sent = await figures.statements_of(bench.direct, CENTRAL_ROLE)
+            statements_per_1000.append(sent / (each * writing) * 1000)
+            return spent
+
+        async def update() -> list[float]:
+            return await measured(bench.baseline_pid, write_at_once(to_baseline, each, ways.update))
+
+        # The token of these lines is new to the sidecar: it needs central's yes once.
+        await write_at_once(to_sidecar, 1, ways.durable)
+        await ways.drained()
+        drained_, updated = await interleaved([drain, update], rounds)
+    names = ("on the clock", "CPU of the service", "CPU of Postgres")
+    shown = [
+        Figure(f"{way}: {name} per write", "µs", [[spent[place]] for spent in rounds_])
+        for way, rounds_ in (("backlog", drained_), ("HTTP UPDATE", updated))
+        for place, name in enumerate(names)
+    ]
+    service, postgres = shown[1].ratios_to(shown[4]), shown[2].ratios_to(shown[5])
+    return Section(
+        "A draining backlog",
+        f"{each * writing} writes to {writing} executions, made durable while central was stopped "
+        "(SIGSTOP); from SIGCONT until the last is committed. Against as many HTTP calls with one "
+        "committed UPDATE each, 16 at once. CPU as the kernel counts it.",
+        shown,
+        [
+            Goal("central's CPU per write / HTTP UPDATE's", service, 1 / 15, "x", 3),
+            Goal("Postgres' CPU per write / HTTP UPDATE's", postgres, 1 / 10, "x", 3),
+            Goal(
+                "statements per 1,000 writes, backlog",
+                Quartiles.of(statements_per_1000),
+                20,
+                "",
+                1,
+            ),
+        ],
+    )
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process hangs for whoever calls it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -79,6 +79,8 @@ class Standing(Enum):
     NOT_BOUND = auto()
     REVOKED = auto()
     DEMOTED = auto()
+    OTHER_UNIT = auto()
+    """The source's pod belongs to another computing unit than the execution."""
     LOCKED_OUT = auto()
     """Someone else holds the row's lock; nothing else is known of it."""
 
@@ -185,6 +187,8 @@ def _check_standing(execution: Execution) -> None:
             raise problems.NotBound(f"this source is not bound to execution {execution_id}")
         case Standing.REVOKED:
             raise problems.BindingRevoked(f"the binding to execution {execution_id} was revoked")
+        case Standing.OTHER_UNIT:
+            raise problems.WrongComputingUnit(f"execution {execution_id} is another unit's")
         case Standing.DEMOTED:
             raise problems.UserDemoted(f"user {execution.user_id} may no longer write")
 

@@ -26,6 +26,8 @@ from central.auth.jwks_source import source_of
 from central.auth.signatures import Keys, SharedSecret
 from central.auth.standing import LiveAccounts
 from central.auth.tokens import TokenVerifier
+from central.auth.workloads import WorkloadVerifier
+from central.auth_settings import TokenSettings, WorkloadSettings
 from central.closer import Closer
 from central.handlers.batches import BATCHES
 from central.handlers.bindings import BINDINGS
@@ -41,7 +43,7 @@ from central.kit.logs import fields
 from central.kit.ops import ops_app
 from central.kit.problem import Problem
 from central.metrics import Metrics
-from central.settings import Settings, TokenSettings
+from central.settings import Settings
 from central.store.accounts import Accounts
 from central.store.batches import Batches
 from central.store.bindings import Bindings
@@ -106,7 +108,14 @@ def admission_of(settings: Settings, database: Database, metrics: Metrics) -> Ad
         TokenVerifier(users_keys(tokens, metrics), tokens, metrics),
         AssertionVerifier(settings.assertions, metrics),
         accounts,
+        None if settings.workloads is None else workload_verifier(settings.workloads, metrics),
     )
+
+
+def workload_verifier(settings: WorkloadSettings, metrics: Metrics) -> WorkloadVerifier:
+    source = source_of(settings.jwks)
+    keys = KeySet("workloads", source, settings.algorithms, settings.jwks, metrics)
+    return WorkloadVerifier(keys, settings, metrics)
 
 
 def closer_of(settings: Settings, database: Database, leases: Leases, metrics: Metrics) -> Closer:

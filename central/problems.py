@@ -43,6 +43,20 @@ class AssertionInvalid(Problem):
     status = 401
 
 
+class WorkloadMissing(Problem):
+    """The call needs the token of the sidecar's pod."""
+
+    slug = "workload-missing"
+    status = 401
+
+
+class WorkloadInvalid(Problem):
+    """The workload token does not name a computing unit's pod."""
+
+    slug = "workload-invalid"
+    status = 401
+
+
 # --- what the caller may do
 
 
@@ -78,6 +92,13 @@ class NotBound(Problem):
     """The sidecar is not bound to the execution."""
 
     slug = "not-bound"
+    status = 403
+
+
+class WrongComputingUnit(Problem):
+    """The call comes from the pod of another computing unit than the one it is about."""
+
+    slug = "wrong-computing-unit"
     status = 403
 
 

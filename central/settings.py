@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from central.kit.environment import Address, Environment
+from central.auth_settings import (
+    AssertionSettings,
+    TokenSettings,
+    WorkloadSettings,
+    read_assertion_settings,
+    read_token_settings,
+    read_workload_settings,
+)
+from central.kit.environment import Address, Environment, without_secrets
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
-PUBLIC_KEY_ALGORITHMS = (
-    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,48 +35,6 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class JwksSettings:
-    """Where an issuer's public keys are, and how long they are believed."""
-
-    location: str
-    """A path, or a URL that begins with http:// or https://."""
-    refresh_s: float = 300.0
-    stale_s: float = 3600.0
-    """How much longer than `refresh_s`, while the issuer cannot be reached."""
-    timeout_s: float = 5.0
-    ca_file: Path | None = None
-    bearer_file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSettings:
-    """How users' tokens are verified. The algorithms are fixed here, never read from a token."""
-
-    secret: str = ""
-    lowercase_secret: bool = True
-    algorithms: tuple[str, ...] = ("HS256",)
-    jwks: JwksSettings | None = None
-    """In place of the secret, where the algorithms are asymmetric."""
-    issuer: str | None = None
-    audience: str | None = None
-    leeway_s: float = 30.0
-    cache_size: int = 10_000
-    account_check_s: float = 0.0
-    """How long an account's role is remembered; 0 does not look at accounts at all."""
-
-    def __repr__(self) -> str:
-        return f"TokenSettings(algorithms={self.algorithms})"
-
-
-@dataclass(frozen=True, slots=True)
-class AssertionSettings:
-    """How sidecars' assertions are verified."""
-
-    audience: str = "texera-execution-metadata"
-    clock_skew_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
 class CloserSettings:
     """How runs are closed whose sidecar is gone."""
 
@@ -87,6 +47,7 @@ class Settings:
     database: DatabaseSettings
     tokens: TokenSettings
     assertions: AssertionSettings
+    workloads: WorkloadSettings | None
     listen: Address
     ops_listen: Address
     lease_s: float
@@ -106,15 +67,10 @@ class Settings:
             "pool_max_size": self.database.pool_max_size,
             "statement_cache_size": self.database.statement_cache_size,
             "database_timeout_s": self.database.timeout_s,
-            "jwt_algorithms": self.tokens.algorithms,
-            "jwt_lowercase_secret": self.tokens.lowercase_secret,
-            "jwt_jwks": None if self.tokens.jwks is None else shown(self.tokens.jwks.location),
-            "jwt_issuer": self.tokens.issuer,
-            "jwt_audience": self.tokens.audience,
-            "jwt_leeway_s": self.tokens.leeway_s,
-            "account_check_s": self.tokens.account_check_s,
-            "assertion_audience": self.assertions.audience,
-            "assertion_clock_skew_s": self.assertions.clock_skew_s,
+            **self.tokens.describe(),
+            **self.assertions.describe(),
+            "workload_identity": "off" if self.workloads is None else self.workloads.mode,
+            **({} if self.workloads is None else self.workloads.describe()),
             "lease_s": self.lease_s,
             "closer_enabled": self.closer.is_enabled,
             "closer_period_s": self.closer.period_s,
@@ -138,11 +94,9 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
     environment = Environment(variables, "CENTRAL_")
     settings = Settings(
         database=_database(environment),
-        tokens=_tokens(environment),
-        assertions=AssertionSettings(
-            audience=environment.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
-            clock_skew_s=environment.seconds("ASSERTION_CLOCK_SKEW_S", 30.0, 0.0, 300.0),
-        ),
+        tokens=read_token_settings(environment),
+        assertions=(assertions := read_assertion_settings(environment)),
+        workloads=read_workload_settings(environment, assertions.audience),
         listen=environment.address("LISTEN", "0.0.0.0:7080"),
         ops_listen=environment.address("OPS_LISTEN", "0.0.0.0:7081"),
         # From 2 s for tests: a lease has to outlast some renewals.
@@ -182,56 +136,6 @@ def _database(environment: Environment) -> DatabaseSettings:
     )
 
 
-def _tokens(environment: Environment) -> TokenSettings:
-    algorithms = _algorithms(environment)
-    is_shared = algorithms[0] in HMAC_ALGORITHMS
-    return TokenSettings(
-        secret=_secret(environment) if is_shared else "",
-        lowercase_secret=environment.flag("JWT_LOWERCASE_SECRET", True),
-        algorithms=algorithms,
-        jwks=None if is_shared else _jwks(environment, environment.text("JWT_JWKS")),
-        issuer=environment.optional_text("JWT_ISSUER"),
-        audience=environment.optional_text("JWT_AUDIENCE"),
-        leeway_s=environment.seconds("JWT_LEEWAY_S", 30.0, 0.0, 300.0),
-        cache_size=environment.integer("JWT_CACHE_SIZE", 10_000, 1, 10_000_000),
-        account_check_s=environment.seconds("ACCOUNT_CHECK_S", 0.0, 0.0, 3600.0),
-    )
-
-
-def _algorithms(environment: Environment) -> tuple[str, ...]:
-    """One or more of one kind: a set that mixes them would take a public key for a secret."""
-    named = environment.text("JWT_ALGORITHMS", "hs256")
-    known = {a.upper(): a for a in (*HMAC_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS)}
-    chosen = tuple(known.get(name.strip().upper(), "") for name in named.split(","))
-    if "" in chosen:
-        environment.fault("JWT_ALGORITHMS", f"expected some of {', '.join(known.values())}")
-        return ("HS256",)
-    if len({algorithm in HMAC_ALGORITHMS for algorithm in chosen}) > 1:
-        environment.fault("JWT_ALGORITHMS", "expected shared-secret or public-key ones, not both")
-    is_shared = chosen[0] in HMAC_ALGORITHMS
-    for name, is_wanted in (("JWT_SECRET", is_shared), ("JWT_JWKS", not is_shared)):
-        if not is_wanted and environment.optional_text(name) is not None:
-            environment.fault(name, f"is not used with {named}")
-    return chosen
-
-
-def _secret(environment: Environment) -> str:
-    secret = environment.text("JWT_SECRET")
-    if secret.lower() == "random":
-        # Texera then makes a secret per process, which no other service can know.
-        environment.fault("JWT_SECRET", "expected Texera's own secret, got the word 'random'")
-    return secret
-
-
-def _jwks(environment: Environment, location: str) -> JwksSettings:
-    return JwksSettings(
-        location=location,
-        refresh_s=environment.seconds("JWKS_REFRESH_S", 300.0, 1.0, 86_400.0),
-        stale_s=environment.seconds("JWKS_STALE_S", 3600.0, 0.0, 604_800.0),
-        timeout_s=environment.seconds("JWKS_TIMEOUT_S", 5.0, 0.1, 60.0),
-    )
-
-
 def read_migrate_settings(variables: Mapping[str, str]) -> MigrateSettings:
     """Raises `SettingsError` with every fault found."""
     environment = Environment(variables, "CENTRAL_")
@@ -255,18 +159,3 @@ def _postgres_url(environment: Environment, name: str) -> str:
         environment.fault(name, "expected a URL with a valid host and port")
         return ""
     return url
-
-
-def shown(location: str) -> str:
-    """A path as it is; a URL without whoever logs in, and without its query."""
-    return without_secrets(location) if "://" in location else location
-
-
-def without_secrets(url: str) -> str:
-    """User, host, port and path of a URL; no password, no options."""
-    parts = urlsplit(url)
-    role = f"{parts.username}@" if parts.username else ""
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{role}{host}{port}{parts.path}"

@@ -34,6 +34,7 @@ from sidecar.sync_calls import SyncCalls
 from sidecar.upstream.central import Central
 from sidecar.upstream.client import CentralClient, open_session
 from sidecar.upstream.identity import SourceIdentity, load_or_create
+from sidecar.upstream.workload import WorkloadToken
 from sidecar.writes import Writes
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,8 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
             open_session() as calls,
             open_session() as deliveries,
         ):
+            token_file = settings.workload_token_file
+            workload = None if token_file is None else WorkloadToken(token_file)
             central = Central(
                 *(
                     CentralClient(
@@ -141,6 +144,7 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
                         identity,
                         metrics,
                         timeout_s=settings.upstream_timeout_s,
+                        workload=workload,
                     )
                     for session in (calls, deliveries)
                 )

@@ -26,17 +26,17 @@ class Settings:
     upstream_timeout_s: float
     drain_timeout_s: float
     assertion_audience: str
+    workload_token_file: Path | None
     log_level: str
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> "Settings":
         """Raises `SettingsError` naming every variable that is missing or wrong."""
         env = Environment(variables, "SIDECAR_")
-        socket = env.optional_text("UNIX_SOCKET")
         settings = cls(
             central_url=env.url("CENTRAL_URL", ("http", "https")),
             listen=env.address("LISTEN", "127.0.0.1:7070"),
-            unix_socket=Path(socket) if socket else None,
+            unix_socket=_optional_path(env, "UNIX_SOCKET"),
             ops_listen=env.address("OPS_LISTEN", "0.0.0.0:7071"),
             spool_dir=env.path("SPOOL_DIR", "/var/lib/sidecar"),
             spool_max_bytes=env.integer("SPOOL_MAX_BYTES", 256 * MIB, MIB, 64 * 1024 * MIB),
@@ -47,6 +47,7 @@ class Settings:
             upstream_timeout_s=env.seconds("UPSTREAM_TIMEOUT_S", 10, 0.1, 60),
             drain_timeout_s=env.seconds("DRAIN_TIMEOUT_S", 10, 0, 600),
             assertion_audience=env.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
+            workload_token_file=_optional_path(env, "WORKLOAD_TOKEN_FILE"),
             log_level=env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         )
         if settings.listen.host not in {"127.0.0.1", "::1", "localhost"}:
@@ -55,3 +56,8 @@ class Settings:
             env.fault("CENTRAL_URL", "must not carry a login: a sidecar signs, and has no password")
         env.check()
         return settings
+
+
+def _optional_path(env: Environment, name: str) -> Path | None:
+    path = env.optional_text(name)
+    return Path(path) if path else None

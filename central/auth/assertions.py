@@ -22,9 +22,9 @@ from cachetools import LRUCache
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from central.auth_settings import AssertionSettings
 from central.metrics import Metrics
 from central.problems import AssertionInvalid, AssertionMissing
-from central.settings import AssertionSettings
 
 T = TypeVar("T")
 

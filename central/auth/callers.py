@@ -16,6 +16,8 @@ from aiohttp import web
 from central.auth.assertions import HEADER, AssertionVerifier, SignedCall
 from central.auth.standing import LiveAccounts
 from central.auth.tokens import TokenVerifier, User, challenge, invalid_token
+from central.auth.workloads import ANY_WORKLOAD, Workload, WorkloadVerifier
+from central.auth.workloads import HEADER as WORKLOAD_HEADER
 from central.kit.problem import Problem, invalid_field
 from central.kit.routing import Route
 from central.problems import (
@@ -29,6 +31,9 @@ from central.problems import (
     TokenInvalid,
     TokenMissing,
     UserDemoted,
+    WorkloadInvalid,
+    WorkloadMissing,
+    WrongComputingUnit,
 )
 
 USER: web.RequestKey[User] = web.RequestKey("user", User)
@@ -60,6 +65,7 @@ class Writer:
     user: User
     source_id: str
     idempotency_key: str
+    workload: Workload = ANY_WORKLOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Source:
     """A sidecar that acts on its bindings."""
 
     source_id: str
+    workload: Workload = ANY_WORKLOAD
 
 
 Caller: TypeAlias = Reader | Writer | Source
@@ -79,7 +86,13 @@ _USER_PROBLEMS: tuple[type[Problem], ...] = (
     UserDemoted,
     KeysUnavailable,
 )
-_SOURCE_PROBLEMS: tuple[type[Problem], ...] = (AssertionMissing, AssertionInvalid)
+_SOURCE_PROBLEMS: tuple[type[Problem], ...] = (
+    AssertionMissing,
+    AssertionInvalid,
+    WorkloadMissing,
+    WorkloadInvalid,
+    WrongComputingUnit,
+)
 _PROBLEMS: Mapping[Needs, tuple[type[Problem], ...]] = MappingProxyType(
     {
         Needs.USER: (*_USER_PROBLEMS, AssertionInvalid),
@@ -119,11 +132,16 @@ class Admission:
         tokens: TokenVerifier,
         assertions: AssertionVerifier,
         accounts: LiveAccounts | None = None,
+        workloads: WorkloadVerifier | None = None,
     ) -> None:
-        """Without `accounts` a token's role is believed until the token expires."""
+        """Without `accounts` a token's role is believed until the token expires.
+
+        Without `workloads` a source may call from anywhere.
+        """
         self._tokens = tokens
         self._assertions = assertions
         self._accounts = accounts
+        self._workloads = workloads
 
     async def admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
         needs = route.needs if isinstance(route, AuthenticatedRoute) else Needs.USER_AND_SOURCE
@@ -138,13 +156,25 @@ class Admission:
         key = _idempotency_key(request)
         call = SignedCall(request.method, target(request), body, token, key)
         source_id = self._assertions.verify(assertion, call)
-        if user is None:
-            return Source(source_id)
         if needs is Needs.USER:
+            assert user is not None  # noqa: S101 (for the type checker)
             return Reader(user)
+        workload = await self._workload(request)
+        if user is None:
+            return Source(source_id, workload)
         if key is None:
             raise invalid_field(IDEMPOTENCY_KEY, "is required: the call changes something")
-        return Writer(user, source_id, key)
+        return Writer(user, source_id, key, workload)
+
+    async def _workload(self, request: web.Request) -> Workload:
+        if self._workloads is None:
+            return ANY_WORKLOAD
+        workload = await self._workloads.verify(_single_header(request, WORKLOAD_HEADER))
+        # Whatever a handler does with a unit that the path names, it is the pod's own.
+        named = request.match_info.get("computing_unit_id")
+        if named is not None:
+            workload.check(int(named) if named.isascii() and named.isdigit() else None)
+        return workload
 
     async def _user(self, request: web.Request, token: str | None) -> User:
         if token is None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import aiohttp
 
-from central.settings import JwksSettings
+from central.auth_settings import JwksSettings
 
 MAX_BYTES = 512 * 1024
 """Hundreds of keys. Issuers publish two or three."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import jwt
 from jwt.warnings import InsecureKeyLengthWarning
 
-from central.settings import TokenSettings
+from central.auth_settings import TokenSettings
 
 MAX_TOKEN_LENGTH = 16 * 1024  # twice the request head that aiohttp takes for one header
 

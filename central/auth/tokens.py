@@ -14,11 +14,11 @@ import msgspec
 from cachetools import TTLCache
 
 from central.auth.signatures import Keys, SignatureInvalid, SignatureVerifier, token_digest
+from central.auth_settings import TokenSettings
 from central.kit.fields import Id
 from central.kit.problem import Problem
 from central.metrics import Metrics
 from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid
-from central.settings import TokenSettings
 
 REMEMBERED_S = 300.0  # bounds the memory's age; expiry is judged on every call
 ROLES = frozenset({"REGULAR", "ADMIN"})

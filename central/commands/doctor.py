@@ -15,12 +15,13 @@ from prometheus_client import CollectorRegistry
 
 from central.auth.jwks import parse_jwks
 from central.auth.jwks_source import FetchFailed, source_of
+from central.auth_settings import JwksSettings, TokenSettings, shown
 from central.kit.checks import Check, exit_code, fail, ok, told, warn
 from central.kit.problem import Problem
 from central.metrics import Metrics
 from central.migrations.grants import granted_privileges
 from central.migrations.runner import read_migrations
-from central.settings import JwksSettings, Settings, TokenSettings, read_settings, shown
+from central.settings import Settings, read_settings
 from central.store.database import Database
 from central.store.examination import Examination, SessionFacts
 
@@ -54,6 +55,8 @@ async def examine(settings: Settings, *, now: Callable[[], float] = time.time) -
         if settings.tokens.jwks is None
         else [await check_jwks("jwks of users", settings.tokens.jwks, settings.tokens.algorithms)]
     )
+    if (workloads := settings.workloads) is not None:
+        keys.append(await check_jwks("jwks of workloads", workloads.jwks, workloads.algorithms))
     database = Database(settings.database, Metrics(CollectorRegistry()))
     try:
         return [*keys, *await _database_checks(Examination(database), now)]

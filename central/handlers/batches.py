@@ -27,7 +27,10 @@ async def post_batch(call: Call[Source, Any, Any, BatchRequest]) -> Answer:
         )
     if digest_of(batch.entries) != batch.digest:
         raise invalid_field("digest", "SHA-256 over the entries as they stand in the body")
-    answer = await call.request.app[BATCHES].apply(call.caller.source_id, batch)
+    source = call.caller
+    answer = await call.request.app[BATCHES].apply(
+        source.source_id, batch, source.workload.enforced_unit_id
+    )
     return Answer(answer)
 
 

@@ -38,7 +38,12 @@ async def bind_execution(
 
     async def work(transaction: Transaction) -> wire.BoundExecution:
         return await bindings.bind(
-            transaction, writer.user, writer.source_id, call.path.execution_id, boot_id
+            transaction,
+            writer.user,
+            writer.source_id,
+            call.path.execution_id,
+            boot_id,
+            writer.workload,
         )
 
     # Once, although binding twice is binding once: a replay must not undo a revocation.

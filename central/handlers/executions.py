@@ -38,6 +38,8 @@ async def create_execution(
     writer, executions = call.caller, call.request.app[EXECUTIONS]
 
     async def work(transaction: Transaction) -> wire.NewExecution:
+        # In here, so that a repeat of what was created gets its answer and nothing else is told.
+        writer.workload.check(call.body.computing_unit_id)
         return await executions.create(transaction, writer.user, writer.source_id, call.body)
 
     return await answer_once(call, 201, work)

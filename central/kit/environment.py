@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 EXIT_USAGE = 64
 """What a service exits with when its settings are unusable (EX_USAGE of sysexits.h)."""
@@ -119,3 +120,13 @@ class Environment:
         if value and not (separator and rest and scheme in schemes):
             self.fault(name, f"expected a URL that begins with {' or '.join(schemes)}://")
         return value
+
+
+def without_secrets(url: str) -> str:
+    """User, host, port and path of a URL; no password, no options."""
+    parts = urlsplit(url)
+    role = f"{parts.username}@" if parts.username else ""
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{role}{host}{port}{parts.path}"

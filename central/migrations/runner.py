@@ -17,9 +17,10 @@ from typing import TypeAlias
 
 import asyncpg
 
+from central.kit.environment import without_secrets
 from central.migrations import MigrationFailed
 from central.migrations.role import prepare_role
-from central.settings import MigrateSettings, without_secrets
+from central.settings import MigrateSettings
 from central.store.queries import load
 
 ADVISORY_LOCK = 7_080_001  # any fixed number; the port says whose it is

@@ -12,6 +12,7 @@
 -- Results, arrays: $17 execution id, $18 global port id, $19 URI (there is no such row yet; null:
 -- there is, and its size is set), $20 bytes. Consoles, likewise: $21, $22 operator id, $23, $24.
 -- Costs, arrays: $25 execution id, $26 operators as JSON text.
+-- $27 the only computing unit whose executions may be written to, or null for any.
 --
 -- The cursor is locked before anything else, because `held` asks for it. Child rows stand still
 -- once their execution is locked; one that came between this statement's snapshot and its lock is
@@ -27,10 +28,12 @@ with cursor as materialized (
     join texera_db.workflow_executions execution on execution.eid = asked.execution_id
     join lateral (
         select
-            revoked_at is null and exists (
-                select from cu_metadata.active_users writer
-                where writer.user_id = bindings.user_id
-            ) as is_writer
+            revoked_at is null
+                and ($27::int is null or bindings.computing_unit_id = $27)
+                and exists (
+                    select from cu_metadata.active_users writer
+                    where writer.user_id = bindings.user_id
+                ) as is_writer
         from cu_metadata.bindings
         where bindings.execution_id = asked.execution_id and source_id = $1
         limit 1

@@ -2,7 +2,7 @@
 
 
 -- name: lock_executions
--- $1 source, $2 execution ids. In id order, and only rows that the source may write to: nobody
+-- $1 source, $2 execution ids, $3 the only computing unit or null for any. In id order, and only rows that the source may write to: nobody
 -- holds up the executions of others. A row locked by someone else is left out.
 --
 -- FOR UPDATE answers the row's newest version, and keeps out the foreign key checks of inserts
@@ -22,9 +22,12 @@ join lateral (
         user_id,
         workflow_id,
         warehouse,
-        revoked_at is null and exists (
-            select from cu_metadata.active_users writer where writer.user_id = bindings.user_id
-        ) as is_writer
+        revoked_at is null
+            and ($3::int is null or bindings.computing_unit_id = $3)
+            and exists (
+                select from cu_metadata.active_users writer
+                where writer.user_id = bindings.user_id
+            ) as is_writer
     from cu_metadata.bindings
     where bindings.execution_id = asked.execution_id and source_id = $1
     limit 1
@@ -34,7 +37,7 @@ for update of execution skip locked;
 
 
 -- name: lock_execution
--- $1 source, $2 execution id. As above, but waits for a row that someone else has locked.
+-- $1 source, $2 execution id, $3 computing unit or null. As above, but waits for a row that someone else has locked.
 select
     execution.eid as execution_id,
     execution.status,
@@ -47,15 +50,17 @@ join texera_db.workflow_executions execution on execution.eid = binding.executio
 where binding.execution_id = $2
   and binding.source_id = $1
   and binding.revoked_at is null
+  and ($3::int is null or binding.computing_unit_id = $3)
 for update of execution;
 
 
 -- name: read_standings
--- Why rows were not locked. $1 source, $2 execution ids; no row for an execution that is gone
+-- Why rows were not locked. $1 source, $2 execution ids, $3 computing unit or null; no row for an execution that is gone
 select
     execution.eid as execution_id,
     binding.user_id,
     binding.is_revoked,
+    binding.is_elsewhere,
     binding.is_active
 from unnest($2::int[]) as asked (execution_id)
 join texera_db.workflow_executions execution on execution.eid = asked.execution_id
@@ -63,6 +68,7 @@ left join lateral (
     select
         user_id,
         revoked_at is not null as is_revoked,
+        $3::int is not null and bindings.computing_unit_id is distinct from $3 as is_elsewhere,
         exists (
             select from cu_metadata.active_users writer where writer.user_id = bindings.user_id
         ) as is_active

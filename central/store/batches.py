@@ -55,16 +55,21 @@ class Batches:
         self._optimistic = Optimistic(database, running)
         self._queries = load("batches")
 
-    async def apply(self, source_id: str, batch: BatchRequest) -> bytes:
-        """The answer, as JSON. Raises `InvalidRequest` or `BatchOutOfStep`: nothing is applied."""
+    async def apply(self, source_id: str, batch: BatchRequest, unit_id: int | None = None) -> bytes:
+        """The answer, as JSON. With `unit_id`, entries for other units are refused.
+
+        Raises `InvalidRequest` or `BatchOutOfStep`: nothing is applied.
+        """
         entries = decode_entries(batch.entries)
-        applied = await self._optimistic.apply(source_id, batch, entries, _answer)
+        applied = await self._optimistic.apply(source_id, batch, entries, unit_id, _answer)
         if applied is not None:
             answer, verdicts = applied
             self._metrics.batch("applied_at_once", len(entries))
         else:
             try:
-                answer, verdicts = await self._apply_step_by_step(source_id, batch, entries)
+                answer, verdicts = await self._apply_step_by_step(
+                    source_id, batch, entries, unit_id
+                )
             except BatchOutOfStep:
                 self._metrics.batch("out_of_step", len(entries))
                 raise
@@ -73,10 +78,12 @@ class Batches:
         return answer
 
     async def _apply_step_by_step(
-        self, source_id: str, batch: BatchRequest, entries: Entries
+        self, source_id: str, batch: BatchRequest, entries: Entries, unit_id: int | None
     ) -> tuple[bytes, list[Verdict]]:
         """The answer, and the verdicts unless it is a stored one."""
-        work = partial(self._apply, source_id=source_id, batch=batch, entries=entries)
+        work = partial(
+            self._apply, source_id=source_id, batch=batch, entries=entries, unit_id=unit_id
+        )
         try:
             answer, verdicts, executions = await self._database.run(work)
         except VALUE_ERRORS:
@@ -91,6 +98,7 @@ class Batches:
         source_id: str,
         batch: BatchRequest,
         entries: Entries,
+        unit_id: int | None,
         alone: bool = False,
     ) -> tuple[bytes, list[Verdict], Mapping[int, Execution]]:
         """The answer and, where the batch was applied just now, verdicts and executions."""
@@ -103,7 +111,7 @@ class Batches:
                 f"batch {batch.batch} came after batch {last_batch}", last_batch=last_batch
             )
         verdicts, executions = await self._rows.apply(
-            transaction, source_id, entries, batch.sent_at_ms, alone=alone
+            transaction, source_id, entries, batch.sent_at_ms, alone=alone, unit_id=unit_id
         )
         await self._rows.audit(transaction, source_id, verdicts)
         answer = _answer(batch.batch, verdicts)

@@ -10,6 +10,7 @@ from functools import partial
 
 from central import wire
 from central.auth.tokens import User
+from central.auth.workloads import ANY_WORKLOAD, Workload
 from central.kit.statuses import status_of_code
 from central.leases import ClosedExecutions
 from central.problems import BoundElsewhere, NotTheExecutionsUser, UserDemoted
@@ -38,12 +39,13 @@ class Bindings:
         source_id: str,
         execution_id: int,
         boot_id: str | None = None,
+        workload: Workload = ANY_WORKLOAD,
     ) -> wire.BoundExecution:
         """Binds the execution to the source. The same source again renews its lease.
 
         A boot that central does not know for the execution's unit counts as none. Raises
-        `ExecutionNotFound`, `NotTheExecutionsUser`, `UserDemoted`, `BootSuperseded` or
-        `BoundElsewhere`.
+        `ExecutionNotFound`, `NotTheExecutionsUser`, `UserDemoted`, `WrongComputingUnit`,
+        `BootSuperseded` or `BoundElsewhere`.
         """
         known_boot = None
         if boot_id is not None:
@@ -65,6 +67,7 @@ class Bindings:
             raise NotTheExecutionsUser("only the execution's own user may write to it")
         if not row["is_active"]:
             raise UserDemoted("the token's user is no longer REGULAR or ADMIN")
+        workload.check(row["computing_unit_id"])
         if known_boot is not None and known_boot["is_superseded"]:
             raise boot_superseded(str(boot_id))
         status = status_of_code(row["status_code"])

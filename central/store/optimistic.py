@@ -58,6 +58,7 @@ class Optimistic:
         source_id: str,
         batch: BatchRequest,
         entries: Sequence[AnyEntry | Undecodable],
+        unit_id: int | None,
         answer_of: Callable[[int, Sequence[Verdict]], bytes],
     ) -> tuple[bytes, list[Verdict]] | None:
         """The answer and the verdicts, if the batch was applied just now."""
@@ -68,7 +69,7 @@ class Optimistic:
         if any(verdict.outcome != "applied" for verdict in folded.verdicts):
             return None
         answer = answer_of(batch.batch, folded.verdicts)
-        if not await self._write(source_id, batch, answer, assumed, folded):
+        if not await self._write(source_id, batch, answer, assumed, folded, unit_id):
             return None
         self._running.learn(source_id, folded.after())
         return answer, folded.verdicts
@@ -110,6 +111,7 @@ class Optimistic:
         answer: bytes,
         assumed: Mapping[int, Execution],
         folded: Folded,
+        unit_id: int | None,
     ) -> bool:
         changes = folded.changes
         try:
@@ -120,6 +122,7 @@ class Optimistic:
                 *registry_columns(changes.results),
                 *registry_columns(changes.consoles),
                 *cost_columns(changes.operator_costs),
+                unit_id,
             )
         except UNSURE:
             return False

@@ -61,14 +61,16 @@ class Rows:
         *,
         alone: bool = False,
         wait: bool = False,
+        unit_id: int | None = None,
     ) -> tuple[list[Verdict], Mapping[int, Execution]]:
         """The verdict on each entry, in order, and the executions as they are then.
 
         Raises one of `VALUE_ERRORS` if the database refuses a value, after which the
         transaction is lost: run it again with `alone`, and only the entries at fault are
-        refused. With `wait` a single locked row is waited for instead of deferred.
+        refused. With `wait` a single locked row is waited for instead of deferred. With
+        `unit_id` only executions of that computing unit are written to.
         """
-        executions = await self._lock(transaction, source_id, entries, wait=wait)
+        executions = await self._lock(transaction, source_id, entries, unit_id, wait=wait)
         if alone:
             return await self._halve(transaction, source_id, executions, entries, sent_at_ms)
         folded = fold(source_id, executions, entries, sent_at_ms)
@@ -76,16 +78,26 @@ class Rows:
         return folded.verdicts, folded.after()
 
     async def _lock(
-        self, transaction: Transaction, source_id: str, entries: Entries, *, wait: bool
+        self,
+        transaction: Transaction,
+        source_id: str,
+        entries: Entries,
+        unit_id: int | None,
+        *,
+        wait: bool,
     ) -> dict[int, Execution]:
         ids = sorted({e.execution_id for e in entries if not isinstance(e, Undecodable)})
         if not ids:
             return {}
         if wait:
             assert len(ids) == 1  # noqa: S101 (rows that are waited for one by one may deadlock)
-            locked = await transaction.fetch(self._queries["lock_execution"], source_id, ids[0])
+            locked = await transaction.fetch(
+                self._queries["lock_execution"], source_id, ids[0], unit_id
+            )
         else:
-            locked = await transaction.fetch(self._queries["lock_executions"], source_id, ids)
+            locked = await transaction.fetch(
+                self._queries["lock_executions"], source_id, ids, unit_id
+            )
         held = {row["execution_id"]: row["status"] for row in locked}
         registries = await self._read_registries(transaction, entries, held.keys())
         endings = await self._read_endings(transaction, held)
@@ -96,7 +108,7 @@ class Rows:
         if len(executions) < len(ids):
             missing = [execution_id for execution_id in ids if execution_id not in executions]
             standings = self._queries["read_standings"]
-            for row in await transaction.fetch(standings, source_id, missing):
+            for row in await transaction.fetch(standings, source_id, missing, unit_id):
                 executions[row["execution_id"]] = _not_writable(row)
         return executions
 
@@ -228,6 +240,8 @@ def _not_writable(row: asyncpg.Record) -> Execution:
         standing = Standing.NOT_BOUND
     elif row["is_revoked"]:
         standing = Standing.REVOKED
+    elif row["is_elsewhere"]:
+        standing = Standing.OTHER_UNIT
     elif not row["is_active"]:
         standing = Standing.DEMOTED
     else:

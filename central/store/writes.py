@@ -77,7 +77,13 @@ class Writes:
             raise NotTheExecutionsUser("only the execution's own user may write to it")
         # `alone`, so that a value which the database refuses is an outcome and not an error.
         (verdict,), _ = await self._rows.apply(
-            transaction, writer.source_id, [entry], entry.made_at_ms, alone=True, wait=True
+            transaction,
+            writer.source_id,
+            [entry],
+            entry.made_at_ms,
+            alone=True,
+            wait=True,
+            unit_id=writer.workload.enforced_unit_id,
         )
         if verdict.outcome == "deferred":
             raise DatabaseUnavailable(

@@ -27,6 +27,7 @@ from sidecar.problems import CentralUnavailable, RelayedProblem
 from sidecar.settings import Settings
 from sidecar.upstream.client import CallContext, CentralClient, open_session
 from sidecar.upstream.identity import KEY_FILE_NAME, SourceIdentity, load_or_create
+from sidecar.upstream.workload import WorkloadToken
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 CLOCK_WARN_S = 2.0
@@ -78,6 +79,7 @@ async def check_central(
     settings: Settings, *, wall_clock: Callable[[], float] = time.time
 ) -> list[Check]:
     """One signed call, as every call of the sidecar is: reachable, trusted, and at what time."""
+    token_file = settings.workload_token_file
     async with open_session() as session:
         client = CentralClient(
             session,
@@ -85,6 +87,7 @@ async def check_central(
             _identity(settings),
             Metrics(),
             timeout_s=settings.upstream_timeout_s,
+            workload=None if token_file is None else WorkloadToken(token_file),
             wall_clock=wall_clock,
         )
         try:

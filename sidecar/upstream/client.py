@@ -24,6 +24,8 @@ from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RelayedProblem
 from sidecar.upstream.breaker import Circuit, RetryBudget
 from sidecar.upstream.identity import SourceIdentity
+from sidecar.upstream.workload import HEADER as WORKLOAD_HEADER
+from sidecar.upstream.workload import WorkloadToken
 
 logger = logging.getLogger(__name__)
 
@@ -94,12 +96,14 @@ class CentralClient:
         metrics: Metrics,
         *,
         timeout_s: float,
+        workload: WorkloadToken | None = None,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._timeout_s = timeout_s
+        self._workload = workload
         self._uniform = uniform
         self._sleep = sleep
         self._session = session
@@ -229,6 +233,7 @@ class CentralClient:
             headers["Content-Type"] = "application/json"
         optional = {
             "Authorization": f"Bearer {context.token}" if context.token is not None else None,
+            WORKLOAD_HEADER: None if self._workload is None else self._workload.current(),
             "Idempotency-Key": call.idempotency_key,
             "If-None-Match": call.etag,
             "X-Request-Id": context.request_id,

@@ -10,11 +10,13 @@ SERVICES = ("sidecar", "central")
 
 
 def settings(tree: Tree) -> set[str]:
-    """Every variable that a settings.py reads: a call with `"NAME"` among its arguments."""
+    """Every variable that a *settings.py reads: a call with `"NAME"` among its arguments."""
     return {
         f"{service.upper()}_{argument.value!s}"
         for service in SERVICES
-        for node in ast.walk(ast.parse(tree.get(f"{service}/settings.py", "")))
+        for path, text in tree.items()
+        if re.fullmatch(rf"{service}/\w*settings\.py", path)
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call)
         for argument in node.args
         if isinstance(argument, ast.Constant)

@@ -1,6 +1,7 @@
 """All of central, as `serve` puts it together, and a sidecar that calls it."""
 
 import json
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDictProxy
@@ -15,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from central.app import central_app
+from central.entries import digest_of
 from central.lifecycle import admission_of, stores
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_settings
@@ -33,6 +36,12 @@ class Reply:
     headers: "CIMultiDictProxy[str]"
 
     @property
+    def outcomes(self) -> list[str]:
+        """Of a batch's entries: applied, deferred, or the slug of the refusal."""
+        assert self.status == 200, self.body
+        return [o.get("problem", {}).get("type", o["outcome"]) for o in self.body["outcomes"]]
+
+    @property
     def outcome(self) -> tuple[int, str]:
         """The status, and the problem's slug if it is one."""
         is_problem = self.headers["Content-Type"].startswith("application/problem+json")
@@ -45,6 +54,8 @@ class Sidecar:
 
     client: "TestClient[web.Request, web.Application]"
     key: SigningKey = field(default_factory=SigningKey)
+    pod: dict[str, str] = field(default_factory=dict)
+    """Headers of every call: the token of the pod that the sidecar runs in."""
     _numbers: "count[int]" = field(default_factory=count)
 
     @property
@@ -65,6 +76,7 @@ class Sidecar:
         token: str | None = None,
         key: str | None = None,
         is_signed: bool = True,
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> Reply:
         """A call for `user`, or with any token. What is no GET has an idempotency key."""
         if user is not None:
@@ -74,6 +86,7 @@ class Sidecar:
         target = URL(target).raw_path_qs  # as it will stand in the request line
         content = b"" if body is None else json.dumps(body).encode()
         headers = self.key.headers(method, target, content, token=token, idempotency_key=key)
+        headers |= {**self.pod, **more}
         if not is_signed:
             del headers["Sidecar-Assertion"]
         url = self.client.make_url("").join(URL(target, encoded=True))
@@ -97,6 +110,21 @@ class Sidecar:
     ) -> Reply:
         target = f"/v1/executions/{execution_id}/binding"
         return await self.call("POST", target, {}, user=user, key=key)
+
+    async def deliver(
+        self, *entries: dict[str, Any], number: int = 1, epoch: str | None = None
+    ) -> Reply:
+        """A batch of these entries, by default the first of an epoch of its own."""
+        given = [{"seq": seq, "made_at_ms": 0} | entry for seq, entry in enumerate(entries)]
+        batch = {
+            "wire": 1,
+            "epoch": epoch or secrets.token_hex(16),
+            "batch": number,
+            "digest": digest_of(msgspec.Raw(json.dumps(entry).encode()) for entry in given),
+            "sent_at_ms": 0,
+            "entries": given,
+        }
+        return await self.call("POST", "/v1/batches", batch)
 
     async def get(self, target: str, user: User = WORLD.owner) -> Reply:
         return await self.call("GET", target, user=user)

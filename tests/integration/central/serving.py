@@ -17,9 +17,9 @@ from central.auth.assertions import AssertionVerifier, digest, thumbprint
 from central.auth.callers import Admission
 from central.auth.signatures import SharedSecret
 from central.auth.tokens import TokenVerifier
+from central.auth_settings import AssertionSettings, TokenSettings
 from central.kit.routing import Route, add_routes, answer_problems
 from central.metrics import Metrics
-from central.settings import AssertionSettings, TokenSettings
 from dev.tokens import JWT_SECRET
 
 AUDIENCE = AssertionSettings().audience

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from central.auth_settings import TokenSettings
 from central.commands.doctor import check_secret, examine
 from central.kit.checks import Check, Verdict
 from central.migrations.grants import granted_privileges
-from central.settings import TokenSettings, read_settings
+from central.settings import read_settings
 from dev.tokens import JWT_SECRET
 from tests.databases import CENTRAL_ROLE, Database, connected
 from tests.integration.central.commands import central

@@ -17,8 +17,8 @@ from central.auth.assertions import AssertionVerifier
 from central.auth.callers import Admission, Needs
 from central.auth.signatures import SharedSecret
 from central.auth.tokens import TokenVerifier
+from central.auth_settings import AssertionSettings, TokenSettings
 from central.metrics import Metrics
-from central.settings import AssertionSettings, TokenSettings
 from dev.tokens import JWT_SECRET, mint
 
 Client = TestClient[web.Request, web.Application]

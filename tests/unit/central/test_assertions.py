@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 
 from central.auth.assertions import AssertionVerifier, SignedCall, digest, thumbprint
+from central.auth_settings import AssertionSettings
 from central.metrics import Metrics
 from central.problems import AssertionInvalid, AssertionMissing
-from central.settings import AssertionSettings
 
 NOW = 1_700_000_000
 CALL = SignedCall("POST", "/v1/executions?x=%41", b'{"a":1}', "the.users.token", "key-1")

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 
 from central.auth.signatures import SharedSecret
 from central.auth.tokens import TokenVerifier, User
+from central.auth_settings import TokenSettings
 from central.metrics import Metrics
 from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid
-from central.settings import TokenSettings
 from dev.tokens import base64url, mint, part
 
 NOW = 1_700_000_000.0

@@ -1,0 +1,211 @@
+"""How callers are told apart: the part of central's settings that trust rests on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from central.kit.environment import Environment, without_secrets
+
+UNIT_PLACE = "{computing_unit_id}"
+HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
+PUBLIC_KEY_ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JwksSettings:
+    """Where an issuer's public keys are, and how long they are believed."""
+
+    location: str
+    """A path, or a URL that begins with http:// or https://."""
+    refresh_s: float = 300.0
+    stale_s: float = 3600.0
+    """How much longer than `refresh_s`, while the issuer cannot be reached."""
+    timeout_s: float = 5.0
+    ca_file: Path | None = None
+    bearer_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings:
+    """How users' tokens are verified. The algorithms are fixed here, never read from a token."""
+
+    secret: str = ""
+    lowercase_secret: bool = True
+    algorithms: tuple[str, ...] = ("HS256",)
+    jwks: JwksSettings | None = None
+    """In place of the secret, where the algorithms are asymmetric."""
+    issuer: str | None = None
+    audience: str | None = None
+    leeway_s: float = 30.0
+    cache_size: int = 10_000
+    account_check_s: float = 0.0
+    """How long an account's role is remembered; 0 does not look at accounts at all."""
+
+    def __repr__(self) -> str:
+        return f"TokenSettings(algorithms={self.algorithms})"
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "jwt_algorithms": self.algorithms,
+            "jwt_lowercase_secret": self.lowercase_secret,
+            "jwt_jwks": None if self.jwks is None else shown(self.jwks.location),
+            "jwt_issuer": self.issuer,
+            "jwt_audience": self.audience,
+            "jwt_leeway_s": self.leeway_s,
+            "account_check_s": self.account_check_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AssertionSettings:
+    """How sidecars' assertions are verified."""
+
+    audience: str = "texera-execution-metadata"
+    clock_skew_s: float = 30.0
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "assertion_audience": self.audience,
+            "assertion_clock_skew_s": self.clock_skew_s,
+        }
+
+
+WorkloadMode: TypeAlias = Literal["warn", "require"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSettings:
+    """How the pods of sidecars are told, by the cluster's service-account tokens."""
+
+    mode: WorkloadMode
+    jwks: JwksSettings
+    algorithms: tuple[str, ...] = ("RS256",)
+    audience: str = "texera-execution-metadata"
+    issuer: str | None = None
+    namespace: str = "texera-workflow-computing-unit-pool"
+    pod_name: str = "computing-unit-{computing_unit_id}"
+    """A pod's name, with the place of the unit's id."""
+    leeway_s: float = 30.0
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "workload_identity": self.mode,
+            "workload_jwks": shown(self.jwks.location),
+            "workload_algorithms": self.algorithms,
+            "workload_audience": self.audience,
+            "workload_issuer": self.issuer,
+            "workload_namespace": self.namespace,
+            "workload_pod_name": self.pod_name,
+        }
+
+
+def read_token_settings(environment: Environment) -> TokenSettings:
+    algorithms = _algorithms(environment)
+    is_shared = algorithms[0] in HMAC_ALGORITHMS
+    return TokenSettings(
+        secret=_secret(environment) if is_shared else "",
+        lowercase_secret=environment.flag("JWT_LOWERCASE_SECRET", True),
+        algorithms=algorithms,
+        jwks=None if is_shared else _jwks(environment, "JWT_JWKS"),
+        issuer=environment.optional_text("JWT_ISSUER"),
+        audience=environment.optional_text("JWT_AUDIENCE"),
+        leeway_s=environment.seconds("JWT_LEEWAY_S", 30.0, 0.0, 300.0),
+        cache_size=environment.integer("JWT_CACHE_SIZE", 10_000, 1, 10_000_000),
+        account_check_s=environment.seconds("ACCOUNT_CHECK_S", 0.0, 0.0, 3600.0),
+    )
+
+
+def _algorithms(environment: Environment) -> tuple[str, ...]:
+    """One or more of one kind: a set that mixes them would take a public key for a secret."""
+    known = (*HMAC_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS)
+    chosen = _named_algorithms(environment, "JWT_ALGORITHMS", "hs256", known)
+    if not chosen:
+        return ("HS256",)
+    if len({algorithm in HMAC_ALGORITHMS for algorithm in chosen}) > 1:
+        environment.fault("JWT_ALGORITHMS", "expected shared-secret or public-key ones, not both")
+    is_shared = chosen[0] in HMAC_ALGORITHMS
+    for name, is_wanted in (("JWT_SECRET", is_shared), ("JWT_JWKS", not is_shared)):
+        if not is_wanted and environment.optional_text(name) is not None:
+            environment.fault(name, f"is not used with {', '.join(chosen)}")
+    return chosen
+
+
+def _named_algorithms(
+    environment: Environment, name: str, default: str, known: Sequence[str]
+) -> tuple[str, ...]:
+    """The algorithms of a comma-separated list, in any case; none if one is not known."""
+    by_name = {algorithm.upper(): algorithm for algorithm in known}
+    named = environment.text(name, default).split(",")
+    chosen = tuple(by_name.get(text.strip().upper(), "") for text in named)
+    if "" in chosen:
+        environment.fault(name, f"expected some of {', '.join(known)}")
+        return ()
+    return chosen
+
+
+def _secret(environment: Environment) -> str:
+    secret = environment.text("JWT_SECRET")
+    if secret.lower() == "random":
+        # Texera then makes a secret per process, which no other service can know.
+        environment.fault("JWT_SECRET", "expected Texera's own secret, got the word 'random'")
+    return secret
+
+
+def _jwks(environment: Environment, name: str) -> JwksSettings:
+    """`name` is the setting that says where the key set is."""
+    ca_file = environment.optional_text("JWKS_CA_FILE")
+    bearer_file = environment.optional_text("WORKLOAD_JWKS_TOKEN_FILE")
+    return JwksSettings(
+        location=environment.text(name),
+        refresh_s=environment.seconds("JWKS_REFRESH_S", 300.0, 1.0, 86_400.0),
+        stale_s=environment.seconds("JWKS_STALE_S", 3600.0, 0.0, 604_800.0),
+        timeout_s=environment.seconds("JWKS_TIMEOUT_S", 5.0, 0.1, 60.0),
+        ca_file=Path(ca_file) if ca_file else None,
+        # Only the cluster asks who wants its keys; its token must go to nobody else.
+        bearer_file=Path(bearer_file) if bearer_file and name == "WORKLOAD_JWKS" else None,
+    )
+
+
+def read_assertion_settings(environment: Environment) -> AssertionSettings:
+    return AssertionSettings(
+        audience=environment.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
+        clock_skew_s=environment.seconds("ASSERTION_CLOCK_SKEW_S", 30.0, 0.0, 300.0),
+    )
+
+
+def read_workload_settings(environment: Environment, audience: str) -> WorkloadSettings | None:
+    """None where workload identity is off."""
+    mode = environment.choice("WORKLOAD_IDENTITY", "off", ("off", "warn", "require"))
+    if mode == "off":
+        return None
+    return WorkloadSettings(
+        mode="require" if mode == "require" else "warn",
+        jwks=_jwks(environment, "WORKLOAD_JWKS"),
+        algorithms=_public_key_algorithms(environment),
+        audience=environment.text("WORKLOAD_AUDIENCE", audience),
+        issuer=environment.optional_text("WORKLOAD_ISSUER"),
+        namespace=environment.text("WORKLOAD_NAMESPACE", "texera-workflow-computing-unit-pool"),
+        pod_name=_pod_name(environment),
+        leeway_s=environment.seconds("JWT_LEEWAY_S", 30.0, 0.0, 300.0),
+    )
+
+
+def _public_key_algorithms(environment: Environment) -> tuple[str, ...]:
+    chosen = _named_algorithms(environment, "WORKLOAD_ALGORITHMS", "rs256", PUBLIC_KEY_ALGORITHMS)
+    return chosen or ("RS256",)
+
+
+def _pod_name(environment: Environment) -> str:
+    pattern = environment.text("WORKLOAD_POD_NAME", f"computing-unit-{UNIT_PLACE}")
+    if pattern.count(UNIT_PLACE) != 1:
+        environment.fault("WORKLOAD_POD_NAME", f"expected a name with one {UNIT_PLACE}")
+    return pattern
+
+
+def shown(location: str) -> str:
+    """A path as it is; a URL without whoever logs in, and without its query."""
+    return without_secrets(location) if "://" in location else location

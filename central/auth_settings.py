@@ -103,6 +103,41 @@ class WorkloadSettings:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """What one user and one source may ask of a replica. 0 is no limit."""
+
+    user_calls_per_s: float = 500.0
+    source_calls_per_s: float = 500.0
+    user_bytes_per_s: float = 4.0 * 1024 * 1024
+    source_bytes_per_s: float = 4.0 * 1024 * 1024
+    new_sources_per_s: float = 50.0
+    burst_s: float = 60.0
+    """How many seconds' worth may come at once."""
+    user_open_bindings: int = 20_000
+    source_open_bindings: int = 5_000
+    batch_entries: int = 2_000
+    """Sidecars of this version send 1,000 at most."""
+
+    def describe(self) -> dict[str, Any]:
+        return {f"limit_{name}": getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def read_limit_settings(environment: Environment) -> LimitSettings:
+    most = 1e9
+    return LimitSettings(
+        user_calls_per_s=environment.number("LIMIT_USER_CALLS_PER_S", 500.0, 0.0, most),
+        source_calls_per_s=environment.number("LIMIT_SOURCE_CALLS_PER_S", 500.0, 0.0, most),
+        user_bytes_per_s=environment.number("LIMIT_USER_BYTES_PER_S", 4_194_304.0, 0.0, most),
+        source_bytes_per_s=environment.number("LIMIT_SOURCE_BYTES_PER_S", 4_194_304.0, 0.0, most),
+        new_sources_per_s=environment.number("LIMIT_NEW_SOURCES_PER_S", 50.0, 0.0, most),
+        burst_s=environment.seconds("LIMIT_BURST_S", 60.0, 0.0, 3600.0),
+        user_open_bindings=environment.integer("LIMIT_USER_OPEN_BINDINGS", 20_000, 0, 10**9),
+        source_open_bindings=environment.integer("LIMIT_SOURCE_OPEN_BINDINGS", 5_000, 0, 10**9),
+        batch_entries=environment.integer("LIMIT_BATCH_ENTRIES", 2_000, 0, 10**9),
+    )
+
+
 def read_token_settings(environment: Environment) -> TokenSettings:
     algorithms = _algorithms(environment)
     is_shared = algorithms[0] in HMAC_ALGORITHMS

@@ -23,13 +23,14 @@ from central.auth.assertions import AssertionVerifier
 from central.auth.callers import Admission
 from central.auth.jwks import KeySet
 from central.auth.jwks_source import source_of
+from central.auth.limits import CallLimits
 from central.auth.signatures import Keys, SharedSecret
 from central.auth.standing import LiveAccounts
 from central.auth.tokens import TokenVerifier
 from central.auth.workloads import WorkloadVerifier
-from central.auth_settings import TokenSettings, WorkloadSettings
+from central.auth_settings import LimitSettings, TokenSettings, WorkloadSettings
 from central.closer import Closer
-from central.handlers.batches import BATCHES
+from central.handlers.batches import BATCHES, LIMITS
 from central.handlers.bindings import BINDINGS
 from central.handlers.executions import EXECUTIONS
 from central.handlers.expired import EXPIRED
@@ -57,6 +58,7 @@ from central.store.expired import Expired
 from central.store.exports import Exports
 from central.store.idempotency import IdempotencyKeys
 from central.store.leases import Leases
+from central.store.open_bindings import OpenBindings
 from central.store.orphans import OrphanStore
 from central.store.rows import Rows
 from central.store.running import RunningExecutions
@@ -70,18 +72,22 @@ from central.store.writes import Writes
 logger = logging.getLogger(__name__)
 
 
-def stores(database: Database, metrics: Metrics, lease_s: float) -> dict[web.AppKey[Any], Any]:
+def stores(
+    database: Database, metrics: Metrics, lease_s: float, limits: LimitSettings
+) -> dict[web.AppKey[Any], Any]:
     """Every store, by the key its handlers know it by."""
+    open_bindings = OpenBindings(limits, metrics)
     warehouses, rows, closings = Warehouses(Schema()), Rows(), Closings(metrics)
     continuity, running = Continuity(database, lease_s), RunningExecutions()
     return {
         BATCHES: Batches(database, rows, running, metrics),
-        BINDINGS: Bindings(database, warehouses, closings, lease_s),
+        BINDINGS: Bindings(database, warehouses, closings, open_bindings, lease_s),
         BOOTS: Boots(closings),
         COSTS: Costs(database),
-        EXECUTIONS: Executions(database, warehouses, running, lease_s),
+        EXECUTIONS: Executions(database, warehouses, running, open_bindings, lease_s),
         EXPIRED: Expired(database),
         EXPORTS: Exports(database),
+        LIMITS: limits,
         LEASES: Leases(database, continuity, metrics, lease_s),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database),
         SELECTIONS: Selections(),
@@ -109,6 +115,7 @@ def admission_of(settings: Settings, database: Database, metrics: Metrics) -> Ad
         AssertionVerifier(settings.assertions, metrics),
         accounts,
         None if settings.workloads is None else workload_verifier(settings.workloads, metrics),
+        CallLimits(settings.limits, metrics),
     )
 
 
@@ -140,7 +147,7 @@ async def serve(settings: Settings) -> int:
     database = Database(settings.database, metrics)
     metrics.watch_connections(database.connections)
     admission = admission_of(settings, database, metrics)
-    resources = stores(database, metrics, settings.lease_s)
+    resources = stores(database, metrics, settings.lease_s, settings.limits)
     closer = closer_of(settings, database, resources[LEASES], metrics)
     app = central_app(
         admission,

@@ -64,6 +64,12 @@ class Metrics:
             ["keys", "outcome"],
             registry=registry,
         )
+        self._rate_limited = Counter(
+            "central_rate_limited_calls_total",
+            "Calls refused for their number, by whose limit it was and what it counts.",
+            ["who", "what"],
+            registry=registry,
+        )
         self._batches = Counter(
             "central_batches_total",
             "Batches by what became of them.",
@@ -140,6 +146,10 @@ class Metrics:
     def credential(self, kind: str, verdict: str) -> None:
         """`kind` is token or assertion, `verdict` accepted, remembered or a problem's slug."""
         self._credentials.labels(kind, verdict).inc()
+
+    def rate_limited(self, who: str, what: str) -> None:
+        """`who` is user, source or new_sources, `what` calls, bytes or bindings."""
+        self._rate_limited.labels(who, what).inc()
 
     def jwks_fetch(self, keys: str, outcome: str) -> None:
         """`keys` is users or workloads, `outcome` fetched or failed."""

@@ -303,6 +303,13 @@ class DatabaseUnavailable(Problem):
     status = 503
 
 
+class RateLimited(Problem):
+    """The caller has used up what one may use in a while."""
+
+    slug = "rate-limited"
+    status = 429
+
+
 class KeysUnavailable(Problem):
     """The keys that verify tokens cannot be had at the moment."""
 

@@ -7,9 +7,11 @@ from urllib.parse import urlsplit
 
 from central.auth_settings import (
     AssertionSettings,
+    LimitSettings,
     TokenSettings,
     WorkloadSettings,
     read_assertion_settings,
+    read_limit_settings,
     read_token_settings,
     read_workload_settings,
 )
@@ -48,6 +50,7 @@ class Settings:
     tokens: TokenSettings
     assertions: AssertionSettings
     workloads: WorkloadSettings | None
+    limits: LimitSettings
     listen: Address
     ops_listen: Address
     lease_s: float
@@ -71,6 +74,7 @@ class Settings:
             **self.assertions.describe(),
             "workload_identity": "off" if self.workloads is None else self.workloads.mode,
             **({} if self.workloads is None else self.workloads.describe()),
+            **self.limits.describe(),
             "lease_s": self.lease_s,
             "closer_enabled": self.closer.is_enabled,
             "closer_period_s": self.closer.period_s,
@@ -97,6 +101,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         tokens=read_token_settings(environment),
         assertions=(assertions := read_assertion_settings(environment)),
         workloads=read_workload_settings(environment, assertions.audience),
+        limits=read_limit_settings(environment),
         listen=environment.address("LISTEN", "0.0.0.0:7080"),
         ops_listen=environment.address("OPS_LISTEN", "0.0.0.0:7081"),
         # From 2 s for tests: a lease has to outlast some renewals.

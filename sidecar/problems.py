@@ -90,6 +90,13 @@ class NotDelivered(Problem):
     status = 504
 
 
+class RateLimited(Problem):
+    """The caller has used up what one may use in a while."""
+
+    slug = "rate-limited"
+    status = 429
+
+
 class SpoolFull(Problem):
     """The spool has no room for this write."""
 

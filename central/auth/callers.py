@@ -14,6 +14,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from central.auth.assertions import HEADER, AssertionVerifier, SignedCall
+from central.auth.limits import CallLimits
 from central.auth.standing import LiveAccounts
 from central.auth.tokens import TokenVerifier, User, challenge, invalid_token
 from central.auth.workloads import ANY_WORKLOAD, Workload, WorkloadVerifier
@@ -26,6 +27,7 @@ from central.problems import (
     DatabaseUnavailable,
     IdempotencyKeyReused,
     KeysUnavailable,
+    RateLimited,
     RoleNotAllowed,
     TokenExpired,
     TokenInvalid,
@@ -85,10 +87,12 @@ _USER_PROBLEMS: tuple[type[Problem], ...] = (
     RoleNotAllowed,
     UserDemoted,
     KeysUnavailable,
+    RateLimited,
 )
 _SOURCE_PROBLEMS: tuple[type[Problem], ...] = (
     AssertionMissing,
     AssertionInvalid,
+    RateLimited,
     WorkloadMissing,
     WorkloadInvalid,
     WrongComputingUnit,
@@ -133,15 +137,18 @@ class Admission:
         assertions: AssertionVerifier,
         accounts: LiveAccounts | None = None,
         workloads: WorkloadVerifier | None = None,
+        limits: CallLimits | None = None,
     ) -> None:
         """Without `accounts` a token's role is believed until the token expires.
 
-        Without `workloads` a source may call from anywhere.
+        Without `workloads` a source may call from anywhere, without `limits` as often as it
+        likes.
         """
         self._tokens = tokens
         self._assertions = assertions
         self._accounts = accounts
         self._workloads = workloads
+        self._limits = limits
 
     async def admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
         needs = route.needs if isinstance(route, AuthenticatedRoute) else Needs.USER_AND_SOURCE
@@ -149,6 +156,8 @@ class Admission:
         user = None
         if needs is not Needs.SOURCE:
             user = await self._user(request, token)
+            if self._limits is not None:
+                self._limits.admit_user(user.user_id, len(body))
         assertion = _single_header(request, HEADER)
         if needs is Needs.USER and assertion is None:
             assert user is not None  # noqa: S101 (for the type checker)
@@ -156,6 +165,8 @@ class Admission:
         key = _idempotency_key(request)
         call = SignedCall(request.method, target(request), body, token, key)
         source_id = self._assertions.verify(assertion, call)
+        if self._limits is not None:
+            self._limits.admit_source(source_id, len(body))
         if needs is Needs.USER:
             assert user is not None  # noqa: S101 (for the type checker)
             return Reader(user)

@@ -5,13 +5,15 @@ from typing import Any
 from aiohttp import web
 
 from central.auth.callers import AuthenticatedRoute, Needs, Source
+from central.auth_settings import LimitSettings
 from central.entries import MAX_BODY_BYTES, WIRE_VERSION, BatchAnswer, BatchRequest, digest_of
-from central.kit.problem import invalid_field
+from central.kit.problem import BodyTooLarge, invalid_field
 from central.kit.routing import Answer, Call
 from central.problems import BatchOutOfStep, WireVersionNotSupported
 from central.store.batches import Batches
 
 BATCHES: web.AppKey[Batches] = web.AppKey("batches", Batches)
+LIMITS: web.AppKey[LimitSettings] = web.AppKey("limits", LimitSettings)
 
 # While replicas are being replaced, the next call is likely to meet one that does speak it.
 OTHER_VERSION_RETRY_AFTER_S = 5.0
@@ -25,6 +27,9 @@ async def post_batch(call: Call[Source, Any, Any, BatchRequest]) -> Answer:
             f"wire: this replica speaks {WIRE_VERSION}, got {batch.wire}",
             retry_after_s=OTHER_VERSION_RETRY_AFTER_S,
         )
+    most = call.request.app[LIMITS].batch_entries
+    if most and len(batch.entries) > most:
+        raise BodyTooLarge(f"entries: a batch may have at most {most}, got {len(batch.entries)}")
     if digest_of(batch.entries) != batch.digest:
         raise invalid_field("digest", "SHA-256 over the entries as they stand in the body")
     source = call.caller
@@ -45,6 +50,6 @@ ROUTES = [
         body_type=BatchRequest,
         max_body_bytes=MAX_BODY_BYTES,
         answers={200: BatchAnswer},
-        problems=(BatchOutOfStep, WireVersionNotSupported),
+        problems=(BodyTooLarge, BatchOutOfStep, WireVersionNotSupported),
     )
 ]

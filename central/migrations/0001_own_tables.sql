@@ -24,6 +24,7 @@ create table cu_metadata.bindings (
 -- One live writing source per execution.
 create unique index bindings_live on cu_metadata.bindings (execution_id) where revoked_at is null;
 create index bindings_live_by_source on cu_metadata.bindings (source_id) where revoked_at is null;
+create index bindings_live_by_user on cu_metadata.bindings (user_id) where revoked_at is null;
 
 
 -- Until when the source is taken to be alive: one row per execution that is bound and has not

@@ -18,16 +18,23 @@ from central.store.boots import boot_superseded
 from central.store.closings import Closings, Reason
 from central.store.database import Database, Transaction
 from central.store.executions import execution_not_found
+from central.store.open_bindings import OpenBindings
 from central.store.queries import load
 from central.store.warehouses import Warehouses
 
 
 class Bindings:
     def __init__(
-        self, database: Database, warehouses: Warehouses, closings: Closings, lease_s: float
+        self,
+        database: Database,
+        warehouses: Warehouses,
+        closings: Closings,
+        open_bindings: OpenBindings,
+        lease_s: float,
     ) -> None:
         self._database = database
         self._closings = closings
+        self._open_bindings = open_bindings
         self._lease_s = lease_s
         self._queries = load("bindings")
         self._warehouses = warehouses
@@ -45,7 +52,7 @@ class Bindings:
 
         A boot that central does not know for the execution's unit counts as none. Raises
         `ExecutionNotFound`, `NotTheExecutionsUser`, `UserDemoted`, `WrongComputingUnit`,
-        `BootSuperseded` or `BoundElsewhere`.
+        `BootSuperseded`, `RateLimited` or `BoundElsewhere`.
         """
         known_boot = None
         if boot_id is not None:
@@ -73,6 +80,8 @@ class Bindings:
         status = status_of_code(row["status_code"])
         warehouse = row["bound_warehouse"]
         if not row["is_bound"]:
+            if not status.is_terminal:
+                await self._open_bindings.take(transaction, user.user_id, source_id)
             if row["is_bound_elsewhere"]:
                 if row["elsewhere_is_live"]:
                     raise BoundElsewhere("another sidecar is writing to this execution")

@@ -19,6 +19,7 @@ from central.problems import (
 )
 from central.store.boots import boot_superseded
 from central.store.database import Database, Transaction
+from central.store.open_bindings import OpenBindings
 from central.store.queries import load
 from central.store.running import RunningExecutions
 from central.store.versions import Versions, workflow_not_found
@@ -42,10 +43,12 @@ class Executions:
         database: Database,
         warehouses: Warehouses,
         running: RunningExecutions,
+        open_bindings: OpenBindings,
         lease_s: float,
     ) -> None:
         self._database = database
         self._running = running
+        self._open_bindings = open_bindings
         self._warehouses = warehouses
         self._versions = Versions(database)
         self._lease_s = lease_s
@@ -55,6 +58,7 @@ class Executions:
         self, transaction: Transaction, user: User, source_id: str, request: wire.ExecutionRequest
     ) -> wire.NewExecution:
         """The new run, READY and bound to the source. Times are the database's."""
+        await self._open_bindings.take(transaction, user.user_id, source_id)
         warehouse = None
         if request.warehouse_id is not None:
             warehouse = await self._warehouses.of_user(transaction, user, request.warehouse_id)

@@ -90,13 +90,19 @@ class Environment:
         return value
 
     def seconds(self, name: str, default: float, minimum: float, maximum: float) -> float:
+        return self._float(name, default, minimum, maximum, "seconds")
+
+    def number(self, name: str, default: float, minimum: float, maximum: float) -> float:
+        return self._float(name, default, minimum, maximum, "a number")
+
+    def _float(self, name: str, default: float, minimum: float, maximum: float, what: str) -> float:
         text = self.text(name, repr(default))
         try:
             value = float(text)
         except ValueError:
             value = math.nan
         if not minimum <= value <= maximum:
-            expected = f"expected seconds from {minimum:g} to {maximum:g}"
+            expected = f"expected {what} from {minimum:g} to {maximum:g}"
             self.fault(name, f"{expected}, got {text!r}")
             return default
         return value

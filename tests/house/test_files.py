@@ -8,7 +8,9 @@ from tests.house.conftest import Tree
 VAGUE = {"common", "data", "helper", "helpers", "manager", "misc", "util", "utils"}
 
 LONGEST_LINE_COUNT = 320
-LONG_FOR_A_REASON: dict[str, str] = {}
+LONG_FOR_A_REASON: dict[str, str] = {
+    "central/problems.py": "a catalogue: one short class per problem",
+}
 """Path: why its one noun needs more room."""
 
 FOREIGN = re.compile(

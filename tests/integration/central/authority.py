@@ -54,6 +54,8 @@ class Sidecar:
 
     client: "TestClient[web.Request, web.Application]"
     key: SigningKey = field(default_factory=SigningKey)
+    metrics: Metrics = field(default_factory=lambda: Metrics(CollectorRegistry()))
+    """Central's."""
     pod: dict[str, str] = field(default_factory=dict)
     """Headers of every call: the token of the pod that the sidecar runs in."""
     _numbers: "count[int]" = field(default_factory=count)
@@ -64,7 +66,7 @@ class Sidecar:
 
     def another(self) -> "Sidecar":
         """Another sidecar that calls the same central."""
-        return Sidecar(self.client)
+        return Sidecar(self.client, metrics=self.metrics)
 
     async def call(
         self,
@@ -152,11 +154,11 @@ async def serving_central(
     app = central_app(
         admission,
         metrics,
-        stores(database, metrics, lease_s),
+        stores(database, metrics, lease_s, settings.limits),
         connection_max_age_s=connection_max_age_s,
     )
     try:
         async with TestClient(TestServer(app)) as client:
-            yield Sidecar(client)
+            yield Sidecar(client, metrics=metrics)
     finally:
         await database.close()

@@ -1,0 +1,131 @@
+"""What one user and one source may ask of central, called directly and with keys made up."""
+
+from typing import Any
+
+import pytest
+
+from central.auth_settings import LimitSettings
+from dev.world import WORLD
+from tests.databases import Database
+from tests.integration.central.authority import Sidecar, serving_central
+from tests.integration.central.rows import execution_by_sql
+
+FEW = {"CENTRAL_LIMIT_BURST_S": "100"}  # and rates so low that the length of a test gives none
+
+
+def serving(database: Database, **limits: str) -> Any:
+    variables = FEW | {f"CENTRAL_LIMIT_{name}": value for name, value in limits.items()}
+    return serving_central(database.central_url, variables=variables)
+
+
+async def called(sidecar: Sidecar, count: int, user: Any = WORLD.owner) -> list[int]:
+    return [(await sidecar.get("/v1/token", user)).status for _ in range(count)]
+
+
+async def test_a_users_calls_are_counted_through_whichever_source_they_come(
+    database: Database,
+) -> None:
+    async with serving(database, USER_CALLS_PER_S="0.05") as sidecar:
+        first = await called(sidecar, 5)
+        refused = await sidecar.another().get("/v1/token")
+        others = await called(sidecar, 3, WORLD.writer)
+
+    assert first == [200] * 5
+    assert refused.outcome == (429, "rate-limited")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert "user" in refused.body["detail"]
+    assert others == [200] * 3
+
+
+async def test_a_sources_calls_are_counted_for_whichever_user_they_are(
+    database: Database,
+) -> None:
+    async with serving(database, SOURCE_CALLS_PER_S="0.04") as sidecar:
+        first = [(await sidecar.call("GET", "/v1/bindings")).status for _ in range(4)]
+        refused = await sidecar.get("/v1/token", WORLD.writer)
+        other = await sidecar.another().call("GET", "/v1/bindings")
+
+    assert first == [200] * 4
+    assert refused.outcome == (429, "rate-limited")
+    assert "sidecar" in refused.body["detail"]
+    assert other.status == 200
+
+
+async def test_bytes_are_counted(database: Database) -> None:
+    async with serving(database, SOURCE_BYTES_PER_S="20") as sidecar:
+        execution_id = (await sidecar.create()).body["execution_id"]
+        change = {"execution_id": execution_id, "op": "update_execution", "result": "x" * 900}
+        first = await sidecar.deliver(change)
+        second = await sidecar.deliver(change)
+
+    assert first.outcomes == ["applied"]
+    assert second.outcome == (429, "rate-limited")
+    assert "bytes" in second.body["detail"]
+
+
+async def test_making_keys_buys_nothing_and_holds_up_nobody_who_is_known(
+    database: Database,
+) -> None:
+    async with serving(database, NEW_SOURCES_PER_S="0.03") as sidecar:
+        known = await sidecar.call("GET", "/v1/bindings")
+        made_up = [await sidecar.another().call("GET", "/v1/bindings") for _ in range(6)]
+        again = [(await sidecar.call("GET", "/v1/bindings")).status for _ in range(6)]
+
+    assert known.status == 200
+    assert [reply.status for reply in made_up] == [200, 200, 429, 429, 429, 429]
+    assert again == [200] * 6
+
+
+@pytest.mark.parametrize("whose", ["USER", "SOURCE"])
+async def test_open_bindings_are_counted_and_ended_ones_are_not(
+    database: Database, owner_connection: Any, whose: str
+) -> None:
+    async with serving(database, **{f"{whose}_OPEN_BINDINGS": "3"}) as sidecar:
+        runs = [(await sidecar.create()).body["execution_id"] for _ in range(3)]
+        created = await sidecar.create()
+        bound = await sidecar.bind(await execution_by_sql(owner_connection))
+        own_again = await sidecar.bind(runs[0])
+        of_the_past = await sidecar.bind(WORLD.completed_execution_id)
+        other = await (sidecar.another() if whose == "SOURCE" else sidecar).create(
+            WORLD.owner if whose == "SOURCE" else WORLD.writer
+        )
+        await sidecar.call(
+            "PATCH", f"/v1/executions/{runs[1]}", {"status": "COMPLETED"}, user=WORLD.owner
+        )
+        after_one_ended = await sidecar.create()
+
+    assert created.outcome == bound.outcome == (429, "rate-limited")
+    assert created.headers["Retry-After"] == "30"
+    assert own_again.status == of_the_past.status == 200
+    assert other.status == 201
+    assert after_one_ended.status == 201
+
+
+async def test_ordinary_creates_are_not_counted_each_time(database: Database) -> None:
+    async with serving(database) as sidecar:
+        for _ in range(5):
+            assert (await sidecar.create()).status == 201
+        metrics = sidecar.metrics.registry
+
+    counted = metrics.get_sample_value(
+        "central_statement_seconds_count", {"statement": "count_open_bindings"}
+    )
+    assert counted == 1
+
+
+async def test_a_batch_has_a_most_of_entries(database: Database) -> None:
+    async with serving(database, BATCH_ENTRIES="2") as sidecar:
+        change = {"execution_id": 1, "op": "update_execution", "name": "x"}
+        fits = await sidecar.deliver(change, change)
+        too_many = await sidecar.deliver(change, change, change)
+
+    assert fits.status == 200
+    assert too_many.outcome == (413, "body-too-large")
+    assert "entries" in too_many.body["detail"]
+
+
+async def test_no_limit_is_a_setting(database: Database) -> None:
+    names = [name.upper() for name in LimitSettings.__dataclass_fields__ if name != "burst_s"]
+    async with serving(database, **dict.fromkeys(names, "0")) as sidecar:
+        assert await called(sidecar, 50) == [200] * 50
+        assert (await sidecar.create()).status == 201

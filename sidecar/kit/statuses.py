@@ -42,6 +42,7 @@ _CODES = {
     Status.FAILED: 4,
     Status.KILLED: 5,
 }
+_ALSO_READY = frozenset({"UNINITIALIZED", "INITIALIZING"})  # the second is Texera's label
 _STORED = {code: status for status, code in _CODES.items() if status is not Status.UNINITIALIZED}
 
 
@@ -56,5 +57,7 @@ def parse_status(value: str | int) -> Status:
         if value == TRANSIENT_CODE or value in _STORED:
             return status_of_code(value)
         raise ValueError(value)
-    status = Status(value.upper())
-    return Status.READY if status is Status.UNINITIALIZED else status
+    name = value.upper()
+    if name in _ALSO_READY:
+        return Status.READY
+    return Status(name)

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test soak check fmt bench image lock chart
+.PHONY: help demo up setup test soak check fmt bench image lock chart test-cluster
 python := .venv/bin/python
 
 help:  ## this list
@@ -35,6 +35,9 @@ image: setup  ## builds both container images and starts each once
 
 chart: setup  ## the Helm chart: writes its README, then tests it with real helm
 	@$(python) -m dev.kube.chart_files && $(python) -m pytest -q tests/chart
+
+test-cluster: setup  ## the chart on a real API server, built from its Go modules at the first run
+	@$(python) -m dev.kube && $(python) -m pytest -q tests/cluster
 
 lock: setup  ## pins the newest versions that pyproject.toml allows
 	@sh dev/lock.sh

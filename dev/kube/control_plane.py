@@ -88,6 +88,7 @@ def running(binaries: ControlPlaneBinaries, folder: Path) -> Iterator[ControlPla
         "--external-hostname=localhost",
         "--endpoint-reconciler-type=none",  # loopback is no address for endpoints
         "--authorization-mode=RBAC",
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true",  # off by default since v1
         "--service-cluster-ip-range=10.255.0.0/24",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={key}",

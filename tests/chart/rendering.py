@@ -58,6 +58,13 @@ class Chart:
         """
         return parsed(self.run(self.template, features, values))
 
+    def sidecar(self) -> dict[str, Any]:
+        """The container that joins, as `injection.mode: none` prints it: plain YAML, no CEL."""
+        fragment = self.render("injection-none").one("ConfigMap", "pod-fragment")["data"]
+        (container,) = yaml.safe_load(fragment["pod.yaml"])["spec"]["initContainers"]
+        assert isinstance(container, dict)
+        return container
+
     def lint(self, *features: str) -> str:
         """Raises `Refused`."""
         command = [str(self.helm), "lint", "--strict", str(CHART)]

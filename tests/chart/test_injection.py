@@ -26,11 +26,7 @@ def policy(chart: Chart) -> Object:
 
 @pytest.fixture(scope="session")
 def sidecar(chart: Chart) -> dict[str, Any]:
-    """The container as `injection.mode: none` prints it: plain YAML, no CEL."""
-    text = chart.render("injection-none").one("ConfigMap", "pod-fragment")["data"]["pod.yaml"]
-    (container,) = yaml.safe_load(text)["spec"]["initContainers"]
-    assert isinstance(container, dict)
-    return container
+    return chart.sidecar()
 
 
 @pytest.mark.parametrize("case", CASES)

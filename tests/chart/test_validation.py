@@ -43,7 +43,9 @@ def debug(pod: Pod, **fields: Any) -> None:
 
 def mount_a_token(pod: Pod) -> None:
     source = {"serviceAccountToken": {"audience": "anything", "path": "token"}}
-    pod["spec"]["volumes"].append({"name": "mine", "projected": {"sources": [source]}})
+    pod["spec"].setdefault("volumes", []).append(
+        {"name": "mine", "projected": {"sources": [source]}}
+    )
     master(pod)["volumeMounts"] = [{"name": "mine", "mountPath": "/token"}]
 
 

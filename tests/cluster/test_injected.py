@@ -1,0 +1,155 @@
+"""Pods created through a real API server come back injected and clean, or do not come back."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.chart.pods import CASES, Pod, computing_unit, variable
+from tests.chart.rendering import POOL, Chart
+from tests.chart.test_validation import DIRTY
+from tests.cluster.clients import Cluster, Denied, refusal, upgraded
+from tests.cluster.conftest import REFERENCE
+
+# What the injection does not heal on the way in.
+REFUSED_WHEN_CREATED = (
+    "variables from a ConfigMap",
+    "the node's network",
+    "the node's processes",
+    "shared processes",
+    "the spool in another container",
+    "a token for another audience",
+)
+REFUSED_WHEN_ADDED = (
+    "a credential of an ephemeral container",
+    "variables from a Secret",
+    "the spool in an ephemeral container",
+    "a debugger inside the sidecar",
+)
+
+
+def comparable(pod: Pod) -> dict[str, Any]:
+    return {"labels": pod["metadata"]["labels"], "spec": pod["spec"]}
+
+
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"with_env_from"}))
+def test_a_pod_comes_back_exactly_as_expected(release: Cluster, chart: Chart, case: str) -> None:
+    made = CASES[case]()
+    reference = made.expected(chart.sidecar())
+    reference["metadata"]["namespace"] = REFERENCE
+
+    pod = release.created(made.pod, "--dry-run=server")
+
+    expected = release.created(reference, "--dry-run=server")
+    assert comparable(pod) == comparable(expected)
+
+
+def test_a_guaranteed_pod_stays_one(release: Cluster) -> None:
+    pod = release.created(computing_unit(), "--dry-run=server")
+
+    assert pod["status"]["qosClass"] == "Guaranteed"
+
+
+@pytest.mark.parametrize("case", REFUSED_WHEN_CREATED)
+def test_a_dirty_pod_is_refused(release: Cluster, case: str) -> None:
+    soil, sentence = DIRTY[case]
+    pod = computing_unit()
+    soil(pod)
+
+    with pytest.raises(Denied) as denied:
+        release.created(pod, "--dry-run=server")
+
+    assert sentence in str(denied.value)
+    assert "metadata-texera-cu-sidecar-guard" in str(denied.value)
+
+
+@pytest.mark.parametrize("case", REFUSED_WHEN_ADDED)
+def test_a_dirty_ephemeral_container_is_refused(running_unit: Cluster, case: str) -> None:
+    soil, sentence = DIRTY[case]
+    pod = running_unit.get("pod", "computing-unit-7", f"--namespace={POOL}")
+    soil(pod)
+
+    with pytest.raises(Denied) as denied:
+        add_ephemeral(running_unit, pod)
+
+    assert sentence in str(denied.value)
+
+
+def test_a_clean_ephemeral_container_is_let_in(running_unit: Cluster) -> None:
+    pod = running_unit.get("pod", "computing-unit-7", f"--namespace={POOL}")
+    pod["spec"]["ephemeralContainers"] = [{"name": "debugger", "image": "busybox:1"}]
+
+    add_ephemeral(running_unit, pod)
+
+
+@pytest.fixture
+def running_unit(release: Cluster) -> Any:
+    """A computing unit that is really there."""
+    release.created(computing_unit())
+    yield release
+    release.kubectl("delete", "pod", "computing-unit-7", f"--namespace={POOL}", "--force")
+
+
+def add_ephemeral(cluster: Cluster, pod: Pod) -> None:
+    path = f"/api/v1/namespaces/{POOL}/pods/computing-unit-7/ephemeralcontainers"
+    cluster.kubectl("replace", f"--raw={path}", "--filename=-", send=pod)
+
+
+def test_other_pods_are_none_of_its_business(release: Cluster) -> None:
+    prepull, elsewhere = computing_unit(), computing_unit()
+    prepull["metadata"]["labels"] = {"app": "texera-cu-image-prepull"}
+    elsewhere["metadata"]["namespace"] = REFERENCE
+
+    for pod in (prepull, elsewhere):
+        spec = release.created(pod, "--dry-run=server")["spec"]
+        assert "initContainers" not in spec
+        assert spec["containers"][0]["env"] == pod["spec"]["containers"][0]["env"]
+
+
+def test_a_quota_on_requests_lets_injected_pods_in(release: Cluster) -> None:
+    """Texera's chart sets one; every added container must declare what it takes."""
+    hard = {"requests.cpu": "10", "requests.memory": "20Gi"}
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "pool", "namespace": POOL},
+        "spec": {"hard": hard},
+    }
+    release.created(quota)
+    # What its controller, which is not here, would write.
+    used = {"requests.cpu": "0", "requests.memory": "0"}
+    status = json.dumps({"status": {"hard": hard, "used": used}})
+    release.kubectl(
+        *("patch", "resourcequota", "pool", f"--namespace={POOL}"),
+        *("--subresource=status", "--type=merge", f"--patch={status}"),
+    )
+    try:
+        release.eventually(lambda: refusal(release, computing_unit()) is None)
+        without = computing_unit()
+        del without["spec"]["containers"][0]["resources"]
+        with pytest.raises(Denied, match="must specify requests"):
+            release.created(without, "--dry-run=server")
+    finally:
+        release.kubectl("delete", "resourcequota", "pool", f"--namespace={POOL}")
+
+
+def test_a_catalog_without_its_credentials_is_refused(release: Cluster) -> None:
+    pod = computing_unit()
+    pod["spec"]["containers"][0]["env"] = [variable("STORAGE_ICEBERG_CATALOG_TYPE", "postgres")]
+    assert release.created(pod, "--dry-run=server")
+
+    with upgraded(release, "injection-strips-everything", "validation-warns"):
+        release.eventually(lambda: refusal(release, pod) is not None)
+        assert "set STORAGE_ICEBERG_CATALOG_TYPE to rest" in str(refusal(release, pod))
+
+
+def test_by_value_the_guard_only_warns(release: Cluster) -> None:
+    pod = computing_unit()
+    pod["spec"]["shareProcessNamespace"] = True
+
+    with upgraded(release, "validation-warns"):
+        release.eventually(lambda: refusal(release, pod) is None)
+        said = release.kubectl_warnings("create", "--filename=-", "--dry-run=server", send=pod)
+
+    assert "Warning" in said
+    assert "would open the sidecar" in said

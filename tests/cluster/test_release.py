@@ -1,0 +1,109 @@
+"""helm installs, upgrades and uninstalls the chart on a real API server."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from tests.chart.rendering import FEATURES, NAMESPACE, RELEASE, Chart
+from tests.chart.test_render import CUSTOM
+from tests.cluster.clients import Cluster, Denied, release_arguments
+
+INSTALL_TIMEOUT_S = 90
+JOB = f"{RELEASE}-texera-cu-sidecar-migration"
+# What the API server makes by itself, at moments of its own.
+OWN = ("events", "leases", "apiservices", "ipaddresses", "flowschemas", "prioritylevel")
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_the_api_server_takes_every_object(cluster: Cluster, chart: Chart, feature: str) -> None:
+    """It compiles the policies' CEL by its own rules, types included."""
+    objects = chart.render(feature)
+
+    known = [item for item in objects.all if item["kind"] not in CUSTOM]
+    text = yaml.safe_dump_all([dict(item) for item in known])
+    said = cluster.kubectl("create", "--filename=-", "--dry-run=server", send=text)
+    assert said.count("created (server dry run)") == len(known)
+
+
+def test_the_migration_comes_before_central(cluster: Cluster) -> None:
+    before = everything(cluster)
+
+    with installing(cluster) as helm:
+        cluster.eventually(lambda: exists(cluster, "job", JOB))
+        assert not exists(cluster, "deployment", f"{RELEASE}-texera-cu-sidecar-central")
+        finish(cluster, "Complete", "SuccessCriteriaMet")
+        assert helm.wait(INSTALL_TIMEOUT_S) == 0
+
+    assert exists(cluster, "deployment", f"{RELEASE}-texera-cu-sidecar-central")
+    assert not exists(cluster, "job", JOB)  # hooks that succeeded are gone
+    assert not exists(cluster, "serviceaccount", JOB)
+
+    cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
+    assert everything(cluster) == before
+
+
+def test_without_the_migration_there_is_no_central(cluster: Cluster) -> None:
+    with installing(cluster) as helm:
+        cluster.eventually(lambda: exists(cluster, "job", JOB))
+        finish(cluster, "Failed", "FailureTarget")
+        assert helm.wait(INSTALL_TIMEOUT_S) != 0
+
+    assert not exists(cluster, "deployment", f"{RELEASE}-texera-cu-sidecar-central")
+    assert exists(cluster, "job", JOB)  # for its log
+    cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
+    cluster.kubectl("delete", "job", JOB, f"--namespace={NAMESPACE}", "--wait=false")
+
+
+@contextmanager
+def installing(cluster: Cluster) -> "Iterator[subprocess.Popen[bytes]]":
+    """helm install, which waits for its hooks."""
+    process = subprocess.Popen(
+        [cluster.helm_program, *release_arguments("install"), "--timeout=60s"],
+        env=cluster.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def exists(cluster: Cluster, kind: str, name: str) -> bool:
+    try:
+        cluster.kubectl("get", kind, name, f"--namespace={NAMESPACE}")
+    except Denied as denied:
+        if "NotFound" not in str(denied):
+            raise
+        return False
+    return True
+
+
+def finish(cluster: Cluster, *conditions: str) -> None:
+    """What the Job's controller, which is not here, would write once its pod has ended."""
+    now = "2026-01-01T00:00:00Z"
+    states = ",".join(
+        f'{{"type": "{kind}", "status": "True", "lastTransitionTime": "{now}"}}'
+        for kind in reversed(conditions)
+    )
+    succeeded = f', "succeeded": 1, "completionTime": "{now}"' if "Complete" in conditions else ""
+    status = f'{{"status": {{"startTime": "{now}"{succeeded}, "conditions": [{states}]}}}}'
+    cluster.kubectl(
+        *("patch", "job", JOB, f"--namespace={NAMESPACE}"),
+        *("--subresource=status", "--type=merge", f"--patch={status}"),
+    )
+
+
+def everything(cluster: Cluster) -> set[str]:
+    """Every object of every kind, but what the API server keeps for itself."""
+    kinds = cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()
+    wanted = ",".join(kind for kind in kinds if not kind.startswith(OWN))
+    lines = cluster.kubectl(
+        *("get", wanted, "--all-namespaces", "--output"),
+        'jsonpath={range .items[*]}{.kind} {.metadata.namespace} {.metadata.name}{"\\n"}{end}',
+    )
+    return set(lines.splitlines())

@@ -108,7 +108,7 @@ def pipes(delay_s: float) -> tuple[Pipe, Pipe]:
     return there, back
 
 
-def reset(transport: asyncio.Transport) -> None:
+def reset(transport: asyncio.WriteTransport) -> None:
     """Break a connection so that the other side sees it break: an abort alone sends an end."""
     connection = transport.get_extra_info("socket")
     no_lingering = struct.pack("ii", 1, 0)

@@ -6,18 +6,19 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dev.bench.http_line import HttpLine
 from dev.child import tail
 from dev.ports import HOST, Ports
+from dev.postgres import Cluster
 from dev.problems import StartFailed
 from dev.tether import tethered
-from dev.tokens import JWT_SECRET
-from tests.databases import Database
+from dev.tokens import JWT_SECRET, mint
+from dev.world import WORLD
 from tests.journeys.crashing.volume import Volume
 from tests.journeys.crashing.zygote import Order, Zygote
 from tests.systems import ROOT, free_port_base
@@ -33,18 +34,32 @@ def environment(**settings: str) -> dict[str, str]:
 
 @dataclass
 class Process:
-    """A process by its pidfd, so that a signal can never reach another one."""
+    """A process, signalled by its pidfd, so that a signal can never reach another one."""
 
+    pid: int
     pidfd: int
     child: "subprocess.Popen[bytes] | None" = None
+    has_ended: bool = False
 
     def signal(self, number: int) -> None:
         """Nothing happens if it has ended."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
+        if not self.has_ended:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It does nothing while the block runs; its sockets stay, and the kernel fills them."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
 
     async def ends(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """TimeoutError if it lives on."""
+        if self.has_ended:
+            return
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(self.pidfd, ended.set)
@@ -53,7 +68,8 @@ class Process:
                 await ended.wait()
         finally:
             loop.remove_reader(self.pidfd)
-            os.close(self.pidfd)
+        os.close(self.pidfd)
+        self.has_ended = True
         if self.child is not None:
             self.child.wait()
 
@@ -62,17 +78,36 @@ class Process:
         await self.ends()
 
 
-async def until_ready(ops_url: str) -> None:
-    """Wait until a service's ops listener calls it ready."""
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does and nobody announces. TimeoutError if it does not."""
     async with asyncio.timeout(READY_TIMEOUT_S):
-        while True:
-            try:
-                async with HttpLine(ops_url) as line:
-                    if (await line.send(line.request("GET", "/readyz"))).status == 200:
-                        return
-            except OSError:
-                pass
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
+
+
+async def sample(ops_url: str, name: str) -> int:
+    """What a service's counter stands at, 0 if nothing was counted; labels belong to the name."""
+    async with HttpLine(ops_url) as line:
+        text = (await line.send(line.request("GET", "/metrics"))).body.decode()
+    values = [row.rpartition(" ") for row in text.splitlines()]
+    return sum(int(float(value)) for sample_name, _, value in values if sample_name == name)
+
+
+async def until_ready(ops_url: str, log: Path) -> None:
+    """Wait until a service's ops listener calls it ready."""
+    deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+    while not await _is_ready(ops_url):
+        if asyncio.get_running_loop().time() > deadline:
+            raise StartFailed("A service did not become ready.", tail(log))
+        await asyncio.sleep(POLL_S)
+
+
+async def _is_ready(ops_url: str) -> bool:
+    try:
+        async with HttpLine(ops_url) as line:
+            return (await line.send(line.request("GET", "/readyz"))).status == 200
+    except OSError:
+        return False
 
 
 @dataclass
@@ -85,11 +120,12 @@ class Sidecar:
     folder: Path
     central_url: str
     zygote: Zygote | None = None
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     execution_ids: list[int] = field(default_factory=list)
     """What its writers write to."""
 
     def __post_init__(self) -> None:
+        self.token = mint(WORLD.owner.user_id)
         self.ports = Ports(free_port_base())
         self.volume = Volume.create(self.folder)
         self.log = self.folder / "sidecar.log"
@@ -108,54 +144,100 @@ class Sidecar:
         if self.zygote is not None:
             synced = str(self.volume.synced)
             order = Order(variables, str(self.log), synced, fault, fault_count)
-            self.process = Process(self.zygote.fork(order))
+            self.process = Process(*self.zygote.fork(order))
         else:
-            self.process = start_process("sidecar", variables, self.log)
+            argv = [sys.executable, "-m", "sidecar", "serve"]
+            self.process = start_process(argv, variables, self.log)
 
     async def until_ready(self) -> None:
-        try:
-            await until_ready(self.ops_url)
-        except TimeoutError as error:
-            raise StartFailed("A sidecar did not become ready.", tail(self.log)) from error
+        await until_ready(self.ops_url, self.log)
 
     async def kill(self, chance: random.Random) -> None:
         """By SIGKILL alone, or (with a zygote) by a power cut just as well."""
-        await self.process.kill()
+        self.process.signal(signal.SIGKILL)
+        await self.dies(chance)
+
+    async def dies(self, chance: random.Random) -> None:
+        """Wait until the process has ended, and perhaps cut the power then."""
+        await self.process.ends()
         if self.zygote is not None and chance.random() < 0.5:
             self.volume.cut_power(chance)
 
 
-def start_process(service: str, variables: dict[str, str], log: Path) -> Process:
-    argv = [sys.executable, "-m", service, "serve"]
+def start_process(
+    argv: list[str],
+    variables: dict[str, str],
+    log: Path,
+    death_signal: signal.Signals = signal.SIGKILL,
+) -> Process:
+    """A process that ends with this one, by the given signal."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            tethered(argv, signal.SIGKILL),
+            tethered(argv, death_signal),
             cwd=ROOT,
             env=variables,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
-    return Process(os.pidfd_open(process.pid), process)
+    return Process(process.pid, os.pidfd_open(process.pid), process)
 
 
-@asynccontextmanager
-async def running_central(
-    database: Database, log: Path, **settings: str
-) -> AsyncIterator[tuple[str, Process]]:
-    """The URL and the process of a `python -m central serve` on the database."""
-    ports = Ports(free_port_base())
-    variables = environment(
-        CENTRAL_DATABASE_URL=database.central_url,
-        CENTRAL_JWT_SECRET=JWT_SECRET,
-        CENTRAL_LISTEN=f"{HOST}:{ports.central}",
-        CENTRAL_OPS_LISTEN=f"{HOST}:{ports.central_ops}",
-        CENTRAL_LEASE_S=LEASE_S,
-        **settings,
-    )
-    process = start_process("central", variables, log)
-    try:
-        await until_ready(f"http://{HOST}:{ports.central_ops}")
-        yield f"http://{HOST}:{ports.central}", process
-    finally:
-        await process.kill()
+@dataclass
+class Central:
+    """A central's place: its ports, its database, and the process that is there now."""
+
+    database_url: str
+    log: Path
+
+    def __post_init__(self) -> None:
+        self.ports = Ports(free_port_base())
+        self.url = f"http://{HOST}:{self.ports.central}"
+        self.ops_url = f"http://{HOST}:{self.ports.central_ops}"
+
+    def start(self) -> None:
+        variables = environment(
+            CENTRAL_DATABASE_URL=self.database_url,
+            CENTRAL_JWT_SECRET=JWT_SECRET,
+            CENTRAL_LISTEN=f"{HOST}:{self.ports.central}",
+            CENTRAL_OPS_LISTEN=f"{HOST}:{self.ports.central_ops}",
+            CENTRAL_LEASE_S=LEASE_S,
+        )
+        self.process = start_process(
+            [sys.executable, "-m", "central", "serve"], variables, self.log
+        )
+
+    async def until_ready(self) -> None:
+        await until_ready(self.ops_url, self.log)
+
+    async def batches(self, outcome: str) -> int:
+        """How many batches the process that runs now answered in this way."""
+        return await sample(self.ops_url, f'central_batches_total{{outcome="{outcome}"}}')
+
+
+@dataclass
+class Postgres:
+    """A cluster that a test may crash; what it has committed it keeps."""
+
+    cluster: Cluster
+    log: Path
+
+    def start(self) -> None:
+        self.process = start_process(self.cluster.argv, environment(), self.log, signal.SIGQUIT)
+
+    async def until_ready(self) -> None:
+        await until(lambda: self.cluster.is_ready(self.process.pid))
+
+    async def crash(self) -> None:
+        """Postgres' immediate shutdown: no farewell, no checkpoint, a recovery at next start."""
+        self.process.signal(signal.SIGQUIT)
+        await self.process.ends()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        self.start()
+        try:
+            await self.until_ready()
+            yield
+        finally:
+            await self.crash()

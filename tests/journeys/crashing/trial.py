@@ -8,15 +8,16 @@ async with trial(database, seed) as it:
 """
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.databases import Database, connected, open_folder
+from tests.journeys.crashing.gates import ClosedGate, Gate, closed_gate
 from tests.journeys.crashing.judge import complaints
 from tests.journeys.crashing.ledger import Ledger
-from tests.journeys.crashing.processes import Process, Sidecar, running_central
+from tests.journeys.crashing.processes import Central, Sidecar
 from tests.journeys.crashing.witness import observe, watch
 from tests.journeys.crashing.writers import Writer, create_executions, finish, writing
 from tests.journeys.crashing.zygote import Zygote
@@ -26,28 +27,36 @@ WRITERS, EXECUTIONS = 3, 3  # of each sidecar; every writer writes to every exec
 
 @dataclass
 class Trial:
-    """What takes part. Whoever kills a sidecar starts it again before the verdict."""
+    """What takes part. Whoever ends a process starts it again before the verdict."""
 
     database: Database
     folder: Path
-    central_url: str
-    central: Process
     zygote: Zygote
     chance: random.Random
-    longest_pause_s: float = 0.0
+    longest_pause_s: float
     ledger: Ledger = field(default_factory=Ledger)
+    centrals: list[Central] = field(default_factory=list)
     sidecars: list[Sidecar] = field(default_factory=list)
     writers: list[Writer] = field(default_factory=list)
 
-    async def add_sidecar(self, *, forked: bool = True, **settings: str) -> Sidecar:
+    async def add_sidecar(
+        self,
+        *,
+        forked: bool = True,
+        central_url: str | None = None,
+        settings: Mapping[str, str] = {},
+    ) -> Sidecar:
         """A sidecar that runs, with executions; `forked` from the zygote, or by its command."""
-        folder = self.folder / f"sidecar-{len(self.sidecars)}"
-        zygote = self.zygote if forked else None
-        sidecar = Sidecar(folder, self.central_url, zygote, settings)
+        sidecar = Sidecar(
+            self.folder / f"sidecar-{len(self.sidecars)}",
+            central_url or self.central.url,
+            self.zygote if forked else None,
+            settings,
+        )
+        self.sidecars.append(sidecar)
         sidecar.start()
         await sidecar.until_ready()
-        sidecar.execution_ids = await create_executions(sidecar.url, EXECUTIONS)
-        self.sidecars.append(sidecar)
+        sidecar.execution_ids = await create_executions(sidecar, EXECUTIONS)
         for _ in range(WRITERS):
             name = f"w{len(self.writers)}"
             self.writers.append(
@@ -55,13 +64,29 @@ class Trial:
             )
         return sidecar
 
+    async def add_central(self) -> Central:
+        """A further replica that runs."""
+        central = Central(self.database.central_url, self.folder / f"central-{len(self.centrals)}")
+        self.centrals.append(central)
+        central.start()
+        await central.until_ready()
+        return central
+
+    @property
+    def central(self) -> Central:
+        """The first one."""
+        return self.centrals[0]
+
+    def closed_gate(self) -> AbstractAsyncContextManager[ClosedGate]:
+        return closed_gate(self.database.owner_url)
+
     def writing(self) -> AbstractAsyncContextManager[None]:
         return writing(self.writers)
 
     async def complaints(self) -> list[str]:
         """The first few things that are wrong, once everything has been delivered; or none."""
         for sidecar in self.sidecars:
-            await finish(sidecar.url, sidecar.execution_ids, self.ledger)
+            await finish(sidecar, self.ledger)
         ids = [execution_id for sidecar in self.sidecars for execution_id in sidecar.execution_ids]
         async with connected(self.database.owner_url) as connection:
             seen = await observe(connection, ids)
@@ -70,17 +95,19 @@ class Trial:
 
 @asynccontextmanager
 async def trial(
-    database: Database, seed: int, *, longest_pause_s: float = 0.0
+    database: Database, seed: int, *, longest_pause_s: float = 0.004, gate: Gate | None = None
 ) -> AsyncIterator[Trial]:
+    """Without a pause between a writer's writes, writing takes the time that all else needs."""
     async with connected(database.owner_url) as connection:
         await watch(connection)
+        if gate is not None:
+            await connection.execute(gate.sql())
     with open_folder() as folder, Zygote() as zygote:
-        async with running_central(database, folder / "central.log") as (central_url, central):
-            it = Trial(
-                database, folder, central_url, central, zygote, random.Random(seed), longest_pause_s
-            )
-            try:
-                yield it
-            finally:
-                for sidecar in it.sidecars:
-                    await sidecar.process.kill()
+        it = Trial(database, folder, zygote, random.Random(seed), longest_pause_s)
+        try:
+            await it.add_central()
+            yield it
+        finally:
+            services: list[Sidecar | Central] = [*it.sidecars, *it.centrals]
+            for service in services:
+                await service.process.kill()

@@ -3,13 +3,12 @@
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from central.kit.vfs import GlobalPortId, UriOwner
 from dev.bench.http_line import Answer, HttpLine
-from dev.tokens import mint
 from dev.world import WORLD
 from tests.journeys.crashing.ledger import Kind, Ledger, Write
 
@@ -20,10 +19,12 @@ KINDS = [Kind.RESULT] * 4 + [Kind.PORT] * 2 + [Kind.SIZE] * 3
 
 
 class Place(Protocol):
-    """Where to write, and to which executions."""
+    """Where to write, by whose token, and to which executions."""
 
     @property
     def url(self) -> str: ...
+    @property
+    def token(self) -> str: ...
     @property
     def execution_ids(self) -> Sequence[int]: ...
 
@@ -41,7 +42,6 @@ class Writer:
     ) -> None:
         self._name = name
         self._place = place
-        self._token = mint(WORLD.owner.user_id)
         self._ledger = ledger
         self._chance = chance
         self._longest_pause_s = longest_pause_s
@@ -53,7 +53,7 @@ class Writer:
         """Writes until told to stop, on a new connection whenever one breaks."""
         while not self.stopping:
             try:
-                async with HttpLine(self._place.url, self._token) as line:
+                async with HttpLine(self._place.url, self._place.token) as line:
                     while not self.stopping:
                         await self._write(line, self._chance.choice(self._place.execution_ids))
                         await asyncio.sleep(self._chance.uniform(0, self._longest_pause_s))
@@ -101,24 +101,24 @@ async def writing(writers: Sequence[Writer]) -> AsyncIterator[None]:
             writer.stopping = True
 
 
-async def create_executions(sidecar_url: str, count: int) -> list[int]:
-    """New executions of the owner's, bound to the sidecar."""
+async def create_executions(place: Place, count: int) -> list[int]:
+    """New executions, bound to the sidecar."""
     new = {
         "workflow_id": WORLD.workflow_id,
         "computing_unit_id": WORLD.computing_unit_id,
         "environment_version": "test",
     }
-    async with HttpLine(sidecar_url, mint(WORLD.owner.user_id)) as line:
+    async with HttpLine(place.url, place.token) as line:
         answers = [
             await line.send(line.request("POST", "/v1/executions", new)) for _ in range(count)
         ]
     return [int(answer.json()["execution_id"]) for answer in answers]
 
 
-async def finish(sidecar_url: str, execution_ids: Iterable[int], ledger: Ledger) -> None:
+async def finish(place: Place, ledger: Ledger) -> None:
     """Ends the executions and waits until everything has been delivered."""
-    async with HttpLine(sidecar_url, mint(WORLD.owner.user_id)) as line:
-        for execution_id in execution_ids:
+    async with HttpLine(place.url, place.token) as line:
+        for execution_id in place.execution_ids:
             write = ledger.send(execution_id, Kind.END, "", "COMPLETED")
             end = line.request("PATCH", f"/v1/executions/{execution_id}", {"status": "COMPLETED"})
             _settle(ledger, write, await line.send(end))

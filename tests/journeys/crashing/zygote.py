@@ -57,13 +57,14 @@ class Zygote:
     ) -> None:
         self._process.communicate()
 
-    def fork(self, order: Order) -> int:
-        """A pidfd of the new process."""
+    def fork(self, order: Order) -> tuple[int, int]:
+        """The id and a pidfd of the new process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asdict(order)) + "\n")
         self._process.stdin.flush()
-        return os.pidfd_open(int(self._process.stdout.readline()))
+        pid = int(self._process.stdout.readline())
+        return pid, os.pidfd_open(pid)
 
 
 def main() -> None:

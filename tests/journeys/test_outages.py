@@ -1,0 +1,120 @@
+"""Central, Postgres and the network fail in mid-batch, in every way we could think of.
+
+The same promises hold as for a sidecar that is killed (`test_crashes`).
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from dev.postgres import create_cluster, create_owner, running
+from tests.databases import Database, create_template, free_port, open_folder
+from tests.journeys.crashing.gates import Gate
+from tests.journeys.crashing.processes import Postgres, Sidecar, sample, until
+from tests.journeys.crashing.proxy import Cut, proxy_to
+from tests.journeys.crashing.trial import trial
+
+SEED = 5
+ROUNDS = 3
+IMPATIENT = {"SIDECAR_UPSTREAM_TIMEOUT_S": "0.4"}
+
+
+async def until_given_up(sidecar: Sidecar, count: int) -> None:
+    """Wait until the sidecar has given up `count` more sends of its batch."""
+    name = 'sidecar_upstream_requests_total{call="batch",outcome="unreachable"}'
+    before = await sample(sidecar.ops_url, name)
+    async with asyncio.timeout(30):
+        while await sample(sidecar.ops_url, name) < before + count:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("cut", Cut)
+async def test_a_cut_connection_loses_and_repeats_nothing(database: Database, cut: Cut) -> None:
+    async with trial(database, SEED) as it, proxy_to(it.central, chance=it.chance) as proxy:
+        await it.add_sidecar(central_url=proxy.url)
+        proxy.cut, proxy.cut_share = cut, 0.4
+
+        async with it.writing():
+            await until(lambda: proxy.cut_count >= 10)
+        proxy.cut = None
+
+        assert await it.complaints() == []
+
+
+async def test_a_hung_central_loses_and_repeats_nothing(database: Database) -> None:
+    async with trial(database, SEED) as it:
+        sidecar = await it.add_sidecar(settings=IMPATIENT)
+
+        async with it.writing():
+            for _ in range(ROUNDS):
+                with it.central.process.stopped():
+                    await until_given_up(sidecar, 1)
+
+        assert await it.complaints() == []
+
+
+async def test_a_black_hole_loses_and_repeats_nothing(database: Database) -> None:
+    async with trial(database, SEED) as it, proxy_to(it.central, chance=it.chance) as proxy:
+        sidecar = await it.add_sidecar(central_url=proxy.url, settings=IMPATIENT)
+
+        async with it.writing():
+            for _ in range(ROUNDS):
+                proxy.silence()
+                await until_given_up(sidecar, 3)
+                proxy.heal()  # what was sent and given up arrives now, late
+
+        assert await it.complaints() == []
+        assert await it.central.batches("repeated") > 0
+
+
+async def test_two_replicas_given_each_batch_at_once_apply_it_once(database: Database) -> None:
+    async with trial(database, SEED) as it:
+        other = await it.add_central()
+        async with proxy_to(it.central, other, chance=it.chance) as proxy:
+            await it.add_sidecar(central_url=proxy.url)
+            proxy.cut, proxy.cut_share = Cut.BEFORE_ANSWER, 0.3
+
+            async with it.writing():
+                await until(lambda: proxy.cut_count >= 10)
+            proxy.cut = None
+
+            assert await it.complaints() == []
+            assert await it.central.batches("repeated") > 0
+            assert await other.batches("repeated") > 0
+            assert await it.central.batches("applied_at_once") > 0
+            assert await other.batches("applied_at_once") > 0
+
+
+@pytest.fixture
+def crashable() -> Iterator[tuple[Postgres, Database]]:
+    """A cluster that syncs its commits, not yet running, and a database in it."""
+    with open_folder() as folder:
+        log = folder / "postgres.log"
+        cluster = create_cluster(folder / "postgres", free_port(), os.environ)
+        with running(cluster, log):
+            asyncio.run(create_owner(cluster))
+            template = create_template(cluster, "template_current")
+        yield Postgres(cluster, log), template.database(template.name)
+
+
+@pytest.mark.parametrize(
+    "gate", [Gate.BEFORE_COMMIT, Gate.DURING_COMMIT], ids=["before-commit", "during-commit"]
+)
+async def test_a_postgres_that_crashes_in_mid_batch_loses_and_repeats_nothing(
+    crashable: tuple[Postgres, Database], gate: Gate
+) -> None:
+    postgres, database = crashable
+    async with postgres.running(), trial(database, SEED, gate=gate) as it:
+        await it.add_sidecar()
+
+        async with it.writing():
+            for _ in range(ROUNDS):
+                async with it.closed_gate() as closed:
+                    await closed.holds_a_batch()
+                    await postgres.crash()
+                postgres.start()
+                await postgres.until_ready()
+
+        assert await it.complaints() == []

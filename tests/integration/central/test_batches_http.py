@@ -10,8 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
+from central.auth_settings import LimitSettings
 from central.entries import digest_of
-from central.handlers.batches import BATCHES, ROUTES
+from central.handlers.batches import BATCHES, LIMITS, ROUTES
 from dev.tokens import mint
 from dev.world import WORLD
 from tests.databases import Database
@@ -53,7 +54,7 @@ async def line(database: Database) -> AsyncIterator[Line]:
     key = SigningKey()
     async with (
         replica(database) as central,
-        served(ROUTES, {BATCHES: central.batches}) as client,
+        served(ROUTES, {BATCHES: central.batches, LIMITS: LimitSettings()}) as client,
     ):
         yield Line(client, key, Source(key.source_id))
 

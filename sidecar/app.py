@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from sidecar import __version__
-from sidecar.guard import guard
+from sidecar.guard import TOKEN, guard
 from sidecar.handlers import (
     costs,
     drop_in,
@@ -50,7 +50,15 @@ def local_app(services: Services, metrics: Metrics) -> web.Application:
         metrics.http_requests.labels(route, method, response.status).inc()
         return response
 
-    app = web.Application(middlewares=[count, answer_problems, guard], client_max_size=MIB)
+    @web.middleware
+    async def limit(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        with services.limits.call(request.get(TOKEN, "")):
+            return await handler(request)
+
+    middlewares = [count, answer_problems, guard, limit]
+    app = web.Application(middlewares=middlewares, client_max_size=MIB)
     app[SERVICES] = services
     add_routes(app, ROUTES, admit)
     document = msgspec.json.encode(openapi())

@@ -23,6 +23,7 @@ from sidecar.cache.access import AccessMemory
 from sidecar.delivery.delivery import Delivery
 from sidecar.kit.logs import fields
 from sidecar.kit.ops import ops_app
+from sidecar.limits import LocalLimits
 from sidecar.metrics import Metrics
 from sidecar.reads import Reads
 from sidecar.services import Services
@@ -74,8 +75,10 @@ class Sidecar:
         self.central = central
         self.metrics = metrics
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
-        writes = Writes(spool, self.delivery, central, reads, access, metrics)
-        self.services = Services(reads, writes, SyncCalls(spool, self.delivery, central, reads))
+        limits = LocalLimits(settings.limits, spool, metrics)
+        writes = Writes(spool, self.delivery, central, reads, access, limits, metrics)
+        sync_calls = SyncCalls(spool, self.delivery, central, reads)
+        self.services = Services(reads, writes, sync_calls, limits)
         self.not_ready_because = ["starting"]
         _observe(self)
 

@@ -61,6 +61,12 @@ class Metrics:
             buckets=_LATENCY_BUCKETS_S,
             registry=registry,
         )
+        self.rate_limited = Counter(
+            "sidecar_rate_limited_calls_total",
+            "Calls refused for their number, by what was counted.",
+            ["what"],
+            registry=registry,
+        )
         self.upstream_requests = Counter(
             "sidecar_upstream_requests_total",
             "Calls to central by what they were for and how they ended.",

@@ -11,6 +11,7 @@ from sidecar.cache.read_through import Seen
 from sidecar.guard import TOKEN
 from sidecar.kit.problem import invalid_field
 from sidecar.kit.routing import REQUEST_ID, Answer, Route
+from sidecar.limits import LocalLimits
 from sidecar.reads import Reads
 from sidecar.sync_calls import SyncCalls
 from sidecar.upstream.client import CallContext
@@ -28,6 +29,7 @@ class Services:
     reads: Reads
     writes: Writes
     sync_calls: SyncCalls
+    limits: LocalLimits
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -10,6 +10,17 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """What one user may ask of a sidecar. 0 is no limit."""
+
+    writes_per_s: float = 2000.0
+    write_bytes_per_s: float = 4.0 * MIB
+    burst_s: float = 60.0
+    """How many seconds' worth may come at once."""
+    calls_under_way: int = 2000
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set. docs/operations.md describes each."""
 
@@ -27,6 +38,7 @@ class Settings:
     drain_timeout_s: float
     assertion_audience: str
     workload_token_file: Path | None
+    limits: LimitSettings
     log_level: str
 
     @classmethod
@@ -48,6 +60,12 @@ class Settings:
             drain_timeout_s=env.seconds("DRAIN_TIMEOUT_S", 10, 0, 600),
             assertion_audience=env.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
             workload_token_file=_optional_path(env, "WORKLOAD_TOKEN_FILE"),
+            limits=LimitSettings(
+                writes_per_s=env.number("LIMIT_WRITES_PER_S", 2000.0, 0.0, 1e9),
+                write_bytes_per_s=env.number("LIMIT_WRITE_BYTES_PER_S", 4.0 * MIB, 0.0, 1e12),
+                burst_s=env.seconds("LIMIT_BURST_S", 60.0, 0.0, 3600.0),
+                calls_under_way=env.integer("LIMIT_CALLS_UNDER_WAY", 2000, 0, 1_000_000),
+            ),
             log_level=env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         )
         if settings.listen.host not in {"127.0.0.1", "::1", "localhost"}:

@@ -18,6 +18,7 @@ from sidecar.cache.access import AccessMemory, token_digest
 from sidecar.cache.single_flight import SingleFlight
 from sidecar.delivery.delivery import Delivery
 from sidecar.kit.problem import Problem
+from sidecar.limits import LocalLimits
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, NotDelivered, RelayedProblem, WriteNotFound
 from sidecar.reads import Reads
@@ -41,6 +42,7 @@ class Writes:
         central: Central,
         reads: Reads,
         access: AccessMemory,
+        limits: LocalLimits,
         metrics: Metrics,
         *,
         wall_clock: Callable[[], float] = time.time,
@@ -50,6 +52,7 @@ class Writes:
         self._central = central
         self._reads = reads
         self._access = access
+        self._limits = limits
         self._metrics = metrics
         self._wall_clock = wall_clock
         self._bindings: SingleFlight[tuple[Binding, Grant]] = SingleFlight()
@@ -89,6 +92,7 @@ class Writes:
 
     async def append(self, new: NewEntry) -> int:
         """Makes a write durable and sets delivery going. Answers its number."""
+        self._limits.check_write(new)
         seq = await self._spool.append(new)
         self._metrics.writes.labels(new.op, WriteState.DURABLE).inc()
         self._delivery.wake()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -101,13 +102,19 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_stack(central_url: str, folder: Path) -> AsyncIterator[Stack]:
-    """A sidecar with its spool in `folder`, before central over the database of this URL."""
-    async with serving_central(central_url) as central:
+async def running_stack(
+    central_url: str, folder: Path, variables: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Stack]:
+    """A sidecar with its spool in `folder`, before central over the database of this URL.
+
+    `variables` are settings of either, by their names in the environment.
+    """
+    async with serving_central(central_url, variables=variables) as central:
         settings = Settings.from_environment(
             {
                 "SIDECAR_CENTRAL_URL": str(central.client.make_url("")),
                 "SIDECAR_SPOOL_DIR": str(folder),
+                **variables,
             }
         )
         async with (

@@ -69,6 +69,10 @@ class Queues:
         queue = self._queues.get(execution_id)
         return queue.length if queue else 0
 
+    def lengths(self) -> dict[int, int]:
+        """How many entries wait, of each execution that has any."""
+        return {execution_id: queue.length for execution_id, queue in self._queues.items()}
+
     def mergeable(self, execution_id: int, merge_key: str | None) -> Entry | None:
         """The waiting size-only write to the same row, unless a batch has taken it."""
         return self._mergeable.get((execution_id, merge_key)) if merge_key is not None else None

@@ -78,6 +78,11 @@ class Spool:
         return self._next_seq - 1
 
     @property
+    def high_water_bytes(self) -> int:
+        """The room of ordinary writes."""
+        return self._limits.high_water_bytes
+
+    @property
     def commit_count(self) -> int:
         return self._file.commit_count
 

@@ -1,0 +1,43 @@
+"""429 as a CU meets it: from its sidecar, and from central through its sidecar."""
+
+from pathlib import Path
+
+from dev.world import WORLD
+from tests.databases import Database
+from tests.stacks import running_stack
+
+
+async def test_a_runaway_program_is_told_to_wait_and_its_run_still_ends(
+    database: Database, tmp_path: Path
+) -> None:
+    few = {"SIDECAR_LIMIT_WRITES_PER_S": "0.05", "SIDECAR_LIMIT_BURST_S": "100"}
+    async with running_stack(database.central_url, tmp_path, few) as stack:
+        run = f"/v1/executions/{await stack.create()}"
+        written = [await stack.call("PATCH", run, {"name": f"n{n}"}) for n in range(7)]
+        others_run = f"/v1/executions/{await stack.create(WORLD.writer)}"
+        other = await stack.call("PATCH", others_run, {"name": "x"}, user=WORLD.writer)
+        ended = await stack.call(
+            "PATCH", run, {"status": "COMPLETED"}, headers={"Prefer": "wait=20"}
+        )
+
+    assert [reply.status for reply in written] == [202] * 5 + [429] * 2
+    assert written[-1].outcome == (429, "rate-limited")
+    assert int(written[-1].headers["Retry-After"]) >= 1
+    assert other.status == 202
+    assert (ended.status, ended.body["state"]) == (200, "committed")
+
+
+async def test_centrals_limit_is_passed_on_and_is_no_outage(
+    database: Database, tmp_path: Path
+) -> None:
+    few = {"CENTRAL_LIMIT_USER_CALLS_PER_S": "0.08", "CENTRAL_LIMIT_BURST_S": "100"}
+    async with running_stack(database.central_url, tmp_path, few) as stack:
+        mine = [await stack.get(f"/v1/executions/{n}") for n in range(900_001, 900_012)]
+        other = await stack.get(f"/v1/executions/{WORLD.completed_execution_id}", WORLD.reader)
+        is_reachable = stack.sidecar.central.is_reachable
+
+    assert {reply.outcome for reply in mine[:8]} == {(404, "execution-not-found")}
+    assert {reply.outcome for reply in mine[8:]} == {(429, "rate-limited")}
+    assert int(mine[-1].headers["Retry-After"]) >= 1
+    assert other.status == 200
+    assert is_reachable

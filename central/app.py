@@ -14,6 +14,7 @@ from cachetools import TTLCache
 from central import __version__
 from central.auth.callers import USER, Admission, AuthenticatedRoute
 from central.entries import MAX_BODY_BYTES
+from central.examples import EXAMPLES
 from central.handlers import (
     batches,
     bindings,
@@ -84,7 +85,9 @@ def central_app(
 
 def openapi() -> dict[str, Any]:
     """The OpenAPI document of central's API."""
-    return openapi_document("Execution metadata, central", __version__, _DESCRIPTION, ROUTES)
+    return openapi_document(
+        "Execution metadata, central", __version__, _DESCRIPTION, ROUTES, EXAMPLES
+    )
 
 
 async def _name_user(request: web.Request, response: web.StreamResponse) -> None:

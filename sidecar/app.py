@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from sidecar import __version__
+from sidecar.examples import EXAMPLES
 from sidecar.guard import TOKEN, guard
 from sidecar.handlers import (
     costs,
@@ -72,4 +73,4 @@ def local_app(services: Services, metrics: Metrics) -> web.Application:
 
 def openapi() -> dict[str, object]:
     """The OpenAPI document of the local API."""
-    return openapi_document("Computing-unit sidecar", __version__, _DESCRIPTION, ROUTES)
+    return openapi_document("Computing-unit sidecar", __version__, _DESCRIPTION, ROUTES, EXAMPLES)

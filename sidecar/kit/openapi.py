@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document of a table of routes, made from the types that validate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -12,9 +13,28 @@ from .routing import NoParameters, Route
 _REF_TEMPLATE = "#/components/schemas/{name}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A call as it is made in the sample world, and its answer. A test makes every one."""
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Of the path and of the query."""
+    body: Any = None
+    status: int = 200
+    answer: Any = None
+
+
+_NO_EXAMPLE = Example()
+
+
 def openapi_document(
-    title: str, version: str, description: str, routes: Sequence[Route]
+    title: str,
+    version: str,
+    description: str,
+    routes: Sequence[Route],
+    examples: Mapping[tuple[str, str], Example],
 ) -> dict[str, Any]:
+    """`examples` are by method and path template."""
     types: list[Any] = [ProblemDocument]
     for route in routes:
         types += [kind for kind in (route.body_type, *route.answers.values()) if kind is not None]
@@ -23,7 +43,9 @@ def openapi_document(
     schema_of = dict(zip(unique, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
+        example = examples.get((route.method, route.path), _NO_EXAMPLE)
+        operation = _operation(route, schema_of, example)
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description},
@@ -38,23 +60,26 @@ def openapi_document(
     }
 
 
-def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
+def _operation(route: Route, schema_of: dict[Any, Any], example: Example) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.handler.__name__,
         "summary": route.summary,
         "tags": [route.tag],
-        "parameters": _parameters(route),
-        "responses": _responses(route, schema_of),
+        "parameters": _parameters(route, example),
+        "responses": _responses(route, schema_of, example),
     }
     if route.body_type is not None:
+        content = {"schema": schema_of[route.body_type]}
+        if example.body is not None:
+            content["example"] = example.body
         operation["requestBody"] = {
             "required": not route.body_is_optional,
-            "content": {"application/json": {"schema": schema_of[route.body_type]}},
+            "content": {"application/json": content},
         }
     return operation
 
 
-def _parameters(route: Route) -> list[dict[str, Any]]:
+def _parameters(route: Route, example: Example) -> list[dict[str, Any]]:
     parameters = [
         _parameter(name, "path", schema, required=True)
         for name, schema, _ in _properties(route.path_type)
@@ -63,6 +88,9 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         _parameter(name, "query", schema, required=required)
         for name, schema, required in _properties(route.query_type)
     ]
+    for parameter in parameters:
+        if parameter["name"] in example.parameters:
+            parameter["example"] = example.parameters[parameter["name"]]
     for name, description in route.headers.items():
         header = _parameter(name, "header", {"type": "string"}, required=False)
         parameters.append(header | {"description": description})
@@ -81,12 +109,15 @@ def _properties(kind: type[msgspec.Struct]) -> list[tuple[str, Any, bool]]:
     return [(name, value, name in required) for name, value in schema["properties"].items()]
 
 
-def _responses(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
+def _responses(route: Route, schema_of: dict[Any, Any], example: Example) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, kind in route.answers.items():
         response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
         if kind is not None:
-            response["content"] = {"application/json": {"schema": schema_of[kind]}}
+            content = {"schema": schema_of[kind]}
+            if status == example.status and example.answer is not None:
+                content["example"] = example.answer
+            response["content"] = {"application/json": content}
         responses[str(status)] = response
     slugs: dict[int, list[str]] = {}
     problems: tuple[type[Problem], ...] = (InvalidRequest, *route.problems)

@@ -79,7 +79,9 @@ class UrlSource:
         )
 
     async def _headers(self) -> Mapping[str, str]:
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        # Kubernetes knows no other type than the first, and answers 406 without it.
+        accepted = "application/jwk-set+json, application/json"
+        headers = {"Accept": accepted, "Accept-Encoding": "identity"}
         if self._settings.bearer_file is not None:
             # Kubernetes shows its key set to holders of a token, and renews the file.
             token = await asyncio.to_thread(_read, self._settings.bearer_file)

@@ -1,6 +1,6 @@
 """`make chart` writes what of the chart follows from other files; a test compares it.
 
-README.md from README.in.md, values.yaml's comments and the settings' tables of
+README.md from README.in.md, values.yaml's comments and the settings' names of
 docs/operations.md; in values.schema.json the names that may stand under `settings`.
 """
 
@@ -25,6 +25,13 @@ BY_THE_CHART: Mapping[str, str] = {
     "CENTRAL_OPS_LISTEN": "`central.service.opsPort`, on every address",
     "CENTRAL_ASSERTION_AUDIENCE": "`assertionAudience`",
     "SIDECAR_ASSERTION_AUDIENCE": "`assertionAudience`",
+    "CENTRAL_WORKLOAD_IDENTITY": "`workloadIdentity.mode`",
+    "CENTRAL_WORKLOAD_JWKS": "`workloadIdentity.jwks`",
+    "CENTRAL_WORKLOAD_JWKS_TOKEN_FILE": "a token of central's own, where the cluster is asked",
+    "CENTRAL_JWKS_CA_FILE": "the cluster's CA, where the cluster is asked",
+    "CENTRAL_WORKLOAD_AUDIENCE": "`assertionAudience`",
+    "CENTRAL_WORKLOAD_NAMESPACE": "`poolNamespace`",
+    "SIDECAR_WORKLOAD_TOKEN_FILE": "where the pod's token is mounted",
     "SIDECAR_CENTRAL_URL": "`sidecar.centralUrl`, or the chart's Service",
     "SIDECAR_LISTEN": "`sidecar.port`, on 127.0.0.1",
     "SIDECAR_OPS_LISTEN": "`sidecar.opsPort`, on the pod's address",
@@ -36,11 +43,9 @@ BY_THE_CHART: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of docs/operations.md."""
+    """A setting that docs/operations.md describes."""
 
     name: str
-    default: str
-    meaning: str
 
     @property
     def key(self) -> str:
@@ -51,8 +56,8 @@ class Setting:
 
 def read_settings(service: str) -> list[Setting]:
     page = (ROOT / "docs/operations.md").read_text()
-    row = re.compile(rf"^\| `({service.upper()}_[A-Z0-9_]+)` \| (.*?) \| (.*) \|$", re.MULTILINE)
-    return [Setting(*found) for found in row.findall(page)]
+    row = re.compile(rf"^\| `({service.upper()}_[A-Z0-9_]+)` \|", re.MULTILINE)
+    return [Setting(name) for name in row.findall(page)]
 
 
 @dataclass(frozen=True)
@@ -103,14 +108,13 @@ def values_table() -> str:
 def settings_table(service: str) -> str:
     """What may stand under `settings`, then what the chart sets itself."""
     rows = []
-    for setting in read_settings(service):
+    for setting in sorted(read_settings(service), key=lambda s: s.name in BY_THE_CHART):
         if setting.name in BY_THE_CHART:
-            rows.append(f"| | `{setting.name}` | | {BY_THE_CHART[setting.name]} |")
+            rows.append(f"| by the chart: {BY_THE_CHART[setting.name]} | `{setting.name}` |")
         else:
-            free = f"| `{setting.key}` | `{setting.name}` | {setting.default} |"
-            rows.append(f"{free} {setting.meaning} |")
-    header = f"| `{service}.settings.` | setting | service's default | what it is |"
-    return "\n".join([header, "|---|---|---|---|", *rows])
+            rows.append(f"| `{setting.key}` | `{setting.name}` |")
+    header = f"| `{service}.settings.` | setting |"
+    return "\n".join([header, "|---|---|", *rows])
 
 
 def readme() -> str:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from dev.child import tail
@@ -50,7 +50,10 @@ current-context: test
 class ControlPlane:
     """A running API server."""
 
+    url: str
     kubeconfig: Path
+    authority: Path
+    """The certificate to trust it by."""
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def running(binaries: ControlPlaneBinaries, folder: Path) -> Iterator[ControlPla
     client, peer, port = (free_port() for _ in range(3))
     key = folder / "service-account.key"
     key.write_bytes(
-        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        rsa.generate_private_key(65537, 2048).private_bytes(  # what kubeadm makes: RS256
             Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
         )
     )
@@ -98,11 +101,12 @@ def running(binaries: ControlPlaneBinaries, folder: Path) -> Iterator[ControlPla
         processes.enter_context(_process(list(map(str, etcd)), folder / "etcd.log"))
         log = folder / "kube-apiserver.log"
         server = processes.enter_context(_process(list(map(str, apiserver)), log))
-        url = f"https://{HOST}:{port}/readyz"
-        becomes_true(lambda: _answers(url) or server.poll() is not None, START_TIMEOUT_S)
-        if server.poll() is not None or not _answers(url):
+        url = f"https://{HOST}:{port}"
+        ready = f"{url}/readyz"
+        becomes_true(lambda: _answers(ready) or server.poll() is not None, START_TIMEOUT_S)
+        if server.poll() is not None or not _answers(ready):
             raise StartFailed("kube-apiserver did not start.", tail(log))
-        yield ControlPlane(kubeconfig)
+        yield ControlPlane(url, kubeconfig, folder / "certs" / "apiserver.crt")
 
 
 @contextmanager

@@ -56,6 +56,15 @@ ENDPOINTS = [
     variable("AUTH_JWT_SECRET", "random"),
 ]
 SPOOL_VOLUME = {"name": "cu-sidecar-spool", "emptyDir": {"sizeLimit": "1Gi"}}
+WORKLOAD_TOKEN = {
+    "audience": "texera-execution-metadata",
+    "expirationSeconds": 3600,
+    "path": "token",
+}
+WORKLOAD_VOLUME = {
+    "name": "cu-sidecar-token",
+    "projected": {"defaultMode": 420, "sources": [{"serviceAccountToken": WORKLOAD_TOKEN}]},
+}
 
 
 def computing_unit() -> Pod:
@@ -105,8 +114,8 @@ class Case:
     pod: Pod
     env: dict[str, list[dict[str, Any]]]
     """By container: all of its variables afterwards."""
-    volumes: Sequence[dict[str, Any]] = (SPOOL_VOLUME,)
-    """All volumes afterwards."""
+    volumes: Sequence[dict[str, Any]] = ()
+    """The volumes afterwards, but the sidecar's own two."""
     grace_period_s: int = 45
 
     def expected(self, sidecar: dict[str, Any]) -> Pod:
@@ -116,7 +125,7 @@ class Case:
         spec = pod["spec"]
         spec["automountServiceAccountToken"] = False
         spec["terminationGracePeriodSeconds"] = self.grace_period_s
-        spec["volumes"] = list(self.volumes)
+        spec["volumes"] = [*self.volumes, SPOOL_VOLUME, WORKLOAD_VOLUME]
         for container in [*spec["containers"], *spec.get("initContainers", [])]:
             if container["name"] in self.env:
                 container["env"] = self.env[container["name"]]
@@ -148,7 +157,7 @@ def with_shared_memory() -> Case:
     memory = {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}
     pod["spec"]["volumes"] = [memory]
     pod["spec"]["containers"][0]["volumeMounts"] = [{"name": "dshm", "mountPath": "/dev/shm"}]  # noqa: S108
-    return Case(pod, MASTER, volumes=[memory, SPOOL_VOLUME])
+    return Case(pod, MASTER, volumes=[memory])
 
 
 def with_the_mounter() -> Case:
@@ -166,7 +175,7 @@ def with_the_mounter() -> Case:
     more = [variable("TEXERA_CU_ID", "7"), variable("TEXERA_MOUNT_IN_POD_ROOT", "/mnt")]
     master["env"] += more
     env = {"computing-unit-master": [*HARMLESS, *more, *ENDPOINTS]}
-    return Case(pod, env, volumes=[mounts, SPOOL_VOLUME])
+    return Case(pod, env, volumes=[mounts])
 
 
 def with_env_from() -> Case:
@@ -232,7 +241,7 @@ def with_more_containers() -> Case:
         "warm-up": [variable("HOME", "/data"), *ENDPOINTS],
         "mesh": ENDPOINTS,
     }
-    return Case(pod, env, volumes=[home, SPOOL_VOLUME])
+    return Case(pod, env, volumes=[home])
 
 
 def with_a_long_grace_period() -> Case:

@@ -58,9 +58,9 @@ class Chart:
         """
         return parsed(self.run(self.template, features, values))
 
-    def sidecar(self) -> dict[str, Any]:
+    def sidecar(self, *features: str) -> dict[str, Any]:
         """The container that joins, as `injection.mode: none` prints it: plain YAML, no CEL."""
-        fragment = self.render("injection-none").one("ConfigMap", "pod-fragment")["data"]
+        fragment = self.render(*features, "injection-none").one("ConfigMap", "pod-fragment")["data"]
         (container,) = yaml.safe_load(fragment["pod.yaml"])["spec"]["initContainers"]
         assert isinstance(container, dict)
         return container

@@ -28,19 +28,45 @@ def test_secrets_are_references(chart: Chart) -> None:
 
 
 def test_a_key_set_takes_the_secrets_place(chart: Chart) -> None:
-    by_url, by_file = chart.render("key-set-url"), chart.render("key-set-file")
+    by_url, by_file = chart.render("key-set-url"), chart.render("key-set-file", "workload-off")
 
     variables = environment(container(by_url))
     assert variables["CENTRAL_JWT_JWKS"] == "https://issuer.example/jwks.json"
     assert variables["CENTRAL_JWT_ALGORITHMS"] == "RS256"
     assert "CENTRAL_JWT_SECRET" not in variables
-    assert "volumes" not in pod(by_url)
+    assert "jwks" not in [volume["name"] for volume in pod(by_url)["volumes"]]
 
     assert environment(container(by_file))["CENTRAL_JWT_JWKS"] == "/etc/central/jwks/jwks.json"
     (mount,) = container(by_file)["volumeMounts"]
     assert mount == {"name": "jwks", "mountPath": "/etc/central/jwks", "readOnly": True}
     (volume,) = pod(by_file)["volumes"]
     assert volume["configMap"]["items"] == [{"key": "keys.json", "path": "jwks.json"}]
+
+
+def test_the_cluster_is_asked_for_its_keys_with_a_token_of_centrals_own(chart: Chart) -> None:
+    objects = chart.render()
+
+    variables = environment(container(objects))
+    assert variables["CENTRAL_WORKLOAD_IDENTITY"] == "require"
+    (volume,) = pod(objects)["volumes"]
+    (mount,) = container(objects)["volumeMounts"]
+    token, authority = volume["projected"]["sources"]
+    assert "audience" not in token["serviceAccountToken"]  # the API server's own
+    assert authority["configMap"]["name"] == "kube-root-ca.crt"
+    folder = mount["mountPath"]
+    assert variables["CENTRAL_WORKLOAD_JWKS_TOKEN_FILE"] == f"{folder}/token"
+    assert variables["CENTRAL_JWKS_CA_FILE"] == f"{folder}/ca.crt"
+
+
+def test_a_key_set_in_a_file_needs_no_token(chart: Chart) -> None:
+    objects = chart.render("workload-key-set-file")
+
+    variables = environment(container(objects))
+    assert variables["CENTRAL_WORKLOAD_IDENTITY"] == "warn"
+    assert variables["CENTRAL_WORKLOAD_JWKS"] == "/etc/central/workload-jwks/jwks.json"
+    assert "CENTRAL_WORKLOAD_JWKS_TOKEN_FILE" not in variables
+    (volume,) = pod(objects)["volumes"]
+    assert volume["configMap"]["name"] == "cluster-keys"
 
 
 def test_central_may_do_nothing_on_its_node(chart: Chart) -> None:

@@ -12,6 +12,7 @@ from tests.chart.pods import (
     ENDPOINTS,
     SPOOL_VOLUME,
     TOKEN_PATH,
+    WORKLOAD_VOLUME,
     admitted,
     computing_unit,
     plain,
@@ -59,7 +60,7 @@ def test_a_pod_that_brings_the_sidecar_still_loses_its_credentials(
     (container,) = mutated["spec"]["initContainers"]
     assert environment(container) == {"SIDECAR_CENTRAL_URL": "http://elsewhere:7080"}
     assert mutated["spec"]["containers"] == plain().expected(sidecar)["spec"]["containers"]
-    assert mutated["spec"]["volumes"] == [SPOOL_VOLUME]
+    assert mutated["spec"]["volumes"] == [SPOOL_VOLUME, WORKLOAD_VOLUME]
 
 
 def test_a_later_injectors_container_is_cleaned_when_run_again(
@@ -144,8 +145,21 @@ def test_the_sidecar_is_nobody_and_writes_to_its_volume_only(sidecar: dict[str, 
     assert security["readOnlyRootFilesystem"] is True
     assert security["allowPrivilegeEscalation"] is False
     assert security["capabilities"] == {"drop": ["ALL"]}
-    assert [m["mountPath"] for m in sidecar["volumeMounts"]] == ["/var/lib/sidecar"]
-    assert environment(sidecar)["SIDECAR_SPOOL_DIR"] == "/var/lib/sidecar"
+    spool, token = sidecar["volumeMounts"]
+    assert spool == {"name": "cu-sidecar-spool", "mountPath": "/var/lib/sidecar"}
+    assert environment(sidecar)["SIDECAR_SPOOL_DIR"] == spool["mountPath"]
+    assert token["readOnly"] is True
+    assert environment(sidecar)["SIDECAR_WORKLOAD_TOKEN_FILE"] == token["mountPath"] + "/token"
+
+
+def test_without_the_second_factor_no_token_is_mounted(chart: Chart) -> None:
+    objects = chart.render("injection-none", "workload-off")
+    spec = yaml.safe_load(objects.one("ConfigMap", "pod-fragment")["data"]["pod.yaml"])["spec"]
+
+    assert spec["volumes"] == [SPOOL_VOLUME]
+    (sidecar,) = spec["initContainers"]
+    assert [m["name"] for m in sidecar["volumeMounts"]] == ["cu-sidecar-spool"]
+    assert "SIDECAR_WORKLOAD_TOKEN_FILE" not in environment(sidecar)
 
 
 def test_nothing_of_what_is_stripped_stands_in_a_policy_but_its_name(chart: Chart) -> None:
@@ -165,6 +179,6 @@ def test_without_injection_no_policy_is_installed(chart: Chart) -> None:
     assert spec["automountServiceAccountToken"] is False
     assert spec["terminationGracePeriodSeconds"] == 45
     assert spec["imagePullSecrets"] == [{"name": "pull"}]
-    assert [v["name"] for v in spec["volumes"]] == ["cu-sidecar-spool"]
+    assert spec["volumes"] == [SPOOL_VOLUME, WORKLOAD_VOLUME]
     (master,) = spec["containers"]
     assert master["env"] == ENDPOINTS[:2]

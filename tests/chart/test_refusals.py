@@ -16,7 +16,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "central.jwt: set one of",
     ),
     "two ways to verify a token": (
-        {"central": {"jwt": {"jwks": {"url": "https://issuer.example/jwks"}}}},
+        {"central": {"jwt": {"jwks": {"url": "http://issuer.example/jwks"}}}},
         "central.jwt: set one of",
     ),
     "a secret for public-key algorithms": (
@@ -24,8 +24,21 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "RS256 takes a key set",
     ),
     "a key set for shared-secret algorithms": (
-        {"central": {"jwt": {"existingSecret": {"name": ""}, "jwks": {"url": "https://a.b/c"}}}},
+        {"central": {"jwt": {"existingSecret": {"name": ""}, "jwks": {"url": "http://a.b/c"}}}},
         "must name the key set's algorithms",
+    ),
+    "two authorities for key sets": (
+        {
+            "central": {
+                "jwt": {"existingSecret": {"name": ""}, "jwks": {"url": "https://a.b/c"}},
+                "settings": {"jwtAlgorithms": "RS256"},
+            }
+        },
+        "workloadIdentity.jwks: central trusts one CA",
+    ),
+    "no key set of the cluster's": (
+        {"workloadIdentity": {"jwks": {"url": ""}}},
+        "workloadIdentity.jwks: set url or configMap.name",
     ),
     "no owner's secret": (
         {"migration": {"ownerSecret": {"name": ""}}},
@@ -98,6 +111,7 @@ ILL_TYPED: dict[str, dict[str, Any]] = {
     "a namespace with capitals": {"poolNamespace": "Pool"},
     "an unknown mode": {"injection": {"mode": "webhook"}},
     "an unknown API": {"injection": {"apiVersion": "v2"}},
+    "a mode that YAML takes for false": {"workloadIdentity": {"mode": False}},
     "an unknown action": {"validation": {"action": "Audit"}},
     "a stripped name that is none": {"injection": {"strip": ["STORAGE JDBC"]}},
     "an envFrom of no kind": {"validation": {"allowedEnvFrom": ["texera-env"]}},

@@ -110,6 +110,12 @@ DIRTY: dict[str, tuple[Callable[[Pod], Any], str]] = {
         ),
         "mounts the sidecar's volumes or a service-account token",
     ),
+    "the sidecar's token in another container": (
+        lambda pod: master(pod).update(
+            volumeMounts=[{"name": "cu-sidecar-token", "mountPath": "/token"}]
+        ),
+        "mounts the sidecar's volumes or a service-account token",
+    ),
     "the spool in an init container": (
         lambda pod: init(pod).append(
             {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dev.kube.control_plane import ControlPlane
 from dev.polling import becomes_true
 from tests.chart.rendering import CHART, NAMESPACE, RELEASE, VALUES
 
@@ -26,7 +27,7 @@ class Cluster:
 
     helm_program: Path
     kubectl_program: Path
-    kubeconfig: Path
+    plane: ControlPlane
     home: Path
     """Where helm keeps its own files."""
 
@@ -59,7 +60,7 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         home = str(self.home)
-        return {"HOME": home, "KUBECONFIG": str(self.kubeconfig), "PATH": "/usr/bin:/bin"}
+        return {"HOME": home, "KUBECONFIG": str(self.plane.kubeconfig), "PATH": "/usr/bin:/bin"}
 
     def _run(self, command: list[str], send: Mapping[str, Any] | str | None) -> tuple[str, str]:
         done = subprocess.run(

@@ -29,7 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(f"not run: {missing}")
     with control_plane.running(programs, tmp_path_factory.mktemp("cluster")) as plane:
         home = tmp_path_factory.mktemp("home")
-        cluster = Cluster(helm, kubectl, plane.kubeconfig, home)
+        cluster = Cluster(helm, kubectl, plane, home)
         for namespace in (NAMESPACE, POOL, REFERENCE):
             cluster.kubectl("create", "namespace", namespace)
             cluster.kubectl("create", "serviceaccount", "default", f"--namespace={namespace}")
@@ -67,3 +67,11 @@ def is_injected(cluster: Cluster) -> bool | None:
         return "initContainers" in cluster.created(pod, "--dry-run=server")["spec"]
     except Denied:  # the guard is in force before the injection, or after it
         return None
+
+
+@pytest.fixture
+def running_unit(release: Cluster) -> Iterator[Cluster]:
+    """The cluster with a computing unit that is really there."""
+    release.created(computing_unit())
+    yield release
+    release.kubectl("delete", "pod", "computing-unit-7", f"--namespace={POOL}", "--force")

@@ -82,14 +82,6 @@ def test_a_clean_ephemeral_container_is_let_in(running_unit: Cluster) -> None:
     add_ephemeral(running_unit, pod)
 
 
-@pytest.fixture
-def running_unit(release: Cluster) -> Any:
-    """A computing unit that is really there."""
-    release.created(computing_unit())
-    yield release
-    release.kubectl("delete", "pod", "computing-unit-7", f"--namespace={POOL}", "--force")
-
-
 def add_ephemeral(cluster: Cluster, pod: Pod) -> None:
     path = f"/api/v1/namespaces/{POOL}/pods/computing-unit-7/ephemeralcontainers"
     cluster.kubectl("replace", f"--raw={path}", "--filename=-", send=pod)

@@ -22,6 +22,24 @@
   value: {{ printf "0.0.0.0:%d" (int .service.opsPort) | quote }}
 - name: CENTRAL_ASSERTION_AUDIENCE
   value: {{ $.Values.assertionAudience | quote }}
+{{- with $.Values.workloadIdentity }}
+{{- if ne .mode "off" }}
+- name: CENTRAL_WORKLOAD_IDENTITY
+  value: {{ .mode }}
+- name: CENTRAL_WORKLOAD_NAMESPACE
+  value: {{ $.Values.poolNamespace }}
+- name: CENTRAL_WORKLOAD_AUDIENCE
+  value: {{ $.Values.assertionAudience | quote }}
+- name: CENTRAL_WORKLOAD_JWKS
+  value: {{ ternary "/etc/central/workload-jwks/jwks.json" .jwks.url (ne .jwks.configMap.name "") | quote }}
+{{- end }}
+{{- end }}
+{{- if include "central.asksTheCluster" $ }}
+- name: CENTRAL_WORKLOAD_JWKS_TOKEN_FILE
+  value: /etc/central/cluster/token
+- name: CENTRAL_JWKS_CA_FILE
+  value: /etc/central/cluster/ca.crt
+{{- end }}
 {{- include "settings" (dict "prefix" "CENTRAL_" "settings" .settings) }}
 {{- with .extraEnv }}
 {{ toYaml . }}
@@ -29,22 +47,36 @@
 {{- end -}}
 {{- end }}
 
+{{- /* Does central fetch the cluster's key set from the API server? Then it needs a token and the CA. */}}
+{{- define "central.asksTheCluster" -}}
+{{- with .Values.workloadIdentity -}}
+{{- if and (ne .mode "off") (not .jwks.configMap.name) (hasPrefix "https://kubernetes.default.svc" .jwks.url) -}}
+true
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- define "central.volumeMounts" -}}
-{{- with .Values.central }}
-{{- if .jwt.jwks.configMap.name }}
-- name: jwks
-  mountPath: /etc/central/jwks
+{{- range include "central.ownVolumes" . | fromYamlArray }}
+- name: {{ .name }}
+  mountPath: /etc/central/{{ .name }}
   readOnly: true
 {{- end }}
-{{- with .extraVolumeMounts }}
+{{- with .Values.central.extraVolumeMounts }}
 {{ toYaml . }}
-{{- end }}
 {{- end }}
 {{- end }}
 
 {{- define "central.volumes" -}}
-{{- with .Values.central }}
-{{- with .jwt.jwks.configMap }}
+{{- include "central.ownVolumes" . }}
+{{- with .Values.central.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* Each is mounted under /etc/central by its name. */}}
+{{- define "central.ownVolumes" -}}
+{{- with .Values.central.jwt.jwks.configMap }}
 {{- if .name }}
 - name: jwks
   configMap:
@@ -54,8 +86,28 @@
         path: jwks.json
 {{- end }}
 {{- end }}
-{{- with .extraVolumes }}
-{{ toYaml . }}
+{{- with .Values.workloadIdentity }}
+{{- if and (ne .mode "off") .jwks.configMap.name }}
+- name: workload-jwks
+  configMap:
+    name: {{ .jwks.configMap.name }}
+    items:
+      - key: {{ .jwks.configMap.key }}
+        path: jwks.json
 {{- end }}
+{{- end }}
+{{- if include "central.asksTheCluster" . }}
+# For the key set only: no Role names central's account.
+- name: cluster
+  projected:
+    sources:
+      - serviceAccountToken:
+          path: token
+          expirationSeconds: 3600
+      - configMap:
+          name: kube-root-ca.crt
+          items:
+            - key: ca.crt
+              path: ca.crt
 {{- end }}
 {{- end }}

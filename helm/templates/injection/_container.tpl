@@ -30,6 +30,10 @@ env:
     value: /var/lib/sidecar
   - name: SIDECAR_ASSERTION_AUDIENCE
     value: {{ $.Values.assertionAudience | quote }}
+  {{- if ne $.Values.workloadIdentity.mode "off" }}
+  - name: SIDECAR_WORKLOAD_TOKEN_FILE
+    value: /var/run/secrets/central/token
+  {{- end }}
   {{- include "settings" (dict "prefix" "SIDECAR_" "settings" .settings) | nindent 2 }}
 ports:
   - name: sidecar-ops
@@ -60,6 +64,11 @@ securityContext:
 volumeMounts:
   - name: {{ include "sidecar.spoolVolume" $ }}
     mountPath: /var/lib/sidecar
+  {{- if ne $.Values.workloadIdentity.mode "off" }}
+  - name: {{ include "sidecar.tokenVolume" $ }}
+    mountPath: /var/run/secrets/central
+    readOnly: true
+  {{- end }}
 {{- end -}}
 {{- end }}
 
@@ -67,10 +76,26 @@ volumeMounts:
 {{ .Values.sidecar.containerName }}-spool
 {{- end }}
 
+{{- define "sidecar.tokenVolume" -}}
+{{ .Values.sidecar.containerName }}-token
+{{- end }}
+
 {{- define "sidecar.volumes" -}}
 - name: {{ include "sidecar.spoolVolume" . }}
   emptyDir:
     sizeLimit: {{ .Values.sidecar.spoolVolume.sizeLimit }}
+{{- with .Values.workloadIdentity }}
+{{- if ne .mode "off" }}
+- name: {{ include "sidecar.tokenVolume" $ }}
+  projected:
+    defaultMode: 420
+    sources:
+      - serviceAccountToken:
+          path: token
+          audience: {{ $.Values.assertionAudience | quote }}
+          expirationSeconds: {{ .expirationSeconds }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- /* What every other container gets. */}}

@@ -79,6 +79,8 @@ class Issuer:
         self.fetch_count += 1
         self.asked.append(dict(request.headers))
         await self.gate.wait()
+        if "application/jwk-set+json" not in request.headers["Accept"]:  # as Kubernetes does
+            return web.Response(status=406)
         document = self.document
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
         return web.Response(body=body, status=self.status, headers=self.headers)

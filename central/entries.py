@@ -9,6 +9,7 @@ say which it is (`seq`, `execution_id`) spoils its batch: nobody could be told o
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -23,6 +24,7 @@ from central.kit.fields import (
     ShortText,
     Text,
     convert_object,
+    decode_body,
     is_storable,
 )
 from central.kit.problem import FieldError, InvalidRequest, Problem, invalid_field
@@ -173,9 +175,45 @@ class _Head(Struct):
     op: Any = None
 
 
+# Pairs first, then what is left of surrogates, then every other escape, so that an escaped
+# backslash before a `u` is passed over whole.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|\\.",
+    re.DOTALL,
+)
+_BATCH = msgspec.json.Decoder(BatchRequest)
 _ENTRY = msgspec.json.Decoder(AnyEntry)
 _HEAD = msgspec.json.Decoder(_Head)
 _TYPES: dict[object, type[Entry]] = {kind.__struct_config__.tag: kind for kind in AnyEntry.__args__}
+
+
+def decode_batch(body: bytes) -> BatchRequest:
+    """The envelope, its entries as they stand in the body. Raises `InvalidRequest`.
+
+    A lone surrogate in one entry must not spoil the others: msgspec takes the whole body for
+    malformed then. Only such a body is read with those escapes made harmless, of equal length,
+    so that each entry is found again where it was.
+    """
+    try:
+        return decode_body(body, _BATCH)
+    except InvalidRequest:
+        harmless = _without_lone_surrogates(body)
+        if harmless == body:
+            raise
+    batch = decode_body(harmless, _BATCH)
+    entries, place = [], 0
+    for entry in batch.entries:
+        place = harmless.index(bytes(entry), place)
+        entries.append(Raw(body[place : place + len(bytes(entry))]))
+        place += len(bytes(entry))
+    return msgspec.structs.replace(batch, entries=entries)
+
+
+def _without_lone_surrogates(text: bytes) -> bytes:
+    """JSON in which each lone surrogate is U+0000 instead, which no text of ours may hold."""
+    return _ESCAPE.sub(lambda match: rb"\u0000" if match["lone"] else match[0], text)
 
 
 def digest_of(entries: Iterable[Raw]) -> str:
@@ -216,6 +254,7 @@ def _decode_entry(index: int, raw: Raw) -> AnyEntry | Undecodable:
 
 
 def _undecodable(index: int, raw: Raw) -> Undecodable:
+    raw = Raw(_without_lone_surrogates(bytes(raw)))
     try:
         head = _HEAD.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -6,7 +6,14 @@ from aiohttp import web
 
 from central.auth.callers import AuthenticatedRoute, Needs, Source
 from central.auth_settings import LimitSettings
-from central.entries import MAX_BODY_BYTES, WIRE_VERSION, BatchAnswer, BatchRequest, digest_of
+from central.entries import (
+    MAX_BODY_BYTES,
+    WIRE_VERSION,
+    BatchAnswer,
+    BatchRequest,
+    decode_batch,
+    digest_of,
+)
 from central.kit.problem import BodyTooLarge, invalid_field
 from central.kit.routing import Answer, Call
 from central.problems import BatchOutOfStep, WireVersionNotSupported
@@ -48,6 +55,7 @@ ROUTES = [
         tag="writes",
         needs=Needs.SOURCE,
         body_type=BatchRequest,
+        decode=decode_batch,
         max_body_bytes=MAX_BODY_BYTES,
         answers={200: BatchAnswer},
         problems=(BodyTooLarge, BatchOutOfStep, WireVersionNotSupported),

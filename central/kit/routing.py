@@ -84,6 +84,8 @@ class Route:
     problems: tuple[type[Problem], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     """Request headers of this call's own, with what they do, for OpenAPI."""
+    decode: Callable[[bytes], Any] | None = None
+    """Reads the body as `body_type`, where the type's own decoder would refuse too much."""
 
 
 Admit: TypeAlias = Callable[[web.Request, Route, bytes], Awaitable[Caller]]
@@ -110,7 +112,9 @@ def _adapt(
         if decoder is not None and (raw_body or not route.body_is_optional):
             if request.content_type != "application/json":
                 raise problem.UnsupportedMediaType("Content-Type: expected application/json")
-            body = decode_body(raw_body, decoder)
+            body = (
+                decode_body(raw_body, decoder) if route.decode is None else route.decode(raw_body)
+            )
         elif decoder is None and raw_body:
             raise problem.invalid_field("body", "this call takes no body")
         answer = await route.handler(Call(request, caller, path, query, body, raw_body))

@@ -13,6 +13,7 @@ from central.entries import (
     PutPortResult,
     Undecodable,
     UpdateExecution,
+    decode_batch,
     decode_entries,
     digest_of,
 )
@@ -154,12 +155,47 @@ def test_an_entry_whose_text_is_not_utf8_is_refused_alone() -> None:
     assert entry.problem.slug == "invalid-request"
 
 
-@pytest.mark.parametrize("literal", [b'"\\ud800"', b'"\\q"'])
-def test_an_escape_that_names_no_character_spoils_its_batch(literal: bytes) -> None:
-    """Such a body is no JSON to msgspec, which does not even skip the text. Sidecars refuse it
-    before they acknowledge a write, so none is ever in a batch of theirs."""
+LONE = [
+    b'"\\ud800"', b'"\\uDFFF"', b'"a\\ud83d"', b'"\\ude00\\ud83d"', b'"\\ud800\\u0041"',
+    b'"\\\\\\ud800"', b'"\\ud83d\\ude00\\ud83d"', b'"\\ud800\\ud800\\udc00"',
+]  # fmt: skip
+FINE = [b'"\\ud83d\\ude00"', b'"\\\\ud800"', b'"\\\\\\\\udc00"', b'"\\uD83D\\uDE00x"', b'"\\u00e9"']
+
+
+def body_of(*entries: bytes) -> bytes:
+    head = {"wire": 1, "epoch": "a" * 32, "batch": 1, "digest": "b" * 64, "sent_at_ms": 0}
+    return json.dumps(head).encode()[:-1] + b', "entries": [' + b", ".join(entries) + b"]}"
+
+
+@pytest.mark.parametrize("literal", LONE)
+def test_a_lone_surrogate_is_refused_alone_and_its_field_named(literal: bytes) -> None:
+    texts = [with_text(b'"before"'), with_text(literal), with_text(FINE[0]), with_text(literal)]
+
+    batch = decode_batch(body_of(*texts))
+    first, lone, fine, again = decode_entries(batch.entries)
+
+    assert [bytes(entry) for entry in batch.entries] == texts  # what the digest is over
+    assert isinstance(lone, Undecodable)
+    assert isinstance(again, Undecodable)
+    assert (lone.seq, lone.execution_id, lone.op) == (5, 7, "update_execution")
+    assert [error.field for error in lone.problem.errors] == ["result"]
+    assert not isinstance(first, Undecodable)
+    assert isinstance(fine, UpdateExecution)
+    assert fine.result == "\U0001f600"
+
+
+@pytest.mark.parametrize("literal", FINE)
+def test_what_only_looks_like_one_is_text(literal: bytes) -> None:
+    entry, _ = decode_entries(decode_batch(body_of(with_text(literal), with_text(LONE[0]))).entries)
+
+    assert isinstance(entry, UpdateExecution)
+    assert entry.result == json.loads(literal)
+
+
+@pytest.mark.parametrize("literal", [b'"\\q"', b'"\\u12"', b'"\x01"', b'"', b""])
+def test_what_is_no_json_spoils_its_batch(literal: bytes) -> None:
     with pytest.raises(InvalidRequest):
-        decoded(with_text(literal))
+        decode_batch(body_of(with_text(literal)))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Writes:
         """Creates an execution at central and keeps its binding before it is answered."""
         reply = await self._central.create_execution(body, idempotency_key, context)
         answer = reply.decode()
-        binding, grant = _permit(answer, reply, context, created_here=True)
+        binding, grant = permit_of(answer, reply, context, created_here=True)
         # A repeat of an old create must not reopen what has ended or is known since.
         if self._spool.permits.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.record_binding(binding, grant))
@@ -83,7 +83,7 @@ class Writes:
 
     async def _bind(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
         reply = await self._central.bind(execution_id, context)
-        binding, grant = _permit(reply.decode(), reply, context, created_here=False)
+        binding, grant = permit_of(reply.decode(), reply, context, created_here=False)
         known = self._spool.permits.binding(execution_id)
         binding = known if known is not None else binding
         await self._spool.record_binding(binding, grant)
@@ -170,7 +170,7 @@ class Writes:
         )
 
 
-def _permit(
+def permit_of(
     answer: dict[str, Any], reply: Reply, context: CallContext, *, created_here: bool
 ) -> tuple[Binding, Grant]:
     """Central's yes, as the spool keeps it."""

@@ -197,7 +197,7 @@ class CentralClient:
                 _integer(headers.get("X-Token-Expires-At")),
                 headers.get("ETag"),
             )
-        document = _problem_document(media_type, body)
+        document = problem_document(media_type, body)
         if document is None or status in OVERLOAD_STATUSES:
             self.circuit.failed(self._monotonic())
             self._metrics.upstream_requests.labels(name, "unavailable").inc()
@@ -274,7 +274,7 @@ def _integer(text: str | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
-def _problem_document(content_type: str, body: bytes) -> dict[str, Any] | None:
+def problem_document(content_type: str, body: bytes) -> dict[str, Any] | None:
     """The problem, if it is one of ours: a proxy's error page never settles a write."""
     if not content_type.startswith("application/problem+json"):
         return None

@@ -1,0 +1,225 @@
+"""The wire of the calls between sidecar and central that are no batches, frozen.
+
+What the sidecar sends is written by its own types and read by central's; what central answers
+is written by central's and read by the sidecar's. Each side also writes back what it has read:
+nothing it knows of is lost on the way. A sample of a released version never changes; a new
+version gets a new file beside the old one.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from central import exports, problems
+from central import wire as central
+from central.entries import Removed, RemovedConsole, RemovedResult
+from central.handlers.writes import OperatorCosts as CentralOperatorCosts
+from central.kit.problem import FieldError, InvalidRequest, Problem
+from central.kit.statuses import Status
+from sidecar import wire, wire_sync
+from sidecar.cache.registry import Registry
+from sidecar.problems import RelayedProblem
+from sidecar.spool.permits import Binding
+from sidecar.upstream.client import CallContext, Reply, problem_document
+from sidecar.writes import permit_of
+
+SAMPLES = Path(__file__).parent / "samples"
+PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"
+RESULT = f"vfs:///wid/101/eid/1001/globalportid/{PORT}/result"
+CONSOLE = "vfs:///wid/101/eid/1001/opid/op-1/consolemessages"
+STATS = "vfs:///wid/101/eid/1001/runtimestatistics"
+STARTED = datetime(2026, 11, 24, 8, 0, 0, 500_000, tzinfo=UTC)
+UPDATED = datetime(2026, 11, 24, 8, 0, 2, tzinfo=UTC)
+
+REQUESTS: dict[str, tuple[Any, Any]] = {
+    "create-request-1": (
+        wire.NewExecutionRequest(101, 201, '{"engine_version":"1.2"}', "Grüße", 7),
+        central.ExecutionRequest,
+    ),
+    "change-request-1": (
+        wire.ExecutionChanges("KILLED", "r", None, STATS, 3_000_000_000, "Grüße", True),
+        central.ExecutionChanges,
+    ),
+    "port-result-request-1": (wire.PortResult(RESULT, 3_000_000_000), central.PortResult),
+    "port-result-size-request-1": (wire.PortResultSize(0), central.PortResultSize),
+    "console-request-1": (wire.Console(CONSOLE, 256), central.Console),
+    "console-size-request-1": (wire.ConsoleSize(2**63 - 1), central.ConsoleSize),
+    "operator-costs-request-1": (wire.OperatorCosts({"op-1": 2.5}), CentralOperatorCosts),
+    "delete-request-1": (wire_sync.Selection(101, [1001, 1002]), central.Selection),
+    "bookmark-request-1": (
+        wire_sync.BookmarkSelection(101, [1001], False),
+        central.BookmarkSelection,
+    ),
+    "clear-request-1": (wire_sync.ExpiredSelection([2**31 - 1]), central.ExpiredSelection),
+    "export-plan-request-1": (
+        wire_sync.ExportRequest(201, [wire_sync.ExportedOperator("op-1", "csv", 1)], "a.csv"),
+        exports.ExportRequest,
+    ),
+}
+ROW = central.Execution(
+    1001, 101, 402, 201, 1, Status.KILLED, 5, "r", "Grüße", True, "e", None, STATS, 2**40,
+    STARTED, UPDATED,
+)  # fmt: skip
+OLD_ROW = central.Execution(
+    501, 101, 401, None, 1, Status.UNKNOWN, -1, None, "n", False, "e", "file:///l", None, 0,
+    STARTED, None,
+)  # fmt: skip
+ANSWERS: dict[str, tuple[Any, Any]] = {
+    "create-answer-1": (
+        central.NewExecution(1001, 101, 402, 201, 1, Status.READY, 0, STARTED, "user-1-mine"),
+        wire.NewExecution,
+    ),
+    "execution-answer-1": (ROW, wire.Execution),
+    "old-execution-answer-1": (OLD_ROW, wire.Execution),
+    "executions-answer-1": (central.ExecutionPage([ROW, OLD_ROW], 501), wire.ExecutionPage),
+    "uris-answer-1": (
+        central.ExecutionUris(
+            [central.PortUri(PORT, RESULT, 3_000_000_000)],
+            [central.ConsoleUri("op-1", CONSOLE, 256)],
+            central.StatsUri(STATS, 4096),
+        ),
+        wire.Uris,
+    ),
+    "no-uris-answer-1": (central.ExecutionUris([], [], None), wire.Uris),
+    "result-uri-answer-1": (central.ResultUri(RESULT, PORT, 7), wire.ResultUri),
+    "console-answer-1": (central.OperatorConsole(CONSOLE, 256), wire.ConsoleUri),
+    "operator-costs-answer-1": (
+        central.LatestCosts(1001, STATS, {"op-1": 2.5}),
+        wire.LatestCosts,
+    ),
+    "no-operator-costs-answer-1": (central.LatestCosts(1001, None, None), wire.LatestCosts),
+    "version-answer-1": (central.Version(101, 402), wire_sync.Version),
+    "removed-answer-1": (
+        Removed([RemovedResult(PORT, RESULT, 7)], [RemovedConsole("op-1", CONSOLE, 8)]),
+        wire.Removed,
+    ),
+    "delete-answer-1": (
+        central.DeletedExecutions([central.DeletedExecution(1001, [RESULT, STATS])]),
+        wire_sync.DeletedExecutions,
+    ),
+    "bookmark-answer-1": (
+        central.BookmarkedExecutions([1001], False),
+        wire_sync.BookmarkedExecutions,
+    ),
+    "expired-answer-1": (central.ExpiredExecutions([ROW]), wire_sync.ExpiredExecutions),
+    "clear-answer-1": (central.ClearedExecutions([1001]), wire_sync.ClearedExecutions),
+    "export-plan-answer-1": (
+        exports.ExportPlan(
+            1001,
+            402,
+            [
+                exports.PlannedOperator("op-1", RESULT, "a.csv", False, []),
+                exports.PlannedOperator("op-2", None, "b.csv", True, ["d (a@example.org)"]),
+            ],
+        ),
+        wire_sync.ExportPlan,
+    ),
+}
+LEFT_OUT = {"create-answer-1": {"warehouse"}}
+"""What the CU is not told: the sidecar keeps it for itself."""
+BINDING = central.BoundExecution(1001, 101, 201, 1, Status.RUNNING, 1, "user-1-mine")
+PROBLEMS: dict[str, Problem] = {
+    "status-conflict-problem-1": problems.StatusConflict(
+        "the execution ended as FAILED", winner=Status.FAILED
+    ),
+    "invalid-request-problem-1": InvalidRequest(
+        "name: at most 128", errors=[FieldError("name", "at most 128")]
+    ),
+}
+
+
+def sample(name: str) -> bytes:
+    return (SAMPLES / f"{name}.json").read_bytes().rstrip(b"\n")
+
+
+def with_news(value: Any) -> Any:
+    """As a newer release might send it: one member more in every object."""
+    match value:
+        case dict():
+            return {key: with_news(member) for key, member in value.items()} | {"colour": "red"}
+        case list():
+            return [with_news(member) for member in value]
+    return value
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_sidecar_writes_the_request_and_central_reads_all_of_it(name: str) -> None:
+    value, kind = REQUESTS[name]
+
+    assert msgspec.json.encode(value) == sample(name)
+    read = msgspec.to_builtins(msgspec.json.decode(sample(name), type=kind))
+    told = msgspec.json.decode(sample(name))
+    assert {member: read[member] for member in told} == told
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_sidecar_reads_from_the_cu_what_it_sends_on(name: str) -> None:
+    value, _ = REQUESTS[name]
+
+    assert msgspec.json.decode(sample(name), type=type(value)) == value
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_central_writes_the_answer_and_the_sidecar_reads_all_of_it(name: str) -> None:
+    value, kind = ANSWERS[name]
+
+    assert msgspec.json.encode(value) == sample(name)
+    read = msgspec.to_builtins(msgspec.json.decode(sample(name), type=kind))
+    told = msgspec.json.decode(sample(name))
+    assert read == {key: told[key] for key in told if key not in LEFT_OUT.get(name, ())}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_of_a_newer_central_is_read(name: str) -> None:
+    _, kind = ANSWERS[name]
+    told = msgspec.json.decode(sample(name))
+    if name == "operator-costs-answer-1":
+        newer = told | {"colour": "red"}  # the map's keys are operators, not members
+    else:
+        newer = with_news(told)
+
+    read = msgspec.json.decode(msgspec.json.encode(newer), type=kind)
+
+    assert read == msgspec.json.decode(sample(name), type=kind)
+
+
+@pytest.mark.parametrize("name", ["uris-answer-1", "no-uris-answer-1"])
+def test_the_sidecar_remembers_the_registry_as_it_was_answered(name: str) -> None:
+    told = msgspec.json.decode(sample(name))
+
+    assert Registry.of_answer(told).answer() == told
+
+
+@pytest.mark.parametrize(
+    ("name", "created_here"), [("create-answer-1", True), ("binding-answer-1", False)]
+)
+def test_the_sidecar_keeps_the_binding_as_it_was_answered(name: str, created_here: bool) -> None:
+    reply = Reply(200, sample(name), user_id=1, token_expires_at=1_800_000_000)
+
+    binding, grant = permit_of(
+        with_news(reply.decode()), reply, CallContext("t"), created_here=created_here
+    )
+
+    assert binding == Binding(1001, 101, 201, 1, "user-1-mine", created_here)
+    assert (grant.execution_id, grant.user_id, grant.expires_at) == (1001, 1, 1_800_000_000)
+
+
+def test_central_writes_the_binding() -> None:
+    assert msgspec.json.encode(BINDING) == sample("binding-answer-1")
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_problem_is_passed_on_as_central_wrote_it(name: str) -> None:
+    problem = PROBLEMS[name]
+
+    written = msgspec.json.encode(problem.document() | {"request_id": "r-1"})
+    read = problem_document("application/problem+json; charset=utf-8", sample(name))
+
+    assert written == sample(name)
+    assert read is not None
+    passed_on = RelayedProblem(read, {})
+    assert (passed_on.slug, passed_on.status) == (problem.slug, problem.status)
+    assert passed_on.document() == problem.document()  # with a request id of the sidecar's own

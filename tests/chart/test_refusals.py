@@ -6,6 +6,9 @@ import pytest
 
 from tests.chart.rendering import Chart, Refused
 
+ANYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+RANGE = {"to": [{"podSelector": {}}], "ports": [{"port": 5000, "endPort": 6000}]}
+
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "no database secret": (
         {"central": {"database": {"existingSecret": {"name": ""}}}},
@@ -95,6 +98,14 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         {"injection": {"env": {"STORAGE_JDBC_URL": "x"}}},
         "injection.env: STORAGE_JDBC_URL is also in injection.strip",
     ),
+    "a network policy without the database": (
+        {"networkPolicy": {"central": {"enabled": True}}},
+        "networkPolicy.central.database.to",
+    ),
+    "a way to Postgres": (
+        {"networkPolicy": {"computingUnits": {"enabled": True, "allow": [RANGE]}}},
+        "port 5432 is Postgres'",
+    ),
 }
 
 ILL_TYPED: dict[str, dict[str, Any]] = {
@@ -112,6 +123,10 @@ ILL_TYPED: dict[str, dict[str, Any]] = {
     "an unknown mode": {"injection": {"mode": "webhook"}},
     "an unknown API": {"injection": {"apiVersion": "v2"}},
     "a mode that YAML takes for false": {"workloadIdentity": {"mode": False}},
+    "an address block without exceptions": {
+        "networkPolicy": {"computingUnits": {"allow": [RANGE | {"to": [ANYWHERE]}]}}
+    },
+    "a way to every port": {"networkPolicy": {"computingUnits": {"allow": [{"to": [{}]}]}}},
     "an unknown action": {"validation": {"action": "Audit"}},
     "a stripped name that is none": {"injection": {"strip": ["STORAGE JDBC"]}},
     "an envFrom of no kind": {"validation": {"allowedEnvFrom": ["texera-env"]}},

@@ -1,0 +1,316 @@
+"""The calls of the local API. Each function makes one, to be sent by a client.
+
+    client.send(calls.result_uri(run.execution_id, "HashJoin-1", wait_s=5))
+
+Arguments and limits are those of the API's OpenAPI document; a write answers where it stands
+(`durable`, or `committed` with `wait_s`).
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from functools import partial
+from operator import itemgetter
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote, urlencode
+
+from sidecar.client import answers
+from sidecar.client.exchange import Call
+
+
+class Unset(Enum):
+    """A field that is left as it is, where None would be stored."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+WriteCall: TypeAlias = Call[answers.Write]
+
+
+# Executions ---------------------------------------------------------------------------------------
+
+
+def create_execution(
+    workflow_id: int,
+    computing_unit_id: int,
+    environment_version: str,
+    *,
+    name: str | None = None,
+    warehouse_id: int | None = None,
+    idempotency_key: str | None = None,
+) -> Call[answers.NewExecution]:
+    """A new run of the token's user. Sent again, it is the same run."""
+    body = {
+        "workflow_id": workflow_id,
+        "computing_unit_id": computing_unit_id,
+        "environment_version": environment_version,
+        "name": name,
+        "warehouse_id": warehouse_id,
+    }
+    read = partial(answers.read, answers.NewExecution)
+    return Call("POST", "/v1/executions", read, body, _key(idempotency_key))
+
+
+def execution(execution_id: int, *, workflow_id: int | None = None) -> Call[answers.Execution]:
+    """The row; with `workflow_id`, only if it is an execution of that workflow."""
+    prefix = f"/v1/workflows/{workflow_id}" if workflow_id is not None else "/v1"
+    return Call(
+        "GET", f"{prefix}/executions/{execution_id}", partial(answers.read, answers.Execution)
+    )
+
+
+def change_execution(
+    execution_id: int,
+    *,
+    status: str | int | None = None,
+    result: str | None = None,
+    log_location: str | Unset | None = UNSET,
+    runtime_stats_uri: str | None = None,
+    runtime_stats_bytes: int | None = None,
+    name: str | None = None,
+    bookmarked: bool | None = None,
+    wait_s: int | None = None,
+) -> WriteCall:
+    """One write, applied or refused as a whole. What is None is left as it is."""
+    body: dict[str, Any] = {
+        "status": status,
+        "result": result,
+        "runtime_stats_uri": runtime_stats_uri,
+        "runtime_stats_bytes": runtime_stats_bytes,
+        "name": name,
+        "bookmarked": bookmarked,
+    }
+    body = {member: value for member, value in body.items() if value is not None}
+    if log_location is not UNSET:
+        body["log_location"] = log_location
+    return _write("PATCH", _run(execution_id), body, wait_s)
+
+
+def latest_execution(
+    workflow_id: int, computing_unit_id: int | None = None
+) -> Call[answers.Execution | None]:
+    """None if the workflow has not run (there)."""
+    target = _with_query(
+        f"/v1/workflows/{workflow_id}/executions/latest", computing_unit_id=computing_unit_id
+    )
+    read = partial(answers.read, answers.Execution)
+    return Call("GET", target, read, absent=frozenset({"no-execution"}))
+
+
+def executions(
+    workflow_id: int,
+    *,
+    computing_unit_id: int | None = None,
+    statuses: Iterable[str] = (),
+    limit: int | None = None,
+    before: int | None = None,
+) -> Call[answers.ExecutionPage]:
+    target = _with_query(
+        f"/v1/workflows/{workflow_id}/executions",
+        computing_unit_id=computing_unit_id,
+        status=",".join(statuses) or None,
+        limit=limit,
+        before=before,
+    )
+    return Call("GET", target, answers.read_page)
+
+
+def delete_executions(
+    workflow_id: int, execution_ids: Iterable[int], *, idempotency_key: str | None = None
+) -> Call[dict[int, list[str]]]:
+    """All or none. Answers the URIs that each had, whose tables are now nobody's."""
+    body = {"workflow_id": workflow_id, "execution_ids": list(execution_ids)}
+
+    def read(answer: Any) -> dict[int, list[str]]:
+        return {row["execution_id"]: row["uris"] for row in answer["deleted"]}
+
+    return Call("POST", "/v1/executions/delete", read, body, _key(idempotency_key))
+
+
+def bookmark_executions(
+    workflow_id: int, execution_ids: Iterable[int], *, bookmarked: bool
+) -> Call[list[int]]:
+    """All or none. Answers the ids."""
+    body = {
+        "workflow_id": workflow_id,
+        "execution_ids": list(execution_ids),
+        "bookmarked": bookmarked,
+    }
+    read = itemgetter("execution_ids")
+    return Call("POST", "/v1/executions/bookmark", read, body, _key(None))
+
+
+# URIs ---------------------------------------------------------------------------------------------
+
+
+def put_port_result(
+    execution_id: int,
+    global_port_id: str,
+    uri: str,
+    *,
+    size_bytes: int | None = None,
+    wait_s: int | None = None,
+) -> WriteCall:
+    body: dict[str, Any] = {"result_uri": uri, "result_bytes": size_bytes}
+    return _write("PUT", _port(execution_id, global_port_id), body, wait_s)
+
+
+def resize_port_result(
+    execution_id: int, global_port_id: str, size_bytes: int, *, wait_s: int | None = None
+) -> WriteCall:
+    body = {"result_bytes": size_bytes}
+    return _write("PATCH", _port(execution_id, global_port_id), body, wait_s)
+
+
+def put_console(
+    execution_id: int,
+    operator_id: str,
+    uri: str,
+    *,
+    size_bytes: int | None = None,
+    wait_s: int | None = None,
+) -> WriteCall:
+    body: dict[str, Any] = {"uri": uri, "bytes": size_bytes}
+    return _write("PUT", _console(execution_id, operator_id), body, wait_s)
+
+
+def resize_console(
+    execution_id: int, operator_id: str, size_bytes: int, *, wait_s: int | None = None
+) -> WriteCall:
+    return _write("PATCH", _console(execution_id, operator_id), {"bytes": size_bytes}, wait_s)
+
+
+def result_uri(
+    execution_id: int,
+    operator_id: str,
+    port_id: int = 0,
+    *,
+    internal: bool = False,
+    wait_s: float | None = None,
+) -> Call[answers.ResultUri | None]:
+    """None while there is no result; with `wait_s` the answer is held until there is."""
+    target = _with_query(
+        f"{_run(execution_id)}/result-uri",
+        operator_id=operator_id,
+        port_id=port_id,
+        internal="true" if internal else None,
+        wait=wait_s,
+    )
+    read = partial(answers.read, answers.ResultUri)
+    return Call("GET", target, read, absent=frozenset({"result-uri-not-found"}))
+
+
+def console(execution_id: int, operator_id: str) -> Call[answers.Stored | None]:
+    """None while the operator has printed nothing."""
+    read = partial(answers.read, answers.Stored)
+    absent = frozenset({"console-not-found"})
+    return Call("GET", _console(execution_id, operator_id), read, absent=absent)
+
+
+def uris(execution_id: int) -> Call[answers.Uris]:
+    return Call("GET", f"{_run(execution_id)}/uris", answers.read_uris)
+
+
+def delete_uris(execution_id: int, *, wait_s: int | None = None) -> Call[answers.Removed]:
+    """Raises `not-delivered` with a write id when it takes too long; the write then goes on."""
+    return Call("DELETE", f"{_run(execution_id)}/uris", answers.read_removed, None, _wait(wait_s))
+
+
+# Workflows and units ------------------------------------------------------------------------------
+
+
+def put_operator_costs(
+    execution_id: int, seconds_by_operator: Mapping[str, float], *, wait_s: int | None = None
+) -> WriteCall:
+    body = {"operators": dict(seconds_by_operator)}
+    return _write("PUT", f"{_run(execution_id)}/operator-costs", body, wait_s)
+
+
+def operator_costs(workflow_id: int) -> Call[answers.OperatorCosts | None]:
+    """None if no run of the workflow has completed."""
+    read = partial(answers.read, answers.OperatorCosts)
+    target, absent = f"/v1/workflows/{workflow_id}/operator-costs", frozenset({"no-completed-run"})
+    return Call("GET", target, read, absent=absent)
+
+
+def latest_version(workflow_id: int) -> Call[int | None]:
+    """None for a workflow that was never saved and has not run."""
+    target = f"/v1/workflows/{workflow_id}/versions/latest"
+    return Call("GET", target, itemgetter("version_id"), absent=frozenset({"no-version"}))
+
+
+def export_plan(
+    workflow_id: int,
+    computing_unit_id: int,
+    output_types: Mapping[str, str],
+    *,
+    file_name: str | None = None,
+) -> Call[answers.ExportPlan]:
+    """`output_types` by operator (csv, arrow, html, data, parquet), each of port 0."""
+    operators = [{"id": operator, "output_type": kind} for operator, kind in output_types.items()]
+    body = {
+        "computing_unit_id": computing_unit_id,
+        "operators": operators,
+        "file_name": file_name,
+    }
+    return Call("POST", f"/v1/workflows/{workflow_id}/export-plan", answers.read_plan, body)
+
+
+def expired_executions(
+    computing_unit_id: int, ttl_s: int, *, limit: int | None = None
+) -> Call[list[answers.Execution]]:
+    target = _with_query(_expired(computing_unit_id), ttl_seconds=ttl_s, limit=limit)
+    return Call("GET", target, answers.read_executions)
+
+
+def clear_expired(computing_unit_id: int, execution_ids: Iterable[int]) -> Call[list[int]]:
+    """All or none. Answers the ids."""
+    body, target = {"execution_ids": list(execution_ids)}, f"{_expired(computing_unit_id)}/clear"
+    return Call("POST", target, itemgetter("cleared"), body, _key(None))
+
+
+# Writes -------------------------------------------------------------------------------------------
+
+
+def write(write_id: str) -> WriteCall:
+    target = f"/v1/writes/{quote(write_id, safe='')}"
+    return Call("GET", target, partial(answers.read, answers.Write))
+
+
+def flush(timeout_s: float = 30) -> Call[None]:
+    """Returns once every write is delivered; raises `not-delivered` after the timeout."""
+    return Call("POST", _with_query("/v1/flush", timeout=timeout_s), lambda _: None)
+
+
+def _write(method: str, target: str, body: Mapping[str, Any], wait_s: int | None) -> WriteCall:
+    return Call(method, target, partial(answers.read, answers.Write), body, _wait(wait_s))
+
+
+def _wait(wait_s: int | None) -> dict[str, str]:
+    return {} if wait_s is None else {"Prefer": f"wait={wait_s}"}
+
+
+def _key(given: str | None) -> dict[str, str]:
+    return {"Idempotency-Key": given or secrets.token_hex(16)}
+
+
+def _run(execution_id: int) -> str:
+    return f"/v1/executions/{execution_id}"
+
+
+def _port(execution_id: int, global_port_id: str) -> str:
+    return f"{_run(execution_id)}/ports/{quote(global_port_id, safe='')}"
+
+
+def _console(execution_id: int, operator_id: str) -> str:
+    return f"{_run(execution_id)}/operators/{quote(operator_id, safe='')}/console"
+
+
+def _expired(computing_unit_id: int) -> str:
+    return f"/v1/computing-units/{computing_unit_id}/expired-executions"
+
+
+def _with_query(path: str, **parameters: Any) -> str:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path

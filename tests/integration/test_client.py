@@ -1,0 +1,162 @@
+"""The CU's Python client, blocking and for asyncio, against a real sidecar and central."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pytest
+from aiohttp import web
+
+from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
+from dev.world import WORLD
+from dev.world_rows import JOIN_OPERATOR
+from sidecar.client import ApiProblem, Client, calls
+from sidecar.client.exchange import Call
+from sidecar.client.nonblocking import AsyncClient
+from tests.databases import ROOT, Database
+from tests.stacks import Stack, running_stack
+
+T = TypeVar("T")
+WID, CUID = WORLD.workflow_id, WORLD.computing_unit_id
+PORT = global_port_id("op-1", 0)
+
+
+class Send(Protocol):
+    def __call__(self, call: Call[T]) -> Awaitable[T]: ...
+
+
+@pytest.fixture
+async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
+    async with running_stack(database.central_url, tmp_path / "spool") as stack:
+        yield stack
+
+
+@pytest.fixture(params=["blocking", "asyncio", "blocking, unix socket", "asyncio, unix socket"])
+async def send(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> AsyncIterator[Send]:
+    """Either client, over TCP or a unix socket."""
+    socket = None
+    if "unix" in request.param:
+        socket = tmp_path / "api"
+        runner = stack.client.server.runner
+        assert runner is not None
+        await web.UnixSite(runner, socket).start()
+    url = stack.url if socket is None else "http://localhost"
+    token = stack.token(WORLD.owner)
+    if request.param.startswith("asyncio"):
+        async with AsyncClient(url, token=token, unix_socket=socket) as client:
+            yield client.send
+    else:
+        with Client(url, token=token, unix_socket=socket) as blocking:
+
+            async def in_thread(call: Call[T]) -> T:
+                return await asyncio.to_thread(blocking.send, call)
+
+            yield in_thread
+
+
+async def test_a_whole_run(send: Send, owner_connection: Any) -> None:
+    run = await send(calls.create_execution(WID, CUID, "1.2", name="Straße"))
+    eid = run.execution_id
+    assert (run.user_id, run.status, run.started_at.tzinfo is not None) == (1, "READY", True)
+    assert await send(calls.result_uri(eid, "op-1")) is None
+    assert await send(calls.console(eid, "op-1")) is None
+
+    stats = runtime_stats_uri(WID, eid)
+    result, console = result_uri(WID, eid, PORT), console_uri(WID, eid, "op-1")
+    durable = await send(calls.change_execution(eid, status="RUNNING", runtime_stats_uri=stats))
+    await send(calls.put_port_result(eid, PORT, result))
+    await send(calls.resize_port_result(eid, PORT, 2**40))
+    await send(calls.put_console(eid, "op-1", console, size_bytes=3))
+    await send(calls.resize_console(eid, "op-1", 4))
+    await send(calls.put_operator_costs(eid, {"op-1": 0.5}))
+    await send(calls.change_execution(eid, log_location="file:///l", bookmarked=True))
+    found = await send(calls.result_uri(eid, "op-1", wait_s=5))
+    ended = await send(calls.change_execution(eid, status=3, wait_s=20))
+    await send(calls.flush())
+
+    assert durable.state == "durable"
+    assert found is not None
+    assert (found.uri, found.global_port_id) == (result, PORT)
+    assert ended.state == "committed"
+    assert (await send(calls.write(durable.write_id))).state == "committed"
+    row = await send(calls.execution(eid, workflow_id=WID))
+    assert (row.name, row.status, row.bookmarked, row.log_location) == (
+        "Straße", "COMPLETED", True, "file:///l",
+    )  # fmt: skip
+    uris = await send(calls.uris(eid))
+    assert uris.results[PORT].bytes == 2**40
+    assert uris.console["op-1"].bytes == 4
+    assert uris.runtime_stats is not None
+    costs = await send(calls.operator_costs(WID))
+    assert costs is not None
+    assert (costs.execution_id, costs.operators) == (eid, {"op-1": 0.5})
+    await send(calls.change_execution(eid, log_location=None, wait_s=20))
+    assert (await send(calls.execution(eid))).log_location is None
+    assert (await send(calls.execution(eid))).bookmarked
+    removed = await send(calls.delete_uris(eid))
+    assert removed.results == {PORT: (result, 2**40)}
+    assert removed.console == {"op-1": (console, 4)}
+    assert await send(calls.delete_executions(WID, [eid])) == {eid: [stats]}
+    assert not await owner_connection.fetchval(
+        "SELECT count(*) FROM texera_db.workflow_executions WHERE eid = $1", eid
+    )
+
+
+async def test_what_a_workflow_and_a_unit_are_asked(send: Send) -> None:
+    latest = await send(calls.latest_execution(WID, CUID))
+    page = await send(calls.executions(WID, statuses=["COMPLETED", "FAILED"], limit=1))
+    rest = await send(calls.executions(WID, before=page.next_before))
+    plan = await send(calls.export_plan(WORLD.public_workflow_id, CUID, {JOIN_OPERATOR: "parquet"}))
+    expired = await send(calls.expired_executions(CUID, 86_400))
+
+    assert latest is not None
+    assert latest.execution_id == page.executions[0].execution_id == WORLD.completed_execution_id
+    assert [row.execution_id for row in rest.executions] == [WORLD.failed_execution_id]
+    assert (plan.operators[0].blocked, plan.operators[0].uri) == (True, None)
+    assert plan.operators[0].file_name.endswith(".zip")
+    assert [row.execution_id for row in expired] == [WORLD.failed_execution_id]
+    assert await send(calls.clear_expired(CUID, [WORLD.failed_execution_id])) == [501]
+    assert await send(calls.bookmark_executions(WID, [501], bookmarked=True)) == [501]
+    assert await send(calls.latest_version(WID)) == WORLD.version_id
+    assert await send(calls.latest_execution(WID, WORLD.other_computing_unit_id)) is None
+
+
+async def test_a_problem_names_what_was_wrong(send: Send) -> None:
+    with pytest.raises(ApiProblem) as wrong:
+        await send(calls.create_execution(WID, CUID, "1.2", name="x" * 129))
+    with pytest.raises(ApiProblem) as absent:
+        await send(calls.execution(999))
+
+    assert (wrong.value.type, wrong.value.status) == ("invalid-request", 400)
+    assert list(wrong.value.fields) == ["name"]
+    assert absent.value.type == "execution-not-found"
+
+
+async def test_a_create_that_is_sent_again_is_the_same_run(send: Send) -> None:
+    call = calls.create_execution(WID, CUID, "1.2")
+
+    assert await send(call) == await send(call)
+
+
+async def test_a_refused_write_says_so_to_whom_waits(send: Send) -> None:
+    run = await send(calls.create_execution(WID, CUID, "1.2"))
+    await send(calls.change_execution(run.execution_id, status="FAILED", wait_s=20))
+
+    with pytest.raises(ApiProblem) as refused:
+        await send(calls.change_execution(run.execution_id, status="COMPLETED", wait_s=20))
+
+    assert refused.value.type == "status-conflict"
+    assert refused.value.write_id is not None
+    told = await send(calls.write(refused.value.write_id))
+    assert (told.state, told.problem and told.problem["type"]) == ("refused", "status-conflict")
+
+
+def test_the_blocking_client_needs_the_standard_library_alone() -> None:
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import sidecar.client"
+
+    isolated = subprocess.run([sys.executable, "-I", "-S", "-c", program], check=False)
+
+    assert isolated.returncode == 0

@@ -9,6 +9,7 @@ from sidecar import __version__
 from sidecar.examples import EXAMPLES
 from sidecar.guard import TOKEN, guard
 from sidecar.handlers import (
+    boots,
     costs,
     drop_in,
     executions,
@@ -29,6 +30,7 @@ ROUTES = (
     *costs.ROUTES,
     *workflows.ROUTES,
     *selections.ROUTES,
+    *boots.ROUTES,
     *expired.ROUTES,
     *writes.ROUTES,
     *drop_in.ROUTES,

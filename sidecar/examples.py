@@ -187,6 +187,11 @@ EXAMPLES: Mapping[tuple[str, str], Example] = {
         body={"execution_ids": [501]},
         answer={"cleared": [501]},
     ),
+    ("POST", "/v1/computing-units/{computing_unit_id}/boots"): Example(
+        parameters={"computing_unit_id": _UNIT},
+        body={"boot_id": "boot-2"},
+        answer={"closed": [_RUN]},
+    ),
     ("GET", "/v1/writes/{write_id}"): Example(
         parameters={"write_id": _WRITE},
         answer={

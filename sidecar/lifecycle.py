@@ -19,10 +19,14 @@ from aiohttp import web
 
 from sidecar import __version__
 from sidecar.app import local_app
+from sidecar.boots import Boots
 from sidecar.cache.access import AccessMemory
 from sidecar.delivery.delivery import Delivery
 from sidecar.kit.logs import fields
 from sidecar.kit.ops import ops_app
+from sidecar.leases.abandoned import end_abandoned
+from sidecar.leases.computing_unit import checked_or_not
+from sidecar.leases.renewals import Renewals
 from sidecar.limits import LocalLimits
 from sidecar.metrics import Metrics
 from sidecar.reads import Reads
@@ -30,11 +34,13 @@ from sidecar.services import Services
 from sidecar.settings import Settings
 from sidecar.spool.faults import NO_FAULTS, Faults
 from sidecar.spool.limits import SpoolLimits
-from sidecar.spool.spool import Spool, describe
+from sidecar.spool.schema import has_spool
+from sidecar.spool.spool import Spool
+from sidecar.spool.status import describe
 from sidecar.sync_calls import SyncCalls
 from sidecar.upstream.central import Central
 from sidecar.upstream.client import CentralClient, open_session
-from sidecar.upstream.identity import SourceIdentity, load_or_create
+from sidecar.upstream.identity import SourceIdentity, has_key, load_or_create
 from sidecar.upstream.workload import WorkloadToken
 from sidecar.writes import Writes
 
@@ -57,6 +63,8 @@ class Sidecar:
         central: Central,
         metrics: Metrics,
         faults: Faults,
+        *,
+        has_forgotten: bool = False,
     ) -> None:
         access = AccessMemory(
             ttl_s=settings.access_ttl_s, stale_s=settings.stale_access_s, wall_clock=time.time
@@ -78,7 +86,18 @@ class Sidecar:
         limits = LocalLimits(settings.limits, spool, metrics)
         writes = Writes(spool, self.delivery, central, reads, access, limits, metrics)
         sync_calls = SyncCalls(spool, self.delivery, central, reads)
-        self.services = Services(reads, writes, sync_calls, limits)
+        boots = Boots(spool, central, reads)
+        self.services = Services(reads, writes, sync_calls, limits, boots)
+        self.renewals = Renewals(
+            spool,
+            central,
+            checked_or_not(settings.cu_health),
+            metrics,
+            period_s=settings.lease_renew_s,
+            has_forgotten=has_forgotten,
+        )
+        spool.on_binding = self.renewals.regained
+        self.has_forgotten = has_forgotten
         self.not_ready_because = ["starting"]
         _observe(self)
 
@@ -94,6 +113,7 @@ class Sidecar:
             "config": {name: getattr(self.settings, name) for name in names},
             "spool": describe(self.spool),
             "cache": {"bytes": self.services.reads.size_bytes},
+            "leases": self.renewals.describe(),
             "upstream": {
                 "reachable": self.central.is_reachable,
                 "clock_offset_s": self.central.clock_offset_s,
@@ -110,8 +130,12 @@ async def serve(settings: Settings, faults: Faults = NO_FAULTS) -> int:
         loop.add_signal_handler(signal_number, stop.set)
     async with AsyncExitStack() as life:
         sidecar = await life.enter_async_context(core(settings, faults))
+        if not sidecar.has_forgotten:
+            ending = end_abandoned(sidecar.spool, sidecar.central)
+            await life.enter_async_context(background(ending))
         await life.enter_async_context(_listening(sidecar))
         delivering = await life.enter_async_context(background(sidecar.delivery.run()))
+        await life.enter_async_context(background(sidecar.renewals.run()))
         await life.enter_async_context(background(_keep_house(sidecar.spool)))
         sidecar.not_ready_because = []
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
@@ -128,14 +152,18 @@ async def serve(settings: Settings, faults: Faults = NO_FAULTS) -> int:
 async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[Sidecar]:
     """A sidecar without listeners, its spool open; closed again at the end."""
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
+    # A fresh spool under an old key, or a salvaged one, does not know all that was bound.
+    is_amnesiac = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
     identity = load_or_create(settings.spool_dir, settings.assertion_audience)
     spool = Spool(settings.spool_dir, SpoolLimits(settings.spool_max_bytes), faults=faults)
     await spool.open()
+    has_forgotten = is_amnesiac or spool.epochs_begun > 0
     metrics = Metrics()
     try:
         async with (
             open_session() as calls,
             open_session() as deliveries,
+            open_session() as renewals,
         ):
             token_file = settings.workload_token_file
             workload = None if token_file is None else WorkloadToken(token_file)
@@ -149,10 +177,12 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
                         timeout_s=settings.upstream_timeout_s,
                         workload=workload,
                     )
-                    for session in (calls, deliveries)
+                    for session in (calls, deliveries, renewals)
                 )
             )
-            yield Sidecar(settings, identity, spool, central, metrics, faults)
+            yield Sidecar(
+                settings, identity, spool, central, metrics, faults, has_forgotten=has_forgotten
+            )
     finally:
         await spool.close()
 
@@ -232,6 +262,16 @@ def _observe(sidecar: Sidecar) -> None:
         "sidecar_cache_bytes",
         "What remembered values take.",
         lambda: sidecar.services.reads.size_bytes,
+    )
+    metrics.observe(
+        "sidecar_leases",
+        "Runs whose leases this sidecar holds.",
+        lambda: len(sidecar.renewals.held()),
+    )
+    metrics.observe(
+        "sidecar_renewal_age_seconds",
+        "Since the last renewal; 0 while there is nothing to renew.",
+        lambda: (sidecar.renewals.age_s() or 0.0) if sidecar.renewals.held() else 0.0,
     )
     metrics.observe(
         "sidecar_central_reachable",

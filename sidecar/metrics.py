@@ -8,6 +8,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 
+LOST_REASONS = frozenset(
+    {"closed", "ended", "bound-elsewhere", "binding-revoked", "execution-not-found", "not-bound"}
+)
+
+
 class Metrics:
     """All instruments of one sidecar, on a registry of its own."""
 
@@ -78,6 +83,29 @@ class Metrics:
             "1 while central refuses whole batches: delivery waits and nothing is dropped.",
             registry=registry,
         )
+
+        self.lease_renewals = Counter(
+            "sidecar_lease_renewals_total",
+            "Rounds of renewals, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._lost_leases = Counter(
+            "sidecar_lost_leases_total",
+            "Leases that central says are no longer ours, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.computing_unit_up = Gauge(
+            "sidecar_computing_unit_up",
+            "1 while the computing unit passes its check, or is not checked.",
+            registry=registry,
+        )
+        self.computing_unit_up.set(1)
+
+    def lost_lease(self, reason: str) -> None:
+        known = reason if reason in LOST_REASONS else "other"  # of a newer central
+        self._lost_leases.labels(known).inc()
 
     def observe(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A gauge that reads its value when it is scraped."""

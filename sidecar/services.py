@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sidecar.boots import Boots
 from sidecar.cache.marks import Validity
 from sidecar.cache.read_through import Seen
 from sidecar.guard import TOKEN
@@ -30,6 +31,7 @@ class Services:
     writes: Writes
     sync_calls: SyncCalls
     limits: LocalLimits
+    boots: Boots
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

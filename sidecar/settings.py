@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sidecar.kit.environment import Address, Environment
 
@@ -21,6 +22,18 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How to see that the computing unit is alive: somebody listens there or, with a `target`,
+    answers to an HTTP GET of that path and query."""
+
+    address: Address
+    target: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.address}" if self.target is None else f"http://{self.address}{self.target}"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set. docs/operations.md describes each."""
 
@@ -36,6 +49,8 @@ class Settings:
     stale_access_s: float
     upstream_timeout_s: float
     drain_timeout_s: float
+    cu_health: HealthCheck | None
+    lease_renew_s: float
     assertion_audience: str
     workload_token_file: Path | None
     limits: LimitSettings
@@ -58,6 +73,8 @@ class Settings:
             stale_access_s=env.seconds("STALE_ACCESS_S", 3600, 0, 86_400),
             upstream_timeout_s=env.seconds("UPSTREAM_TIMEOUT_S", 10, 0.1, 60),
             drain_timeout_s=env.seconds("DRAIN_TIMEOUT_S", 10, 0, 600),
+            cu_health=_health_check(env),
+            lease_renew_s=env.seconds("LEASE_RENEW_S", 20, 0.1, 600),
             assertion_audience=env.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
             workload_token_file=_optional_path(env, "WORKLOAD_TOKEN_FILE"),
             limits=LimitSettings(
@@ -79,3 +96,18 @@ class Settings:
 def _optional_path(env: Environment, name: str) -> Path | None:
     path = env.optional_text(name)
     return Path(path) if path else None
+
+
+def _health_check(env: Environment) -> HealthCheck | None:
+    text = env.optional_text("CU_HEALTH")
+    if text is None or "://" not in text:
+        return HealthCheck(env.address("CU_HEALTH", "")) if text else None
+    try:
+        parts = urlsplit(text)
+        address = Address(parts.hostname or "", parts.port or 80)
+    except ValueError:
+        parts, address = urlsplit(""), Address("", 0)
+    if parts.scheme != "http" or not address.host or not text.isprintable() or " " in text:
+        env.fault("CU_HEALTH", f"expected HOST:PORT or an http:// URL, got {text!r}")
+    query = f"?{parts.query}" if parts.query else ""
+    return HealthCheck(address, (parts.path or "/") + query)

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sidecar.kit.fields import Id, Text
+from sidecar.kit.fields import Id, ShortText, Text
 from sidecar.wire import PORT_NUMBER_MAX, Execution, Parameters, Request
 
 Ids = Annotated[list[Id], Meta(min_length=1, max_length=1000)]
@@ -85,6 +85,18 @@ class BookmarkedExecutions(msgspec.Struct, frozen=True):
 
 class ExpiredExecutions(msgspec.Struct, frozen=True):
     executions: list[Execution]
+
+
+class BootRequest(Request, frozen=True):
+    boot_id: Annotated[
+        ShortText, Meta(min_length=1, description="names one start of a master process")
+    ]
+
+
+class ClosedExecutions(msgspec.Struct, frozen=True):
+    """The runs of earlier masters that have ended as FAILED with this call."""
+
+    closed: list[int]
 
 
 class ClearedExecutions(msgspec.Struct, frozen=True):

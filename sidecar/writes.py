@@ -61,6 +61,7 @@ class Writes:
         self, body: bytes, idempotency_key: str | None, context: CallContext
     ) -> wire.NewExecution:
         """Creates an execution at central and keeps its binding before it is answered."""
+        body = self._with_boot(body)
         reply = await self._central.create_execution(body, idempotency_key, context)
         answer = reply.decode()
         binding, grant = permit_of(answer, reply, context, created_here=True)
@@ -69,6 +70,13 @@ class Writes:
             await asyncio.shield(self._spool.record_binding(binding, grant))
             self._reads.created(binding, grant.token_digest, grant.user_id, grant.expires_at)
         return msgspec.convert(answer, wire.NewExecution)
+
+    def _with_boot(self, body: bytes) -> bytes:
+        """The create's body with the boot it is made under, where its unit has told one."""
+        boot, new = self._spool.boot, msgspec.json.decode(body)
+        if boot is None or new["computing_unit_id"] != boot.computing_unit_id:
+            return body
+        return msgspec.json.encode(new | {"boot_id": boot.boot_id})
 
     async def admit(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
         """The execution's binding, and central's yes for this token; asks for both if need be."""
@@ -82,7 +90,9 @@ class Writes:
         )
 
     async def _bind(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
-        reply = await self._central.bind(execution_id, context)
+        boot = self._spool.boot
+        boot_id = boot.boot_id if boot is not None else None
+        reply = await self._central.bind(execution_id, context, boot_id)
         binding, grant = permit_of(reply.decode(), reply, context, created_here=False)
         known = self._spool.permits.binding(execution_id)
         binding = known if known is not None else binding

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.kit.logs import fields
-from sidecar.spool import ledger, schema
+from sidecar.spool import boots, ledger, schema
 from sidecar.spool.entry import checksum
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,9 @@ def _copy(source_path: Path, target: sqlite3.Connection) -> Salvaged:
         with suppress(sqlite3.DatabaseError):
             spool_id = ledger.properties(source)["spool_id"]
             target.execute("UPDATE properties SET value = ? WHERE name = 'spool_id'", (spool_id,))
+        with suppress(sqlite3.DatabaseError, ValueError):
+            if (boot := boots.load(source)) is not None:
+                boots.record(target, boot)
         columns = "seq, execution_id, user_id, op, urgency, merge_key, checksum, document"
         target.execute("BEGIN")
         for row in _readable_rows(source, "entries", "seq", columns):

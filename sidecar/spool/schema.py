@@ -61,6 +61,10 @@ CREATE TABLE grants (
 """
 
 
+def has_spool(directory: Path) -> bool:
+    return (directory / FILE_NAME).exists()
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """The connection that writes. Makes the file, and its epoch with it, if there is none."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

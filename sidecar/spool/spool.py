@@ -5,12 +5,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from sidecar.problems import SpoolFull
-from sidecar.spool import ledger, permits
+from sidecar.spool import boots, ledger, permits
 from sidecar.spool.entry import (
     ENTRY_OVERHEAD_BYTES,
     Batch,
@@ -64,6 +63,9 @@ class Spool:
         self._epochs_begun = 0
         self.spool_id = ""
         self.on_append: Callable[[int], None] = _nobody
+        self.on_binding: Callable[[int], None] = _nobody
+        self.boot: boots.Boot | None = None
+        """The computing unit's current boot, if it has told one."""
         """Told the execution of each write that has become durable, before its caller is, and
         even if the caller has left."""
 
@@ -112,6 +114,7 @@ class Spool:
         queues.restored(self._next_seq - 1)
         self.queues = queues
         self.permits.load(connection)
+        self.boot = boots.load(connection)
 
     # Writes
 
@@ -279,6 +282,20 @@ class Spool:
         """Keeps central's yes: this sidecar may write to the execution, for this token."""
         await self._file.write(lambda connection: permits.record(connection, binding, grant))
         self.permits.add(binding, grant)
+        self.on_binding(binding.execution_id)
+
+    async def begin_boot(self, boot: boots.Boot, closed: Sequence[int]) -> None:
+        """Keeps the unit's new boot; the runs that central closed for it are over."""
+        over = permits.Consequences(ended=frozenset(closed), lost=frozenset())
+        now_ms = int(self._wall_clock() * 1000)
+
+        def take(connection: sqlite3.Connection) -> None:
+            boots.record(connection, boot)
+            permits.settle(connection, over, now_ms)
+
+        await self._file.write(take)
+        self.boot = boot
+        self.permits.settle(over, now_ms)
 
     async def purge_permits(self) -> None:
         now_ms = int(self._wall_clock() * 1000)
@@ -299,15 +316,3 @@ class Spool:
 
 def _nobody(execution_id: int) -> None:
     """Nobody needs to know."""
-
-
-def describe(spool: Spool) -> dict[str, Any]:
-    """The spool's part of `/status`."""
-    return {
-        "spool_id": spool.spool_id,
-        "waiting": spool.queues.entry_count,
-        "waiting_bytes": spool.queues.size_bytes,
-        "full": spool.is_full,
-        "quarantined": spool.quarantined_count,
-        "epochs_begun": spool.epochs_begun,
-    }

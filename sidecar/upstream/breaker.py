@@ -18,12 +18,12 @@ class Backoff:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._base_s = base_s
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._uniform = uniform
         self.failure_count = 0
 
     def next_s(self) -> float:
-        ceiling = min(self._limit_s, self._base_s * 2 ** min(self.failure_count, 32))
+        ceiling = min(self.limit_s, self._base_s * 2 ** min(self.failure_count, 32))
         self.failure_count += 1
         return self._uniform(0, ceiling)
 

@@ -1,7 +1,8 @@
 """Central's calls by name: what each sends and answers."""
 
 import secrets
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -9,6 +10,7 @@ from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome
 from sidecar.upstream.client import CallContext, CentralClient, Reply
 
+T = TypeVar("T")
 WIRE_VERSION = 1
 
 
@@ -26,15 +28,45 @@ class OutcomeAnswer(msgspec.Struct):
     removed: dict[str, Any] | None = None
 
 
+class LostLease(msgspec.Struct, frozen=True):
+    execution_id: int
+    reason: str
+
+
+class RenewedLeases(msgspec.Struct, frozen=True):
+    """All that were asked for have a lease of this length now, but for those lost."""
+
+    lease_s: Annotated[float, msgspec.Meta(gt=0)]
+    lost: list[LostLease]
+
+
+class _OpenBinding(msgspec.Struct):
+    execution_id: int
+
+
+class _OpenBindings(msgspec.Struct):
+    bindings: list[_OpenBinding]
+
+
+class _ClosedExecutions(msgspec.Struct):
+    closed: list[int]
+
+
+_renewed = msgspec.json.Decoder(RenewedLeases)
+_open_bindings = msgspec.json.Decoder(_OpenBindings)
+_closed = msgspec.json.Decoder(_ClosedExecutions)
 _batch_answer = msgspec.json.Decoder(BatchAnswer)
 
 
 class Central:
     """What the sidecar asks of central. Raises `CentralUnavailable` and `RelayedProblem`."""
 
-    def __init__(self, calls: CentralClient, deliveries: CentralClient) -> None:
+    def __init__(
+        self, calls: CentralClient, deliveries: CentralClient, renewals: CentralClient
+    ) -> None:
         self._calls = calls
         self._deliveries = deliveries
+        self._renewals = renewals
 
     @property
     def clock_offset_s(self) -> float:
@@ -57,13 +89,15 @@ class Central:
             "create", "POST", "/v1/executions", context=context, body=body, idempotency_key=key
         )
 
-    async def bind(self, execution_id: int, context: CallContext) -> Reply:
+    async def bind(
+        self, execution_id: int, context: CallContext, boot_id: str | None = None
+    ) -> Reply:
         return await self._calls.call(
             "bind",
             "POST",
             f"/v1/executions/{execution_id}/binding",
             context=context,
-            body=b"{}",
+            body=msgspec.json.encode({} if boot_id is None else {"boot_id": boot_id}),
             idempotency_key=new_key(),
         )
 
@@ -91,6 +125,36 @@ class Central:
         """A POST that changes nothing: a question too long for a query."""
         return await self._calls.call(name, "POST", target, context=context, body=body)
 
+    async def renew_leases(self, execution_ids: Sequence[int]) -> RenewedLeases:
+        """Says that these runs are alive, once, on a lane of its own."""
+        body = msgspec.json.encode({"execution_ids": execution_ids})
+        reply = await self._signed("renewal", "POST", "/v1/lease-renewals", body)
+        return _decoded(reply, _renewed)
+
+    async def open_bindings(self, *, min_age_s: float) -> list[int]:
+        """The unfinished executions bound to this source at least so long ago."""
+        target = f"/v1/bindings?min_age_s={min_age_s:.3f}"
+        answer = _decoded(await self._signed("bindings", "GET", target), _open_bindings)
+        return [binding.execution_id for binding in answer.bindings]
+
+    async def abandon(self, execution_ids: Sequence[int]) -> list[int]:
+        """Ends executions of which there is no record here. Answers those that were open."""
+        body = msgspec.json.encode({"execution_ids": execution_ids})
+        reply = await self._signed("abandon", "POST", "/v1/bindings/abandoned", body)
+        return _decoded(reply, _closed).closed
+
+    async def _signed(self, name: str, method: str, target: str, body: bytes = b"") -> Reply:
+        """A call that needs no user; sent once, by somebody who comes again."""
+        return await self._renewals.call(
+            name,
+            method,
+            target,
+            context=CallContext(),
+            body=body,
+            retried=False,
+            behind_circuit=False,
+        )
+
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
         """Sends a batch once; whether it may be sent again is for the caller to know.
 
@@ -113,6 +177,15 @@ class Central:
                 retry_after_s=1,
                 from_a_stranger=True,
             ) from error
+
+
+def _decoded(reply: Reply, decoder: "msgspec.json.Decoder[T]") -> T:
+    try:
+        return decoder.decode(reply.body)
+    except msgspec.DecodeError as error:
+        raise CentralUnavailable(
+            f"the answer is none of central's: {error}", retry_after_s=1, from_a_stranger=True
+        ) from error
 
 
 def batch_body(batch: Batch, sent_at_ms: int) -> bytes:

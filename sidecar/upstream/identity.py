@@ -66,6 +66,11 @@ class SourceIdentity:
         return f"{signed}.{base64url(self._key.sign(signed.encode()))}"
 
 
+def has_key(directory: Path) -> bool:
+    """Whether the volume has been a sidecar's before."""
+    return (directory / KEY_FILE_NAME).exists()
+
+
 def load_or_create(directory: Path, audience: str) -> SourceIdentity:
     """The key of this spool volume. A new one is on disk, synced, before it is first used.
 

@@ -9,9 +9,17 @@ from dev.ready import Ready
 
 
 def call(
-    ready: Ready, method: str, path: str, body: Any = None, *, token: str | None = None
+    ready: Ready,
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    token: str | None = None,
+    prefer: str | None = None,
 ) -> tuple[int, Any, dict[str, str]]:
     headers = {"Content-Type": "application/json"} if body is not None else {}
+    if prefer is not None:
+        headers["Prefer"] = prefer
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(  # noqa: S310

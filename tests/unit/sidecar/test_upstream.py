@@ -212,7 +212,7 @@ async def test_only_a_problem_of_centrals_is_taken_for_its_word(
 
 async def test_an_answer_to_another_batch_settles_nothing(peer: Peer) -> None:
     peer.script = [answer(200, '{"batch":8,"outcomes":[]}')]
-    central = Central(peer.client, peer.client)
+    central = Central(peer.client, peer.client, peer.client)
 
     with pytest.raises(CentralUnavailable) as raised:
         await central.deliver(Batch("e", 7, "d", ()), 0)

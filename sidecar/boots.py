@@ -1,0 +1,39 @@
+"""Boots: the computing unit's master process says that it is a new one.
+
+Central ends the runs of the masters before it and answers which. The boot is kept in the spool
+before that is answered, and goes with every binding from then on; so a process of an earlier
+boot that is still about can create nothing any more.
+"""
+
+import msgspec
+
+from sidecar import wire_sync
+from sidecar.reads import Reads
+from sidecar.spool.boots import Boot
+from sidecar.spool.spool import Spool
+from sidecar.upstream.central import Central
+from sidecar.upstream.client import CallContext
+
+_closed = msgspec.json.Decoder(wire_sync.ClosedExecutions)
+
+
+class Boots:
+    def __init__(self, spool: Spool, central: Central, reads: Reads) -> None:
+        self._spool = spool
+        self._central = central
+        self._reads = reads
+
+    async def begin(
+        self,
+        unit_id: int,
+        request: wire_sync.BootRequest,
+        idempotency_key: str | None,
+        context: CallContext,
+    ) -> wire_sync.ClosedExecutions:
+        """Raises central's problems. The same boot again gets the same answer."""
+        target, body = f"/v1/computing-units/{unit_id}/boots", msgspec.json.encode(request)
+        reply = await self._central.change("boot", target, body, idempotency_key, context)
+        answer = _closed.decode(reply.body)
+        await self._spool.begin_boot(Boot(unit_id, request.boot_id), answer.closed)
+        self._reads.changed(None, answer.closed)
+        return answer

@@ -1,0 +1,165 @@
+"""The loop that renews. What it is for, and what may go wrong, is told in the package."""
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from sidecar.kit.logs import fields
+from sidecar.leases.computing_unit import ComputingUnit
+from sidecar.metrics import Metrics
+from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.spool.spool import Spool
+from sidecar.upstream.breaker import Backoff
+from sidecar.upstream.central import LostLease, RenewedLeases
+
+logger = logging.getLogger(__name__)
+
+RENEWALS_PER_LEASE = 4
+"""At least so many, whatever the setting: a lease must outlast some that fail."""
+CHECKS_PER_PERIOD = 4
+BACKOFF_BASE_S = 1.0
+BACKOFF_LIMIT_S = 10.0
+"""How widely a fleet is spread that waited for central. With a call's own timeout it is less
+than what is left of a 90 s lease after the longest break that central does not count as one."""
+BACKOFFS_PER_LEASE = 6
+EXPECTED_LOSSES = frozenset({"ended"})
+"""The run's end came another way than through us; nothing to be warned of."""
+
+
+class Leaseholder(Protocol):
+    """What is asked of central."""
+
+    async def renew_leases(self, execution_ids: Sequence[int]) -> RenewedLeases: ...
+
+    async def open_bindings(self, *, min_age_s: float) -> list[int]: ...
+
+
+class Renewals:
+    """Renews what is open, until cancelled. `describe` says how that goes."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        central: Leaseholder,
+        computing_unit: ComputingUnit,
+        metrics: Metrics,
+        *,
+        period_s: float,
+        has_forgotten: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._spool = spool
+        self._central = central
+        self._computing_unit = computing_unit
+        self._metrics = metrics
+        self._period_s = period_s
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._uniform = uniform
+        self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
+        self._is_alive = True
+        self._epochs_known = -1 if has_forgotten else spool.epochs_begun
+        self._adopted: set[int] = set()
+        self._lost: dict[int, str] = {}
+        self._renewed_at: float | None = None
+
+    def held(self) -> list[int]:
+        """The executions whose leases this sidecar holds, as far as it knows."""
+        permits = self._spool.permits
+        open_runs = {b.execution_id for b in permits.bindings() if b.ended_at_ms is None}
+        return sorted((open_runs | self._adopted) - self._lost.keys())
+
+    def regained(self, execution_id: int) -> None:
+        """Central has bound the execution to this sidecar (again)."""
+        self._lost.pop(execution_id, None)
+
+    def describe(self) -> dict[str, Any]:
+        """The leases' part of `/status`."""
+        return {
+            "held": len(self.held()),
+            "lost": dict(Counter(self._lost.values())),
+            "renewed_s_ago": self.age_s(),
+            "computing_unit_alive": self._is_alive,
+        }
+
+    def age_s(self) -> float | None:
+        """How long ago the last renewal was; None before the first."""
+        return None if self._renewed_at is None else self._monotonic() - self._renewed_at
+
+    async def run(self) -> None:
+        while True:
+            await self._sleep(await self.renew())
+
+    async def renew(self) -> float:
+        """One round: looks at the unit, renews. Answers the seconds until the next."""
+        try:
+            await self._remember()
+            execution_ids = self.held()
+            if not execution_ids:
+                return self._until_next(self._period_s)
+            if not await self._looks_alive():
+                self._metrics.lease_renewals.labels("unit-down").inc()
+                return self._until_next(self._period_s / CHECKS_PER_PERIOD)
+            answer = await self._central.renew_leases(execution_ids)
+        except CentralUnavailable as problem:
+            return self._failed("unavailable", problem)
+        except RelayedProblem as problem:
+            return self._failed("refused", problem)
+        self._renewed(answer.lost)
+        period_s = min(self._period_s, answer.lease_s / RENEWALS_PER_LEASE)
+        self._backoff.limit_s = min(BACKOFF_LIMIT_S, answer.lease_s / BACKOFFS_PER_LEASE)
+        return self._until_next(period_s)
+
+    async def _remember(self) -> None:
+        """After the spool has lost its memory, all that central knows to be ours is renewed."""
+        epochs = self._spool.epochs_begun
+        if epochs != self._epochs_known:
+            self._adopted = set(await self._central.open_bindings(min_age_s=0))
+            self._epochs_known = epochs
+
+    async def _looks_alive(self) -> bool:
+        is_alive = await self._computing_unit.is_alive()
+        if is_alive != self._is_alive:
+            message = "computing unit is back" if is_alive else "computing unit does not answer"
+            logger.warning(message, extra=fields(open_executions=len(self.held())))
+        self._is_alive = is_alive
+        self._metrics.computing_unit_up.set(is_alive)
+        return is_alive
+
+    def _renewed(self, lost: list[LostLease]) -> None:
+        if self._backoff.failure_count:
+            logger.info("leases renewed again", extra=fields(failures=self._backoff.failure_count))
+        self._backoff.reset()
+        self._renewed_at = self._monotonic()
+        self._metrics.lease_renewals.labels("renewed").inc()
+        for lease in lost:
+            self._lost[lease.execution_id] = lease.reason
+            self._metrics.lost_lease(lease.reason)
+            level = logging.INFO if lease.reason in EXPECTED_LOSSES else logging.WARNING
+            logger.log(
+                level,
+                "lease lost",
+                extra=fields(execution_id=lease.execution_id, reason=lease.reason),
+            )
+        # What nobody knows any more need not be remembered as lost.
+        known = {binding.execution_id for binding in self._spool.permits.bindings()}
+        for execution_id in self._lost.keys() - known - self._adopted:
+            del self._lost[execution_id]
+
+    def _failed(self, outcome: str, problem: CentralUnavailable | RelayedProblem) -> float:
+        self._metrics.lease_renewals.labels(outcome).inc()
+        wait_s = self._backoff.next_s()
+        if isinstance(problem, CentralUnavailable) and problem.asked_to_wait:
+            wait_s += problem.retry_after_s
+        if self._backoff.failure_count == 1:
+            logger.warning("leases not renewed", extra=fields(detail=problem.detail))
+        return wait_s
+
+    def _until_next(self, period_s: float) -> float:
+        return period_s * self._uniform(0.8, 1.0)

@@ -1,0 +1,27 @@
+"""The current boot of the computing unit, as a property of the spool's file."""
+
+import sqlite3
+from dataclasses import dataclass
+
+PROPERTY = "boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One start of a computing unit's master process, by the name it gave itself."""
+
+    computing_unit_id: int
+    boot_id: str
+
+
+def load(connection: sqlite3.Connection) -> Boot | None:
+    row = connection.execute("SELECT value FROM properties WHERE name = ?", (PROPERTY,)).fetchone()
+    if row is None:
+        return None
+    unit_id, _, boot_id = row[0].partition(" ")
+    return Boot(int(unit_id), boot_id)
+
+
+def record(connection: sqlite3.Connection, boot: Boot) -> None:
+    value = f"{boot.computing_unit_id} {boot.boot_id}"
+    connection.execute("INSERT OR REPLACE INTO properties VALUES (?, ?)", (PROPERTY, value))

@@ -1,0 +1,17 @@
+"""What `/status` says of the spool."""
+
+from typing import Any
+
+from sidecar.spool.spool import Spool
+
+
+def describe(spool: Spool) -> dict[str, Any]:
+    """The spool's part of `/status`."""
+    return {
+        "spool_id": spool.spool_id,
+        "waiting": spool.queues.entry_count,
+        "waiting_bytes": spool.queues.size_bytes,
+        "full": spool.is_full,
+        "quarantined": spool.quarantined_count,
+        "epochs_begun": spool.epochs_begun,
+    }

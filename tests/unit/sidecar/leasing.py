@@ -1,0 +1,62 @@
+"""A central that holds leases, for tests: it answers by a script and remembers its calls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.spool.permits import Binding, Grant
+from sidecar.spool.spool import Spool
+from sidecar.upstream.central import LostLease, RenewedLeases
+
+UNREACHABLE = CentralUnavailable("cannot be reached", retry_after_s=1)
+REFUSED = RelayedProblem({"type": "assertion-invalid", "status": 401, "detail": "no"}, {})
+
+
+@dataclass
+class LeasingCentral:
+    lease_s: float = 90.0
+    lost: dict[int, str] = field(default_factory=dict)
+    open: list[int] = field(default_factory=list)
+    script: list[Exception] = field(default_factory=list)
+    """Failures of the next calls."""
+    renewed: list[list[int]] = field(default_factory=list)
+    ages_s: list[float] = field(default_factory=list)
+    abandoned: list[int] = field(default_factory=list)
+
+    async def renew_leases(self, execution_ids: Sequence[int]) -> RenewedLeases:
+        self._fail()
+        self.renewed.append(list(execution_ids))
+        lost = [LostLease(eid, self.lost[eid]) for eid in execution_ids if eid in self.lost]
+        return RenewedLeases(self.lease_s, lost)
+
+    async def open_bindings(self, *, min_age_s: float) -> list[int]:
+        self._fail()
+        self.ages_s.append(min_age_s)
+        return self.open
+
+    async def abandon(self, execution_ids: Sequence[int]) -> list[int]:
+        self._fail()
+        self.abandoned += execution_ids
+        return list(execution_ids)
+
+    def _fail(self) -> None:
+        if self.script:
+            raise self.script.pop(0)
+
+
+@dataclass
+class SwitchedUnit:
+    is_there: bool = True
+    looks: int = 0
+
+    async def is_alive(self) -> bool:
+        self.looks += 1
+        return self.is_there
+
+
+async def bind(spool: Spool, *execution_ids: int, ended_at_ms: int | None = None) -> None:
+    for execution_id in execution_ids:
+        await spool.record_binding(
+            Binding(execution_id, 1, 2, 3, None, True, ended_at_ms),
+            Grant(b"digest", execution_id, 3, 2**31),
+        )

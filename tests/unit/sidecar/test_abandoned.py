@@ -1,0 +1,80 @@
+"""Creates of an earlier life that nobody heard of, and the boot that is remembered through it."""
+
+from sidecar.leases.abandoned import GRACE_S, end_abandoned
+from sidecar.spool.boots import Boot
+from sidecar.spool.schema import FILE_NAME
+from tests.unit.sidecar.leasing import REFUSED, UNREACHABLE, LeasingCentral, bind
+from tests.unit.sidecar.spooling import Spools
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.waits_s: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits_s.append(seconds)
+        self.now_s += seconds
+
+
+async def test_what_is_bound_but_not_remembered_is_ended(spools: Spools) -> None:
+    spool, central, clock = await spools.open(), LeasingCentral(open=[5, 7, 9]), Clock()
+    await bind(spool, 7)
+
+    closed = await end_abandoned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
+
+    assert (closed, central.abandoned) == ([5, 9], [5, 9])
+    assert central.ages_s == [GRACE_S]  # nothing that this life has made itself
+
+
+async def test_a_create_that_is_repeated_within_the_grace_is_no_longer_abandoned(
+    spools: Spools,
+) -> None:
+    spool, central = await spools.open(), LeasingCentral(open=[5])
+
+    async def sleep(seconds: float) -> None:
+        await bind(spool, 5)
+
+    assert await end_abandoned(spool, central, sleep=sleep) == []
+
+    assert central.abandoned == []
+
+
+async def test_it_is_asked_until_central_answers(spools: Spools) -> None:
+    spool, clock = await spools.open(), Clock()
+    central = LeasingCentral(open=[5], script=[UNREACHABLE, REFUSED, *[UNREACHABLE] * 10])
+
+    await end_abandoned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
+
+    assert central.abandoned == [5]
+    assert len(clock.waits_s) == 13
+    assert central.ages_s[-1] == clock.now_s - 1000.0
+
+
+async def test_the_boot_outlives_restarts_and_damage(spools: Spools) -> None:
+    spool = await spools.open()
+    before = spool.boot
+    await spool.begin_boot(Boot(2, "first"), [])
+    await spool.begin_boot(Boot(2, "second boot, with spaces"), [])
+
+    reopened = await spools.open()
+    kept = reopened.boot
+    await spools.close()
+    spools.edit("DROP TABLE in_flight")
+    salvaged = await spools.open()
+
+    assert before is None
+    assert kept == salvaged.boot == Boot(2, "second boot, with spaces")
+    assert salvaged.epochs_begun == 1
+    assert (spools.directory / FILE_NAME).exists()
+
+
+async def test_runs_that_a_boot_closed_are_over_for_the_spool(spools: Spools) -> None:
+    spool = await spools.open()
+    await bind(spool, 5, 7)
+
+    await spool.begin_boot(Boot(2, "new"), [5])
+
+    for known in (spool, await spools.open()):
+        ended = {b.execution_id for b in known.permits.bindings() if b.ended_at_ms is not None}
+        assert ended == {5}

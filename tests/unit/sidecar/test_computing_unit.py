@@ -1,0 +1,96 @@
+"""The check of the computing unit: against real sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sidecar.kit.environment import Address, SettingsError
+from sidecar.leases.computing_unit import Checked, checked_or_not
+from sidecar.settings import HealthCheck, Settings
+from tests.databases import free_port
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
+
+
+@asynccontextmanager
+async def listening(answer: bytes | None) -> AsyncIterator[tuple[Address, list[bytes]]]:
+    """A listener that answers with these bytes; with None it never says a word."""
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.read(1000)
+        requests.append(head)
+        if answer is not None and head:
+            writer.write(answer)
+        elif head:
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield Address("127.0.0.1", server.sockets[0].getsockname()[1]), requests
+
+
+async def looks(address: Address, target: str | None = None) -> bool:
+    return await Checked(HealthCheck(address, target), timeout_s=0.2).is_alive()
+
+
+async def test_whoever_listens_is_alive_and_whoever_does_not_is_not() -> None:
+    async with listening(None) as (address, _):
+        alive = await looks(address)
+
+    assert alive
+    assert not await looks(Address("127.0.0.1", free_port()))
+    assert not await looks(Address("no.such.host.invalid", 80))
+
+
+@pytest.mark.parametrize(
+    ("answer", "alive"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", True),
+        (b"HTTP/1.0 302 Found\r\n\r\n", True),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", False),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", False),
+        (b"SSH-2.0-x\r\n", False),
+        (b"", False),
+        (b"x" * 100_000, False),
+        (None, False),
+    ],
+)
+async def test_an_http_check_wants_a_good_answer_in_time(answer: bytes | None, alive: bool) -> None:
+    async with listening(answer) as (address, requests):
+        assert await looks(address, "/healthcheck?x=1") is alive
+
+    assert requests[0].startswith(b"GET /healthcheck?x=1 HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+async def test_without_a_check_the_sidecars_own_life_counts() -> None:
+    assert await checked_or_not(None).is_alive()
+
+
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [
+        ("", None),
+        ("127.0.0.1:8085", HealthCheck(Address("127.0.0.1", 8085))),
+        ("[::1]:8085", HealthCheck(Address("::1", 8085))),
+        ("http://127.0.0.1:8085", HealthCheck(Address("127.0.0.1", 8085), "/")),
+        ("http://cu/api/health?a=b", HealthCheck(Address("cu", 80), "/api/health?a=b")),
+    ],
+)
+def test_the_setting_names_a_port_or_a_page(text: str, check: HealthCheck | None) -> None:
+    variables = {"SIDECAR_CENTRAL_URL": "http://central", "SIDECAR_CU_HEALTH": text}
+
+    assert Settings.from_environment(variables).cu_health == check
+
+
+@pytest.mark.parametrize(
+    "text", ["8085", "host", "https://cu/", "ftp://cu", "http://", "http://cu:x/", "http://cu/a b"]
+)
+def test_another_setting_is_a_fault_that_names_it(text: str) -> None:
+    variables = {"SIDECAR_CENTRAL_URL": "http://central", "SIDECAR_CU_HEALTH": text}
+
+    with pytest.raises(SettingsError, match="SIDECAR_CU_HEALTH"):
+        Settings.from_environment(variables)

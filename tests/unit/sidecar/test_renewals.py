@@ -1,0 +1,206 @@
+"""Renewals: everything that is open, in one call, while the unit is alive."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from sidecar.leases.renewals import BACKOFF_LIMIT_S, Renewals
+from sidecar.metrics import Metrics
+from sidecar.problems import CentralUnavailable
+from sidecar.spool.spool import Spool
+from tests.unit.sidecar.leasing import (
+    REFUSED,
+    UNREACHABLE,
+    LeasingCentral,
+    SwitchedUnit,
+    bind,
+)
+from tests.unit.sidecar.spooling import Spools
+
+PERIOD_S = 20.0
+
+
+@dataclass
+class Round:
+    """Renewals over a real spool, waits at their longest, a clock that is set by hand."""
+
+    spool: Spool
+    central: LeasingCentral = field(default_factory=LeasingCentral)
+    unit: SwitchedUnit = field(default_factory=SwitchedUnit)
+    metrics: Metrics = field(default_factory=Metrics)
+    now_s: float = 0.0
+
+    def renewals(self, *, has_forgotten: bool = False) -> Renewals:
+        return Renewals(
+            self.spool,
+            self.central,
+            self.unit,
+            self.metrics,
+            period_s=PERIOD_S,
+            has_forgotten=has_forgotten,
+            monotonic=lambda: self.now_s,
+            uniform=lambda low, high: high,
+        )
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+async def round_(spools: Spools) -> Round:
+    return Round(await spools.open())
+
+
+async def test_all_that_is_open_is_renewed_in_one_call(round_: Round) -> None:
+    await bind(round_.spool, 7, 3, 5)
+    await bind(round_.spool, 4, ended_at_ms=1)
+
+    wait_s = await round_.renewals().renew()
+
+    assert round_.central.renewed == [[3, 5, 7]]
+    assert wait_s == PERIOD_S
+    assert round_.count("sidecar_lease_renewals_total", outcome="renewed") == 1
+
+
+async def test_with_nothing_open_nobody_is_asked(round_: Round) -> None:
+    assert await round_.renewals().renew() == PERIOD_S
+
+    assert (round_.central.renewed, round_.unit.looks) == ([], 0)
+
+
+async def test_a_dead_unit_gets_no_renewal_and_is_looked_at_more_often(round_: Round) -> None:
+    await bind(round_.spool, 7)
+    renewals = round_.renewals()
+    round_.unit.is_there = False
+
+    dead_wait_s = await renewals.renew()
+    dead = (list(round_.central.renewed), renewals.describe()["computing_unit_alive"])
+    up_while_dead = round_.count("sidecar_computing_unit_up")
+    round_.unit.is_there = True
+    await renewals.renew()
+
+    assert (dead, dead_wait_s, up_while_dead) == (([], False), PERIOD_S / 4, 0)
+    assert round_.central.renewed == [[7]]
+    assert round_.count("sidecar_computing_unit_up") == 1
+    assert round_.count("sidecar_lease_renewals_total", outcome="unit-down") == 1
+
+
+@pytest.mark.parametrize("reason", ["closed", "ended", "bound-elsewhere", "of a newer central"])
+async def test_a_lost_lease_is_shown_and_not_asked_for_again_until_it_is_bound_anew(
+    round_: Round, caplog: pytest.LogCaptureFixture, reason: str
+) -> None:
+    await bind(round_.spool, 3, 7)
+    renewals = round_.renewals()
+    round_.spool.on_binding = renewals.regained
+    round_.central.lost = {7: reason}
+    with caplog.at_level("INFO"):
+        await renewals.renew()
+    await renewals.renew()
+    shown = renewals.describe()
+    round_.central.lost = {}
+    await bind(round_.spool, 7)
+    await renewals.renew()
+
+    assert round_.central.renewed == [[3, 7], [3], [3, 7]]
+    assert (shown["held"], shown["lost"]) == (1, {reason: 1})
+    (record,) = [r for r in caplog.records if r.getMessage() == "lease lost"]
+    assert record.__dict__["fields"] == {"execution_id": 7, "reason": reason}
+    assert record.levelname == ("INFO" if reason == "ended" else "WARNING")
+    label = reason if "newer" not in reason else "other"
+    assert round_.count("sidecar_lost_leases_total", reason=label) == 1
+
+
+async def test_failures_back_off_and_a_success_ends_that(round_: Round) -> None:
+    await bind(round_.spool, 7)
+    renewals = round_.renewals()
+    busy = CentralUnavailable("503", retry_after_s=2, asked_to_wait=True)
+    round_.central.script = [UNREACHABLE, UNREACHABLE, busy, REFUSED, *[UNREACHABLE] * 8]
+
+    waits_s = [await renewals.renew() for _ in range(13)]
+
+    assert waits_s[:5] == [1, 2, 4 + 2, 8, BACKOFF_LIMIT_S]
+    assert max(waits_s[:-1]) == BACKOFF_LIMIT_S
+    assert waits_s[-1] == PERIOD_S
+    assert round_.central.renewed == [[7]]
+    assert round_.count("sidecar_lease_renewals_total", outcome="refused") == 1
+
+
+async def test_a_short_lease_is_renewed_more_often_than_was_set(round_: Round) -> None:
+    await bind(round_.spool, 7)
+    renewals = round_.renewals()
+    round_.central.lease_s = 6.0
+
+    wait_s = await renewals.renew()
+    round_.central.script = [UNREACHABLE] * 5
+    waits_s = [await renewals.renew() for _ in range(5)]
+
+    assert wait_s == 1.5
+    assert max(waits_s) == 1.0
+
+
+async def test_what_a_spool_has_forgotten_is_renewed_all_the_same(round_: Round) -> None:
+    await bind(round_.spool, 7)
+    round_.central.open = [5, 7]
+    round_.central.script = [UNREACHABLE]
+    renewals = round_.renewals(has_forgotten=True)
+
+    for _ in range(3):
+        await renewals.renew()
+
+    assert round_.central.renewed == [[5, 7], [5, 7]]
+    assert round_.central.ages_s == [0]
+
+
+async def test_damage_met_at_work_makes_it_ask_central_what_is_open(round_: Round) -> None:
+    await bind(round_.spool, 7)
+    round_.central.open = [6, 7]
+    renewals = round_.renewals()
+    await renewals.renew()
+    await round_.spool.begin_epoch()
+
+    await renewals.renew()
+
+    assert round_.central.renewed == [[7], [6, 7]]
+
+
+async def test_the_age_of_the_last_renewal_is_told(round_: Round) -> None:
+    await bind(round_.spool, 7)
+    renewals = round_.renewals()
+    never = renewals.age_s()
+    await renewals.renew()
+    round_.now_s += 30
+
+    assert (never, renewals.age_s()) == (None, 30)
+
+
+async def test_a_fleet_comes_back_from_an_outage_spread_over_seconds(round_: Round) -> None:
+    """500 sidecars, an outage of five minutes: nobody storms, everybody is back in time."""
+    await bind(round_.spool, 7)
+    outage_ends_at, sidecar_count = 300.0, 500
+    returned_at = []
+    for number in range(sidecar_count):
+        dice = random.Random(number)
+        central = LeasingCentral()
+        renewals = Renewals(
+            round_.spool,
+            central,
+            round_.unit,
+            Metrics(),
+            period_s=PERIOD_S,
+            monotonic=lambda: 0.0,
+            uniform=dice.uniform,
+        )
+        now_s = dice.uniform(0, PERIOD_S)  # the moment of its first failure
+        while now_s < outage_ends_at:
+            central.script = [UNREACHABLE]
+            now_s += await renewals.renew()
+        central.script = []
+        await renewals.renew()
+        assert central.renewed == [[7]]
+        returned_at.append(now_s - outage_ends_at)
+
+    per_second = Counter(int(moment) for moment in returned_at)
+    assert max(per_second.values()) < 0.25 * sidecar_count
+    assert max(returned_at) <= BACKOFF_LIMIT_S

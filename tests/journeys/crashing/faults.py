@@ -6,6 +6,9 @@ import threading
 
 from sidecar.spool.faults import FaultPoint
 
+LAST_MOMENT_S = 0.03
+"""From the point to the death: time for the other thread to say what it should not say yet."""
+
 
 class DeathAt:
     """Kills its own process, as SIGKILL from outside would, at the n-th arrival at a point."""
@@ -21,4 +24,5 @@ class DeathAt:
         with self._counting:
             self._left -= 1
             if not self._left:
+                threading.Event().wait(LAST_MOMENT_S)
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -54,7 +54,10 @@ def _of_order(ledger: Ledger, seen: Observations) -> Iterator[str]:
     executions: dict[tuple[str, int], int] = {}
     for write in ledger.acknowledged():
         assert write.seq is not None
-        executions[seen.executions[write.execution_id].source_id, write.seq] = write.execution_id
+        entry = seen.executions[write.execution_id].source_id, write.seq
+        if entry in executions:  # the first of the two was lost, and its number with it
+            yield f"execution {write.execution_id}: {write.seq} was given twice"
+        executions[entry] = write.execution_id
         if write.seq <= write.after:
             yield f"execution {write.execution_id}: {write.seq} was given after {write.after}"
     last: dict[int, int] = {}

@@ -14,6 +14,7 @@ after the real one and its inode: a log that was deleted and made anew is anothe
 import _sqlite3
 import ctypes
 import os
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,9 @@ _Open = ctypes.CFUNCTYPE(_int, _pointer, _pointer, _pointer, _int, _pointer)
 _Write = ctypes.CFUNCTYPE(_int, _pointer, _pointer, _int, _offset)
 _Truncate = ctypes.CFUNCTYPE(_int, _pointer, _offset)
 _Sync = ctypes.CFUNCTYPE(_int, _pointer, _int)
+
+SYNC_S = 0.001
+"""What a sync takes, as on a good disk: a moment in which nothing may be promised yet."""
 
 
 class _Methods(ctypes.Structure):
@@ -71,7 +75,8 @@ class _File:
         self._changes.append((size, None))
 
     def sync(self) -> None:
-        """From here on the disk has to keep all of it. A kill in the middle is a torn sync."""
+        """From its end on the disk has to keep all of it. A kill in the middle is a torn sync."""
+        threading.Event().wait(SYNC_S)
         changes, self._changes = self._changes, []
         descriptor = os.open(self._kept / self._name, os.O_WRONLY | os.O_CREAT, 0o600)
         try:

@@ -60,9 +60,15 @@ def test_each_broken_promise_is_a_complaint(seen: Observations, complaint: str) 
     assert [text for text in complaints(ledger(), seen) if complaint in text]
 
 
-def test_a_number_given_out_of_order_is_a_complaint() -> None:
+@pytest.mark.parametrize(
+    ("execution_id", "complaint"), [(EXECUTION, "4 was given after 5"), (8, "4 was given twice")]
+)
+def test_a_number_given_out_of_order_or_twice_is_a_complaint(
+    execution_id: int, complaint: str
+) -> None:
+    seen = replace(HONEST, executions={EXECUTION: ROWS, 8: replace(ROWS, result="w-4")})
     book = ledger()
-    write = book.send(EXECUTION, Kind.RESULT, "", "w-4")
+    write = book.send(execution_id, Kind.RESULT, "", "w-4")
     book.acknowledge(write, "spool-4")
 
-    assert [text for text in complaints(book, HONEST) if "4 was given after 5" in text]
+    assert [text for text in complaints(book, seen) if complaint in text]

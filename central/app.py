@@ -2,8 +2,10 @@
 
 import hashlib
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
@@ -12,7 +14,7 @@ from aiohttp import web
 from cachetools import TTLCache
 
 from central import __version__
-from central.auth.callers import USER, Admission, AuthenticatedRoute
+from central.auth.callers import CHANGER, USER, Admission, AuthenticatedRoute
 from central.entries import MAX_BODY_BYTES
 from central.examples import EXAMPLES
 from central.handlers import (
@@ -27,8 +29,11 @@ from central.handlers import (
     writes,
 )
 from central.kit.openapi import openapi_document
+from central.kit.problem import Problem
 from central.kit.routing import ROUTE, add_routes, answer_problems
 from central.metrics import Metrics
+from central.problems import DatabaseUnavailable
+from central.store.refusals import Refusal, Refusals
 
 ROUTES: tuple[AuthenticatedRoute, ...] = (
     *executions.ROUTES,
@@ -42,6 +47,9 @@ ROUTES: tuple[AuthenticatedRoute, ...] = (
     *leases.ROUTES,
 )
 
+REFUSALS: web.AppKey[Refusals] = web.AppKey("refusals", Refusals)
+
+_ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _DESCRIPTION = (
     "The authority over execution metadata: verifies, authorizes, applies, answers."
@@ -67,6 +75,7 @@ def central_app(
             _ending_old_connections(connection_max_age_s, clock, uniform),
             answer_problems,
             _naming_answers,
+            _auditing_refusals,
         ],
         client_max_size=MAX_BODY_BYTES,
     )
@@ -96,6 +105,30 @@ async def _name_user(request: web.Request, response: web.StreamResponse) -> None
     if user is not None:
         response.headers["X-User-Id"] = str(user.user_id)
         response.headers["X-Token-Expires-At"] = str(int(user.expires_at))
+
+
+@web.middleware
+async def _auditing_refusals(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Keeps what a source tried to change and was refused, whichever route it tried.
+
+    The entries of batches have their refusals kept with the batch; this is for whole calls.
+    """
+    try:
+        return await handler(request)
+    except Problem as problem:
+        changer, store = request.get(CHANGER), request.app.get(REFUSALS)
+        if changer is not None and store is not None:
+            execution_id = request.match_info.get("execution_id", "")
+            refusal = Refusal(
+                changer.user_id,
+                int(execution_id) if _ID.fullmatch(execution_id) else None,
+                f"{request.method} {request.get(ROUTE, '')}",
+                problem,
+            )
+            # The caller is told why it was refused whether that can be kept or not.
+            with suppress(DatabaseUnavailable):
+                await store.note(changer.source_id, refusal)
+        raise
 
 
 def _counting(metrics: Metrics, clock: Callable[[], float]) -> Any:

@@ -18,7 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from central import __version__
-from central.app import central_app
+from central.app import REFUSALS, central_app
 from central.auth.assertions import AssertionVerifier
 from central.auth.callers import Admission
 from central.auth.jwks import KeySet
@@ -60,6 +60,7 @@ from central.store.idempotency import IdempotencyKeys
 from central.store.leases import Leases
 from central.store.open_bindings import OpenBindings
 from central.store.orphans import OrphanStore
+from central.store.refusals import Refusals
 from central.store.rows import Rows
 from central.store.running import RunningExecutions
 from central.store.schema import Schema
@@ -90,6 +91,7 @@ def stores(
         LIMITS: limits,
         LEASES: Leases(database, continuity, metrics, lease_s),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database),
+        REFUSALS: Refusals(database),
         SELECTIONS: Selections(),
         URIS: Uris(database),
         VERSIONS: Versions(database),

@@ -41,6 +41,9 @@ from central.problems import (
 USER: web.RequestKey[User] = web.RequestKey("user", User)
 """The user of a valid token, for the headers that every answer to them carries."""
 
+CHANGER: web.RequestKey["Changer"] = web.RequestKey("changer")
+"""Who tries to change something: known before it is known whether they may."""
+
 IDEMPOTENCY_KEY = "Idempotency-Key"
 MAX_KEY_LENGTH = 255
 
@@ -51,6 +54,14 @@ class Needs(Enum):
     USER = auto()  # a user's token; an assertion is verified if one is sent
     USER_AND_SOURCE = auto()  # both, and an idempotency key: the call changes something
     SOURCE = auto()  # an assertion alone: what is asked for was authorized by a binding
+
+
+@dataclass(frozen=True, slots=True)
+class Changer:
+    """The source of a call that changes something, and its user where a token was sent."""
+
+    source_id: str
+    user_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +181,7 @@ class Admission:
         if needs is Needs.USER:
             assert user is not None  # noqa: S101 (for the type checker)
             return Reader(user)
+        request[CHANGER] = Changer(source_id, None if user is None else user.user_id)
         workload = await self._workload(request)
         if user is None:
             return Source(source_id, workload)

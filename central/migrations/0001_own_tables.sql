@@ -23,7 +23,7 @@ create table cu_metadata.bindings (
 
 -- One live writing source per execution.
 create unique index bindings_live on cu_metadata.bindings (execution_id) where revoked_at is null;
-create index bindings_live_by_source on cu_metadata.bindings (source_id) where revoked_at is null;
+create index bindings_by_source on cu_metadata.bindings (source_id);
 create index bindings_live_by_user on cu_metadata.bindings (user_id) where revoked_at is null;
 
 
@@ -117,6 +117,7 @@ create table cu_metadata.refusals (
 );
 
 create index refusals_by_source on cu_metadata.refusals (source_id, refused_at);
+create index refusals_of_unknown on cu_metadata.refusals (refused_at) where user_id is null;
 
 
 -- Seconds per operator of a completed run, as its computing unit measured them.

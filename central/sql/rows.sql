@@ -55,15 +55,16 @@ for update of execution;
 
 
 -- name: read_standings
--- Why rows were not locked. $1 source, $2 execution ids, $3 computing unit or null; no row for an execution that is gone
+-- Why rows were not locked. $1 source, $2 execution ids, $3 computing unit or null. What the source
+-- was never bound to is told alike whether it exists or not; no row for what it was bound to and
+-- is gone.
 select
-    execution.eid as execution_id,
+    asked.execution_id,
     binding.user_id,
     binding.is_revoked,
     binding.is_elsewhere,
     binding.is_active
 from unnest($2::int[]) as asked (execution_id)
-join texera_db.workflow_executions execution on execution.eid = asked.execution_id
 left join lateral (
     select
         user_id,
@@ -75,7 +76,9 @@ left join lateral (
     from cu_metadata.bindings
     where bindings.execution_id = asked.execution_id and source_id = $1
     limit 1
-) binding on true;
+) binding on true
+left join texera_db.workflow_executions execution on execution.eid = asked.execution_id
+where binding.user_id is null or execution.eid is not null;
 
 
 -- name: read_endings
@@ -218,18 +221,3 @@ select execution_id, operators::jsonb
 from unnest($1::int[], $2::text[]) as named (execution_id, operators)
 on conflict (execution_id) do update
 set operators = excluded.operators, recorded_at = excluded.recorded_at;
-
-
--- name: audit_refusals
--- $1 source, $2 how many a source may add within an hour; arrays: $3 user id, $4 execution id,
--- $5 operation, $6 slug, $7 detail
-insert into cu_metadata.refusals (source_id, user_id, execution_id, op, slug, detail)
-select $1, user_id, execution_id, op, slug, detail
-from unnest($3::int[], $4::int[], $5::text[], $6::text[], $7::text[])
-    with ordinality as refused (user_id, execution_id, op, slug, detail, ordinal)
-where ordinal <= $2::bigint - (
-    select count(*)
-    from cu_metadata.refusals earlier
-    where earlier.source_id = $1 and earlier.refused_at > now() - interval '1 hour'
-)
-order by ordinal;

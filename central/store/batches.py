@@ -32,14 +32,18 @@ from central.entries import (
     decode_entries,
     op_of,
 )
-from central.fold import Execution, Verdict
+from central.fold import Execution, Standing, Verdict, fold
 from central.metrics import Metrics
 from central.problems import BatchOutOfStep
 from central.store.database import Database, Transaction
 from central.store.optimistic import Optimistic
 from central.store.queries import load
+from central.store.refusals import Refusal, Refusals
 from central.store.rows import VALUE_ERRORS, Entries, Rows
 from central.store.running import RunningExecutions
+
+EPOCHS_KEPT = 16
+"""Cursors of one source: the answers they hold must not fill the disk either."""
 
 
 class Batches:
@@ -53,6 +57,7 @@ class Batches:
         self._metrics = metrics
         self._running = running
         self._optimistic = Optimistic(database, running)
+        self._refusals = Refusals(database)
         self._queries = load("batches")
 
     async def apply(self, source_id: str, batch: BatchRequest, unit_id: int | None = None) -> bytes:
@@ -103,18 +108,33 @@ class Batches:
     ) -> tuple[bytes, list[Verdict], Mapping[int, Execution]]:
         """The answer and, where the batch was applied just now, verdicts and executions."""
         last = await self._lock_cursor(transaction, source_id, batch.epoch)
-        if last is not None and (last["last_batch"], last["digest"]) == (batch.batch, batch.digest):
-            return last["answer"], [], {}
-        last_batch = last["last_batch"] if last is not None else 0
-        if batch.batch != last_batch + 1:
+        if (last["last_batch"], last["digest"]) == (batch.batch, batch.digest):
+            return last["answer"] or _answer_to_stranger(source_id, batch, entries)[0], [], {}
+        if batch.batch != last["last_batch"] + 1:
             raise BatchOutOfStep(
-                f"batch {batch.batch} came after batch {last_batch}", last_batch=last_batch
+                f"batch {batch.batch} came after batch {last['last_batch']}",
+                last_batch=last["last_batch"],
             )
+        if not last["is_known"]:
+            answer, verdicts = _answer_to_stranger(source_id, batch, entries)
+            await self._keep(transaction, source_id, batch, b"", verdicts)
+            return answer, verdicts, {}
         verdicts, executions = await self._rows.apply(
             transaction, source_id, entries, batch.sent_at_ms, alone=alone, unit_id=unit_id
         )
-        await self._rows.audit(transaction, source_id, verdicts)
         answer = _answer(batch.batch, verdicts)
+        await self._keep(transaction, source_id, batch, answer, verdicts)
+        return answer, verdicts, executions
+
+    async def _keep(
+        self,
+        transaction: Transaction,
+        source_id: str,
+        batch: BatchRequest,
+        answer: bytes,
+        verdicts: Sequence[Verdict],
+    ) -> None:
+        await self._refusals.add(transaction, source_id, _refused(verdicts))
         await transaction.execute(
             self._queries["advance_cursor"],
             source_id,
@@ -123,18 +143,45 @@ class Batches:
             batch.digest,
             answer,
         )
-        return answer, verdicts, executions
 
     async def _lock_cursor(
         self, transaction: Transaction, source_id: str, epoch: str
-    ) -> asyncpg.Record | None:
-        """The cursor, locked; None if this transaction has begun it just now."""
+    ) -> asyncpg.Record:
+        """The cursor, locked; begun if there was none."""
         last = await transaction.fetch_row(self._queries["lock_cursor"], source_id, epoch)
         if last is not None:
             return last
-        if await transaction.execute(self._queries["begin_cursor"], source_id, epoch):
-            return None
-        return await transaction.fetch_row(self._queries["lock_cursor"], source_id, epoch)
+        begun = await transaction.fetch_row(self._queries["begin_cursor"], source_id, epoch)
+        if begun is not None:
+            await transaction.execute(self._queries["forget_epochs"], source_id, EPOCHS_KEPT)
+            return begun
+        last = await transaction.fetch_row(self._queries["lock_cursor"], source_id, epoch)
+        assert last is not None  # noqa: S101 (another replica has begun and committed it)
+        return last
+
+
+def _answer_to_stranger(
+    source_id: str, batch: BatchRequest, entries: Entries
+) -> tuple[bytes, list[Verdict]]:
+    """For a source that was never bound to anything: nothing of its is applied.
+
+    Its answer follows from the batch alone, so that it need not be stored: keys cost nothing
+    to make, and what they leave in the database has to be small.
+    """
+    unbound = {
+        entry.execution_id: Execution(execution_id=entry.execution_id, standing=Standing.NOT_BOUND)
+        for entry in entries
+    }
+    verdicts = fold(source_id, unbound, entries, batch.sent_at_ms).verdicts
+    return _answer(batch.batch, verdicts), verdicts
+
+
+def _refused(verdicts: Sequence[Verdict]) -> list[Refusal]:
+    return [
+        Refusal(v.user_id, v.entry.execution_id, op_of(v.entry), v.problem)
+        for v in verdicts
+        if v.problem is not None
+    ]
 
 
 def count_verdicts(metrics: Metrics, verdicts: Iterable[Verdict]) -> None:

@@ -29,10 +29,8 @@ from central.entries import (
     SetConsoleBytes,
     SetPortResultBytes,
     Undecodable,
-    op_of,
 )
 from central.fold import Changes, Execution, Standing, Verdict, fold
-from central.kit.fields import INT32_MAX, is_storable
 from central.kit.problem import Problem
 from central.kit.statuses import TERMINAL_CODES
 from central.registry import UriRow
@@ -41,7 +39,6 @@ from central.store.database import Transaction
 from central.store.queries import load
 
 VALUE_ERRORS = (DataError, IntegrityConstraintViolationError)
-REFUSALS_PER_SOURCE_AND_HOUR = 100  # an audit, not a log: a hostile source must not fill the disk
 
 Entries = Sequence[AnyEntry | Undecodable]
 
@@ -86,7 +83,7 @@ class Rows:
         *,
         wait: bool,
     ) -> dict[int, Execution]:
-        ids = sorted({e.execution_id for e in entries if not isinstance(e, Undecodable)})
+        ids = _ids(entries)
         if not ids:
             return {}
         if wait:
@@ -107,10 +104,16 @@ class Rows:
         }
         if len(executions) < len(ids):
             missing = [execution_id for execution_id in ids if execution_id not in executions]
-            standings = self._queries["read_standings"]
-            for row in await transaction.fetch(standings, source_id, missing, unit_id):
-                executions[row["execution_id"]] = _not_writable(row)
+            executions |= await self._read_standings(transaction, source_id, missing, unit_id)
         return executions
+
+    async def _read_standings(
+        self, transaction: Transaction, source_id: str, ids: Sequence[int], unit_id: int | None
+    ) -> dict[int, Execution]:
+        """Why the source may not write to these; none of an execution of its own that is gone."""
+        standings = self._queries["read_standings"]
+        rows = await transaction.fetch(standings, source_id, ids, unit_id)
+        return {row["execution_id"]: _not_writable(row) for row in rows}
 
     async def _read_endings(
         self, transaction: Transaction, statuses: Mapping[int, int]
@@ -192,27 +195,9 @@ class Rows:
             costs = cost_columns(changes.operator_costs)
             await transaction.execute(queries["write_operator_costs"], *costs)
 
-    async def audit(
-        self, transaction: Transaction, source_id: str, verdicts: Sequence[Verdict]
-    ) -> None:
-        """Keeps what was refused, but for `late`: ordinary in Texera, and often."""
-        refusals = [
-            (verdict, verdict.problem)
-            for verdict in verdicts
-            if verdict.problem is not None and not isinstance(verdict.problem, problems.Late)
-        ][:REFUSALS_PER_SOURCE_AND_HOUR]
-        if not refusals:
-            return
-        await transaction.execute(
-            self._queries["audit_refusals"],
-            source_id,
-            REFUSALS_PER_SOURCE_AND_HOUR,
-            [verdict.user_id for verdict, _ in refusals],
-            [_id_or_none(verdict.entry.execution_id) for verdict, _ in refusals],
-            [_excerpt(op_of(verdict.entry), 50) for verdict, _ in refusals],
-            [problem.slug for _, problem in refusals],
-            [_excerpt(problem.detail, 500) for _, problem in refusals],
-        )
+
+def _ids(entries: Entries) -> list[int]:
+    return sorted({e.execution_id for e in entries if not isinstance(e, Undecodable)})
 
 
 def _writable(
@@ -254,12 +239,3 @@ def _problem(error: asyncpg.PostgresError) -> Problem:
         return problems.ExecutionNotFound("the execution was deleted meanwhile")
     constraint = f" ({error.constraint_name})" if getattr(error, "constraint_name", None) else ""
     return problems.ValueOutOfRange(f"{error}{constraint}")
-
-
-def _id_or_none(execution_id: int) -> int | None:
-    return execution_id if 0 < execution_id <= INT32_MAX else None
-
-
-def _excerpt(text: str, length: int) -> str:
-    excerpt = text[:length]
-    return excerpt if is_storable(excerpt) else ascii(excerpt)[:length]

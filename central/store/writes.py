@@ -7,15 +7,12 @@ that someone else has locked is waited for, as long as the role's lock timeout l
 is no cursor: the idempotency key of the call takes its place.
 """
 
-from functools import partial
-
 import msgspec
 
 from central.auth.assertions import digest
 from central.auth.callers import Writer
 from central.entries import AnyEntry
 from central.fold import Verdict
-from central.kit.problem import Problem
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable, NotTheExecutionsUser
 from central.store.batches import count_verdicts
@@ -57,12 +54,6 @@ class Writes:
 
         try:
             return await self._keys.once(call, work)
-        except Problem:
-            # The transaction is undone, key and all; that the entry was refused is kept.
-            if verdicts:
-                audit = partial(self._rows.audit, source_id=writer.source_id, verdicts=verdicts)
-                await self._database.run(audit)
-            raise
         finally:
             count_verdicts(self._metrics, verdicts)
 

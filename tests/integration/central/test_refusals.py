@@ -1,0 +1,142 @@
+"""The audit of refused writes: whole calls and entries, whoever they come from, and bounded."""
+
+from typing import Any
+
+import pytest
+
+from central.store.batches import EPOCHS_KEPT
+from central.store.refusals import PER_SOURCE_AND_HOUR, UNKNOWN_PER_HOUR
+from dev.world import WORLD
+from tests.integration.central.authority import Sidecar
+
+OWNER, READER, STRANGER = (u.user_id for u in (WORLD.owner, WORLD.reader, WORLD.stranger))
+
+
+async def audited(connection: Any) -> list[tuple[Any, ...]]:
+    rows = await connection.fetch(
+        "select source_id, user_id, execution_id, op, slug from cu_metadata.refusals order by id"
+    )
+    return [tuple(row) for row in rows]
+
+
+async def test_whole_calls_are_audited_by_route_source_and_user(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    execution_id = (await sidecar.create()).body["execution_id"]
+    run, other = f"/v1/executions/{execution_id}", sidecar.another()
+    for caller, method, target, body, user in (
+        (sidecar, "PATCH", run, {"status": "KILLED"}, WORLD.reader),
+        (sidecar, "PATCH", run, {"status": "KILLED"}, WORLD.stranger),
+        (sidecar, "PATCH", run, {"runtime_stats_uri": "vfs:///x"}, WORLD.owner),
+        (other, "PATCH", run, {"status": "KILLED"}, WORLD.owner),
+        (other, "POST", f"{run}/binding", {}, WORLD.owner),
+        (other, "POST", "/v1/executions", None, WORLD.stranger),
+    ):
+        if body is None:
+            assert (await caller.create(user)).status == 404
+        else:
+            assert (await caller.call(method, target, body, user=user)).status >= 400
+
+    mine, others = sidecar.source_id, other.source_id
+    patch, bind = (
+        "PATCH /v1/executions/{execution_id}",
+        "POST /v1/executions/{execution_id}/binding",
+    )
+    assert await audited(owner_connection) == [
+        (mine, READER, execution_id, patch, "not-the-executions-user"),
+        (mine, STRANGER, execution_id, patch, "execution-not-found"),
+        (mine, OWNER, execution_id, patch, "uri-mismatch"),
+        (others, OWNER, execution_id, patch, "not-bound"),
+        (others, OWNER, execution_id, bind, "bound-elsewhere"),
+        (others, STRANGER, None, "POST /v1/executions", "workflow-not-found"),
+    ]
+
+
+async def test_what_is_late_malformed_or_only_read_is_not_audited(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    execution_id = (await sidecar.create()).body["execution_id"]
+    run = f"/v1/executions/{execution_id}"
+    await sidecar.call("PATCH", run, {"status": "COMPLETED"}, user=WORLD.owner)
+
+    late = await sidecar.call("PATCH", run, {"status": "RUNNING"}, user=WORLD.owner)
+    malformed = await sidecar.call("PATCH", run, {"status": "DONE"}, user=WORLD.owner)
+    hidden = await sidecar.get(run, WORLD.stranger)
+    unsigned = await sidecar.call("PATCH", run, {}, user=WORLD.owner, is_signed=False)
+
+    assert [r.status for r in (late, malformed, hidden, unsigned)] == [409, 400, 404, 401]
+    assert await audited(owner_connection) == []
+
+
+async def test_a_repeated_refusal_is_kept_a_hundred_times_an_hour_per_source(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    execution_id = (await sidecar.create()).body["execution_id"]
+    run, other = f"/v1/executions/{execution_id}", sidecar.another()
+
+    for _ in range(PER_SOURCE_AND_HOUR + 20):
+        await sidecar.call("DELETE", f"{run}/uris", user=WORLD.reader)
+    await other.call("DELETE", f"{run}/uris", user=WORLD.reader)
+
+    sources = [row[0] for row in await audited(owner_connection)]
+    assert sources.count(sidecar.source_id) == PER_SOURCE_AND_HOUR
+    assert sources.count(other.source_id) == 1
+
+
+async def test_sources_that_are_bound_to_nothing_share_one_number_of_rows(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    """Keys cost nothing to make; what each leaves behind has to be bounded all the same."""
+    known = (await sidecar.create()).body["execution_id"]
+    entries = [{"execution_id": known, "op": "update_execution", "name": "x"}] * 100
+
+    for _ in range(UNKNOWN_PER_HOUR // 100 + 3):
+        assert (await sidecar.another().deliver(*entries)).outcomes == ["not-bound"] * 100
+
+    rows = await audited(owner_connection)
+    assert len(rows) == UNKNOWN_PER_HOUR
+    assert {row[1] for row in rows} == {None}
+    mine = {"execution_id": known, "op": "update_execution", "runtime_stats_uri": "vfs:///x"}
+    assert (await sidecar.deliver(mine)).outcomes == ["uri-mismatch"]
+    assert len(await audited(owner_connection)) == UNKNOWN_PER_HOUR + 1
+
+
+async def test_a_stranger_leaves_a_row_without_its_answer_and_a_few_epochs(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    stranger = sidecar.another()
+    entries = [{"execution_id": n, "op": "update_execution", "name": "x"} for n in range(1, 50)]
+
+    first = await stranger.deliver(*entries, epoch="a" * 32)
+    again = await stranger.deliver(*entries, epoch="a" * 32)
+    for _ in range(30):
+        await stranger.deliver(*entries)
+
+    assert first.body == again.body
+    cursors = await owner_connection.fetch(
+        "select answer from cu_metadata.cursors where source_id = $1", stranger.source_id
+    )
+    assert [bytes(row["answer"]) for row in cursors] == [b""] * EPOCHS_KEPT
+
+
+@pytest.mark.parametrize("is_bound_to_something", [False, True])
+async def test_a_source_learns_nothing_of_executions_it_is_not_bound_to(
+    sidecar: Sidecar, is_bound_to_something: bool
+) -> None:
+    hidden = (await sidecar.create()).body["execution_id"]
+    prober = sidecar.another()
+    if is_bound_to_something:
+        await prober.create(WORLD.writer)
+    entries = [
+        {"execution_id": execution_id, "op": "update_execution", "name": "x"}
+        for execution_id in (hidden, WORLD.completed_execution_id, 999_999)
+    ]
+
+    probed = await prober.deliver(*entries)
+
+    told = {
+        outcome["problem"]["detail"].replace(str(entry["execution_id"]), "N")
+        for entry, outcome in zip(entries, probed.body["outcomes"], strict=True)
+    }
+    assert probed.outcomes == ["not-bound"] * 3
+    assert len(told) == 1

@@ -1,0 +1,148 @@
+"""For every alert: what the services would show, and the alert that follows.
+
+Values are in promtool's notation: `0+60x20` is 0, 60, 120, ... once a minute.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+AT_MINUTES = 30
+"""When the rules are looked at: later than any `for`."""
+
+
+SCRAPED_CENTRAL = {
+    "namespace": "texera",
+    "job": "metadata-texera-cu-sidecar-central",
+    "pod": "metadata-texera-cu-sidecar-central-0",
+}
+SCRAPED_POD = {
+    "namespace": "texera-workflow-computing-unit-pool",
+    "job": "texera/metadata-texera-cu-sidecar-sidecars",
+    "pod": "computing-unit-7",
+}
+
+
+def labelled(labels: Mapping[str, str]) -> str:
+    return ", ".join(f'{name}="{value}"' for name, value in labels.items())
+
+
+CENTRAL, SIDECAR = labelled(SCRAPED_CENTRAL), labelled(SCRAPED_POD)
+FETCHED, NOT_FETCHED = (
+    f'central_jwks_fetches_total{{{CENTRAL}, keys="workloads", outcome="{outcome}"}}'
+    for outcome in ("fetched", "failed")
+)
+
+
+@dataclass(frozen=True)
+class Firing:
+    """An alert, by the series of its fault; the rest of a healthy system stands beside them."""
+
+    series: Mapping[str, str]
+    summary: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Beside the severity."""
+
+
+HEALTHY: Mapping[str, str] = {
+    f"up{{{CENTRAL}}}": "1x40",
+    f'central_requests_total{{{CENTRAL}, status="200"}}': "0+600x40",
+    f'central_requests_total{{{CENTRAL}, status="503"}}': "0+1x40",
+    f'central_database_errors_total{{{CENTRAL}, reason="unreachable"}}': "3x40",
+    f'central_database_connections{{{CENTRAL}, state="in_use"}}': "10x22 2 10x17",
+    f'central_database_connections{{{CENTRAL}, state="open"}}': "10x40",
+    FETCHED: "0+1x40",
+    NOT_FETCHED: "0x10 0+1x29",
+    f"central_closer_held_leases{{{CENTRAL}}}": "0x40",
+    f'central_refusals_total{{{CENTRAL}, slug="late"}}': "0+5x40",
+    f'central_refusals_total{{{CENTRAL}, slug="uri-conflict"}}': "7x40",
+    f"sidecar_delivery_parked{{{SIDECAR}}}": "0 1 0x38",
+    f"sidecar_central_reachable{{{SIDECAR}}}": "1 0 0 1x37",
+    f"sidecar_spool_entries{{{SIDECAR}}}": "0x20 40 30 20 10 5 4 3 2 1 1x11",
+    f'sidecar_batches_total{{{SIDECAR}, outcome="delivered"}}': "0+6x40",
+    f'sidecar_batches_total{{{SIDECAR}, outcome="unavailable"}}': "0x40",
+    f"sidecar_spool_bytes{{{SIDECAR}}}": "100000x40",
+    f"sidecar_spool_full{{{SIDECAR}}}": "0x40",
+    f"sidecar_spool_quarantined_entries{{{SIDECAR}}}": "0x40",
+    f'sidecar_refused_writes_total{{{SIDECAR}, type="late"}}': "0+1x40",
+    f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="0.01"}}': "0+600x40",
+    f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="10"}}': "0+601x40",
+    f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="+Inf"}}': "0+601x40",
+}
+"""Ordinary life: some 503, a late status, a parked moment, a backlog that drains."""
+
+FIRING: Mapping[str, Firing] = {
+    "TexeraCentralDown": Firing(
+        {f"up{{{CENTRAL}}}": "0x40"},
+        "No replica of central can be scraped.",
+    ),
+    "TexeraCentralErrors": Firing(
+        {f'central_requests_total{{{CENTRAL}, status="503"}}': "0+200x40"},
+        "Central fails 25% of its calls.",
+    ),
+    "TexeraCentralDatabase": Firing(
+        {f'central_database_errors_total{{{CENTRAL}, reason="unreachable"}}': "0+10x40"},
+        "Central cannot use the database: unreachable.",
+        {"reason": "unreachable"},
+    ),
+    "TexeraCentralPoolExhausted": Firing(
+        {f'central_database_connections{{{CENTRAL}, state="in_use"}}': "10x40"},
+        "All connections of metadata-texera-cu-sidecar-central-0 are in use all the time.",
+        SCRAPED_CENTRAL | {"state": "in_use"},
+    ),
+    "TexeraCentralKeySet": Firing(
+        {FETCHED: "1x40", NOT_FETCHED: "0+1x40"},
+        "The key set of workloads cannot be fetched.",
+        {"keys": "workloads"},
+    ),
+    "TexeraCentralCloserHolds": Firing(
+        {f"central_closer_held_leases{{{CENTRAL}}}": "0x20 8x20"},
+        "8 runs have lost their sidecar at once, and none is closed for it.",
+    ),
+    "TexeraCentralRefusesWrites": Firing(
+        {f'central_refusals_total{{{CENTRAL}, slug="uri-conflict"}}': "7x25 8x15"},
+        "Writes are refused: uri-conflict.",
+        {"slug": "uri-conflict"},
+    ),
+    "TexeraSidecarParked": Firing(
+        {f"sidecar_delivery_parked{{{SIDECAR}}}": "0x20 1x20"},
+        "Central refuses the batches of computing-unit-7 as a whole.",
+        SCRAPED_POD,
+    ),
+    "TexeraSidecarCutOff": Firing(
+        {f"sidecar_central_reachable{{{SIDECAR}}}": "1x10 0x30"},
+        "computing-unit-7 cannot reach central.",
+        SCRAPED_POD,
+    ),
+    "TexeraSidecarNotDelivering": Firing(
+        {
+            f"sidecar_spool_entries{{{SIDECAR}}}": "0 12x40",
+            f'sidecar_batches_total{{{SIDECAR}, outcome="delivered"}}': "6x40",
+        },
+        "12 writes have been waiting in computing-unit-7 and none goes through.",
+        SCRAPED_POD,
+    ),
+    "TexeraSidecarSpoolFilling": Firing(
+        {f"sidecar_spool_bytes{{{SIDECAR}}}": "201326592x40"},
+        "The spool of computing-unit-7 is 75% full.",
+        SCRAPED_POD,
+    ),
+    "TexeraSidecarSpoolFull": Firing(
+        {f"sidecar_spool_full{{{SIDECAR}}}": "0x25 1x15"},
+        "computing-unit-7 refuses writes: its spool is full.",
+        SCRAPED_POD,
+    ),
+    "TexeraSidecarSpoolDamaged": Firing(
+        {f"sidecar_spool_quarantined_entries{{{SIDECAR}}}": "0x25 2x15"},
+        "2 writes of computing-unit-7 were found damaged.",
+        SCRAPED_POD,
+    ),
+    "TexeraSidecarWritesRefused": Firing(
+        {f'sidecar_refused_writes_total{{{SIDECAR}, type="uri-conflict"}}': "0x25 1x15"},
+        "Central refused writes of computing-unit-7: uri-conflict.",
+        {"pod": "computing-unit-7", "type": "uri-conflict"},
+    ),
+    "TexeraSidecarSlowDelivery": Firing(
+        {f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="0.01"}}': "0+6x40"},
+        "It takes 9.899s from durable to committed (p99).",
+    ),
+}

@@ -1,0 +1,81 @@
+"""What PromQL expressions name, and what the services' code has."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+
+from tests.chart.rendering import ROOT
+
+SCRAPED = {"namespace", "job", "pod", "le"}
+"""Labels that a scrape adds, and a histogram's own."""
+HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
+
+
+@cache
+def metrics() -> dict[str, set[str]]:
+    """Every metric of the two services with its labels, read from the calls that define it."""
+    found: dict[str, set[str]] = {}
+    for service in ("central", "sidecar"):
+        for path in sorted(Path(ROOT, service).rglob("*.py")):
+            for call in ast.walk(ast.parse(path.read_text())):
+                if isinstance(call, ast.Call) and call.args:
+                    name = call.args[0]
+                    if isinstance(name, ast.Constant) and re.fullmatch(
+                        rf"{service}_[a-z0-9_]+", str(name.value)
+                    ):
+                        found[str(name.value)] = set(_labels(call))
+    return found
+
+
+def _labels(call: ast.Call) -> Iterator[str]:
+    for argument in call.args[2:]:
+        if isinstance(argument, ast.List):
+            for element in argument.elts:
+                if isinstance(element, ast.Constant):
+                    yield str(element.value)
+
+
+def faults(expression: str) -> list[str]:
+    """Metrics that no code defines, and labels they lack. Raises ValueError for no PromQL."""
+    found = []
+    tree = promql_parser.parse(expression)
+    grouped = set(_grouping(tree))
+    known = set(SCRAPED)
+    for name, labels in _selectors(tree):
+        metric = name if name in metrics() else HISTOGRAM.sub("", name)
+        if name == "up":
+            continue
+        if metric not in metrics():
+            found.append(f"{name}: no such metric")
+            continue
+        known |= metrics()[metric]
+        unknown = labels - metrics()[metric] - SCRAPED
+        found += [f"{name}: no label {label}" for label in sorted(unknown)]
+    return found + [f"no label {label} to group by" for label in sorted(grouped - known)]
+
+
+def _selectors(tree: Any) -> Iterator[tuple[str, set[str]]]:
+    """Name and matched labels of every vector selector."""
+    for node in _nodes(tree):
+        if isinstance(node, promql_parser.VectorSelector):
+            yield str(node.name), {m.name for m in node.matchers.matchers}
+
+
+def _grouping(tree: Any) -> Iterator[str]:
+    for node in _nodes(tree):
+        if isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None:
+            yield from node.modifier.labels
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for attribute in ("expr", "lhs", "rhs", "vector_selector", "args"):
+        child = getattr(node, attribute, None)
+        for one in child if isinstance(child, list) else [child]:
+            if one is not None:
+                yield from _nodes(one)

@@ -1,0 +1,222 @@
+"""Monitors, alerts and dashboard: they name what exists, and fire when they should."""
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dev.kube import tools
+from dev.kube.tools import ToolMissing
+from tests.chart.alerts import AT_MINUTES, FIRING, HEALTHY
+from tests.chart.promql import faults
+from tests.chart.rendering import CHART, NAMESPACE, POOL, Chart, Objects
+
+PROMTOOL_TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    try:
+        return tools.promtool()
+    except ToolMissing as missing:
+        pytest.skip(f"not run: {missing}")
+
+
+@pytest.fixture(scope="session")
+def objects(chart: Chart) -> Objects:
+    return chart.render("monitoring")
+
+
+@pytest.fixture(scope="session")
+def rules(objects: Objects) -> Any:
+    return objects.one("PrometheusRule")["spec"]
+
+
+def alerts(rules: Any) -> list[Any]:
+    return [rule for group in rules["groups"] for rule in group["rules"]]
+
+
+def test_monitoring_is_off_by_default(chart: Chart) -> None:
+    kinds = chart.render().kinds()
+
+    assert kinds.isdisjoint({"ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap"})
+
+
+def test_central_is_scraped_on_its_ops_port(objects: Objects) -> None:
+    monitor = objects.one("ServiceMonitor")
+    service = objects.one("Service")
+
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["path"] == "/metrics"
+    assert endpoint["port"] in {p["name"] for p in service["spec"]["ports"]} - {"api"}
+    assert (
+        monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_sidecars_are_scraped_by_the_port_they_name(objects: Objects, chart: Chart) -> None:
+    monitor = objects.one("PodMonitor")["spec"]
+
+    assert monitor["namespaceSelector"] == {"matchNames": [POOL]}
+    assert monitor["selector"] == {"matchLabels": {"type": "computing-unit"}}
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["interval"] == "1m"
+    assert endpoint["port"] in {port["name"] for port in chart.sidecar()["ports"]}
+
+
+def test_alerts_name_metrics_that_exist(rules: Any) -> None:
+    for rule in alerts(rules):
+        assert faults(rule["expr"]) == [], rule["alert"]
+
+
+def test_alerts_say_what_to_do(rules: Any) -> None:
+    names = [rule["alert"] for rule in alerts(rules)]
+
+    assert len(names) == len(set(names))
+    for rule in alerts(rules):
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_alerts_look_at_this_release_only(rules: Any) -> None:
+    for rule in alerts(rules):
+        selectors = re.findall(r"(?:up|central_\w+|sidecar_\w+)\{[^}]*", rule["expr"])
+        assert selectors
+        for selector in selectors:
+            namespace = POOL if "sidecar_" in selector else NAMESPACE
+            assert f'namespace="{namespace}"' in selector
+
+
+def test_rules_are_valid(promtool: Path, rules: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump(rules))
+
+    assert run(promtool, "check", "rules", path) == ""
+
+
+def test_every_alert_has_its_case(rules: Any) -> None:
+    assert {rule["alert"] for rule in alerts(rules)} == FIRING.keys()
+
+
+def test_ordinary_life_fires_nothing(promtool: Path, rules: Any, tmp_path: Path) -> None:
+    silent: list[Any] = [
+        {"eval_time": f"{AT_MINUTES}m", "alertname": name, "exp_alerts": []} for name in FIRING
+    ]
+
+    said = objections(promtool, rules, HEALTHY, silent, tmp_path)
+
+    assert said == ""
+
+
+@pytest.mark.parametrize("name", FIRING)
+def test_an_alert_fires_for_its_fault(
+    promtool: Path, rules: Any, tmp_path: Path, name: str
+) -> None:
+    """Its fault over a healthy system; a summary is compared in full, labels included."""
+    case = FIRING[name]
+    series = {**HEALTHY, **case.series}
+    (rule,) = [rule for rule in alerts(rules) if rule["alert"] == name]
+    expected = {
+        "exp_labels": {"severity": rule["labels"]["severity"], **case.labels},
+        "exp_annotations": {
+            "summary": case.summary,
+            "description": rule["annotations"]["description"],
+        },
+    }
+    fires = [{"eval_time": f"{AT_MINUTES}m", "alertname": name, "exp_alerts": [expected]}]
+    is_silent = [fires[0] | {"exp_alerts": []}]
+
+    said = objections(promtool, rules, series, fires, tmp_path)
+    said_of_silence = objections(promtool, rules, series, is_silent, tmp_path)
+
+    assert said == ""
+    assert "FAILED" in said_of_silence
+
+
+def objections(
+    promtool: Path, rules: Any, series: Mapping[str, str], cases: list[Any], folder: Path
+) -> str:
+    """What promtool says where the alerts are not those expected of the series; else nothing."""
+    (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
+    document = {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": s, "values": v} for s, v in series.items()],
+                "alert_rule_test": cases,
+            }
+        ],
+    }
+    path = folder / "tests.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return run(promtool, "test", "rules", path)
+
+
+def run(promtool: Path, *arguments: str | Path) -> str:
+    """What it printed if it failed; else nothing."""
+    done = subprocess.run(
+        [promtool, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PROMTOOL_TIMEOUT_S,
+        check=False,
+    )
+    return done.stdout + done.stderr if done.returncode != 0 else ""
+
+
+def test_the_dashboard_is_grafanas_to_find(objects: Objects) -> None:
+    dashboard = objects.one("ConfigMap", "dashboard")
+
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    (text,) = dashboard["data"].values()
+    assert json.loads(text) == json.loads((CHART / "files/dashboard.json").read_text())
+
+
+def test_the_dashboard_names_metrics_that_exist() -> None:
+    dashboard = json.loads((CHART / "files/dashboard.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+    assert len(panels) > 15
+    for panel in panels:
+        for target in panel["targets"]:
+            expression = target["expr"].replace("$__rate_interval", "5m")
+            assert faults(expression) == [], panel["title"]
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            metric = variable["query"].removeprefix("label_values(").rpartition(",")[0]
+            assert faults(metric) == []
+
+
+def test_panels_do_not_overlap() -> None:
+    dashboard = json.loads((CHART / "files/dashboard.json").read_text())
+
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+
+
+def test_the_check_of_names_sees_what_is_not_there() -> None:
+    assert faults("rate(central_requests_totals[5m])") == [
+        "central_requests_totals: no such metric"
+    ]
+    assert faults('central_requests_total{code="500"}') == ["central_requests_total: no label code"]
+    assert faults("sum by (code) (central_requests_total)") == ["no label code to group by"]
+    assert faults("histogram_quantile(0.9, sidecar_delivery_seconds_bucket)") == []
+    with pytest.raises(ValueError, match="unclosed"):
+        faults("sum by (")

@@ -11,10 +11,11 @@ from sidecar.kit.statuses import TRANSIENT_CODE, Status, status_of_code
 PORT_NUMBER_MAX = 2**31 - 1
 WAIT_MAX_S = 60
 
-_STATUSES: list[Any] = [*Status, *range(TRANSIENT_CODE, 6)]
+# The names are looked up without regard to case, so they are a hint here and no type.
+StatusName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [*Status]})]
+StatusCode: TypeAlias = Annotated[int, Meta(ge=TRANSIENT_CODE, le=5)]
 StatusValue: TypeAlias = Annotated[
-    str | int,
-    Meta(description="a name, or Texera's code", extra_json_schema={"enum": _STATUSES}),
+    StatusName | StatusCode, Meta(description="a name, or Texera's code")
 ]
 WaitSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=WAIT_MAX_S)]
 

@@ -1,6 +1,7 @@
 """The wire of `/api/internal/execution-metadata`, as clients of Texera's own proposal speak it.
 
-camelCase, and whatever such a client sends besides is ignored: it was not written for us.
+camelCase, and whatever such a client sends besides is ignored: it was not written for us. Names
+begin with DropIn because they stand in one OpenAPI document with those of `/v1`.
 """
 
 from typing import Annotated
@@ -30,7 +31,7 @@ class PortResultQuery(Lenient, frozen=True):
     internal: bool = False
 
 
-class Create(Lenient, frozen=True):
+class DropInCreate(Lenient, frozen=True):
     """`uid` may be left to the token; another's is refused."""
 
     workflow_id: Id
@@ -40,38 +41,38 @@ class Create(Lenient, frozen=True):
     execution_name: ShortText | None = None
 
 
-class Created(Lenient, frozen=True):
+class DropInCreated(Lenient, frozen=True):
     eid: int
 
 
-class RuntimeStatsUri(Lenient, frozen=True):
+class DropInRuntimeStatsUri(Lenient, frozen=True):
     workflow_id: Id
     uri: Text
 
 
-class OperatorConsole(Lenient, frozen=True):
+class DropInOperatorConsole(Lenient, frozen=True):
     operator_id: Text
     uri: Text
 
 
-class PortResult(Lenient, frozen=True):
+class DropInPortResult(Lenient, frozen=True):
     global_port_id: Text
     uri: Text
 
 
-class StatusChange(Lenient, frozen=True):
+class DropInStatusChange(Lenient, frozen=True):
     status: StatusValue
 
 
-class Uri(Lenient, frozen=True):
+class DropInUri(Lenient, frozen=True):
     uri: str
 
 
-class UriList(Lenient, frozen=True):
+class DropInUriList(Lenient, frozen=True):
     uris: list[str]
 
 
-class Durable(Lenient, frozen=True):
+class DropInDurable(Lenient, frozen=True):
     """The write is in the spool. Clients of old look at the status only."""
 
     write_id: str

@@ -22,7 +22,7 @@ WriteCall: TypeAlias = Call[CallContext, drop_in.EidPath, NoParameters, Any]
 
 
 async def drop_in_create(
-    call: Call[CallContext, NoParameters, NoParameters, drop_in.Create],
+    call: Call[CallContext, NoParameters, NoParameters, drop_in.DropInCreate],
 ) -> Answer:
     writes, body = services(call.request).writes, call.body
     if body.uid is not None:
@@ -35,7 +35,7 @@ async def drop_in_create(
     created = await writes.create(
         msgspec.json.encode(new), idempotency_key(call.request), call.caller
     )
-    return Answer(drop_in.Created(created.execution_id))
+    return Answer(drop_in.DropInCreated(created.execution_id))
 
 
 async def drop_in_put_runtime_stats_uri(call: WriteCall) -> Answer:
@@ -74,7 +74,7 @@ async def drop_in_fetch_port_result(
     query = wire.ResultUriQuery(call.query.op_id, call.query.port_id, call.query.internal)
     reads = services(call.request).reads
     found, seen = await reads.result_uri(call.path.eid, query, call.caller)
-    return Answer(drop_in.Uri(found.uri), headers=seen.headers())
+    return Answer(drop_in.DropInUri(found.uri), headers=seen.headers())
 
 
 async def drop_in_fetch_port_results(
@@ -82,7 +82,7 @@ async def drop_in_fetch_port_results(
 ) -> Answer:
     seen = await services(call.request).reads.uris(call.path.eid, call.caller)
     uris = [uri for _, (uri, _) in sorted(seen.value.results.items())]
-    return Answer(drop_in.UriList(uris), headers=seen.headers())
+    return Answer(drop_in.DropInUriList(uris), headers=seen.headers())
 
 
 async def drop_in_fetch_latest(
@@ -90,7 +90,7 @@ async def drop_in_fetch_latest(
 ) -> Answer:
     query = call.query
     seen = await services(call.request).reads.latest(query.wid, query.cuid, call.caller)
-    return Answer(drop_in.Created(seen.value.execution.execution_id), headers=seen.headers())
+    return Answer(drop_in.DropInCreated(seen.value.execution.execution_id), headers=seen.headers())
 
 
 async def _admitted(call: WriteCall) -> tuple[Binding, int]:
@@ -100,7 +100,7 @@ async def _admitted(call: WriteCall) -> tuple[Binding, int]:
 
 async def _durable(call: WriteCall, entry: NewEntry) -> Answer:
     status, answer = await services(call.request).writes.submit(entry, None)
-    return Answer(drop_in.Durable(answer.write_id, answer.state), status)
+    return Answer(drop_in.DropInDurable(answer.write_id, answer.state), status)
 
 
 _BASE = "/api/internal/execution-metadata"
@@ -117,7 +117,7 @@ def _write(method: str, path: str, **parts: Any) -> Route:
         path=path,
         tag="drop-in",
         path_type=drop_in.EidPath,
-        answers={202: drop_in.Durable},
+        answers={202: drop_in.DropInDurable},
         **parts,
     )
 
@@ -129,8 +129,8 @@ ROUTES = (
         handler=drop_in_create,
         summary="Create an execution of the token's user",
         tag="drop-in",
-        body_type=drop_in.Create,
-        answers={200: drop_in.Created},
+        body_type=drop_in.DropInCreate,
+        answers={200: drop_in.DropInCreated},
         problems=(*READ_PROBLEMS, problems.UidMismatch),
     ),
     _read(
@@ -138,7 +138,7 @@ ROUTES = (
         handler=drop_in_fetch_latest,
         summary="The newest execution of a workflow on a computing unit",
         query_type=drop_in.LatestQuery,
-        answers={200: drop_in.Created},
+        answers={200: drop_in.DropInCreated},
         problems=READ_PROBLEMS,
     ),
     _write(
@@ -146,7 +146,7 @@ ROUTES = (
         _EXECUTION + "/runtime-stats-uri",
         handler=drop_in_put_runtime_stats_uri,
         summary="Store where the runtime statistics are",
-        body_type=drop_in.RuntimeStatsUri,
+        body_type=drop_in.DropInRuntimeStatsUri,
         problems=(*WRITE_PROBLEMS, problems.ExecutionNotFound, problems.UriMismatch),
     ),
     _write(
@@ -154,7 +154,7 @@ ROUTES = (
         _EXECUTION + "/status",
         handler=drop_in_put_status,
         summary="Change the status, by name or by Texera's code",
-        body_type=drop_in.StatusChange,
+        body_type=drop_in.DropInStatusChange,
         problems=WRITE_PROBLEMS,
     ),
     _write(
@@ -162,7 +162,7 @@ ROUTES = (
         _EXECUTION + "/operator-console",
         handler=drop_in_post_operator_console,
         summary="Store where an operator's console messages are; the same again is fine",
-        body_type=drop_in.OperatorConsole,
+        body_type=drop_in.DropInOperatorConsole,
         problems=(*WRITE_PROBLEMS, problems.UriMismatch),
     ),
     _write(
@@ -170,7 +170,7 @@ ROUTES = (
         _EXECUTION + "/port-result",
         handler=drop_in_post_port_result,
         summary="Store where a port's result is; the same again is fine",
-        body_type=drop_in.PortResult,
+        body_type=drop_in.DropInPortResult,
         problems=(*WRITE_PROBLEMS, problems.UriMismatch),
     ),
     _read(
@@ -179,7 +179,7 @@ ROUTES = (
         summary="The result URI of a logical output port",
         path_type=drop_in.EidPath,
         query_type=drop_in.PortResultQuery,
-        answers={200: drop_in.Uri},
+        answers={200: drop_in.DropInUri},
         problems=(*READ_PROBLEMS, problems.ResultUriNotFound),
     ),
     _read(
@@ -187,7 +187,7 @@ ROUTES = (
         handler=drop_in_fetch_port_results,
         summary="All result URIs of an execution",
         path_type=drop_in.EidPath,
-        answers={200: drop_in.UriList},
+        answers={200: drop_in.DropInUriList},
         problems=READ_PROBLEMS,
     ),
 )

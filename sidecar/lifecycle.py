@@ -22,6 +22,8 @@ from sidecar.app import local_app
 from sidecar.boots import Boots
 from sidecar.cache.access import AccessMemory
 from sidecar.delivery.delivery import Delivery
+from sidecar.front.answers import KnownAnswers
+from sidecar.front.listening import listening
 from sidecar.kit.logs import fields
 from sidecar.kit.ops import ops_app
 from sidecar.leases.abandoned import end_abandoned
@@ -50,6 +52,8 @@ EXIT_LEFT_OVER = 75
 """Ended with writes still in the spool (EX_TEMPFAIL): the next start delivers them."""
 HOUSEKEEPING_PERIOD_S = 60.0
 SHUTDOWN_TIMEOUT_S = 2.0
+ANSWERS_SHARE = 0.25
+"""Of the room for what is remembered, for whole answers at the front door."""
 
 
 class Sidecar:
@@ -74,7 +78,7 @@ class Sidecar:
             central,
             access,
             metrics,
-            max_bytes=settings.cache_max_bytes,
+            max_bytes=int(settings.cache_max_bytes * (1 - ANSWERS_SHARE)),
             row_ttl_s=settings.row_ttl_s,
         )
         self.settings = settings
@@ -82,6 +86,7 @@ class Sidecar:
         self.spool = spool
         self.central = central
         self.metrics = metrics
+        self.answers = KnownAnswers(int(settings.cache_max_bytes * ANSWERS_SHARE), metrics)
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
         limits = LocalLimits(settings.limits, spool, metrics)
         writes = Writes(spool, self.delivery, central, reads, access, limits, metrics)
@@ -191,21 +196,20 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
 async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
     settings = sidecar.settings
     ops = web.AppRunner(ops_app(sidecar.metrics.registry, sidecar.not_ready, sidecar.describe))
-    local = web.AppRunner(
-        local_app(sidecar.services, sidecar.metrics),
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-    )
-    async with AsyncExitStack() as runners:
-        for runner in (ops, local):
-            runners.push_async_callback(runner.cleanup)
-            await runner.setup()
+    local = local_app(sidecar.services, sidecar.metrics)
+    async with AsyncExitStack() as listeners:
+        listeners.push_async_callback(ops.cleanup)
+        await ops.setup()
         await web.TCPSite(ops, settings.ops_listen.host, settings.ops_listen.port).start()
-        await web.TCPSite(local, settings.listen.host, settings.listen.port).start()
-        if settings.unix_socket is not None:
-            settings.unix_socket.unlink(missing_ok=True)
-            await web.UnixSite(local, settings.unix_socket).start()
+        await listeners.enter_async_context(
+            listening(
+                local,
+                sidecar.answers if settings.front_door else None,
+                (settings.listen.host, settings.listen.port),
+                settings.unix_socket,
+                shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+            )
+        )
         yield
 
 

@@ -9,10 +9,11 @@ from sidecar import operations, wire
 from sidecar.cache.registry import Registry
 from sidecar.spool.entry import Entry
 
-_ROW_OVERHEAD_BYTES = 1500
-"""What a decoded row costs beside its texts: the struct, its strings, key, mark and ETag."""
+_OVERHEAD_BYTES = 1500
+"""What a decoded answer costs beside its texts: the struct, its strings, key, mark and ETag."""
 
 _execution = msgspec.json.Decoder(wire.Execution)
+_costs = msgspec.json.Decoder(wire.LatestCosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,45 @@ class Row:
 
     @classmethod
     def of_answer(cls, body: bytes) -> "Row":
-        return cls(_execution.decode(body), _ROW_OVERHEAD_BYTES + len(body))
+        return cls(_execution.decode(body), _OVERHEAD_BYTES + len(body))
 
-    def is_of(self, execution_id: int) -> bool:
-        return self.execution.execution_id == execution_id
+    @property
+    def execution_id(self) -> int:
+        return self.execution.execution_id
+
+    def under(self, entries: Sequence[Entry]) -> "Row":
+        """With the writes laid over it."""
+        if not entries:
+            return self
+        execution = msgspec.structs.replace(self.execution)
+        lay_over(execution, entries)
+        return Row(execution, self.size_bytes + sum(len(entry.document) for entry in entries))
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the latest completed run's operators cost, never changed once made."""
+
+    costs: wire.LatestCosts
+    size_bytes: int
+
+    @classmethod
+    def of_answer(cls, body: bytes) -> "Costs":
+        # Decoded, an operator's name and seconds take about four times their text.
+        return cls(_costs.decode(body), _OVERHEAD_BYTES + 4 * len(body))
+
+    @property
+    def execution_id(self) -> int:
+        return self.costs.execution_id
+
+    def under(self, entries: Sequence[Entry]) -> "Costs":
+        """With the writes laid over it."""
+        if not entries:
+            return self
+        costs = msgspec.structs.replace(self.costs)
+        for entry in entries:
+            operations.overlay_costs(costs, msgspec.json.decode(entry.document))
+        return Costs(costs, self.size_bytes + 4 * sum(len(entry.document) for entry in entries))
 
 
 def registry_of_answer(body: bytes) -> Registry:
@@ -41,14 +77,6 @@ def registry_with(registry: Registry, entries: Sequence[Entry]) -> Registry:
     for entry in entries:
         changed.apply(msgspec.json.decode(entry.document))
     return changed
-
-
-def row_with(row: Row, entries: Sequence[Entry]) -> Row:
-    if not entries:
-        return row
-    execution = msgspec.structs.replace(row.execution)
-    lay_over(execution, entries)
-    return Row(execution, row.size_bytes + sum(len(entry.document) for entry in entries))
 
 
 def lay_over(row: wire.Execution, entries: Sequence[Entry]) -> None:

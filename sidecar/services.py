@@ -35,8 +35,17 @@ class Services:
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
-VALIDITY: web.RequestKey[Validity] = web.RequestKey("validity", Validity)
-"""Until when the request's answer may be given again, where it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeatable:
+    """An answer that may be given again, and the label that counts it."""
+
+    validity: Validity
+    resource: str
+
+
+REPEATABLE: web.RequestKey[Repeatable] = web.RequestKey("repeatable", Repeatable)
 
 
 async def admit(request: web.Request, route: Route, raw_body: bytes) -> CallContext:
@@ -56,7 +65,7 @@ def services(request: web.Request) -> Services:
 def seen_answer(request: web.Request, body: Any, seen: Seen[Any]) -> Answer:
     """The answer to a read; the front door may give it again for as long as it is valid."""
     if seen.validity is not None:
-        request[VALIDITY] = seen.validity
+        request[REPEATABLE] = Repeatable(seen.validity, seen.resource)
     return Answer(body, headers=seen.headers())
 
 

@@ -40,6 +40,7 @@ class Settings:
     central_url: str
     listen: Address
     unix_socket: Path | None
+    front_door: bool
     ops_listen: Address
     spool_dir: Path
     spool_max_bytes: int
@@ -64,6 +65,7 @@ class Settings:
             central_url=env.url("CENTRAL_URL", ("http", "https")),
             listen=env.address("LISTEN", "127.0.0.1:7070"),
             unix_socket=_optional_path(env, "UNIX_SOCKET"),
+            front_door=env.flag("FRONT_DOOR", True),
             ops_listen=env.address("OPS_LISTEN", "0.0.0.0:7071"),
             spool_dir=env.path("SPOOL_DIR", "/var/lib/sidecar"),
             spool_max_bytes=env.integer("SPOOL_MAX_BYTES", 256 * MIB, MIB, 64 * 1024 * MIB),

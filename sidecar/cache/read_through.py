@@ -36,10 +36,12 @@ PATIENCE_S = 1.0
 class Asked:
     """One read: what is remembered by `key` belongs to `resource`, which access and writes name.
 
+    `label` and `call` name it in metrics, as it was asked and as it is asked of central.
     `execution_id` is the execution whose waiting writes count; None where the value says it.
     """
 
-    name: str
+    label: str
+    call: str
     key: Hashable
     target: str
     resource: Hashable
@@ -55,11 +57,13 @@ class Asked:
 class Seen(Generic[ValueT]):
     """A value for one caller, and where it came from: hit, miss, stale or pending.
 
-    `validity` is there when the answer may be given again without looking here.
+    `resource` is its label in metrics. `validity` is there when the
+    answer may be given again without looking here.
     """
 
     value: ValueT
     source: str
+    resource: str
     age_s: float = 0.0
     validity: Validity | None = None
 
@@ -188,11 +192,10 @@ class ReadThrough(Generic[ValueT]):
 
     async def _allowed(self, asked: Asked, etag: str | None) -> Reply:
         try:
-            reply = await self._central.read(asked.name, asked.target, asked.context, etag)
+            reply = await self._central.read(asked.call, asked.target, asked.context, etag)
         except RelayedProblem as problem:
             if problem.status in NO_STATUSES:
                 self._access.deny(asked.digest, asked.resource)
-                self.store.forget(asked.key)
             raise
         if reply.user_id is not None and reply.token_expires_at is not None:
             self._access.allow(asked.digest, asked.resource, reply.user_id, reply.token_expires_at)
@@ -206,11 +209,13 @@ class ReadThrough(Generic[ValueT]):
         waiting: Sequence[Entry],
         generation: Mark,
     ) -> Seen[ValueT]:
+        value, validity = cached.value, None
         if waiting:
+            value = self._lay_over(value, waiting)
             source = source if source == "stale" else "pending"
-            return Seen(self._lay_over(cached.value, waiting), source, self.store.age_s(cached))
-        validity = self._validity(asked, cached, generation) if source == "hit" else None
-        return Seen(cached.value, source, self.store.age_s(cached), validity)
+        elif source == "hit":
+            validity = self._validity(asked, cached, generation)
+        return Seen(value, source, asked.label, self.store.age_s(cached), validity)
 
     def _validity(self, asked: Asked, cached: Cached[ValueT], generation: Mark) -> Validity | None:
         term = self._access.term(asked.digest, asked.resource)

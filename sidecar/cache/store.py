@@ -78,7 +78,11 @@ class Store(Generic[ValueT]):
         etag: str | None = None,
     ) -> Cached[ValueT]:
         """Remembers what was fetched, unless a write has moved the generation since."""
-        cached = Cached(value, resource, self._monotonic(), complete, etag)
+        old = self.get(key)
+        is_same = old is not None and (old.value, old.complete) == (value, complete)
+        # Whoever keeps the same value under its mark need not look again.
+        mark = old.mark if old is not None and is_same else Mark()
+        cached = Cached(value, resource, self._monotonic(), complete, etag, mark=mark)
         if generation.holds:
             self._keep(key, cached)
         return cached
@@ -105,7 +109,9 @@ class Store(Generic[ValueT]):
         return self._monotonic() - cached.stored_at
 
     def _keep(self, key: Hashable, cached: Cached[ValueT]) -> None:
-        self.forget(key)
+        old = self._values.pop(key, None)
+        if old is not None:
+            self._left(key, old, ends=old.mark is not cached.mark)
         if cached.value.size_bytes <= self._values.maxsize:
             self._values[key] = cached
             self._by_resource.setdefault(cached.resource, set()).add(key)
@@ -114,8 +120,8 @@ class Store(Generic[ValueT]):
         self._left(key, cached)
         self._on_evict()
 
-    def _left(self, key: Hashable, cached: Cached[ValueT]) -> None:
-        cached.mark.holds = False
+    def _left(self, key: Hashable, cached: Cached[ValueT], *, ends: bool = True) -> None:
+        cached.mark.holds &= not ends
         keys = self._by_resource[cached.resource]
         keys.discard(key)
         if not keys:

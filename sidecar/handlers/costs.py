@@ -3,7 +3,7 @@
 from sidecar import operations, wire
 from sidecar.handlers.executions import PREFER, READ_PROBLEMS, WRITE_PROBLEMS
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
-from sidecar.services import preferred_wait_s, services
+from sidecar.services import preferred_wait_s, seen_answer, services
 from sidecar.upstream.client import CallContext
 
 
@@ -21,8 +21,8 @@ async def fetch_operator_costs(
     call: Call[CallContext, wire.WorkflowPath, NoParameters, None],
 ) -> Answer:
     reads = services(call.request).reads
-    costs, pending = await reads.costs(call.path.workflow_id, call.caller)
-    return Answer(costs, headers={"X-Cache": "pending" if pending else "miss"})
+    seen = await reads.costs(call.path.workflow_id, call.caller)
+    return seen_answer(call.request, seen.value.costs, seen)
 
 
 ROUTES = (

@@ -13,7 +13,7 @@ from sidecar import operations, problems, wire
 from sidecar import wire_drop_in as drop_in
 from sidecar.handlers.executions import READ_PROBLEMS, WRITE_PROBLEMS
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
-from sidecar.services import idempotency_key, services
+from sidecar.services import idempotency_key, seen_answer, services
 from sidecar.spool.entry import NewEntry
 from sidecar.spool.permits import Binding
 from sidecar.upstream.client import CallContext
@@ -74,7 +74,7 @@ async def drop_in_fetch_port_result(
     query = wire.ResultUriQuery(call.query.op_id, call.query.port_id, call.query.internal)
     reads = services(call.request).reads
     found, seen = await reads.result_uri(call.path.eid, query, call.caller)
-    return Answer(drop_in.DropInUri(found.uri), headers=seen.headers())
+    return seen_answer(call.request, drop_in.DropInUri(found.uri), seen)
 
 
 async def drop_in_fetch_port_results(
@@ -82,7 +82,7 @@ async def drop_in_fetch_port_results(
 ) -> Answer:
     seen = await services(call.request).reads.uris(call.path.eid, call.caller)
     uris = [uri for _, (uri, _) in sorted(seen.value.results.items())]
-    return Answer(drop_in.DropInUriList(uris), headers=seen.headers())
+    return seen_answer(call.request, drop_in.DropInUriList(uris), seen)
 
 
 async def drop_in_fetch_latest(
@@ -90,7 +90,7 @@ async def drop_in_fetch_latest(
 ) -> Answer:
     query = call.query
     seen = await services(call.request).reads.latest(query.wid, query.cuid, call.caller)
-    return Answer(drop_in.DropInCreated(seen.value.execution.execution_id), headers=seen.headers())
+    return seen_answer(call.request, drop_in.DropInCreated(seen.value.execution.execution_id), seen)
 
 
 async def _admitted(call: WriteCall) -> tuple[Binding, int]:

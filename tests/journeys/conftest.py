@@ -17,10 +17,11 @@ def system_folder() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="module")
-def up() -> Iterator[Up]:
-    """A running system for the tests of one module, which share it."""
-    with open_folder() as folder, running_system(folder) as up:
+@pytest.fixture(scope="module", params=["front door", "aiohttp alone"])
+def up(request: pytest.FixtureRequest) -> Iterator[Up]:
+    """A running system for the tests of one module, which share it; each way reads are served."""
+    alone = ("--set", "SIDECAR_FRONT_DOOR=false") if request.param == "aiohttp alone" else ()
+    with open_folder() as folder, running_system(folder, *alone) as up:
         yield up
 
 

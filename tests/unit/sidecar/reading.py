@@ -86,6 +86,12 @@ class PlayedCentral(Central):
             raise CentralUnavailable("central is down", retry_after_s=1)
         return early or self._reply(target, context.token or "", etag)
 
+    async def bind(
+        self, execution_id: int, context: CallContext, boot_id: str | None = None
+    ) -> Reply:
+        self.calls.append(f"bind {execution_id}")
+        raise refusal("execution-not-found", 404)
+
     def _reply(self, target: str, token: str, etag: str | None) -> Reply:
         expires_at = self.expires_at.get(token, int(self.clock.now_s) + TERM_S)
         if expires_at <= self.clock.now_s:

@@ -79,14 +79,20 @@ async def test_an_old_row_is_compared_by_its_etag_rather_than_fetched(here: Worl
 # Coherence
 
 
-async def test_a_write_during_a_refresh_discards_the_refresh(here: World) -> None:
+@pytest.mark.parametrize("is_appended_before", [False, True])
+async def test_a_write_during_a_refresh_discards_the_refresh(
+    here: World, is_appended_before: bool
+) -> None:
     await here.bind(EID, created_here=False)
     here.central.answers_early = True
     here.central.may_answer.clear()
+    if is_appended_before:
+        await here.put_result(EID, PORT, "vfs:///a")
     reading = asyncio.create_task(here.reads.uris(EID, caller()))
     await here.central.called.wait()
 
-    await here.put_result(EID, PORT, "vfs:///a")
+    if not is_appended_before:
+        await here.put_result(EID, PORT, "vfs:///a")
     await here.deliver()
     here.central.may_answer.set()
     seen = await reading

@@ -1,0 +1,172 @@
+"""Connections whose known requests are answered at once and whose others are aiohttp's."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.web_protocol import RequestHandler
+
+from sidecar.front.answers import KnownAnswers
+from sidecar.front.message import Message
+
+SWEEP_PERIOD_S = 10.0
+HEAD_TIMEOUT_S = 30.0
+"""A head of a kilobyte comes in one piece; who dribbles it for longer only holds memory."""
+KEEPALIVE_TIMEOUT_S = 3630.0
+"""As aiohttp's: longer than any client keeps an idle connection itself."""
+FOREVER_S = 10.0 * 365 * 24 * 3600
+"""aiohttp's own timer is told to wait for this: it does not see what is answered here."""
+
+Finished = Callable[[web.BaseRequest, web.StreamResponse], None]
+
+
+class FrontDoor:
+    """Makes the connections of a listener, in front of an application's own server.
+
+    `completion_log` has to be the server's access log: it is how aiohttp says that an answer
+    has been written.
+    """
+
+    def __init__(self, answers: KnownAnswers) -> None:
+        self.answers = answers
+        self._connections: set[Connection] = set()
+        self._by_handler: dict[object, Connection] = {}
+        self._server: web.Server | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def completion_log(self) -> type[AbstractAccessLogger]:
+        finished = self._finished
+
+        class CompletionLog(AbstractAccessLogger):
+            def log(
+                self, request: web.BaseRequest, response: web.StreamResponse, time: float
+            ) -> None:
+                finished(request, response)
+
+        return CompletionLog
+
+    def open(self, server: web.Server) -> None:
+        self._server = server
+        self._sweep()
+
+    def close(self) -> None:
+        """Ends what aiohttp does not know of; its own connections end with its server."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for connection in tuple(self._connections):
+            connection.close_if_unknown_to_aiohttp()
+
+    def __call__(self) -> asyncio.Protocol:
+        connection = Connection(self, self.answers)
+        self._connections.add(connection)
+        return connection
+
+    def open_handler(self, connection: "Connection") -> RequestHandler:
+        assert self._server is not None  # noqa: S101 (opened before it listens)
+        handler = self._server()
+        self._by_handler[handler] = connection
+        return handler
+
+    def lost(self, connection: "Connection", handler: RequestHandler | None) -> None:
+        self._connections.discard(connection)
+        self._by_handler.pop(handler, None)
+
+    def _finished(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        connection = self._by_handler.get(request.protocol)
+        if connection is not None:
+            connection.finished(request, response)
+
+    def _sweep(self) -> None:
+        for connection in tuple(self._connections):
+            connection.swept()
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.call_later(SWEEP_PERIOD_S, self._sweep)
+
+
+class Connection(asyncio.Protocol):
+    """One connection. Whose turn it is to read follows from `_message`:
+
+    - None: nothing is under way, and a known request is answered here;
+    - a message: aiohttp reads it or owes its answer, and gets every byte, until it has
+      answered and the message was whole, when the turn comes back;
+    - a lost message: all that comes is aiohttp's, to the end of the connection.
+    """
+
+    def __init__(self, door: FrontDoor, answers: KnownAnswers) -> None:
+        self._door = door
+        self._answers = answers
+        self._handler: RequestHandler | None = None
+        self._message: Message | None = None
+        self._quiet_sweeps = 0
+        self._head_sweeps = 0
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._quiet_sweeps = 0
+        if self._message is None:
+            answer = self._answers.answer(data)
+            if answer is not None:
+                self._transport.write(answer)
+                return
+            self._message = Message()
+        self._give_to_aiohttp(data)
+
+    def _give_to_aiohttp(self, data: bytes) -> None:
+        assert self._message is not None  # noqa: S101 (for the type checker)
+        if not self._message.is_lost:
+            self._message.feed(data)
+        if self._handler is None:
+            self._handler = self._door.open_handler(self)
+            self._handler.connection_made(self._transport)
+        self._handler.data_received(data)
+
+    def finished(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """aiohttp has written an answer."""
+        message = self._message
+        if message is None or message.is_lost:
+            return
+        if not message.is_whole:
+            message.is_lost = True  # answered early: the rest of it is still to come
+            return
+        self._message = None
+        self._head_sweeps = 0
+        self._answers.keep(message.head, request, response)
+
+    def swept(self) -> None:
+        """A sweep has passed: ends the connection if nothing, or only half a head, came."""
+        self._quiet_sweeps += 1
+        message = self._message
+        dribbles = message is not None and not message.has_head and not message.is_lost
+        self._head_sweeps = self._head_sweeps + 1 if dribbles else 0
+        is_idle = self._quiet_sweeps * SWEEP_PERIOD_S > KEEPALIVE_TIMEOUT_S
+        if is_idle or self._head_sweeps * SWEEP_PERIOD_S > HEAD_TIMEOUT_S:
+            self._transport.close()
+
+    def close_if_unknown_to_aiohttp(self) -> None:
+        if self._handler is None:
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        if self._message is None:
+            # The caller sends and does not read: its answers must not pile up here.
+            self._paused = True
+            self._transport.pause_reading()
+        if self._handler is not None:
+            self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._handler is not None:
+            self._handler.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._door.lost(self, self._handler)
+        if self._handler is not None:
+            self._handler.connection_lost(exc)

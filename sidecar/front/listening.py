@@ -1,0 +1,75 @@
+"""The local API's listeners, with the front door before them or without."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from sidecar.front.answers import KnownAnswers
+from sidecar.front.door import FOREVER_S, FrontDoor
+
+
+@asynccontextmanager
+async def listening(
+    app: web.Application,
+    answers: KnownAnswers | None,
+    address: tuple[str, int],
+    unix_socket: Path | None,
+    *,
+    shutdown_timeout_s: float,
+) -> AsyncIterator[None]:
+    """Serves `app` for the block; `answers` None leaves every request to aiohttp."""
+    async with (
+        connections(app, answers, shutdown_timeout_s=shutdown_timeout_s) as connection,
+        AsyncExitStack() as stack,
+    ):
+        loop = asyncio.get_running_loop()
+        servers = [await loop.create_server(connection, *address)]
+        if unix_socket is not None:
+            _remove(unix_socket)
+            servers.append(await loop.create_unix_server(connection, unix_socket))
+        for server in servers:
+            stack.callback(server.close)
+        yield
+
+
+@asynccontextmanager
+async def connections(
+    app: web.Application, answers: KnownAnswers | None, *, shutdown_timeout_s: float
+) -> AsyncIterator[Callable[[], asyncio.BaseProtocol]]:
+    """What makes the protocol of each new connection to `app`."""
+    if answers is None:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s)
+        async with _set_up(runner) as server:
+            yield server
+        return
+    door = FrontDoor(answers)
+    runner = web.AppRunner(
+        app,
+        access_log_class=door.completion_log(),
+        keepalive_timeout=FOREVER_S,
+        shutdown_timeout=shutdown_timeout_s,
+    )
+    async with _set_up(runner) as server:
+        door.open(server)
+        try:
+            yield door
+        finally:
+            door.close()
+
+
+@asynccontextmanager
+async def _set_up(runner: web.AppRunner) -> AsyncIterator[web.Server]:
+    try:
+        await runner.setup()
+        assert runner.server is not None  # noqa: S101 (set up just now)
+        yield runner.server
+    finally:
+        await runner.cleanup()
+
+
+def _remove(unix_socket: Path) -> None:
+    """What a killed predecessor left would be in the way."""
+    unix_socket.unlink(missing_ok=True)

@@ -1,0 +1,212 @@
+"""The local API over a played world, with or without its front door, and a client of bytes."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from sidecar.app import local_app
+from sidecar.boots import Boots
+from sidecar.delivery.delivery import Delivery
+from sidecar.front.answers import KnownAnswers
+from sidecar.front.listening import listening
+from sidecar.limits import LocalLimits
+from sidecar.services import Services
+from sidecar.settings import LimitSettings
+from sidecar.sync_calls import SyncCalls
+from sidecar.writes import Writes
+from tests.databases import free_port
+from tests.unit.sidecar.reading import World
+
+MIB = 1024 * 1024
+TICKS = 40
+"""Turns of the event loop in which any request here is over: nothing in it takes time."""
+
+
+@dataclass
+class Reply:
+    """One answer as it was received."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    def comparable(self) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Without what differs from answer to answer: the date, and an id that was made up."""
+        made_up = self.header("X-Request-Id") or ""
+        headers = sorted(
+            (name.lower(), value)
+            for name, value in self.headers
+            if name.lower() != "date"
+            and not (value == made_up and re.fullmatch("[0-9a-f]{16}", value))
+        )
+        return self.status, headers, re.sub(rb'"request_id":"[0-9a-f]{16}"', b"", self.body)
+
+
+@dataclass
+class Served:
+    """A listener. `to_aiohttp` counts the requests that the application saw."""
+
+    port: int
+    to_aiohttp: int = 0
+    answers: KnownAnswers | None = None
+    lines: list["Line"] = field(default_factory=list)
+
+    async def line(self) -> "Line":
+        """A connection, closed with the listener."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.lines.append(Line(reader, writer))
+        return self.lines[-1]
+
+
+@dataclass
+class Line:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        """Sends and lets the server read, so that chunks arrive as they were cut."""
+        try:
+            self.writer.write(data)
+            await self.writer.drain()
+        except ConnectionError:
+            return  # the server has had enough; what it said is there to be read
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def ask(self, request: bytes) -> Reply:
+        await self.send(request)
+        reply = await self.reply()
+        assert reply is not None, "the connection was closed"
+        return reply
+
+    async def reply(self) -> Reply | None:
+        """None if the connection was closed instead."""
+        try:
+            async with asyncio.timeout(30):
+                reply = _parsed(await self.reader.readuntil(b"\r\n\r\n"))
+                length = int(reply.header("Content-Length") or 0)
+                reply.body = await self.reader.readexactly(length)
+                return reply
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+
+def parsed(received: bytes) -> list[Reply]:
+    """All answers in what was received."""
+    replies, rest = [], received
+    while rest:
+        head, _, rest = rest.partition(b"\r\n\r\n")
+        replies.append(_parsed(head))
+        # An answer to HEAD names a length and has no body.
+        if not rest.startswith(b"HTTP/1."):
+            length = int(replies[-1].header("Content-Length") or 0)
+            replies[-1].body, rest = rest[:length], rest[length:]
+    return replies
+
+
+def _parsed(head: bytes) -> Reply:
+    status_line, *lines = head.decode().strip().split("\r\n")
+    headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+    return Reply(int(status_line.split()[1]), headers, b"")
+
+
+def app_of(world: World) -> web.Application:
+    delivery = Delivery(world.spool, world.central, world.metrics, world.reads)
+    boots = Boots(world.spool, world.central, world.reads)
+    limits = LocalLimits(LimitSettings(), world.spool, world.metrics)
+    writes = Writes(
+        world.spool, delivery, world.central, world.reads, world.access, limits, world.metrics
+    )
+    sync_calls = SyncCalls(world.spool, delivery, world.central, world.reads)
+    return local_app(Services(world.reads, writes, sync_calls, limits, boots), world.metrics)
+
+
+def answers_of(world: World, max_bytes: int = MIB) -> KnownAnswers:
+    clock = world.clock
+    return KnownAnswers(max_bytes, world.metrics, monotonic=clock, wall_clock=clock)
+
+
+@asynccontextmanager
+async def served(world: World, *, front_door: bool, max_bytes: int = MIB) -> AsyncIterator[Served]:
+    app, answers = app_of(world), answers_of(world, max_bytes) if front_door else None
+    listener = Served(free_port(), answers=answers)
+    app.middlewares.insert(0, _counting(listener))
+    address = ("127.0.0.1", listener.port)
+    async with listening(app, answers, address, None, shutdown_timeout_s=2.0):
+        try:
+            yield listener
+        finally:
+            for line in listener.lines:
+                line.writer.close()
+
+
+class Wire(asyncio.Transport):
+    """One connection without a network: what is received is exactly what was sent."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.written = bytearray()
+        self.is_paused = False
+        self._is_closing = False
+        protocol.connection_made(self)
+
+    async def send(self, data: bytes) -> None:
+        """Hands the piece over and lets everything happen that it causes."""
+        if not self._is_closing:
+            self.protocol.data_received(data)
+        for _ in range(TICKS):
+            await asyncio.sleep(0)
+
+    def replies(self) -> list[Reply]:
+        return parsed(bytes(self.written))
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        for data in list_of_data:
+            self.written += data
+
+    def close(self) -> None:
+        if not self._is_closing:
+            self._is_closing = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+def _counting(listener: Served) -> Any:
+    @web.middleware
+    async def count(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        listener.to_aiohttp += 1
+        return await handler(request)
+
+    return count
+
+
+def get(target: str, *headers: str, token: str = "a") -> bytes:  # noqa: S107
+    lines = [f"GET {target} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {token}"]
+    return "\r\n".join([*lines, *headers, "", ""]).encode()

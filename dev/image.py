@@ -28,6 +28,8 @@ STOP_TIMEOUT_S = 20.0
 
 UID = 65532
 SPOOL = "/var/lib/sidecar"
+EMPTY_DIR = "uid=0,gid=0,mode=0777"
+"""How Kubernetes mounts an emptyDir where the pod names no fsGroup, as the chart's does not."""
 PYTHON = "/opt/venv/bin/python"
 SERVICES: Mapping[str, dict[str, str]] = {
     "sidecar": {"SIDECAR_CENTRAL_URL": "http://127.0.0.1:9"},
@@ -47,9 +49,24 @@ def writable():
         return False
     return True
 names = ["sidecar", "central", "dev", "tests", "asyncpg", "jwt", "pip", "setuptools"]
-found = [name for name in names if importlib.util.find_spec(name)]
-print(json.dumps({"uid": os.getuid(), "root_is_writable": writable(), "found": found}))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps({
+    "uid": os.getuid(),
+    "gid": os.getgid(),
+    "root_is_writable": writable(),
+    "capabilities": int(status["CapEff"], 16),
+    "may_gain_privileges": status["NoNewPrivs"].strip() != "1",
+    "found": [name for name in names if importlib.util.find_spec(name)],
+}))
 """
+AS_THE_CHART_RUNS_IT = {
+    "uid": UID,
+    "gid": UID,
+    "root_is_writable": False,
+    "capabilities": 0,
+    "may_gain_privileges": False,
+}
+"""Its security contexts, as a process sees them."""
 FOUND = {"sidecar": ["sidecar"], "central": ["central", "asyncpg", "jwt"]}
 
 
@@ -99,7 +116,8 @@ class Docker:
         self, target: str, port: int, variables: Mapping[str, str], program: Sequence[str] = ()
     ) -> list[str]:
         options = ["--rm", "--read-only", f"--publish=127.0.0.1:{port}:{port}"]
-        options += [f"--tmpfs={SPOOL}:uid={UID},gid={UID},mode=0700"]
+        options += ["--cap-drop=ALL", "--security-opt=no-new-privileges", f"--user={UID}:{UID}"]
+        options += [f"--tmpfs={SPOOL}:{EMPTY_DIR}"]
         options += [f"--env={name}={value}" for name, value in variables.items()]
         options += [f"--entrypoint={program[0]}"] if program else []
         return [self._client, "run", *options, self._tag(target), *program[1:]]
@@ -153,17 +171,17 @@ class Buildah:
     ) -> list[str]:
         config = json.loads(self._buildah("inspect", target))["OCIv1"]["config"]
         root = self._roots[target]
-        spool, owner = f"{root}{SPOOL}", f"uid={UID},gid={UID},mode=0700"
+        spool = f"{root}{SPOOL}"
         steps = [
             f"mount --bind {root} {root} && mount -o remount,bind,ro {root}",
             f"mount --bind /dev {root}/dev && mount -t proc proc {root}/proc",
-            f"{{ ! [ -d {spool} ] || mount -t tmpfs -o {owner} tmpfs {spool}; }}",
+            f"{{ ! [ -d {spool} ] || mount -t tmpfs -o {EMPTY_DIR} tmpfs {spool}; }}",
             'exec "$@"',
         ]
         argv = program or [*config["Entrypoint"], *config["Cmd"]]
         return [
             *("unshare", "--mount", "sh", "-c", " && ".join(steps), "sh"),
-            *("chroot", f"--userspec={config['User']}", str(root)),
+            *("setpriv", "--no-new-privs", "chroot", f"--userspec={config['User']}", str(root)),
             *("env", "-i", *(f"{name}={value}" for name, value in variables.items())),
             *("sh", "-c", f'cd {config["WorkingDir"]} && exec "$@"', "sh", *argv),
         ]
@@ -203,7 +221,7 @@ def check(engine: Engine, target: str) -> None:
     """The promises of one image, found by running it."""
     port = free_port()
     found = json.loads(output(*engine.command(target, port, {}, [PYTHON, "-c", PROBE])))
-    expected = {"uid": UID, "root_is_writable": False, "found": FOUND[target]}
+    expected = AS_THE_CHART_RUNS_IT | {"found": FOUND[target]}
     if found != expected:
         raise ImageProblem(f"{target}: expected {expected}, found {found}")
 

@@ -69,6 +69,7 @@ from central.store.uris import Uris
 from central.store.versions import Versions
 from central.store.warehouses import Warehouses
 from central.store.writes import Writes
+from central.tls import ServerCertificate
 
 logger = logging.getLogger(__name__)
 
@@ -168,10 +169,16 @@ async def serve(settings: Settings) -> int:
         api = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=settings.drain_timeout_s
         )
-        for runner, address in ((ops, settings.ops_listen), (api, settings.listen)):
+        context = None
+        if settings.tls is not None:
+            certificate = ServerCertificate(settings.tls.certificate_file, settings.tls.key_file)
+            await life.enter_async_context(_background(certificate.renewed.watch()))
+            context = certificate.context
+        listeners = ((ops, settings.ops_listen, None), (api, settings.listen, context))
+        for runner, address, tls in listeners:
             life.push_async_callback(runner.cleanup)
             await runner.setup()
-            await web.TCPSite(runner, address.host, address.port).start()
+            await web.TCPSite(runner, address.host, address.port, ssl_context=tls).start()
         opening = asyncio.create_task(_open(database))
         life.callback(opening.cancel)
         await life.enter_async_context(_background(closer.run()))

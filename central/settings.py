@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,6 +46,14 @@ class CloserSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """The API's certificate, where central ends TLS itself."""
+
+    certificate_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     database: DatabaseSettings
     tokens: TokenSettings
@@ -52,6 +61,7 @@ class Settings:
     workloads: WorkloadSettings | None
     limits: LimitSettings
     listen: Address
+    tls: TlsSettings | None
     ops_listen: Address
     lease_s: float
     closer: CloserSettings
@@ -64,6 +74,7 @@ class Settings:
         """The settings as `/status` shows them: nothing that opens a door."""
         return {
             "listen": str(self.listen),
+            "tls_certificate": None if self.tls is None else str(self.tls.certificate_file),
             "ops_listen": str(self.ops_listen),
             "database_url": without_secrets(self.database.url),
             "pool_min_size": self.database.pool_min_size,
@@ -103,6 +114,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         workloads=read_workload_settings(environment, assertions.audience),
         limits=read_limit_settings(environment),
         listen=environment.address("LISTEN", "0.0.0.0:7080"),
+        tls=_tls(environment),
         ops_listen=environment.address("OPS_LISTEN", "0.0.0.0:7081"),
         # From 2 s for tests: a lease has to outlast some renewals.
         lease_s=environment.seconds("LEASE_S", 90.0, 2.0, 3600.0),
@@ -117,6 +129,17 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
     )
     environment.check()
     return settings
+
+
+def _tls(environment: Environment) -> TlsSettings | None:
+    names = ("TLS_CERT_FILE", "TLS_KEY_FILE")
+    certificate, key = environment.optional_text(names[0]), environment.optional_text(names[1])
+    if certificate is not None and key is not None:
+        return TlsSettings(Path(certificate), Path(key))
+    if certificate is not None or key is not None:
+        missing = names[0] if certificate is None else names[1]
+        environment.fault(missing, "must be set: a certificate and its key go together")
+    return None
 
 
 def read_database_settings(variables: Mapping[str, str]) -> DatabaseSettings:

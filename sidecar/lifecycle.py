@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 from aiohttp import web
@@ -43,6 +43,7 @@ from sidecar.sync_calls import SyncCalls
 from sidecar.upstream.central import Central
 from sidecar.upstream.client import CentralClient, open_session
 from sidecar.upstream.identity import SourceIdentity, has_key, load_or_create
+from sidecar.upstream.trust import Trust
 from sidecar.upstream.workload import WorkloadToken
 from sidecar.writes import Writes
 
@@ -165,10 +166,12 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
     has_forgotten = is_amnesiac or spool.epochs_begun > 0
     metrics = Metrics()
     try:
+        trust = None if settings.central_ca_file is None else Trust(settings.central_ca_file)
         async with (
-            open_session() as calls,
-            open_session() as deliveries,
-            open_session() as renewals,
+            nullcontext() if trust is None else background(trust.renewed.watch()),
+            open_session(trust) as calls,
+            open_session(trust) as deliveries,
+            open_session(trust) as renewals,
         ):
             token_file = settings.workload_token_file
             workload = None if token_file is None else WorkloadToken(token_file)

@@ -38,6 +38,7 @@ class Settings:
     """Everything that can be set. docs/operations.md describes each."""
 
     central_url: str
+    central_ca_file: Path | None
     listen: Address
     unix_socket: Path | None
     front_door: bool
@@ -63,6 +64,7 @@ class Settings:
         env = Environment(variables, "SIDECAR_")
         settings = cls(
             central_url=env.url("CENTRAL_URL", ("http", "https")),
+            central_ca_file=_optional_path(env, "CENTRAL_CA_FILE"),
             listen=env.address("LISTEN", "127.0.0.1:7070"),
             unix_socket=_optional_path(env, "UNIX_SOCKET"),
             front_door=env.flag("FRONT_DOOR", True),

@@ -27,6 +27,7 @@ from sidecar.problems import CentralUnavailable, RelayedProblem
 from sidecar.settings import Settings
 from sidecar.upstream.client import CallContext, CentralClient, open_session
 from sidecar.upstream.identity import KEY_FILE_NAME, SourceIdentity, load_or_create
+from sidecar.upstream.trust import Trust
 from sidecar.upstream.workload import WorkloadToken
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -80,7 +81,11 @@ async def check_central(
 ) -> list[Check]:
     """One signed call, as every call of the sidecar is: reachable, trusted, and at what time."""
     token_file = settings.workload_token_file
-    async with open_session() as session:
+    try:
+        trust = None if settings.central_ca_file is None else Trust(settings.central_ca_file)
+    except OSError as error:
+        return [fail("central", f"SIDECAR_CENTRAL_CA_FILE: {error}")]
+    async with open_session(trust) as session:
         client = CentralClient(
             session,
             settings.central_url,

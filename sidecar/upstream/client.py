@@ -24,6 +24,7 @@ from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RelayedProblem
 from sidecar.upstream.breaker import Circuit, RetryBudget
 from sidecar.upstream.identity import SourceIdentity
+from sidecar.upstream.trust import Trust
 from sidecar.upstream.workload import HEADER as WORKLOAD_HEADER
 from sidecar.upstream.workload import WorkloadToken
 
@@ -42,10 +43,15 @@ RETRY_PAUSE_S = 0.1
 
 
 @asynccontextmanager
-async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
-    """Connections to central that carry nothing from call to call."""
+async def open_session(trust: Trust | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+    """Connections to central that carry nothing from call to call. None trusts the system's CAs."""
+    connector = aiohttp.TCPConnector(
+        limit=CONNECTIONS_MAX,
+        keepalive_timeout=KEEPALIVE_S,
+        ssl=True if trust is None else trust.context,
+    )
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEPALIVE_S),
+        connector=connector,
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,  # a proxy named by the environment would see users' tokens

@@ -122,3 +122,10 @@ def test_a_url_without_secrets_keeps_what_finds_the_database() -> None:
     url = "postgresql://u:p@[::1]:5432/d?password=p"
 
     assert without_secrets(url) == "postgresql://u@[::1]:5432/d"
+
+
+@pytest.mark.parametrize("name", ["CENTRAL_TLS_CERT_FILE", "CENTRAL_TLS_KEY_FILE"])
+def test_a_certificate_and_its_key_go_together(name: str) -> None:
+    other = {"CENTRAL_TLS_CERT_FILE", "CENTRAL_TLS_KEY_FILE"} - {name}
+    with pytest.raises(SettingsError, match=f"{other.pop()}: must be set"):
+        read_settings(ENOUGH | {name: "/tls/file"})

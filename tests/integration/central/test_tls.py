@@ -1,0 +1,145 @@
+"""Central behind a certificate of its own, and sidecars that trust its authority alone."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from central.tls import ServerCertificate
+from sidecar.commands.doctor import check_central
+from sidecar.kit.checks import Verdict
+from sidecar.settings import Settings
+from sidecar.upstream.trust import Trust
+from tests.certificates import Authority, replace
+from tests.databases import Database
+from tests.integration.central.test_lifecycle import running
+
+
+def sidecar_settings(url: str, ca_file: Path, folder: Path) -> Settings:
+    return Settings.from_environment(
+        {
+            "SIDECAR_CENTRAL_URL": url,
+            "SIDECAR_CENTRAL_CA_FILE": str(ca_file),
+            "SIDECAR_SPOOL_DIR": str(folder),
+        }
+    )
+
+
+async def test_a_sidecar_reaches_central_by_its_authority_only(
+    database: Database, tmp_path: Path
+) -> None:
+    authority, stranger = Authority(), Authority()
+    files = tmp_path / "tls.crt", tmp_path / "tls.key"
+    authority.issue(*files)
+    variables = {"CENTRAL_TLS_CERT_FILE": str(files[0]), "CENTRAL_TLS_KEY_FILE": str(files[1])}
+
+    with running(database.central_url, **variables) as central:
+        trusting, _ = await check_central(
+            sidecar_settings(
+                f"https://localhost:{central.port}", authority.write(tmp_path / "ca"), tmp_path
+            )
+        )
+        (distrusting,) = await check_central(
+            sidecar_settings(
+                f"https://localhost:{central.port}", stranger.write(tmp_path / "other"), tmp_path
+            )
+        )
+        (plain,) = await check_central(
+            sidecar_settings(f"http://localhost:{central.port}", tmp_path / "ca", tmp_path)
+        )
+        assert central.is_ready()  # the ops listener is plain
+
+    assert trusting.verdict == Verdict.OK
+    assert distrusting.verdict == Verdict.FAIL
+    assert plain.verdict == Verdict.FAIL
+
+
+class Listener:
+    """Something that listens with a certificate; which one, callers can see."""
+
+    def __init__(self, certificate: ServerCertificate, port: int) -> None:
+        self.certificate = certificate
+        self.port = port
+
+    async def shown_to(self, trust: Trust) -> int:
+        """The serial number of the certificate that a new connection gets."""
+        reader, writer = await asyncio.open_connection(
+            "localhost", self.port, ssl=trust.context, server_hostname="localhost"
+        )
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        await reader.read()
+        return x509.load_der_x509_certificate(shown).serial_number
+
+
+@pytest.fixture
+async def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+async def listener(authority: Authority, tmp_path: Path) -> AsyncIterator[Listener]:
+    authority.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
+    certificate = ServerCertificate(tmp_path / "tls.crt", tmp_path / "tls.key")
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "localhost", 0, ssl=certificate.context)
+    async with server:
+        yield Listener(certificate, server.sockets[0].getsockname()[1])
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(
+    listener: Listener, authority: Authority, tmp_path: Path
+) -> None:
+    trust = Trust(authority.write(tmp_path / "ca"))
+    before = await listener.shown_to(trust)
+
+    serial = authority.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
+    listener.certificate.renewed.check()
+
+    assert before != serial
+    assert await listener.shown_to(trust) == serial
+
+
+async def test_half_of_a_pair_leaves_the_old_one_in_force(
+    listener: Listener, authority: Authority, tmp_path: Path
+) -> None:
+    trust = Trust(authority.write(tmp_path / "ca"))
+    before = await listener.shown_to(trust)
+    key = (tmp_path / "tls.key").read_bytes()
+
+    authority.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
+    replace(tmp_path / "tls.key", key)
+    listener.certificate.renewed.check()
+
+    assert await listener.shown_to(trust) == before
+
+
+async def test_a_renewed_authority_is_trusted_without_a_restart(
+    listener: Listener, tmp_path: Path
+) -> None:
+    successor = Authority()
+    trust = Trust(Authority().write(tmp_path / "ca"))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await listener.shown_to(trust)
+
+    successor.write(tmp_path / "ca")
+    trust.renewed.check()
+    serial = successor.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
+    listener.certificate.renewed.check()
+
+    assert await listener.shown_to(trust) == serial
+
+
+def test_files_that_are_no_pair_are_an_error(authority: Authority, tmp_path: Path) -> None:
+    authority.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
+    authority.issue(tmp_path / "other.crt", tmp_path / "other.key")
+
+    with pytest.raises(ssl.SSLError, match="MISMATCH"):
+        ServerCertificate(tmp_path / "tls.crt", tmp_path / "other.key")

@@ -131,20 +131,25 @@ def promtool() -> Path:
 
 def _fetch_promtool(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        download = ["apt-get", "download", "--quiet", "prometheus"]
-        run = subprocess.run(
-            download,
-            cwd=scratch,
-            capture_output=True,
-            text=True,
-            timeout=DOWNLOAD_TIMEOUT_S,
-            check=False,
-        )
-        packages = list(Path(scratch).glob("prometheus_*.deb"))
-        if run.returncode != 0 or not packages:
-            raise ToolMissing(
-                "promtool is not installed and apt-get cannot download the package prometheus "
-                f"(apt-get update may help): {run.stderr.strip()[-500:]}"
-            )
+        said = _apt_get(scratch, "download", "--quiet", "prometheus")
+        if not list(Path(scratch).glob("*.deb")) and os.geteuid() == 0:
+            _apt_get(scratch, "update", "--quiet")  # a fresh machine has no package lists
+            said = _apt_get(scratch, "download", "--quiet", "prometheus")
+        packages = list(Path(scratch).glob("*.deb"))
+        if not packages:
+            raise ToolMissing(f"promtool is not installed and apt-get cannot fetch it: {said}")
         subprocess.run(["dpkg-deb", "--extract", packages[0], f"{scratch}/tree"], check=True)
         shutil.copy(Path(scratch, "tree/usr/bin/promtool"), folder / "promtool")
+
+
+def _apt_get(folder: str, *arguments: str) -> str:
+    """The end of what it complained of."""
+    done = subprocess.run(
+        ["apt-get", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=DOWNLOAD_TIMEOUT_S,
+        check=False,
+    )
+    return done.stderr.strip()[-500:]

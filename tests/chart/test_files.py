@@ -54,6 +54,7 @@ def test_every_setting_can_be_set_or_is_the_charts_own(chart: Chart, service: st
     fitting = {"SPOOL_MAX_BYTES": 1 << 20, "CACHE_MAX_BYTES": 1 << 20, "JWT_ALGORITHMS": "HS512"}
     fitting |= {"LOG_LEVEL": "error", "POOL_MIN_SIZE": 1, "POOL_MAX_SIZE": 2, "DRAIN_DELAY_S": 1}
     fitting |= {"DATABASE_TIMEOUT_S": 1, "DRAIN_TIMEOUT_S": 2}
+    fitting |= {"LEASE_S": 90, "LEASE_RENEW_S": 20, "CU_HEALTH": "127.0.0.1:1"}
     values = {s.key: fitting.get(s.name.partition("_")[2], 77) for s in free}
 
     objects = chart.render("injection-none", **{service: {"settings": values}})

@@ -48,6 +48,12 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "migration.ownerSecret.name",
     ),
     "central among the computing units": ({"poolNamespace": "texera"}, "poolNamespace"),
+    "TLS without a certificate": ({"tls": {"enabled": True}}, "tls.secretName"),
+    "an authority that is none": ({"tls": {"ca": "trust.pem"}}, "tls.ca: must hold"),
+    "two authorities": (
+        {"tls": {"ca": "-----BEGIN CERTIFICATE-----", "caConfigMap": {"name": "trust"}}},
+        "tls: set one of ca and caConfigMap.name",
+    ),
     "more connections than the budget": (
         {"central": {"replicas": 5}},
         "5 replicas, one more while rolling out, times settings.poolMaxSize 10",
@@ -71,6 +77,10 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "a drain shorter than a statement": (
         {"central": {"settings": {"databaseTimeoutS": 21}}},
         "central.settings.drainTimeoutS: must not be shorter than databaseTimeoutS",
+    ),
+    "a lease that a lost packet ends": (
+        {"central": {"settings": {"leaseS": 60}}},
+        "central.settings.leaseS: must be longer than three of sidecar.settings.leaseRenewS, 60 s",
     ),
     "a volume that the spool fills": (
         {"sidecar": {"spoolVolume": {"sizeLimit": "775Mi"}}},

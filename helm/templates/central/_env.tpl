@@ -18,6 +18,12 @@
 {{- end }}
 - name: CENTRAL_LISTEN
   value: {{ printf "0.0.0.0:%d" (int .service.port) | quote }}
+{{- if $.Values.tls.enabled }}
+- name: CENTRAL_TLS_CERT_FILE
+  value: /etc/central/tls/tls.crt
+- name: CENTRAL_TLS_KEY_FILE
+  value: /etc/central/tls/tls.key
+{{- end }}
 - name: CENTRAL_OPS_LISTEN
   value: {{ printf "0.0.0.0:%d" (int .service.opsPort) | quote }}
 - name: CENTRAL_ASSERTION_AUDIENCE
@@ -76,6 +82,12 @@ true
 
 {{- /* Each is mounted under /etc/central by its name. */}}
 {{- define "central.ownVolumes" -}}
+{{- if .Values.tls.enabled }}
+- name: tls
+  secret:
+    secretName: {{ .Values.tls.secretName }}
+    defaultMode: 0440 # the key: for the group of the pod's fsGroup
+{{- end }}
 {{- with .Values.central.jwt.jwks.configMap }}
 {{- if .name }}
 - name: jwks

@@ -8,7 +8,7 @@ What joins a computing-unit pod, said once as plain YAML: the admission policy c
 {{- end }}
 
 {{- define "sidecar.centralUrl" -}}
-{{- .Values.sidecar.centralUrl | default (printf "http://%s:%d" (include "central.host" .) (int .Values.central.service.port)) -}}
+{{- .Values.sidecar.centralUrl | default (printf "%s://%s:%d" (ternary "https" "http" .Values.tls.enabled) (include "central.host" .) (int .Values.central.service.port)) -}}
 {{- end }}
 
 {{- define "sidecar.container" -}}
@@ -22,6 +22,10 @@ restartPolicy: Always
 env:
   - name: SIDECAR_CENTRAL_URL
     value: {{ include "sidecar.centralUrl" $ | quote }}
+  {{- if include "sidecar.caConfigMap" $ }}
+  - name: SIDECAR_CENTRAL_CA_FILE
+    value: /etc/central-ca/ca.crt
+  {{- end }}
   - name: SIDECAR_LISTEN
     value: {{ printf "127.0.0.1:%d" (int .port) | quote }}
   - name: SIDECAR_OPS_LISTEN
@@ -69,11 +73,31 @@ volumeMounts:
     mountPath: /var/run/secrets/central
     readOnly: true
   {{- end }}
+  {{- if include "sidecar.caConfigMap" $ }}
+  - name: {{ include "sidecar.caVolume" $ }}
+    mountPath: /etc/central-ca
+    readOnly: true
+  {{- end }}
 {{- end -}}
 {{- end }}
 
 {{- define "sidecar.spoolVolume" -}}
 {{ .Values.sidecar.containerName }}-spool
+{{- end }}
+
+{{- define "sidecar.caVolume" -}}
+{{ .Values.sidecar.containerName }}-ca
+{{- end }}
+
+{{- /* The ConfigMap in the pool's namespace with the authority to trust; empty for the system's. */}}
+{{- define "sidecar.caConfigMap" -}}
+{{- with .Values.tls -}}
+{{- if .ca -}}
+{{ include "fullname" $ }}-ca
+{{- else -}}
+{{ .caConfigMap.name }}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{- define "sidecar.tokenVolume" -}}
@@ -95,6 +119,15 @@ volumeMounts:
           audience: {{ $.Values.assertionAudience | quote }}
           expirationSeconds: {{ .expirationSeconds }}
 {{- end }}
+{{- end }}
+{{- if include "sidecar.caConfigMap" . }}
+- name: {{ include "sidecar.caVolume" . }}
+  configMap:
+    name: {{ include "sidecar.caConfigMap" . }}
+    defaultMode: 420
+    items:
+      - key: {{ .Values.tls.caConfigMap.key }}
+        path: ca.crt
 {{- end }}
 {{- end }}
 

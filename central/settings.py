@@ -132,12 +132,12 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
 
 
 def _tls(environment: Environment) -> TlsSettings | None:
-    names = ("TLS_CERT_FILE", "TLS_KEY_FILE")
-    certificate, key = environment.optional_text(names[0]), environment.optional_text(names[1])
+    certificate = environment.optional_text("TLS_CERT_FILE")
+    key = environment.optional_text("TLS_KEY_FILE")
     if certificate is not None and key is not None:
         return TlsSettings(Path(certificate), Path(key))
     if certificate is not None or key is not None:
-        missing = names[0] if certificate is None else names[1]
+        missing = "TLS_CERT_FILE" if certificate is None else "TLS_KEY_FILE"
         environment.fault(missing, "must be set: a certificate and its key go together")
     return None
 

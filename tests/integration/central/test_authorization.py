@@ -4,143 +4,126 @@ Generated from the service's own table of routes: a route that `CALLS` does not 
 each is called by everybody there is, with every kind of bad token, and unsigned.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
 from central.app import ROUTES
 from central.auth.callers import AuthenticatedRoute, Needs
 from dev.tokens import WEEK_S, base64url, mint, part
-from dev.vfs_uri import console_uri, global_port_id, result_uri
 from dev.world import WORLD, User
 from tests.integration.central.authority import Sidecar
+from tests.integration.relations import (
+    DONE,
+    PRIVATE,
+    SCENES,
+    Outcome,
+    Rule,
+    Scene,
+    act_on_unit,
+    anyone,
+    create,
+    export,
+    filled,
+    in_order,
+    read_run,
+    read_unit,
+    read_workflow,
+    select,
+    target,
+    write,
+)
 
-PORT = global_port_id("op-1", 0)
 CONSOLE = "/operators/op-1/console"
 RUN = "/v1/executions/{eid}"
-WORKFLOW = f"/v1/workflows/{WORLD.workflow_id}"
+WORKFLOW = "/v1/workflows/{wid}"
+UNIT = "/v1/computing-units/{cuid}"
 HERE = {
-    "workflow_id": WORLD.workflow_id,
-    "computing_unit_id": WORLD.computing_unit_id,
+    "workflow_id": "{wid}",
+    "computing_unit_id": "{cuid}",
     "environment_version": "test",
 }
-
-REFUSED_ROLES = {
-    WORLD.restricted: (403, "role-not-allowed"),
-    WORLD.inactive: (403, "role-not-allowed"),
-}
-READ_RUN = {
-    WORLD.owner: (200, ""),
-    WORLD.writer: (200, ""),
-    WORLD.reader: (200, ""),
-    WORLD.colleague: (200, ""),
-    WORLD.admin: (200, ""),
-    WORLD.stranger: (404, "execution-not-found"),
-    **REFUSED_ROLES,
-}
-READ_WORKFLOW = READ_RUN | {WORLD.stranger: (404, "workflow-not-found")}
-WRITE = READ_RUN | dict.fromkeys(
-    (WORLD.writer, WORLD.reader, WORLD.colleague, WORLD.admin), (403, "not-the-executions-user")
-)
-CREATE = {
-    WORLD.owner: (201, ""),
-    WORLD.writer: (201, ""),
-    WORLD.reader: (404, "computing-unit-not-found"),
-    WORLD.colleague: (403, "computing-unit-forbidden"),
-    WORLD.admin: (403, "workflow-forbidden"),
-    WORLD.stranger: (404, "workflow-not-found"),
-    **REFUSED_ROLES,
-}
-ANYONE = READ_RUN | {WORLD.stranger: (200, "")}
-SELECT = WRITE | {WORLD.stranger: (404, "workflow-not-found")}
-ON_UNIT = {
-    WORLD.owner: (200, ""),
-    WORLD.writer: (200, ""),
-    WORLD.reader: (404, "computing-unit-not-found"),
-    WORLD.colleague: (403, "computing-unit-forbidden"),
-    WORLD.admin: (403, "computing-unit-forbidden"),
-    WORLD.stranger: (404, "computing-unit-not-found"),
-    **REFUSED_ROLES,
-}
-EXPORT = READ_WORKFLOW | {WORLD.reader: (404, "computing-unit-not-found")}
-UNIT = f"/v1/computing-units/{WORLD.computing_unit_id}"
-SELECTED = {"workflow_id": WORLD.workflow_id, "execution_ids": "[eid]"}
+SELECTED = {"workflow_id": "{wid}", "execution_ids": ["{eid}"]}
 EXPORTED = {
-    "computing_unit_id": WORLD.computing_unit_id,
+    "computing_unit_id": "{cuid}",
     "operators": [{"id": "op-1", "output_type": "csv"}],
 }
-NO_USER: Mapping[User, tuple[int, str]] = {}
 
-CALLS: dict[tuple[str, str], tuple[str, Any, Mapping[User, tuple[int, str]]]] = {
-    ("POST", "/v1/executions"): ("/v1/executions", HERE, CREATE),
-    ("GET", "/v1/executions/{execution_id}"): (RUN, None, READ_RUN),
-    ("GET", "/v1/executions/{execution_id}/uris"): (RUN + "/uris", None, READ_RUN),
+
+def no_user(scene: Scene, user: User) -> Outcome:
+    """The call takes a source's assertion and no token."""
+    raise AssertionError("no user makes this call")
+
+
+CALLS: dict[tuple[str, str], tuple[str, Any, Rule]] = {
+    ("POST", "/v1/executions"): ("/v1/executions", HERE, create),
+    ("GET", "/v1/executions/{execution_id}"): (RUN, None, read_run),
+    ("GET", "/v1/executions/{execution_id}/uris"): (RUN + "/uris", None, read_run),
     ("GET", "/v1/executions/{execution_id}/result-uri"): (
-        RUN + "/result-uri?operator_id=op-1", None, READ_RUN,
+        RUN + "/result-uri?operator_id=op-1", None, read_run,
     ),
     ("GET", "/v1/executions/{execution_id}/operators/{operator_id}/console"): (
-        RUN + CONSOLE, None, READ_RUN,
+        RUN + CONSOLE, None, read_run,
     ),
     ("GET", "/v1/workflows/{workflow_id}/executions/latest"): (
-        WORKFLOW + "/executions/latest", None, READ_WORKFLOW,
+        WORKFLOW + "/executions/latest", None, read_workflow,
     ),
     ("GET", "/v1/workflows/{workflow_id}/executions"): (
-        WORKFLOW + "/executions", None, READ_WORKFLOW,
+        WORKFLOW + "/executions", None, read_workflow,
     ),
-    ("GET", "/v1/token"): ("/v1/token", None, ANYONE),
-    ("POST", "/v1/executions/{execution_id}/binding"): (RUN + "/binding", {}, WRITE),
-    ("PATCH", "/v1/executions/{execution_id}"): (RUN, {"status": "RUNNING"}, WRITE),
+    ("GET", "/v1/token"): ("/v1/token", None, anyone),
+    ("POST", "/v1/executions/{execution_id}/binding"): (RUN + "/binding", {}, write),
+    ("PATCH", "/v1/executions/{execution_id}"): (RUN, {"status": "RUNNING"}, write),
     ("PUT", "/v1/executions/{execution_id}/ports/{global_port_id}"): (
-        RUN + "/ports/{port}", {"result_uri": "{result_uri}"}, WRITE,
+        RUN + "/ports/{port}", {"result_uri": "{result_uri}"}, write,
     ),
     ("PATCH", "/v1/executions/{execution_id}/ports/{global_port_id}"): (
-        RUN + "/ports/{port}", {"result_bytes": 5}, WRITE,
+        RUN + "/ports/{port}", {"result_bytes": 5}, write,
     ),
     ("PUT", "/v1/executions/{execution_id}/operators/{operator_id}/console"): (
-        RUN + CONSOLE, {"uri": "{console_uri}"}, WRITE,
+        RUN + CONSOLE, {"uri": "{console_uri}"}, write,
     ),
     ("PATCH", "/v1/executions/{execution_id}/operators/{operator_id}/console"): (
-        RUN + CONSOLE, {"bytes": 5}, WRITE,
+        RUN + CONSOLE, {"bytes": 5}, write,
     ),
-    ("DELETE", "/v1/executions/{execution_id}/uris"): (RUN + "/uris", None, WRITE),
+    ("DELETE", "/v1/executions/{execution_id}/uris"): (RUN + "/uris", None, write),
     ("PUT", "/v1/executions/{execution_id}/operator-costs"): (
-        RUN + "/operator-costs", {"operators": {"op-1": 1.5}}, WRITE,
+        RUN + "/operator-costs", {"operators": {"op-1": 1.5}}, write,
     ),
-    ("POST", "/v1/executions/delete"): ("/v1/executions/delete", SELECTED, SELECT),
+    ("POST", "/v1/executions/delete"): ("/v1/executions/delete", SELECTED, select),
     ("POST", "/v1/executions/bookmark"): (
-        "/v1/executions/bookmark", {**SELECTED, "bookmarked": True}, SELECT,
+        "/v1/executions/bookmark", {**SELECTED, "bookmarked": True}, select,
     ),
     ("GET", "/v1/workflows/{workflow_id}/versions/latest"): (
-        WORKFLOW + "/versions/latest", None, READ_WORKFLOW,
+        WORKFLOW + "/versions/latest", None, read_workflow,
     ),
     ("GET", "/v1/workflows/{workflow_id}/operator-costs"): (
-        WORKFLOW + "/operator-costs", None, READ_WORKFLOW,
+        WORKFLOW + "/operator-costs", None, read_workflow,
     ),
     ("GET", "/v1/workflows/{workflow_id}/executions/{execution_id}"): (
-        WORKFLOW + "/executions/{eid}", None, READ_RUN,
+        WORKFLOW + "/executions/{eid}", None, read_run,
     ),
     ("POST", "/v1/workflows/{workflow_id}/export-plan"): (
-        WORKFLOW + "/export-plan", EXPORTED, EXPORT,
+        WORKFLOW + "/export-plan", EXPORTED, export,
     ),
     ("GET", "/v1/computing-units/{computing_unit_id}/expired-executions"): (
-        UNIT + "/expired-executions?ttl_seconds=60", None, ON_UNIT | {WORLD.admin: (200, "")},
+        UNIT + "/expired-executions?ttl_seconds=60", None, read_unit,
     ),
     ("POST", "/v1/computing-units/{computing_unit_id}/expired-executions/clear"): (
         UNIT + "/expired-executions/clear",
-        {"execution_ids": [WORLD.failed_execution_id]},
-        ON_UNIT,
+        {"execution_ids": ["{ended}"]},
+        act_on_unit,
     ),
     ("POST", "/v1/computing-units/{computing_unit_id}/boots"): (
-        UNIT + "/boots", {"boot_id": "boot-1"}, ON_UNIT,
+        UNIT + "/boots", {"boot_id": "boot-1"}, act_on_unit,
     ),
-    ("GET", "/v1/bindings"): ("/v1/bindings", None, NO_USER),
+    ("GET", "/v1/bindings"): ("/v1/bindings", None, no_user),
     ("POST", "/v1/bindings/abandoned"): (
-        "/v1/bindings/abandoned", {"execution_ids": [1]}, NO_USER,
+        "/v1/bindings/abandoned", {"execution_ids": [1]}, no_user,
     ),
-    ("POST", "/v1/lease-renewals"): ("/v1/lease-renewals", {"execution_ids": [1]}, NO_USER),
-    ("POST", "/v1/batches"): ("/v1/batches", {}, NO_USER),
+    ("POST", "/v1/lease-renewals"): ("/v1/lease-renewals", {"execution_ids": [1]}, no_user),
+    ("POST", "/v1/batches"): ("/v1/batches", {}, no_user),
 }  # fmt: skip
 
 BAD_TOKENS = {
@@ -167,7 +150,7 @@ def of_users(routes: Iterable[AuthenticatedRoute]) -> list[Any]:
     return [
         pytest.param(route, user, id=f"{route.method} {route.path} by {user.name}")
         for route in routes
-        for user in CALLS[route.method, route.path][2]
+        for user in WORLD.all_users()
     ]
 
 
@@ -189,27 +172,34 @@ BOUND_ROUTES = [
 @pytest.fixture
 async def eid(sidecar: Sidecar) -> int:
     """A run of the owner's, bound to the sidecar, with a result and console messages."""
-    execution_id = int((await sidecar.create()).body["execution_id"])
-    run = RUN.format(eid=execution_id)
-    result = {"result_uri": result_uri(WORLD.workflow_id, execution_id, PORT)}
-    console = {"uri": console_uri(WORLD.workflow_id, execution_id, "op-1")}
-    for path, body in ((f"/ports/{quote(PORT)}", result), (CONSOLE, console)):
-        stored = await sidecar.call("PUT", run + path, body, user=WORLD.owner)
+    return await begun(sidecar, PRIVATE)
+
+
+async def begun(sidecar: Sidecar, scene: Scene) -> int:
+    """The scene's run."""
+    created = await sidecar.create(
+        scene.runner,
+        workflow_id=scene.workflow_id,
+        computing_unit_id=scene.computing_unit_id,
+    )
+    execution_id = int(created.body["execution_id"])
+    for name in ("ports/{global_port_id}", "operators/{operator_id}/console"):
+        path, body, _ = CALLS["PUT", f"/v1/executions/{{execution_id}}/{name}"]
+        where, what = target(path, scene, execution_id), filled(body, scene, execution_id)
+        stored = await sidecar.call("PUT", where, what, user=scene.runner)
         assert stored.status == 200, stored.body
     return execution_id
 
 
-def filled(route: AuthenticatedRoute, eid: int) -> tuple[str, Any]:
-    """Target and body of a call for the run."""
-    target, body, _ = CALLS[route.method, route.path]
-    uris: dict[str, Any] = {
-        "[eid]": [eid],
-        "{result_uri}": result_uri(WORLD.workflow_id, eid, PORT),
-        "{console_uri}": console_uri(WORLD.workflow_id, eid, "op-1"),
-    }
-    if body is not None:
-        body = {key: uris.get(str(value), value) for key, value in body.items()}
-    return target.format(eid=eid, port=quote(PORT)), body
+def call_of(route: AuthenticatedRoute, scene: Scene, execution_id: int) -> tuple[str, Any]:
+    """Target and body of a call for the scene's run."""
+    path, body, _ = CALLS[route.method, route.path]
+    return target(path, scene, execution_id), filled(body, scene, execution_id)
+
+
+def expected_of(route: AuthenticatedRoute, scene: Scene, user: User) -> Outcome:
+    outcome = CALLS[route.method, route.path][2](scene, user)
+    return (201, "") if outcome == DONE and route.path == "/v1/executions" else outcome
 
 
 def test_every_route_is_known_here() -> None:
@@ -220,22 +210,37 @@ def test_every_route_is_known_here() -> None:
 async def test_a_user_gets_what_their_relation_allows(
     sidecar: Sidecar, eid: int, route: AuthenticatedRoute, user: User
 ) -> None:
-    expected = CALLS[route.method, route.path][2][user]
-    target, body = filled(route, eid)
+    where, body = call_of(route, PRIVATE, eid)
 
-    reply = await sidecar.call(route.method, target, body, user=user)
+    reply = await sidecar.call(route.method, where, body, user=user)
 
-    assert reply.outcome == expected
+    assert reply.outcome == expected_of(route, PRIVATE, user)
     assert reply.headers["X-User-Id"] == str(user.user_id)
     assert int(reply.headers["X-Token-Expires-At"]) > 0
 
 
+@pytest.mark.parametrize("scene", [scene for scene in SCENES if scene != PRIVATE], ids=str)
+async def test_every_user_gets_the_same_by_the_same_rules_in_every_scene(
+    sidecar: Sidecar, scene: Scene
+) -> None:
+    told, expected = {}, {}
+    for route in USER_ROUTES:
+        execution_id = await begun(sidecar, scene)
+        where, body = call_of(route, scene, execution_id)
+        for user in in_order(scene):
+            call = (route.method, route.path, user.name)
+            reply = await sidecar.call(route.method, where, body, user=user)
+            told[call], expected[call] = reply.outcome, expected_of(route, scene, user)
+
+    assert told == expected
+
+
 @pytest.mark.parametrize("route", named(USER_ROUTES))
 async def test_a_bad_token_gets_401(sidecar: Sidecar, eid: int, route: AuthenticatedRoute) -> None:
-    target, body = filled(route, eid)
+    where, body = call_of(route, PRIVATE, eid)
 
     for name, (token, expected) in BAD_TOKENS.items():
-        reply = await sidecar.call(route.method, target, body, token=token)
+        reply = await sidecar.call(route.method, where, body, token=token)
         assert reply.outcome == expected, name
         assert reply.headers["WWW-Authenticate"].startswith("Bearer"), name
         assert "X-User-Id" not in reply.headers, name
@@ -245,10 +250,10 @@ async def test_a_bad_token_gets_401(sidecar: Sidecar, eid: int, route: Authentic
 async def test_an_unsigned_call_gets_401(
     sidecar: Sidecar, eid: int, route: AuthenticatedRoute
 ) -> None:
-    target, body = filled(route, eid)
+    where, body = call_of(route, PRIVATE, eid)
     user = None if route.needs is Needs.SOURCE else WORLD.owner
 
-    reply = await sidecar.call(route.method, target, body, user=user, is_signed=False)
+    reply = await sidecar.call(route.method, where, body, user=user, is_signed=False)
 
     assert reply.outcome == (401, "assertion-missing")
 
@@ -257,11 +262,11 @@ async def test_an_unsigned_call_gets_401(
 async def test_a_call_signed_for_another_target_gets_401(
     sidecar: Sidecar, eid: int, route: AuthenticatedRoute
 ) -> None:
-    target, _ = filled(route, eid)
+    where, _ = call_of(route, PRIVATE, eid)
     token = mint(WORLD.owner.user_id)
     headers = sidecar.key.headers(route.method, "/v1/other", token=token, idempotency_key="k")
 
-    async with sidecar.client.request(route.method, target, headers=headers) as response:
+    async with sidecar.client.request(route.method, where, headers=headers) as response:
         told = await response.json(content_type=None)
 
     assert (response.status, told["type"]) == (401, "assertion-invalid")
@@ -271,8 +276,8 @@ async def test_a_call_signed_for_another_target_gets_401(
 async def test_the_executions_own_user_cannot_write_through_another_sidecar(
     sidecar: Sidecar, eid: int, route: AuthenticatedRoute
 ) -> None:
-    target, body = filled(route, eid)
+    where, body = call_of(route, PRIVATE, eid)
 
-    reply = await sidecar.another().call(route.method, target, body, user=WORLD.owner)
+    reply = await sidecar.another().call(route.method, where, body, user=WORLD.owner)
 
     assert reply.outcome == (403, "not-bound")

@@ -235,6 +235,41 @@ async def test_every_user_gets_the_same_by_the_same_rules_in_every_scene(
     assert told == expected
 
 
+NAMING_A_RUN = [
+    route
+    for route in USER_ROUTES
+    if "{execution_id}" in route.path or CALLS[route.method, route.path][1] == SELECTED
+]
+
+
+@pytest.mark.parametrize("route", named(NAMING_A_RUN))
+async def test_the_same_statements_judge_what_is_hidden_and_what_is_not_there(
+    sidecar: Sidecar, eid: int, route: AuthenticatedRoute
+) -> None:
+    """Neither the words nor the work done tell whether a row exists."""
+
+    def statements() -> dict[str, float]:
+        return {
+            sample.labels["statement"]: sample.value
+            for metric in sidecar.metrics.registry.collect()
+            for sample in metric.samples
+            if sample.name == "central_statement_seconds_count"
+        }
+
+    told = []
+    for execution_id in (eid, 999_999):
+        where, body = call_of(route, PRIVATE, execution_id)
+        before = statements()
+        reply = await sidecar.call(route.method, where, body, user=WORLD.stranger)
+        done = {name: n - before.get(name, 0) for name, n in statements().items()}
+        reply.body.pop("request_id")
+        reply.body["detail"] = reply.body["detail"].replace(str(execution_id), "N")
+        told.append((reply.status, reply.body, {name: n for name, n in done.items() if n}))
+
+    assert told[0] == told[1]
+    assert told[0][0] == 404
+
+
 @pytest.mark.parametrize("route", named(USER_ROUTES))
 async def test_a_bad_token_gets_401(sidecar: Sidecar, eid: int, route: AuthenticatedRoute) -> None:
     where, body = call_of(route, PRIVATE, eid)

@@ -12,11 +12,6 @@ from dev.kube import chart_files
 from tests.chart.rendering import CHART, ROOT, Chart, environment
 
 
-def test_the_generated_files_are_up_to_date() -> None:
-    for path, text in chart_files.generated().items():
-        assert path.read_text() == text, f"{path.name}: run `make chart`"
-
-
 def test_every_value_has_a_comment() -> None:
     assert list(chart_files.read_values((CHART / "values.yaml").read_text()))
     with pytest.raises(ValueError, match=r"line 3: a\.b has no comment"):
@@ -67,12 +62,6 @@ def test_every_setting_can_be_set_or_is_the_charts_own(chart: Chart, service: st
     given = environment(container)
     assert len(free) > 5
     assert {s.name: given.get(s.name) for s in free} == {s.name: str(values[s.key]) for s in free}
-
-
-def test_what_the_chart_sets_itself_exists() -> None:
-    known = {s.name for service in chart_files.SERVICES for s in chart_files.read_settings(service)}
-
-    assert chart_files.BY_THE_CHART.keys() - known == set()
 
 
 def test_chart_and_program_have_one_version() -> None:

@@ -161,7 +161,8 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
     # A fresh spool under an old key, or a salvaged one, does not know all that was bound.
     is_amnesiac = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
     identity = load_or_create(settings.spool_dir, settings.assertion_audience)
-    spool = Spool(settings.spool_dir, SpoolLimits(settings.spool_max_bytes), faults=faults)
+    limits = SpoolLimits(settings.spool_max_bytes, settings.spool_max_entries)
+    spool = Spool(settings.spool_dir, limits, faults=faults)
     await spool.open()
     has_forgotten = is_amnesiac or spool.epochs_begun > 0
     metrics = Metrics()

@@ -111,6 +111,20 @@ class SpoolUnavailable(Problem):
     status = 503
 
 
+class SpoolVolumeFull(SpoolUnavailable):
+    """The spool's volume has no space left."""
+
+    slug = "spool-volume-full"
+    status = 507
+
+
+class WriteDamaged(Problem):
+    """The write was damaged in the spool before central had it."""
+
+    slug = "write-damaged"
+    status = 500
+
+
 class CentralUnavailable(Problem):
     """Central cannot be reached, and the answer is not known here."""
 

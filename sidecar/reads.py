@@ -92,7 +92,7 @@ class Reads:
             execution_of=lambda costs: costs.execution_id,
             patience_s=patience_s,
         )
-        spool.on_append = self.appended
+        spool.on_append.append(self.appended)
 
     @property
     def size_bytes(self) -> float:

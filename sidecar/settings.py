@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from sidecar.kit.environment import Address, Environment
 
 MIB = 1024 * 1024
+DEFAULT_MAX_ENTRIES = 500_000
+"""What 256 MiB hold of writes of ordinary length, a few hundred bytes each with what they cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Settings:
     ops_listen: Address
     spool_dir: Path
     spool_max_bytes: int
+    spool_max_entries: int
     cache_max_bytes: int
     row_ttl_s: float
     access_ttl_s: float
@@ -71,6 +74,9 @@ class Settings:
             ops_listen=env.address("OPS_LISTEN", "0.0.0.0:7071"),
             spool_dir=env.path("SPOOL_DIR", "/var/lib/sidecar"),
             spool_max_bytes=env.integer("SPOOL_MAX_BYTES", 256 * MIB, MIB, 64 * 1024 * MIB),
+            spool_max_entries=env.integer(
+                "SPOOL_MAX_ENTRIES", DEFAULT_MAX_ENTRIES, 1_000, 100_000_000
+            ),
             cache_max_bytes=env.integer("CACHE_MAX_BYTES", 16 * MIB, 64 * 1024, 1024 * MIB),
             row_ttl_s=env.seconds("ROW_TTL_S", 2, 0, 60),
             access_ttl_s=env.seconds("ACCESS_TTL_S", 60, 1, 60),

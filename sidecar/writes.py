@@ -105,7 +105,6 @@ class Writes:
         self._limits.check_write(new)
         seq = await self._spool.append(new)
         self._metrics.writes.labels(new.op, WriteState.DURABLE).inc()
-        self._delivery.wake()
         return seq
 
     async def submit(self, new: NewEntry, wait_s: float | None) -> tuple[int, wire.WriteAnswer]:

@@ -55,7 +55,6 @@ class Delivery:
         listener: Listener,
         *,
         faults: Faults = NO_FAULTS,
-        wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -64,7 +63,6 @@ class Delivery:
         self._metrics = metrics
         self._listener = listener
         self._faults = faults
-        self._wall_clock = wall_clock
         self._monotonic = monotonic
         self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
         self._parked = Backoff(BACKOFF_BASE_S, PARKED_LIMIT_S, uniform=uniform)
@@ -74,6 +72,8 @@ class Delivery:
         self._waiters: dict[int, list[asyncio.Future[WriteRecord]]] = {}
         self._progress = asyncio.Condition()
         self.parked_because: str | None = None
+        spool.on_append.append(lambda execution_id: self.wake())
+        spool.on_set_aside = self._set_aside
 
     def wake(self) -> None:
         """There is something new to deliver."""
@@ -105,7 +105,7 @@ class Delivery:
     async def _deliver(self, batch: Batch) -> None:
         self._faults.reach(FaultPoint.BEFORE_SEND)
         try:
-            outcomes = await self._central.deliver(batch, int(self._wall_clock() * 1000))
+            outcomes = await self._central.deliver(batch, self._spool.now_ms())
         except CentralUnavailable as problem:
             if problem.from_a_stranger:
                 await self._park(problem)
@@ -131,6 +131,18 @@ class Delivery:
         self._metrics.batches.labels("delivered").inc()
         self._metrics.batch_entries.observe(len(batch.entries))
         self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
+        self._tell(records)
+        if self._flushes:
+            async with self._progress:
+                self._progress.notify_all()
+
+    def _set_aside(self, records: Sequence[WriteRecord]) -> None:
+        """The spool found these damaged: they ended here, and central never had them."""
+        self._listener.settled((), records)
+        self._tell(records)
+
+    def _tell(self, records: Sequence[WriteRecord]) -> None:
+        """Those who wait, the metrics and the log: so it ended."""
         for record in records:
             self._metrics.writes.labels(record.op, record.state).inc()
             if record.state is WriteState.REFUSED:
@@ -138,13 +150,10 @@ class Delivery:
             for waiter in self._waiters.pop(record.seq, ()):
                 if not waiter.done():
                     waiter.set_result(record)
-        if self._flushes:
-            async with self._progress:
-                self._progress.notify_all()
 
     def _age_s(self, entry: Entry) -> float:
         made_at_ms: int = msgspec.json.decode(entry.document)["made_at_ms"]
-        return max(0.0, self._wall_clock() - made_at_ms / 1000)
+        return max(0, self._spool.now_ms() - made_at_ms) / 1000
 
     def _tell_refusal(self, record: WriteRecord) -> None:
         slug = str((record.problem or {}).get("type", "unknown"))

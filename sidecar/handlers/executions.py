@@ -17,6 +17,7 @@ WRITE_PROBLEMS = (
     problems.NotLocal,
     problems.SpoolFull,
     problems.SpoolUnavailable,
+    problems.SpoolVolumeFull,
     problems.CentralUnavailable,
 )
 READ_PROBLEMS = (problems.TokenMissing, problems.NotLocal, problems.CentralUnavailable)

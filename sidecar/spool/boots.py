@@ -3,7 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
-PROPERTY = "boot"
+from sidecar.spool import properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +15,12 @@ class Boot:
 
 
 def load(connection: sqlite3.Connection) -> Boot | None:
-    row = connection.execute("SELECT value FROM properties WHERE name = ?", (PROPERTY,)).fetchone()
-    if row is None:
+    value = properties.read(connection).get(properties.BOOT)
+    if value is None:
         return None
-    unit_id, _, boot_id = row[0].partition(" ")
+    unit_id, _, boot_id = value.partition(" ")
     return Boot(int(unit_id), boot_id)
 
 
 def record(connection: sqlite3.Connection, boot: Boot) -> None:
-    value = f"{boot.computing_unit_id} {boot.boot_id}"
-    connection.execute("INSERT OR REPLACE INTO properties VALUES (?, ?)", (PROPERTY, value))
+    properties.write(connection, **{properties.BOOT: f"{boot.computing_unit_id} {boot.boot_id}"})

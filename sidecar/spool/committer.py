@@ -1,8 +1,15 @@
 """The one thread that writes the spool: group commit without any added wait.
 
-Work that arrives while a commit runs waits in the inbox and shares the next commit. Each
-piece of work runs under a savepoint of its own, so one that fails takes nothing with it;
-a commit that fails fails the whole group, and nothing of it was acknowledged.
+Work that arrives while a commit runs waits in the inbox and shares the next commit. Each piece of
+work runs under a savepoint of its own, so one that fails takes nothing with it; a commit that
+fails fails the whole group, and nothing of it was acknowledged.
+
+What the file's index in memory is told, it is told on the event loop and in the order of the
+commits: the second half of a piece of work (`apply`) runs there before its caller goes on, and
+also when the caller has left. So the index never has to guess what a commit under way will do.
+
+A connection that met trouble is not trusted again. The file is opened anew for the next group,
+healed if it was damaged, and the index is made from it before anything else is told.
 """
 
 import asyncio
@@ -12,20 +19,53 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sidecar.spool.faults import NO_FAULTS, FaultPoint, Faults
 
 T = TypeVar("T")
+R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 GROUP_MAX = 512
 """Pieces of work in one commit. It bounds how long the first one waits for the last."""
 
+_ONE_WORKS_OWN_FAULT = frozenset(
+    {
+        0,  # raised by the driver: a value it cannot bind, a text it cannot decode
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_RANGE,
+        sqlite3.SQLITE_TOOBIG,
+    }
+)
+_LEAVE_THE_FILE_SOUND = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY})
+
+
+class Opened(Protocol):
+    """The file, open. Its methods are called in the committer's thread."""
+
+    connection: sqlite3.Connection
+
+    def check_in_place(self) -> None:
+        """Raises OSError if the connection writes to what a restart would not find."""
+
+    def install(self) -> None:
+        """Makes the index in memory from what was read at open. Called on the event loop."""
+
+
+class Opener(Protocol):
+    def __call__(self, *, distrust: bool) -> Opened:
+        """Opens the file, healing it first if need be. `distrust`: damage was met at work."""
+
 
 @dataclass(slots=True)
 class _Work:
     run: Callable[[sqlite3.Connection], Any]
+    apply: Callable[[Any], Any] | None
+    is_alone: bool
     future: "asyncio.Future[Any]"
     result: Any = None
     error: BaseException | None = None
@@ -34,36 +74,47 @@ class _Work:
 class Committer:
     """Runs work on the spool's connection, in order, and answers once it is on disk.
 
-    `connect` opens the connection, in the thread. Errors of SQLite reach the caller of every
-    work in the failed group as they are.
+    Errors of SQLite and of the volume reach the caller of every work in the failed group as
+    they are.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], sqlite3.Connection],
-        *,
-        faults: Faults = NO_FAULTS,
-    ) -> None:
-        self._connect = connect
+    def __init__(self, open_file: Opener, *, faults: Faults = NO_FAULTS) -> None:
+        self._open_file = open_file
         self._faults = faults
         self._inbox: SimpleQueue[_Work | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._opened: Opened | None = None
+        self._distrust = False
+        self._is_suspected = False
         self.commit_count = 0
         """Commits that wrote something, for metrics: writes per sync."""
 
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, run: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
-        """The result of `run` once its commit is on disk. Called on the event loop only."""
-        future: asyncio.Future[T] = self._loop.create_future()
+    def submit(
+        self,
+        run: Callable[[sqlite3.Connection], T],
+        apply: Callable[[T], Any] | None = None,
+        *,
+        is_alone: bool = False,
+    ) -> "asyncio.Future[Any]":
+        """What `apply` makes of the result of `run`, once its commit is on disk.
+
+        Called on the event loop only. Work that `is_alone` runs outside of any transaction.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(sqlite3.ProgrammingError("the spool is closed"))
         else:
-            self._inbox.put(_Work(run, future))
+            self._inbox.put(_Work(run, apply, is_alone, future))
         return future
+
+    def distrust(self) -> None:
+        """Damage was met by a reader: the next group finds the file healed."""
+        self._is_suspected = True
 
     async def close(self) -> None:
         """Commits what is waiting and ends the thread."""
@@ -72,57 +123,106 @@ class Committer:
             self._inbox.put(None)
             await asyncio.to_thread(self._thread.join)
 
+    # In the thread
+
     def _run(self) -> None:
-        connection: sqlite3.Connection | None = None
+        kept: _Work | None = None
         try:
-            while (work := self._inbox.get()) is not None:
-                group = [work]
-                ending = False
-                while len(group) < GROUP_MAX and not self._inbox.empty():
-                    more = self._inbox.get()
-                    if more is None:
-                        ending = True
-                        break
-                    group.append(more)
-                connection = self._commit(connection, group)
+            while (work := kept or self._inbox.get()) is not None:
+                group, kept, ending = self._group_of(work)
+                self._commit(group)
                 self._loop.call_soon_threadsafe(_answer, group)
                 if ending:
                     return
         finally:
-            if connection is not None:
-                connection.close()
+            self._close_connection()
 
-    def _commit(
-        self, connection: sqlite3.Connection | None, group: list[_Work]
-    ) -> sqlite3.Connection | None:
-        """The connection for the next group; None if it has to be opened anew by then."""
-        try:
-            connection = connection or self._connect()
-            connection.execute("BEGIN IMMEDIATE")
-            for work in group:
-                _run_alone(connection, work)
-            self._faults.reach(FaultPoint.BEFORE_COMMIT)
-            connection.execute("COMMIT")
-            self._faults.reach(FaultPoint.AFTER_COMMIT)
-            self.commit_count += 1
-        except sqlite3.Error as error:
-            for work in group:
-                work.error = error
-            logger.exception("spool commit failed")
-            # After a failed sync nothing the connection remembers can be trusted.
-            if connection is not None:
-                connection.close()
-            return None
-        return connection
+    def _group_of(self, first: _Work) -> tuple[list[_Work], _Work | None, bool]:
+        """What shares a commit; work that came too early for it; whether it is the last."""
+        group = [first]
+        while not first.is_alone and len(group) < GROUP_MAX and not self._inbox.empty():
+            more = self._inbox.get()
+            if more is None:
+                return group, None, True
+            if more.is_alone:
+                return group, more, False
+            group.append(more)
+        return group, None, False
+
+    def _commit(self, group: list[_Work]) -> None:
+        for is_last_try in (False, True):
+            begun = False
+            if self._is_suspected:
+                self._is_suspected, self._distrust = False, True
+                self._close_connection()
+            try:
+                opened = self._opened or self._open()
+                if group[0].is_alone:
+                    group[0].result = group[0].run(opened.connection)
+                    return
+                opened.connection.execute("BEGIN IMMEDIATE")
+                for work in group:
+                    _run_one(opened.connection, work)
+                self._faults.reach(FaultPoint.BEFORE_COMMIT)
+                begun = True
+                opened.connection.execute("COMMIT")
+                opened.check_in_place()
+                self._faults.reach(FaultPoint.AFTER_COMMIT)
+                self.commit_count += 1
+                return
+            except Exception as error:
+                self._recover(error)
+                # Nothing of the group was committed, and the file is about to be healed.
+                if is_damage(error) and not begun and not is_last_try:
+                    continue
+                for work in group:
+                    work.error = error
+                logger.exception("spool commit failed")
+                return
+
+    def _open(self) -> Opened:
+        opened = self._open_file(distrust=self._distrust)
+        self._opened = opened
+        self._distrust = False
+        self._loop.call_soon_threadsafe(opened.install)
+        return opened
+
+    def _recover(self, error: Exception) -> None:
+        """After a failed sync nothing the connection remembers can be trusted."""
+        if self._opened is not None and code_of(error) in _LEAVE_THE_FILE_SOUND:
+            try:
+                if self._opened.connection.in_transaction:
+                    self._opened.connection.execute("ROLLBACK")
+                return
+            except sqlite3.Error:
+                logger.exception("spool rollback failed")
+        self._distrust = self._distrust or is_damage(error)
+        self._close_connection()
+
+    def _close_connection(self) -> None:
+        if self._opened is not None:
+            self._opened.connection.close()
+            self._opened = None
 
 
-def _run_alone(connection: sqlite3.Connection, work: _Work) -> None:
+def code_of(error: BaseException) -> int:
+    """SQLite's primary result code; 0 where it gave none."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def is_damage(error: BaseException) -> bool:
+    return code_of(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _run_one(connection: sqlite3.Connection, work: _Work) -> None:
+    work.result = work.error = None
     connection.execute("SAVEPOINT work")
     try:
         work.result = work.run(connection)
-    except sqlite3.Error:
-        raise
     except Exception as error:
+        if isinstance(error, sqlite3.Error) and code_of(error) not in _ONE_WORKS_OWN_FAULT:
+            raise
         work.error = error
         connection.execute("ROLLBACK TO work")
     connection.execute("RELEASE work")
@@ -130,9 +230,15 @@ def _run_alone(connection: sqlite3.Connection, work: _Work) -> None:
 
 def _answer(group: list[_Work]) -> None:
     for work in group:
+        outcome, error = work.result, work.error
+        if error is None and work.apply is not None:
+            try:
+                outcome = work.apply(work.result)
+            except Exception as failure:
+                error = failure
         if work.future.cancelled():
             continue  # its caller left; what it wrote stays written
-        if work.error is not None:
-            work.future.set_exception(work.error)
+        if error is not None:
+            work.future.set_exception(error)
         else:
-            work.future.set_result(work.result)
+            work.future.set_result(outcome)

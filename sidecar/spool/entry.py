@@ -7,6 +7,8 @@ from typing import Any
 
 ENTRY_OVERHEAD_BYTES = 256
 """What an entry costs on disk beside its document: row, index and settled row, rounded up."""
+MERGED_BYTES = 64
+"""What the number of a merged write costs until its replacement settles: row and index."""
 
 
 class Urgency(IntEnum):
@@ -53,6 +55,8 @@ class Entry:
     urgency: Urgency
     merge_key: str | None
     document: bytes
+    merge_head: int | None = None
+    """The first number of those whose place it took, if it took any."""
 
     @property
     def size_bytes(self) -> int:
@@ -92,6 +96,28 @@ class WriteRecord:
     removed: dict[str, Any] | None = None
 
 
-def checksum(seq: int, execution_id: int, document: bytes) -> int:
+def checksum(
+    seq: int, execution_id: int, user_id: int, op: str, urgency: int, document: bytes
+) -> int:
     """Finds flipped bytes that SQLite would hand out without a word."""
-    return zlib.crc32(document, zlib.crc32(b"%d %d" % (seq, execution_id)))
+    head = b"%d %d %d %d %s\0" % (seq, execution_id, user_id, urgency, op.encode())
+    return zlib.crc32(document, zlib.crc32(head))
+
+
+def merged_checksum(seq: int, head: int) -> int:
+    """The same of the number of a merged write."""
+    return zlib.crc32(b"%d>%d" % (seq, head))
+
+
+def record_checksum(
+    seq: int,
+    execution_id: int,
+    user_id: int,
+    op: str,
+    state: str,
+    problem: bytes | None,
+    removed: bytes | None,
+) -> int:
+    """The same of a settled write, as it is stored."""
+    head = f"{seq} {execution_id} {user_id} {op} {state} {problem is None} {removed is None}"
+    return zlib.crc32(removed or b"", zlib.crc32(problem or b"", zlib.crc32(head.encode())))

@@ -1,124 +1,223 @@
-"""The spool's file on its volume: written by one thread, read beside it, healed when damaged."""
+"""The spool's file on its volume: written by one thread, read beside it, healed when damaged.
+
+A volume that is read-only, full, gone or back again never ends the sidecar: each call says what is
+wrong (`SpoolUnavailable`, `SpoolVolumeFull`), and the next one tries again.
+"""
 
 import asyncio
+import errno
+import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sidecar.problems import SpoolUnavailable
+from sidecar.kit.logs import fields
+from sidecar.problems import SpoolUnavailable, SpoolVolumeFull
 from sidecar.spool import salvage, schema
 from sidecar.spool.ballast import Ballast
-from sidecar.spool.committer import Committer
+from sidecar.spool.committer import Committer, code_of, is_damage
 from sidecar.spool.faults import Faults
+from sidecar.spool.lock import SpoolInUse, VolumeLock
+from sidecar.spool.snapshot import Snapshot
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 5
 
 
 class SpoolFile:
-    """Runs work on the file. `load` reads what memory holds of it: at open, and after a healing.
+    """Runs work on the file. Each time it is opened `number_from` is told, in the thread that
+    writes, the first number that is free, and then `load`, on the event loop, what the file holds.
 
     Every error of SQLite or the volume is raised as `SpoolUnavailable`.
     """
 
     def __init__(
-        self, directory: Path, load: Callable[[sqlite3.Connection], None], faults: Faults
+        self,
+        directory: Path,
+        load: Callable[[Snapshot], None],
+        number_from: Callable[[int], None],
+        faults: Faults,
     ) -> None:
         self._directory = directory
         self._path = directory / schema.FILE_NAME
         self._load = load
-        self._faults = faults
+        self._number_from = number_from
         self._ballast = Ballast(directory)
-        self._committer = self._new_committer()
-        self._healing = asyncio.Lock()
+        self._lock = VolumeLock(directory)
+        self._committer = Committer(self._open_in_thread, faults=faults)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        self._reader: sqlite3.Connection | None = None
+        self._reader: tuple[sqlite3.Connection, os.stat_result] | None = None
         self.lost_count = 0
         self.salvage_count = 0
+        self.is_short_of_space = False
+        """What space is left is for terminal statuses and for settling, which frees some."""
+        self.unavailable_because: str | None = None
+        """Why the last call failed; None once one has succeeded."""
 
     @property
     def commit_count(self) -> int:
         return self._committer.commit_count
 
     async def open(self) -> None:
-        """Opens the file, or what can be saved of it. Raises OSError for an unusable directory."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        await self._salvage(distrust=False)
+        """Opens the file, or what can be saved of it; a volume in trouble is tried again later.
+
+        Raises `SpoolInUse`.
+        """
         self._committer.start()
-        await self.write(self._load)
-        await asyncio.to_thread(self._ballast.fill)
+        try:
+            await self.write(lambda connection: None)
+        except SpoolUnavailable as problem:
+            if isinstance(problem.__cause__, SpoolInUse):
+                await self.close()
+                raise problem.__cause__ from None
+            logger.error("spool unavailable at start", extra=fields(detail=problem.detail))
+        await self.refill_ballast()
 
     async def close(self) -> None:
         """Commits what is waiting, then closes."""
         await self._committer.close()
-        await self._close_reader()
+        await asyncio.get_running_loop().run_in_executor(self._readers, self._close_reader)
         self._readers.shutdown()
+        self._lock.release()
 
-    async def write(self, work: Callable[[sqlite3.Connection], T], *, urgent: bool = False) -> T:
-        """Runs work in the next commit. `urgent` work may use the ballast of a full volume."""
-        committer = self._committer
+    async def write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        apply: Callable[[T], Any] | None = None,
+        *,
+        urgent: bool = False,
+        is_alone: bool = False,
+    ) -> Any:
+        """What `apply` makes of the work's result, once its commit is on disk (see `Committer`).
+
+        `urgent` work may use the ballast of a full volume.
+        """
+        releases = self._ballast.release_count
         try:
-            return await committer.submit(work)
-        except sqlite3.Error as error:
-            if _is_damage(error):
-                await self._heal(committer)
-            elif urgent and self._ballast.release():
-                with suppress(sqlite3.Error):
-                    return await self._committer.submit(work)
-            raise SpoolUnavailable(f"the spool's disk: {error}", retry_after_s=5) from error
+            answer = await self._committer.submit(work, apply, is_alone=is_alone)
+        except (sqlite3.Error, OSError) as error:
+            self.is_short_of_space = self.is_short_of_space or _is_no_space(error)
+            if not (urgent and _is_no_space(error) and self._ballast.release(releases)):
+                raise self._problem_of(error) from error
+            try:
+                answer = await self._committer.submit(work, apply, is_alone=is_alone)
+            except (sqlite3.Error, OSError) as second:
+                raise self._problem_of(second) from second
+        self.unavailable_because = None
+        return answer
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs work on a connection that only reads; it does not wait for a commit under way."""
-
-        def run() -> T:
-            if self._reader is None:
-                self._reader = schema.connect_read_only(self._path)
-            return work(self._reader)
-
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, run)
-        except sqlite3.Error as error:
-            raise SpoolUnavailable(f"the spool's disk: {error}", retry_after_s=5) from error
+            return await loop.run_in_executor(self._readers, self._read_in_thread, work)
+        except (sqlite3.Error, OSError) as error:
+            if not is_damage(error):
+                raise self._problem_of(error) from error
+        self._committer.distrust()
+        await self.write(lambda connection: None)
+        try:
+            return await loop.run_in_executor(self._readers, self._read_in_thread, work)
+        except (sqlite3.Error, OSError) as error:
+            raise self._problem_of(error) from error
 
     async def refill_ballast(self) -> None:
-        await asyncio.to_thread(self._ballast.fill)
+        has_room = await asyncio.to_thread(self._ballast.fill)
+        self.is_short_of_space = not has_room and self.unavailable_because is None
 
-    async def keep_rows(self, rows: list[tuple[object, ...]]) -> None:
-        """Sets rows that were found damaged aside, and counts them."""
-        await asyncio.to_thread(salvage.keep_rows, self._directory, rows)
+    def _problem_of(self, error: Exception) -> SpoolUnavailable:
+        kind = SpoolVolumeFull if _is_no_space(error) else SpoolUnavailable
+        problem = kind(f"the spool's volume: {error}", retry_after_s=RETRY_AFTER_S)
+        self.unavailable_because = problem.detail
+        return problem
+
+    # In the committer's thread
+
+    def _open_in_thread(self, *, distrust: bool) -> "OpenFile":
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock.hold()
+        connection, salvaged = salvage.open_spool(self._directory, distrust=distrust)
+        try:
+            snapshot = Snapshot.of(connection)
+            # What shares this group is numbered before the event loop hears of the new file.
+            self._number_from(snapshot.next_seq + salvaged.seq_leap)
+            return OpenFile(self, connection, snapshot, salvaged, self._path)
+        except BaseException:
+            connection.close()
+            raise
+
+    def opened(self, snapshot: Snapshot, salvaged: salvage.Salvaged) -> None:
+        """On the event loop: the file was opened, and this is what it holds."""
+        self.lost_count += salvaged.lost_count
+        self.salvage_count += int(salvaged.salvaged)
+        self._load(snapshot)
+
+    def keep_rows(self, rows: list[tuple[Any, ...]]) -> None:
+        """In the committer's thread, before damaged rows leave the file."""
         self.lost_count += len(rows)
+        salvage.keep_rows(self._directory, rows)
 
-    async def _heal(self, broken: Committer) -> None:
-        """Replaces a file found damaged at work by what can be saved of it."""
-        async with self._healing:
-            if self._committer is not broken:
-                return  # another caller has done it
-            await broken.close()
-            await self._close_reader()
-            await self._salvage(distrust=True)
-            self._committer = self._new_committer()
-            self._committer.start()
-            await self._committer.submit(self._load)
+    # In the reader's thread
 
-    async def _salvage(self, *, distrust: bool) -> None:
-        saved = await asyncio.to_thread(salvage.prepare, self._directory, distrust=distrust)
-        self.lost_count += saved.lost_count
-        self.salvage_count += int(saved.salvaged)
+    def _read_in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._reader is None or not os.path.samestat(self._path.stat(), self._reader[1]):
+            self._close_reader()
+            self._reader = (schema.connect_read_only(self._path), self._path.stat())
+        try:
+            return work(self._reader[0])
+        except sqlite3.Error:
+            self._close_reader()
+            raise
 
-    def _new_committer(self) -> Committer:
-        return Committer(lambda: schema.connect(self._path), faults=self._faults)
-
-    async def _close_reader(self) -> None:
-        def close() -> None:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
-
-        await asyncio.get_running_loop().run_in_executor(self._readers, close)
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader[0].close()
+            self._reader = None
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code
-    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+class OpenFile:
+    """The open file, and what it held when it was opened."""
+
+    def __init__(
+        self,
+        file: SpoolFile,
+        connection: sqlite3.Connection,
+        snapshot: Snapshot,
+        salvaged: salvage.Salvaged,
+        path: Path,
+    ) -> None:
+        self.connection = connection
+        self._file = file
+        self._snapshot: Snapshot | None = snapshot
+        self._salvaged = salvaged
+        self._paths = (path, path.with_name(path.name + schema.WAL_SUFFIX))
+        self._known: list[os.stat_result] | None = None
+
+    def check_in_place(self) -> None:
+        """SQLite goes on writing to a file that was moved or deleted; a restart would not find it.
+
+        Raises OSError.
+        """
+        found = [path.stat() for path in self._paths]
+        if self._known is None:
+            self._known = found
+        for path, known, now in zip(self._paths, self._known, found, strict=True):
+            if not os.path.samestat(known, now):
+                raise OSError(errno.ESTALE, "was replaced behind the sidecar's back", path.name)
+
+    def install(self) -> None:
+        if self._snapshot is not None:
+            self._file.opened(self._snapshot, self._salvaged)
+            self._snapshot = None
+
+
+def _is_no_space(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    extended = getattr(error, "sqlite_errorcode", 0)
+    return code_of(error) == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE

@@ -76,27 +76,17 @@ class Permits:
         self._bindings: dict[int, Binding] = {}
         self._grants: dict[int, dict[bytes, Grant]] = {}
 
-    def load(self, connection: sqlite3.Connection) -> None:
+    def load(self, bindings: Iterable[Binding], grants: Iterable[Grant], now_ms: int) -> None:
+        """Takes what the file holds. An end that lies in the future was told by a clock that has
+        been set back since: it counts from now."""
         self._bindings.clear()
         self._grants.clear()
-        for row in connection.execute(
-            "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse,"
-            " created_here, ended_at_ms FROM bindings"
-        ):
-            execution_id, workflow_id, unit_id, user_id, warehouse, created_here, ended_at_ms = row
-            self._bindings[execution_id] = Binding(
-                execution_id,
-                workflow_id,
-                unit_id,
-                user_id,
-                warehouse,
-                bool(created_here),
-                ended_at_ms,
-            )
-        for row in connection.execute(
-            "SELECT token_digest, execution_id, user_id, expires_at FROM grants"
-        ):
-            self._grants.setdefault(row[1], {})[row[0]] = Grant(*row)
+        for binding in bindings:
+            if binding.ended_at_ms is not None and binding.ended_at_ms > now_ms:
+                binding = replace(binding, ended_at_ms=now_ms)  # noqa: PLW2901
+            self._bindings[binding.execution_id] = binding
+        for grant in grants:
+            self._grants.setdefault(grant.execution_id, {})[grant.token_digest] = grant
 
     def binding(self, execution_id: int) -> Binding | None:
         return self._bindings.get(execution_id)
@@ -123,20 +113,45 @@ class Permits:
             binding = self._bindings.get(execution_id)
             if binding is not None and binding.ended_at_ms is None:
                 self._bindings[execution_id] = replace(binding, ended_at_ms=now_ms)
-        for execution_id in consequences.lost:
-            self._bindings.pop(execution_id, None)
-            self._grants.pop(execution_id, None)
+        self.forget(consequences.lost)
 
-    def purge(self, now_ms: int) -> None:
-        ended = [
+    def over(self, now_ms: int) -> list[int]:
+        """Executions that ended more than the grace ago."""
+        return [
             binding.execution_id
             for binding in self._bindings.values()
             if binding.ended_at_ms is not None
             and binding.ended_at_ms <= now_ms - GRACE_AFTER_END_MS
         ]
-        for execution_id in ended:
-            del self._bindings[execution_id]
+
+    def forget(self, execution_ids: Iterable[int]) -> None:
+        for execution_id in execution_ids:
+            self._bindings.pop(execution_id, None)
             self._grants.pop(execution_id, None)
+
+
+def bindings(connection: sqlite3.Connection) -> list[Binding]:
+    """What the file holds, without rows whose values no sidecar stores."""
+    rows = connection.execute(
+        "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here,"
+        " ended_at_ms FROM bindings WHERE typeof(workflow_id) = 'integer'"
+        " AND typeof(computing_unit_id) IN ('integer', 'null') AND typeof(user_id) = 'integer'"
+        " AND typeof(warehouse) IN ('text', 'null') AND typeof(created_here) = 'integer'"
+        " AND typeof(ended_at_ms) IN ('integer', 'null')"
+    )
+    return [
+        Binding(eid, wid, unit_id, user_id, warehouse, bool(created_here), ended_at_ms)
+        for eid, wid, unit_id, user_id, warehouse, created_here, ended_at_ms in rows
+    ]
+
+
+def grants(connection: sqlite3.Connection) -> list[Grant]:
+    rows = connection.execute(
+        "SELECT token_digest, execution_id, user_id, expires_at FROM grants"
+        " WHERE typeof(token_digest) = 'blob' AND typeof(execution_id) = 'integer'"
+        " AND typeof(user_id) = 'integer' AND typeof(expires_at) = 'integer'"
+    )
+    return [Grant(*row) for row in rows]
 
 
 def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> None:
@@ -164,16 +179,11 @@ def settle(connection: sqlite3.Connection, consequences: Consequences, now_ms: i
         "UPDATE bindings SET ended_at_ms = ? WHERE execution_id = ? AND ended_at_ms IS NULL",
         [(now_ms, execution_id) for execution_id in consequences.ended],
     )
-    lost = [(execution_id,) for execution_id in consequences.lost]
-    connection.executemany("DELETE FROM bindings WHERE execution_id = ?", lost)
-    connection.executemany("DELETE FROM grants WHERE execution_id = ?", lost)
+    forget(connection, consequences.lost)
 
 
-def purge(connection: sqlite3.Connection, now_ms: int) -> None:
-    """Forgets executions that ended more than the grace ago, with their grants."""
-    connection.execute(
-        "DELETE FROM bindings WHERE ended_at_ms <= ?", (now_ms - GRACE_AFTER_END_MS,)
-    )
-    connection.execute(
-        "DELETE FROM grants WHERE execution_id NOT IN (SELECT execution_id FROM bindings)"
-    )
+def forget(connection: sqlite3.Connection, execution_ids: Iterable[int]) -> None:
+    """Takes away everything that admits writes to these executions."""
+    keys = [(execution_id,) for execution_id in execution_ids]
+    connection.executemany("DELETE FROM bindings WHERE execution_id = ?", keys)
+    connection.executemany("DELETE FROM grants WHERE execution_id = ?", keys)

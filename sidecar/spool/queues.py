@@ -1,7 +1,8 @@
 """The executions' queues in brief: what `cut` chooses by, kept in memory.
 
-An index of the file, made again at start. Per execution it holds a few numbers, so that a
-full spool costs little memory; the entries themselves stay on disk.
+An index of the file, made again whenever the file is opened, and changed in the order of its
+commits only. Per execution it holds a few numbers, so that a full spool costs little memory; the
+entries themselves stay on disk.
 """
 
 import heapq
@@ -9,7 +10,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sidecar.spool.entry import Entry, Urgency
+from sidecar.spool.entry import MERGED_BYTES, Entry, Urgency
+from sidecar.spool.limits import Amount
 
 MERGEABLE_KEPT = 10_000
 """Waiting size-only writes that can still be replaced; beyond it the oldest go as they are."""
@@ -17,6 +19,18 @@ MERGEABLE_KEPT = 10_000
 HOLD_BASE_S = 0.05
 HOLD_MAX_S = 2.0
 """A deferred execution (its row is locked by someone else) is left alone this long, doubling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mergeable:
+    """A waiting size-only write, as far as one that takes its place has to know it."""
+
+    seq: int
+    execution_id: int
+    user_id: int
+    urgency: Urgency
+    merge_key: str
+    size_bytes: int
 
 
 @dataclass(slots=True)
@@ -60,10 +74,20 @@ class Queues:
     def __init__(self, merge_window_s: float) -> None:
         self._merge_window_s = merge_window_s
         self._queues: dict[int, Queue] = {}
-        self._mergeable: OrderedDict[tuple[int, str], Entry] = OrderedDict()
-        self._restored_up_to = 0
+        self._mergeable: OrderedDict[tuple[int, str], Mergeable] = OrderedDict()
         self.entry_count = 0
-        self.size_bytes = 0
+        self.merged_count = 0
+        """Writes whose place another took: acknowledged, so their end has to be told."""
+        self._entries_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self._entries_bytes + self.merged_count * MERGED_BYTES
+
+    @property
+    def amount(self) -> Amount:
+        """What the limits count."""
+        return Amount(self.entry_count + self.merged_count, self.size_bytes)
 
     def length(self, execution_id: int) -> int:
         queue = self._queues.get(execution_id)
@@ -73,7 +97,7 @@ class Queues:
         """How many entries wait, of each execution that has any."""
         return {execution_id: queue.length for execution_id, queue in self._queues.items()}
 
-    def mergeable(self, execution_id: int, merge_key: str | None) -> Entry | None:
+    def mergeable(self, execution_id: int, merge_key: str | None) -> Mergeable | None:
         """The waiting size-only write to the same row, unless a batch has taken it."""
         return self._mergeable.get((execution_id, merge_key)) if merge_key is not None else None
 
@@ -81,19 +105,13 @@ class Queues:
         """Takes an execution's summary from the file, at start."""
         self._queues[execution_id] = Queue(first_seq, counts)
         self.entry_count += sum(counts)
-        self.size_bytes += size
-
-    def restored(self, up_to_seq: int) -> None:
-        """Every number up to this one has been taken from the file, or is settled."""
-        self._restored_up_to = up_to_seq
+        self._entries_bytes += size
 
     def add(self, entry: Entry, now: float) -> None:
-        if entry.seq <= self._restored_up_to:
-            return  # it was in the file already when the index was made from it
         queue = self._queues.setdefault(entry.execution_id, Queue(entry.seq))
         queue.counts[entry.urgency] += 1
         self.entry_count += 1
-        self.size_bytes += entry.size_bytes
+        self._entries_bytes += entry.size_bytes
         if entry.merge_key is not None:
             older = self._mergeable.get((entry.execution_id, entry.merge_key))
             if older is not None:
@@ -101,16 +119,24 @@ class Queues:
             if not queue.mergeable:
                 queue.mergeable_since = now
             queue.mergeable += 1
-            self._mergeable[entry.execution_id, entry.merge_key] = entry
+            self._mergeable[entry.execution_id, entry.merge_key] = Mergeable(
+                entry.seq,
+                entry.execution_id,
+                entry.user_id,
+                entry.urgency,
+                entry.merge_key,
+                entry.size_bytes,
+            )
             if len(self._mergeable) > MERGEABLE_KEPT:
                 self._end_merging([next(iter(self._mergeable.values()))])
 
-    def replace(self, replaced: Entry, entry: Entry, now: float) -> None:
+    def replace(self, replaced: Mergeable, entry: Entry, now: float) -> None:
         """A size-only write takes the place of an older one, and with it what that has waited."""
         queue = self._queues[entry.execution_id]
         since = queue.mergeable_since if queue.mergeable else now
         self.add(entry, now)
         self._discount(replaced)
+        self.merged_count += 1
         queue.mergeable_since = since
 
     def cut(self, entries: Sequence[Entry]) -> None:
@@ -138,12 +164,12 @@ class Queues:
         """Whether nothing is left that was durable when `seq` was the newest number."""
         return all(queue.first_seq > seq for queue in self._queues.values())
 
-    def _discount(self, entry: Entry) -> None:
+    def _discount(self, entry: Entry | Mergeable) -> None:
         self._end_merging([entry])
         queue = self._queues[entry.execution_id]
         queue.counts[entry.urgency] -= 1
         self.entry_count -= 1
-        self.size_bytes -= entry.size_bytes
+        self._entries_bytes -= entry.size_bytes
         if not queue.length:
             del self._queues[entry.execution_id]
 
@@ -164,7 +190,7 @@ class Queues:
         """When the first queue that is not due yet becomes so; None if there is no queue."""
         return min((q.due_at(self._merge_window_s) for q in self._queues.values()), default=None)
 
-    def _end_merging(self, entries: Iterable[Entry]) -> None:
+    def _end_merging(self, entries: Iterable[Entry | Mergeable]) -> None:
         for entry in entries:
             if entry.merge_key is None:
                 continue

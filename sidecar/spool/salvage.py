@@ -1,32 +1,41 @@
 """Opening a spool that may be damaged: keep what can be read, set the rest aside, count it.
 
-A file that SQLite cannot walk is moved to `quarantine/<time>/`, and whatever can still be
-read of it is copied into a new file, entry by entry, each checked by its checksum. The new
-file has a new epoch: which batch central had applied can no longer be told for sure, so what
-is kept is delivered at least once.
+Three things are looked at before the file is used. Does SQLite believe the whole log? If not, the
+commits it would forget are carved out of the log and put back. Is every page what it should be
+(`integrity_check`), and are the properties sealed? If not, or if the format is a newer one, the
+file is moved to `quarantine/<time>/`, and what can be carved out of its pages goes into a new file
+with a new epoch: which batch central had applied can no longer be told for sure, so what is kept
+is delivered at least once. Is the format an older one? Then it is upgraded.
+
+A crash while a file is replaced leaves either the old file in its place, or the new one beside it
+under `rescued.ready`: the next start goes on from there.
 """
 
 import json
 import logging
+import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sidecar.kit.logs import fields
-from sidecar.spool import boots, ledger, schema
-from sidecar.spool.entry import checksum
+from sidecar.spool import properties, schema, settling, upgrades
+from sidecar.spool.carving import Carver, add_unknown
+from sidecar.spool.log import Log, believed_frames
 
 logger = logging.getLogger(__name__)
 
 SEQ_LEAP = 1_000_000
-"""Numbers skipped in a salvaged file, so that none that was lost is ever given again."""
-_UNREADABLE_SPAN = 1 << 20
-_PAGE = 256
+"""Numbers skipped after a crash or damage, so that none that was lost is ever given again."""
+QUARANTINE_KEPT = 3
+"""Files set aside that are kept as evidence; each may be as large as the spool."""
+QUARANTINE = "quarantine"
+_READY = "rescued.ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,153 +43,254 @@ class Salvaged:
     """What opening found. `lost_count` counts entries known to be unreadable."""
 
     salvaged: bool = False
+    seq_leap: int = 0
+    """Numbers to skip: a file not closed in order may have lost its last without a trace."""
     kept_count: int = 0
     lost_count: int = 0
 
 
-def prepare(directory: Path, *, distrust: bool = False) -> Salvaged:
-    """Makes sure that the directory holds a spool that can be opened, or none.
+def open_spool(
+    directory: Path, *, distrust: bool = False, gmtime: Callable[[], time.struct_time] = time.gmtime
+) -> tuple[sqlite3.Connection, Salvaged]:
+    """The spool's connection, whatever was found. Raises sqlite3.Error and OSError only for a
+    volume that cannot be used.
 
     `distrust` salvages even a file that looks whole: its damage was met at work.
     """
     path = directory / schema.FILE_NAME
-    if not path.exists() or (not distrust and _is_whole(path)):
-        return Salvaged()
-    aside = _move_aside(directory)
-    rescued = directory / "rescued.sqlite3"
-    rescued.unlink(missing_ok=True)
-    with closing(schema.connect(rescued)) as target:
-        result = _copy(aside / schema.FILE_NAME, target)
-        target.execute("PRAGMA journal_mode = DELETE")  # one whole file, ready to be renamed
-    rescued.replace(path)
-    logger.error(
-        "damaged spool set aside",
-        extra=fields(
-            quarantine=str(aside), kept_count=result.kept_count, lost_count=result.lost_count
-        ),
+    aside = _Aside(directory, gmtime)
+    if (directory / _READY).exists():
+        _replace(directory, aside)
+    connection: sqlite3.Connection | None = None
+    fault = "damage was met at work" if distrust else _fault_of_header(path)
+    try:
+        if fault is None:
+            log = Log(path)
+            connection = schema.connect(path)
+            is_blank = schema.is_blank(connection)
+            believed = believed_frames(path)
+            if is_blank and log.forgets_beyond(believed):
+                fault = "log damaged at its beginning"
+            else:
+                schema.settle_in(connection)
+                fault = fault_of(connection)
+        if connection is not None and fault is None:
+            salvaged = Salvaged(seq_leap=SEQ_LEAP if log.frames else 0)
+            if log.forgets_beyond(believed):
+                salvaged = _add_forgotten(connection, path, log, believed, aside)
+            upgraded_from = upgrades.upgrade(connection)
+            if upgraded_from is not None:
+                logger.info("spool upgraded", extra=fields(upgraded_from=upgraded_from))
+                fault = fault_of(connection)
+            if fault is None:
+                _set_aside_malformed(connection, directory)
+                return connection, salvaged
+    except sqlite3.DatabaseError as error:
+        if not _speaks_of_the_file(error):
+            _close(connection)
+            raise
+        fault = str(error)
+    except BaseException:
+        _close(connection)
+        raise
+    try:
+        salvaged = _rescue(directory, path, aside, fault or "unknown")
+    finally:
+        _close(connection)
+    connection = schema.connect(path)
+    schema.settle_in(connection)
+    return connection, salvaged
+
+
+def _fault_of_header(path: Path) -> str | None:
+    """What SQLite would not complain of: it makes a new database of an empty file and deletes its
+    log, and takes a file of an unknown write version for one that may only be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        head = b""
+    if not head:
+        return "cut off" if Log(path).frames else None
+    magic, page_bytes, versions, rest = head[:16], head[16:18], head[18:20], head[20:24]
+    is_ours = (
+        magic == b"SQLite format 3\0"
+        and int.from_bytes(page_bytes) == schema.PAGE_BYTES
+        and versions in {b"\1\1", b"\2\2"}
+        and rest == b"\0\x40\x20\x20"
     )
-    return result
+    return None if is_ours else "header damaged"
+
+
+def fault_of(connection: sqlite3.Connection) -> str | None:
+    """Why the file cannot be used as it is. Documents are checked by checksum when they are cut."""
+    version = schema.version_of(connection)
+    if version != schema.FORMAT_VERSION and version not in upgrades.STEPS:
+        return f"format {version}"
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        return str(found)
+    if version == schema.FORMAT_VERSION:
+        if schema.shape(connection) != schema.expected_shape():
+            return "tables damaged"
+        if not properties.is_sealed(properties.read(connection)):
+            return "properties damaged"
+    return None
 
 
 def keep_rows(directory: Path, rows: list[tuple[Any, ...]]) -> None:
     """Appends damaged entries, as they were found, to `quarantine/entries.jsonl`."""
-    quarantine = directory / "quarantine"
-    quarantine.mkdir(exist_ok=True)
-    with (quarantine / "entries.jsonl").open("a") as file:
-        for row in rows:
-            file.write(json.dumps([_readable(value) for value in row]) + "\n")
     logger.error("damaged entries set aside", extra=fields(seqs=[row[0] for row in rows]))
+    try:
+        quarantine = directory / QUARANTINE
+        quarantine.mkdir(exist_ok=True)
+        with (quarantine / "entries.jsonl").open("a") as file:
+            for row in rows:
+                file.write(json.dumps([_readable(value) for value in row]) + "\n")
+    except OSError:
+        logger.exception("damaged entries could not be kept")
 
 
 def _readable(value: Any) -> Any:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether every table can be walked. Documents are checked by checksum when they are cut."""
-    try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                return not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            known = ledger.properties(connection)
-            ledger.summaries(connection)
-            ledger.next_seq(connection)
-            connection.execute("SELECT count(*) FROM in_flight JOIN entries USING (seq)").fetchone()
-            return version == schema.FORMAT_VERSION and known.keys() >= {
-                "spool_id",
-                "epoch",
-                "batch",
-                "digest",
-                "top_seq",
-            }
-    except sqlite3.DatabaseError as error:
-        logger.warning("spool cannot be read", extra=fields(error=str(error)))
-        return False
+def _speaks_of_the_file(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file's contents are at fault, rather than the volume it is on."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in {0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR} or (
+        code in {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
+    )
 
 
-def _move_aside(directory: Path) -> Path:
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    number = 0
-    while (aside := directory / "quarantine" / f"{stamp}-{number}").exists():
-        number += 1
-    aside.mkdir(parents=True)
-    for suffix in ("", "-wal", "-shm"):
-        file = directory / (schema.FILE_NAME + suffix)
-        with suppress(FileNotFoundError):
-            shutil.move(file, aside / file.name)
-    return aside
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        with suppress(sqlite3.Error):
+            connection.close()
 
 
-def _copy(source_path: Path, target: sqlite3.Connection) -> Salvaged:
-    kept = lost = 0
-    highest = 0
-    with closing(sqlite3.connect(source_path, isolation_level=None)) as source:
-        with suppress(sqlite3.DatabaseError):
-            spool_id = ledger.properties(source)["spool_id"]
-            target.execute("UPDATE properties SET value = ? WHERE name = 'spool_id'", (spool_id,))
-        with suppress(sqlite3.DatabaseError, ValueError):
-            if (boot := boots.load(source)) is not None:
-                boots.record(target, boot)
-        columns = "seq, execution_id, user_id, op, urgency, merge_key, checksum, document"
-        target.execute("BEGIN")
-        for row in _readable_rows(source, "entries", "seq", columns):
-            highest = max(highest, row[0])
-            try:
-                if row[6] != checksum(row[0], row[1], row[7]):
-                    raise ValueError(row[0])
-                target.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-                kept += 1
-            except (ValueError, TypeError, sqlite3.Error):
-                lost += 1
-        for table, key in (
-            ("settled", "position"),
-            ("merged", "seq"),
-            ("bindings", "execution_id"),
-        ):
-            for row in _readable_rows(source, table, key, "*"):
-                marks = ", ".join("?" * len(row))
-                with suppress(sqlite3.Error):
-                    target.execute(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608
-        with suppress(sqlite3.DatabaseError):
-            for row in source.execute("SELECT * FROM grants"):
-                target.execute("INSERT INTO grants VALUES (?, ?, ?, ?)", row)
-        highest = max(highest, ledger.next_seq(target))
-        target.execute(
-            "UPDATE properties SET value = ? WHERE name = 'top_seq'", (highest + SEQ_LEAP,)
-        )
+def _set_aside_malformed(connection: sqlite3.Connection, directory: Path) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    settling.set_aside(
+        connection, settling.malformed(connection), lambda rows: keep_rows(directory, rows)
+    )
+    connection.execute("COMMIT")
+
+
+def _add_forgotten(
+    connection: sqlite3.Connection, path: Path, log: Log, believed: int, aside: "_Aside"
+) -> Salvaged:
+    """Puts back what the log holds beyond the point up to which SQLite believes it."""
+    kept_log = aside.copy_of_log()
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as found:
+        schema.create(found)
+        carver = Carver(found)
+        found.execute("BEGIN")
+        carver.carve(path, log, frames_from=believed + 1)
+        connection.execute("BEGIN IMMEDIATE")
+        kept = add_unknown(connection, found)
+        properties.raise_top(connection, max(carver.top_seq, *carver.unread, 0))
+        connection.execute("COMMIT")
+        found.execute("COMMIT")
+    logger.error(
+        "damaged log: what it still held was put back",
+        extra=fields(
+            quarantine=str(kept_log),
+            forgotten_frames=sum(frame.number > believed for frame in log.frames),
+            kept_count=kept,
+            unreadable_seqs=sorted(carver.unread),
+        ),
+    )
+    return Salvaged(seq_leap=SEQ_LEAP, kept_count=kept, lost_count=len(carver.unread))
+
+
+def _rescue(directory: Path, path: Path, aside: "_Aside", fault: str) -> Salvaged:
+    """Puts a new file with what could be read in the place of the damaged one."""
+    aside.make_room()
+    unfinished = directory / "rescued.sqlite3"
+    for suffix in ("", schema.WAL_SUFFIX, schema.SHM_SUFFIX, "-journal"):
+        unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
+    with closing(schema.connect(unfinished)) as target:
+        schema.settle_in(target)
+        carver = Carver(target)
+        target.execute("BEGIN IMMEDIATE")
+        carver.carve(path, Log(path))
+        top_seq = max(carver.top_seq, *carver.unread, 0)
+        if carver.spool_id is not None:
+            properties.write(target, spool_id=carver.spool_id)
+        properties.write(target, top_seq=top_seq)
         target.execute("COMMIT")
-        # Where nothing could be walked at all, how many were lost cannot be known: at least one.
-        unreadable = kept == lost == 0 and not _can_count(source)
-    return Salvaged(salvaged=True, kept_count=kept, lost_count=lost or int(unreadable))
+        kept = carver.entry_count
+        target.execute("PRAGMA journal_mode = DELETE")  # one whole file, ready to be renamed
+    is_blank = carver.spool_id is None and not (kept or carver.unread)
+    lost = len(carver.unread) or int(is_blank)  # how many were in it nobody can know: one at least
+    _sync(unfinished)
+    unfinished.rename(directory / _READY)
+    _sync(directory)
+    _replace(directory, aside)
+    logger.error(
+        "damaged spool set aside",
+        extra=fields(
+            fault=fault,
+            quarantine=str(aside.folder),
+            kept_count=kept,
+            lost_count=lost,
+            unreadable_seqs=sorted(carver.unread)[:100],
+        ),
+    )
+    return Salvaged(salvaged=True, seq_leap=SEQ_LEAP, kept_count=kept, lost_count=lost)
 
 
-def _can_count(source: sqlite3.Connection) -> bool:
+def _replace(directory: Path, aside: "_Aside") -> None:
+    """The log goes first: a new file must never be opened with the old one's log."""
+    for suffix in (schema.WAL_SUFFIX, schema.SHM_SUFFIX, ""):
+        aside.take(directory / (schema.FILE_NAME + suffix))
+    _sync(directory)
+    (directory / _READY).rename(directory / schema.FILE_NAME)
+    _sync(directory)
+
+
+class _Aside:
+    """Where damaged files go: `quarantine/<time>-<n>/`, made at first need."""
+
+    def __init__(self, directory: Path, gmtime: Callable[[], time.struct_time]) -> None:
+        self._directory = directory
+        self._gmtime = gmtime
+        self._folder: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        if self._folder is None:
+            stamp = time.strftime("%Y%m%dT%H%M%S", self._gmtime())
+            number = 0
+            while (folder := self._directory / QUARANTINE / f"{stamp}-{number}").exists():
+                number += 1
+            folder.mkdir(parents=True)
+            self._folder = folder
+        return self._folder
+
+    def take(self, file: Path) -> None:
+        with suppress(FileNotFoundError):
+            file.rename(self.folder / file.name)
+
+    def copy_of_log(self) -> Path:
+        log = self._directory / (schema.FILE_NAME + schema.WAL_SUFFIX)
+        return Path(shutil.copy(log, self.folder / log.name))
+
+    def make_room(self) -> None:
+        """The oldest evidence goes, and the ballast: what waits is worth more."""
+        with suppress(OSError):
+            (self._directory / "ballast").unlink()
+        folders = sorted(
+            path for path in (self._directory / QUARANTINE).glob("*-*") if path.is_dir()
+        )
+        for folder in folders[: -(QUARANTINE_KEPT - 1)]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        source.execute("SELECT count(*) FROM entries NOT INDEXED").fetchone()
-    except sqlite3.DatabaseError:
-        return False
-    return True
-
-
-def _readable_rows(
-    source: sqlite3.Connection, table: str, key: str, columns: str
-) -> Iterator[tuple[Any, ...]]:
-    """Walks a table by its key and steps over what cannot be read."""
-    query = f"SELECT {key}, {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?"  # noqa: S608
-    after, page, step = -1, _PAGE, 1
-    while step < _UNREADABLE_SPAN:
-        try:
-            rows = source.execute(query, (after, page)).fetchall()
-        except sqlite3.DatabaseError:
-            if page > 1:
-                page = 1
-                continue
-            after += step
-            step *= 2
-            continue
-        if not rows:
-            return
-        for row in rows:
-            yield row[1:]
-        after, page, step = rows[-1][0], _PAGE if page > 1 or step == 1 else 1, 1
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

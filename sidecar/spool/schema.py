@@ -1,19 +1,30 @@
-"""The spool's file: tables, settings of the connection, format version.
+"""The spool's tables, the connection, format version.
 
-Format history. 1: the first. A newer sidecar upgrades an older file in place, in one
-transaction; an older sidecar that meets a newer file sets it aside as it would a damaged one.
+Format history, each one step of `upgrades`. 1: the first. 2: the checksum covers an entry's user,
+operation and urgency as well, settled and merged writes have one too, and the properties are sealed
+by one; merged writes name the head of their chain, so that taking a place costs the same however
+many took it before.
+A newer sidecar upgrades an older file in place, in one transaction; an older sidecar that meets a
+newer file sets it aside as it would a damaged one, and keeps what of it can be verified.
 """
 
+import functools
 import secrets
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-FORMAT_VERSION = 1
+from sidecar.spool import properties
+
+FORMAT_VERSION = 2
 FILE_NAME = "spool.sqlite3"
+WAL_SUFFIX, SHM_SUFFIX = "-wal", "-shm"
+PAGE_BYTES = 4096
 
 _TABLES = """
 CREATE TABLE properties (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
--- Writes in their order. `checksum` covers seq, execution_id and document.
+-- Writes in their order. `checksum` covers the rest of the row but for the two columns on merging.
 CREATE TABLE entries (
     seq INTEGER PRIMARY KEY,
     execution_id INTEGER NOT NULL,
@@ -22,12 +33,14 @@ CREATE TABLE entries (
     urgency INTEGER NOT NULL,
     merge_key TEXT,
     checksum INTEGER NOT NULL,
-    document BLOB NOT NULL
+    document BLOB NOT NULL,
+    merge_head INTEGER
 );
 CREATE INDEX entries_by_execution ON entries (execution_id, seq);
+CREATE INDEX entries_by_merge_head ON entries (merge_head) WHERE merge_head IS NOT NULL;
 -- The members of the batch in flight, in their order. Empty when none is.
 CREATE TABLE in_flight (position INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
--- How writes ended, newest last. A merged write names the one that replaced it.
+-- How writes ended, newest last.
 CREATE TABLE settled (
     position INTEGER PRIMARY KEY,
     seq INTEGER NOT NULL UNIQUE,
@@ -36,10 +49,16 @@ CREATE TABLE settled (
     op TEXT NOT NULL,
     state TEXT NOT NULL,
     problem BLOB,
-    removed BLOB
+    removed BLOB,
+    checksum INTEGER
 );
-CREATE TABLE merged (seq INTEGER PRIMARY KEY, into_seq INTEGER NOT NULL);
-CREATE INDEX merged_by_replacement ON merged (into_seq);
+-- Writes whose place a later one took: `head` is the entry's `merge_head` that answers for them.
+CREATE TABLE merged (
+    seq INTEGER PRIMARY KEY,
+    head INTEGER NOT NULL,
+    checksum INTEGER
+);
+CREATE INDEX merged_by_head ON merged (head);
 -- Executions this sidecar may write to.
 CREATE TABLE bindings (
     execution_id INTEGER PRIMARY KEY,
@@ -66,37 +85,94 @@ def has_spool(directory: Path) -> bool:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """The connection that writes. Makes the file, and its epoch with it, if there is none."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    # Before the first page is written; it lets a drained spool give its space back.
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA journal_size_limit = 8388608")  # a grown log shrinks to 8 MiB
-    connection.execute("PRAGMA cache_size = -4096")  # 4 MiB: a full spool must not fill memory
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-        create(connection)
+    """A connection that can write, and has not yet. Makes an empty file if there is none."""
+    connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+    # A flipped bit may make a text no UTF-8; that shall not stop the row from being read.
+    connection.text_factory = _text
     return connection
 
 
+def settle_in(connection: sqlite3.Connection) -> None:
+    """How the connection writes, and the tables of a new spool if there are none.
+
+    Not before it is known that SQLite sees all of the log: it may begin a new one.
+    """
+    is_new = is_blank(connection)
+    if is_new:
+        # Before the first page is written: the one lets a drained spool give its space back, the
+        # other is what salvage counts on, which knows pages by their size.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    # What was settled is overwritten: what salvage finds on a page is what still waits.
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA journal_size_limit = 8388608")  # a grown log shrinks to 8 MiB
+    connection.execute("PRAGMA cache_size = -4096")  # 4 MiB: a full spool must not fill memory
+    if is_new:
+        create(connection)
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def is_blank(connection: sqlite3.Connection) -> bool:
+    tables = connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    return version_of(connection) == 0 and not tables
+
+
 def create(connection: sqlite3.Connection) -> None:
+    """The tables of a new spool, and its epoch with them."""
     connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {FORMAT_VERSION};")
-    properties = {
-        "spool_id": secrets.token_hex(6),
-        "epoch": new_epoch(),
-        "batch": 0,
-        "digest": "",
-        "top_seq": 0,
-    }
-    connection.executemany("INSERT INTO properties VALUES (?, ?)", properties.items())
+    properties.write(
+        connection,
+        spool_id=secrets.token_hex(6),
+        epoch=new_epoch(),
+        batch=0,
+        digest="",
+        top_seq=0,
+    )
     connection.execute("COMMIT")
 
 
-def connect_read_only(path: Path) -> sqlite3.Connection:
-    """A connection for reading beside the writer; it sees what has been committed."""
-    uri = f"{path.resolve().as_uri()}?mode=ro"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+def shape(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Tables and indexes by their columns, in a fixed order."""
+    return connection.execute(
+        'SELECT m.name, c.name, c.type, c."notnull", c.pk FROM sqlite_schema AS m'
+        " JOIN pragma_table_info(m.name) AS c WHERE m.type = 'table'"
+        " UNION ALL SELECT m.name, c.name, '', 0, c.seqno FROM sqlite_schema AS m"
+        " JOIN pragma_index_info(m.name) AS c WHERE m.type = 'index'"
+        " ORDER BY 1, 2"
+    ).fetchall()
+
+
+@functools.cache
+def expected_shape() -> list[tuple[Any, ...]]:
+    """What `shape` is of a spool of this format."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        create(connection)
+        return shape(connection)
+
+
+def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """A connection for reading beside the writer; it sees what has been committed.
+
+    `immutable` is for a file that nobody writes, in a directory that cannot be written.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=1, isolation_level=None, check_same_thread=False
+    )
+    connection.text_factory = _text
+    connection.execute("PRAGMA cache_size = -1024")
+    return connection
 
 
 def new_epoch() -> str:
     return secrets.token_hex(16)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")

@@ -1,29 +1,30 @@
 """The spool as the rest of the sidecar sees it."""
 
-import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import msgspec
-
-from sidecar.problems import SpoolFull
-from sidecar.spool import boots, ledger, permits
+from sidecar.spool import boots, ledger, permits, settling, space
+from sidecar.spool.admission import Admission
+from sidecar.spool.clock import SteadyClock
 from sidecar.spool.entry import (
-    ENTRY_OVERHEAD_BYTES,
     Batch,
     Entry,
     NewEntry,
     Outcome,
     Urgency,
     WriteRecord,
-    WriteState,
 )
 from sidecar.spool.faults import NO_FAULTS, FaultPoint, Faults
 from sidecar.spool.file import SpoolFile
+from sidecar.spool.ledger import Cut
 from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.questions import Questions
 from sidecar.spool.queues import Queues
+from sidecar.spool.rights import Rights
+from sidecar.spool.snapshot import Snapshot
+from sidecar.spool.space import Reclaimer
 
 MERGE_WINDOW_S = 1.0
 """How long a size-only write may wait for a later one to the same row (DESIGN.md section 4)."""
@@ -31,7 +32,7 @@ BATCH_MAX_ENTRIES = 1_000
 BATCH_MAX_BYTES = 4 * 1024 * 1024 - 64 * 1024  # a batch is at most 4 MiB, its head included
 
 
-class Spool:
+class Spool(Questions, Rights):
     """Writes acknowledged to the CU and not yet known to be committed.
 
     Promise: what `append` returned is on disk; it leaves only by `settle`.
@@ -49,30 +50,48 @@ class Spool:
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._file = SpoolFile(directory, self._load, faults)
-        self._limits = limits
+        self._directory = directory
+        self._file = SpoolFile(directory, self._load, self._number_from, faults)
+        self._admission = Admission(limits, self._file)
         self._faults = faults
-        self._wall_clock = wall_clock
+        self._clock = SteadyClock(wall_clock, monotonic)
         self._monotonic = monotonic
-        self._is_full = False
         self._next_seq = 0
+        self._has_batch = False
         self._settling: tuple[Entry, ...] = ()
-        self._appending_bytes = 0
+        self._reclaimer = Reclaimer(self._file)
         self.queues = Queues(MERGE_WINDOW_S)
         self.permits = permits.Permits()
         self._epochs_begun = 0
         self.spool_id = ""
-        self.on_append: Callable[[int], None] = _nobody
-        self.on_binding: Callable[[int], None] = _nobody
+        self.on_binding: Callable[[int], None] = lambda execution_id: None
+        """Told the execution of each binding that was kept."""
         self.boot: boots.Boot | None = None
         """The computing unit's current boot, if it has told one."""
+        self.on_append: list[Callable[[int], None]] = []
         """Told the execution of each write that has become durable, before its caller is, and
         even if the caller has left."""
+        self.on_set_aside: Callable[[Sequence[WriteRecord]], None] = lambda records: None
+        """Called with the writes that ended because they were found damaged."""
 
     @property
     def is_full(self) -> bool:
         """Whether ordinary writes are refused: above the high mark, until below the low one."""
-        return self._is_full
+        return self._admission.is_full(self.queues.amount)
+
+    @property
+    def is_short_of_space(self) -> bool:
+        """Whether ordinary writes are refused because the volume itself is full."""
+        return self._file.is_short_of_space
+
+    @property
+    def unavailable_because(self) -> str | None:
+        """Why the volume could not be used at the last try."""
+        return self._file.unavailable_because
+
+    def now_ms(self) -> int:
+        """The time by the clock that dates writes; see `SteadyClock`."""
+        return self._clock.now_ms()
 
     @property
     def last_seq(self) -> int:
@@ -82,7 +101,7 @@ class Spool:
     @property
     def high_water_bytes(self) -> int:
         """The room of ordinary writes."""
-        return self._limits.high_water_bytes
+        return self._admission.limits.high_water.size_bytes
 
     @property
     def commit_count(self) -> int:
@@ -99,22 +118,27 @@ class Spool:
         return self._epochs_begun + self._file.salvage_count
 
     async def open(self) -> None:
-        """Opens the file, or what can be saved of it. Raises OSError for an unusable directory."""
+        """Opens the file, or what can be saved of it. Raises OSError if another sidecar uses it."""
         await self._file.open()
 
     async def close(self) -> None:
+        await self._reclaimer.stop()
         await self._file.close()
 
-    def _load(self, connection: sqlite3.Connection) -> None:
-        self.spool_id = ledger.properties(connection)["spool_id"]
-        self._next_seq = max(self._next_seq, ledger.next_seq(connection))
-        queues = Queues(MERGE_WINDOW_S)
-        for summary in ledger.summaries(connection):
-            queues.restore(*summary)
-        queues.restored(self._next_seq - 1)
-        self.queues = queues
-        self.permits.load(connection)
-        self.boot = boots.load(connection)
+    def _load(self, snapshot: Snapshot) -> None:
+        """Makes the index from the file: at start, and whenever it had to be opened anew."""
+        self.spool_id = snapshot.spool_id
+        self._has_batch = snapshot.has_batch
+        self.queues = Queues(MERGE_WINDOW_S)
+        for summary in snapshot.summaries:
+            self.queues.restore(*summary)
+        self.queues.merged_count = snapshot.merged_count
+        self.permits.load(snapshot.bindings, snapshot.grants, self.now_ms())
+        self.boot = snapshot.boot
+
+    def _number_from(self, seq: int) -> None:
+        """In the committer's thread, which gives the numbers."""
+        self._next_seq = max(self._next_seq, seq)
 
     # Writes
 
@@ -125,12 +149,12 @@ class Spool:
         size) and `SpoolUnavailable` (the disk refused). A caller that is cancelled leaves its
         write in place.
         """
-        size_bytes = ENTRY_OVERHEAD_BYTES + len(msgspec.json.encode(new.members))
-        self._admit(new, size_bytes)
+        is_terminal = new.urgency is Urgency.TERMINAL
+        amount = await self._admission.admit(new, self.queues.amount)
         replaced = self.queues.mergeable(new.execution_id, new.merge_key)
         if replaced is not None and replaced.user_id != new.user_id:
             replaced = None
-        made_at_ms = int(self._wall_clock() * 1000)
+        made_at_ms = self.now_ms()
         replaces = replaced.seq if replaced is not None else None
 
         def store(connection: sqlite3.Connection) -> tuple[Entry, bool]:
@@ -139,46 +163,44 @@ class Spool:
             self._next_seq += 1
             return ledger.insert(connection, seq, new, made_at_ms, replaces)
 
-        async def store_and_index() -> int:
-            try:
-                entry, has_replaced = await self._file.write(
-                    store, urgent=new.urgency is Urgency.TERMINAL
-                )
-            finally:
-                self._appending_bytes -= size_bytes
+        def index(stored: tuple[Entry, bool]) -> int:
+            entry, has_replaced = stored
             if has_replaced and replaced is not None:
                 self.queues.replace(replaced, entry, self._monotonic())
             else:
                 self.queues.add(entry, self._monotonic())
-            self.on_append(entry.execution_id)
+            for told in self.on_append:
+                told(entry.execution_id)
             return entry.seq
 
-        self._appending_bytes += size_bytes
-        return await asyncio.shield(store_and_index())
-
-    def _admit(self, new: NewEntry, size_bytes: int) -> None:
-        size = self.queues.size_bytes + self._appending_bytes + size_bytes
-        mark = self._limits.low_water_bytes if self._is_full else self._limits.high_water_bytes
-        self._is_full = size > mark
-        has_room = size <= self._limits.max_bytes
-        if has_room and (new.urgency is Urgency.TERMINAL or not self._is_full):
-            return
-        raise SpoolFull(
-            f"{self.queues.entry_count} writes wait for central, {size} of at most"
-            f" {self._limits.max_bytes} bytes",
-            retry_after_s=5,
-        )
+        try:
+            seq: int = await self._file.write(store, index, urgent=is_terminal)
+        finally:
+            self._admission.done(amount)
+        return seq
 
     # Delivery
 
     async def in_flight(self) -> Batch | None:
         """The batch to send again. A damaged one cannot be: a new epoch begins instead."""
-        batch, damaged = await self._file.write(ledger.in_flight)
-        if damaged:
-            await self._set_aside(damaged)
-            await self.begin_epoch()
+        if not self._has_batch:
             return None
-        return batch
+        cut: Cut | None = await self._file.write(ledger.in_flight)
+        if cut is not None:
+            self._has_batch = cut.batch is not None
+            return cut.batch
+
+        def abandon(connection: sqlite3.Connection) -> tuple[list[WriteRecord], Snapshot]:
+            return ledger.abandon_batch(connection, self._file.keep_rows), Snapshot.of(connection)
+
+        def index(abandoned: tuple[list[WriteRecord], Snapshot]) -> None:
+            records, snapshot = abandoned
+            self._epochs_begun += 1
+            self._load(snapshot)
+            self.on_set_aside(records)
+
+        await self._file.write(abandon, index, urgent=True)
+        return None
 
     async def cut(self, *, hurry: bool = False) -> Batch | None:
         """Fixes the next batch on disk. None when nothing is due."""
@@ -186,15 +208,28 @@ class Spool:
         if not ranked:
             return None
         self._faults.reach(FaultPoint.BEFORE_CUT)
-        batch, damaged = await self._file.write(
-            lambda connection: ledger.cut(connection, ranked, BATCH_MAX_ENTRIES, BATCH_MAX_BYTES),
-            urgent=True,
-        )
+
+        def fix(connection: sqlite3.Connection) -> tuple[Cut, Snapshot | None]:
+            cut = ledger.cut(
+                connection, ranked, BATCH_MAX_ENTRIES, BATCH_MAX_BYTES, self._file.keep_rows
+            )
+            # Of a damaged entry only the counts of its queue are known: the index is made anew,
+            # as it is should it ever name executions that have nothing to cut.
+            is_stale = bool(cut.set_aside) or cut.batch is None
+            return cut, Snapshot.of(connection) if is_stale else None
+
+        def index(fixed: tuple[Cut, Snapshot | None]) -> Batch | None:
+            cut, snapshot = fixed
+            if snapshot is not None:
+                self._load(snapshot)
+                self.on_set_aside(cut.set_aside)
+            if cut.batch is not None:
+                self._has_batch = True
+                self.queues.cut(cut.batch.entries)
+            return cut.batch
+
+        batch: Batch | None = await self._file.write(fix, index, urgent=True)
         self._faults.reach(FaultPoint.AFTER_CUT)
-        if damaged:
-            await self._set_aside(damaged)
-        if batch is not None:
-            self.queues.cut(batch.entries)
         return batch
 
     async def settle(
@@ -212,107 +247,48 @@ class Spool:
         answered = {outcome.seq: outcome for outcome in outcomes}
         kept = [answered[entry.seq] for entry in batch.entries if entry.seq in answered]
         consequences = permits.consequences(batch.entries, answered)
-        now_ms = int(self._wall_clock() * 1000)
+        now_ms = self.now_ms()
 
-        def take(connection: sqlite3.Connection) -> list[WriteRecord]:
+        def take(connection: sqlite3.Connection) -> tuple[list[WriteRecord], bool]:
             permits.settle(connection, consequences, now_ms)
-            return ledger.settle(connection, kept)
+            return settling.settle(connection, kept), space.is_mostly_free(connection)
+
+        def index(taken: tuple[list[WriteRecord], bool]) -> list[WriteRecord]:
+            records, is_mostly_free = taken
+            self._has_batch = False
+            ended = {record.seq for record in records}
+            gone = [entry for entry in batch.entries if entry.seq in ended]
+            for entry in gone:
+                self.queues.remove(entry)
+            self.queues.merged_count -= len(records) - len(gone)
+            left = {entry.execution_id for entry in batch.entries if entry.seq not in ended}
+            self.queues.hold(left, self._monotonic())
+            self.permits.settle(consequences, now_ms)
+            tell(records)
+            if is_mostly_free:
+                self._reclaimer.begin()
+            return records
 
         self._faults.reach(FaultPoint.BEFORE_SETTLE)
         self._settling = batch.entries
         try:
-            records = await self._file.write(take, urgent=True)
+            settled: list[WriteRecord] = await self._file.write(take, index, urgent=True)
             self._faults.reach(FaultPoint.AFTER_SETTLE)
-            deferred: set[int] = set()
-            for entry in batch.entries:
-                outcome = answered.get(entry.seq)
-                if outcome is None or outcome.outcome == "deferred":
-                    deferred.add(entry.execution_id)
-                else:
-                    self.queues.remove(entry)
-            self.queues.hold(deferred, self._monotonic())
-            self.permits.settle(consequences, now_ms)
-            tell(records)
         finally:
             self._settling = ()
-        return records
+        return settled
 
     async def begin_epoch(self) -> str:
-        self._epochs_begun += 1
-        return await self._file.write(ledger.begin_epoch)
+        def index(epoch: str) -> str:
+            self._has_batch = False
+            self._epochs_begun += 1
+            return epoch
 
-    # What is asked about writes
+        epoch: str = await self._file.write(ledger.begin_epoch, index)
+        return epoch
 
-    def write_id(self, seq: int) -> str:
-        """The name a caller knows the write by."""
-        return f"{self.spool_id}-{seq}"
-
-    def seq_of(self, write_id: str) -> int | None:
-        """The number of a write of this spool; None for anything else."""
-        spool_id, _, seq = write_id.partition("-")
-        number = int(seq) if seq.isascii() and seq.isdigit() and len(seq) < 19 else None
-        return number if spool_id == self.spool_id else None
-
-    async def waiting(self, execution_id: int) -> list[Entry]:
-        """An execution's unsettled entries in order; does not wait for a commit under way."""
-        if not self.queues.length(execution_id):
-            return []
-        entries = await self._file.read(lambda connection: ledger.waiting(connection, execution_id))
-        known = {entry.seq for entry in entries}
-        entries += [
-            entry
-            for entry in self._settling
-            if entry.execution_id == execution_id and entry.seq not in known
-        ]
-        return sorted(entries, key=lambda entry: entry.seq)
-
-    async def find(self, seq: int) -> WriteRecord | None:
-        return await self._file.read(lambda connection: ledger.find(connection, seq))
-
-    async def list_writes(
-        self, user_id: int, state: WriteState | None, limit: int
-    ) -> list[WriteRecord]:
-        return await self._file.read(
-            lambda connection: ledger.list_writes(connection, user_id, state, limit)
-        )
-
-    # Who may write
-
-    async def record_binding(self, binding: permits.Binding, grant: permits.Grant) -> None:
-        """Keeps central's yes: this sidecar may write to the execution, for this token."""
-        await self._file.write(lambda connection: permits.record(connection, binding, grant))
-        self.permits.add(binding, grant)
-        self.on_binding(binding.execution_id)
-
-    async def begin_boot(self, boot: boots.Boot, closed: Sequence[int]) -> None:
-        """Keeps the unit's new boot; the runs that central closed for it are over."""
-        over = permits.Consequences(ended=frozenset(closed), lost=frozenset())
-        now_ms = int(self._wall_clock() * 1000)
-
-        def take(connection: sqlite3.Connection) -> None:
-            boots.record(connection, boot)
-            permits.settle(connection, over, now_ms)
-
-        await self._file.write(take)
-        self.boot = boot
-        self.permits.settle(over, now_ms)
-
-    async def purge_permits(self) -> None:
-        now_ms = int(self._wall_clock() * 1000)
-        await self._file.write(lambda connection: permits.purge(connection, now_ms))
-        self.permits.purge(now_ms)
+    # Space
 
     async def reclaim(self) -> None:
         """Gives the space of settled writes back to the volume."""
-        await self._file.write(ledger.reclaim)
-        await self._file.refill_ballast()
-
-    async def _set_aside(self, seqs: list[int]) -> None:
-        rows = await self._file.write(lambda connection: ledger.set_aside(connection, seqs))
-        await self._file.keep_rows(rows)
-        # Only the counts of the queue are known of a damaged entry: make the index anew.
-        await self._file.write(self._load)
-
-
-def _nobody(execution_id: int) -> None:
-    """Nobody needs to know."""
+        await self._reclaimer.reclaim()

@@ -1,4 +1,4 @@
-"""What `/status` says of the spool."""
+"""The spool's part of `/status`."""
 
 from typing import Any
 
@@ -10,8 +10,11 @@ def describe(spool: Spool) -> dict[str, Any]:
     return {
         "spool_id": spool.spool_id,
         "waiting": spool.queues.entry_count,
+        "waiting_merged": spool.queues.merged_count,
         "waiting_bytes": spool.queues.size_bytes,
         "full": spool.is_full,
+        "short_of_space": spool.is_short_of_space,
+        "unavailable_because": spool.unavailable_because,
         "quarantined": spool.quarantined_count,
         "epochs_begun": spool.epochs_begun,
     }

@@ -41,7 +41,7 @@ def written_by_the_sidecar() -> bytes:
         for seq, (op, members) in enumerate(WRITES, start=1):
             new = NewEntry(1001, 1, op, members, Urgency.REST)
             ledger.insert(connection, seq, new, 1_790_000_000_000 + seq, None)
-        batch, _ = ledger.cut(connection, [1001], 100, 1_000_000)
+        batch = ledger.cut(connection, [1001], 100, 1_000_000, lambda rows: None).batch
     assert batch is not None
     frozen = Batch("0123456789abcdef" * 2, batch.number, batch.digest, batch.entries)
     return batch_body(frozen, 1_790_000_001_000)

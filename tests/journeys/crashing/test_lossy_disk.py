@@ -22,9 +22,10 @@ from tests.journeys.crashing.lossy_disk import LossyDisk
 live, synced, mode, count = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 LossyDisk(synced).install()
 spool = schema.connect(live / schema.FILE_NAME)
+schema.settle_in(spool)
 spool.execute(f"PRAGMA synchronous = {mode}")
 for number in range(count):
-    spool.execute("INSERT INTO merged VALUES (?, 1)", (number,))
+    spool.execute("INSERT INTO merged VALUES (?, 1, 0)", (number,))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -36,7 +36,6 @@ async def bench(spools: Spools) -> AsyncIterator[Bench]:
             central,
             metrics,
             Told(),
-            wall_clock=lambda: spools.now_s,
             monotonic=lambda: spools.now_s,
             uniform=no_wait,
         )

@@ -1,0 +1,71 @@
+"""What is asked about writes: where one stands, and which a user has."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from sidecar.spool.entry import WriteRecord, WriteState, record_checksum
+
+_SETTLED = "SELECT seq, execution_id, user_id, op, state, problem, removed, checksum FROM settled"
+_DURABLE = f"execution_id, user_id, op, '{WriteState.DURABLE}', NULL, NULL, NULL"
+_WAITING = f"SELECT seq, {_DURABLE} FROM entries"  # noqa: S608
+# A merged write is durable as long as the one that took its place is.
+_MERGED = f"SELECT merged.seq, {_DURABLE} FROM merged JOIN entries ON merge_head = head"  # noqa: S608
+
+
+def find(connection: sqlite3.Connection, seq: int) -> WriteRecord | None:
+    """Where one write stands, following the write that took its place."""
+    for query in (
+        f"{_SETTLED} WHERE seq = ?",
+        f"{_WAITING} WHERE seq = ?",
+        f"{_MERGED} WHERE merged.seq = ?",
+    ):
+        row = connection.execute(query, (seq,)).fetchone()
+        if row is not None:
+            record = _record_of_row(row)
+            return replace(record, seq=seq) if record is not None else None
+    return None
+
+
+def list_writes(
+    connection: sqlite3.Connection, user_id: int, state: WriteState | None, limit: int
+) -> list[WriteRecord]:
+    """One user's writes, newest first."""
+    rows: list[Any] = []
+    if state in {None, WriteState.DURABLE}:
+        for query, order in ((_WAITING, "seq"), (_MERGED, "merged.seq")):
+            rows += connection.execute(
+                f"{query} WHERE user_id = ? ORDER BY {order} DESC LIMIT ?", (user_id, limit)
+            )
+    if state is not WriteState.DURABLE:
+        rows += connection.execute(
+            f"{_SETTLED} WHERE user_id = ?1 AND (?2 IS NULL OR state = ?2)"
+            " ORDER BY seq DESC LIMIT ?3",
+            (user_id, state, limit),
+        )
+    return sorted(_records(rows), key=lambda record: -record.seq)[:limit]
+
+
+def _records(rows: Iterable[Sequence[Any]]) -> list[WriteRecord]:
+    return [record for row in rows if (record := _record_of_row(row)) is not None]
+
+
+def _record_of_row(row: Sequence[Any]) -> WriteRecord | None:
+    """The record; None for a row whose bytes are not what was stored."""
+    seq, execution_id, user_id, op, state, problem, removed, stored = row
+    try:
+        sealed = record_checksum(seq, execution_id, user_id, op, state, problem, removed)
+        if state != WriteState.DURABLE and stored != sealed:
+            return None
+        return WriteRecord(
+            seq, execution_id, user_id, op, WriteState(state), _decode(problem), _decode(removed)
+        )
+    except (ValueError, TypeError, AttributeError, msgspec.MsgspecError):
+        return None
+
+
+def _decode(blob: bytes | None) -> dict[str, Any] | None:
+    return msgspec.json.decode(blob, type=dict[str, Any]) if blob is not None else None

@@ -1,0 +1,89 @@
+"""One sidecar to a spool: the lock file, which is also how the volume is known again.
+
+Two deliveries from one file would both be the only one. The lock is the kernel's and ends with
+the process, however that ends.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+FILE_NAME = "lock"
+ATTEMPTS, PAUSE_S = 10, 0.02
+"""A look by `is_held` takes microseconds, and a start must not fail for it."""
+
+
+class SpoolInUse(OSError):
+    """Another sidecar uses this spool."""
+
+
+class VolumeMissing(OSError):
+    """The spool's volume is not there."""
+
+
+class VolumeLock:
+    """Held from the first `hold` to `release`."""
+
+    def __init__(self, directory: Path, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._path = directory / FILE_NAME
+        self._sleep = sleep
+        self._descriptor: int | None = None
+
+    def hold(self) -> None:
+        """Takes the lock, or sees that it still has it.
+
+        Raises `SpoolInUse`; `VolumeMissing` if the directory has lost the file since it was held
+        (an unmounted volume leaves an empty directory, which must not become a spool); OSError.
+        """
+        if self._descriptor is not None:
+            try:
+                if os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
+                    return
+            except FileNotFoundError as error:
+                raise VolumeMissing(f"{self._path.parent} has lost its files") from error
+            self.release()  # the volume is back under another number
+        try:
+            flags = os.O_RDWR | os.O_CREAT
+            descriptor = os.open(self._path, flags, 0o600)
+        except OSError:
+            if not self._path.exists():
+                raise
+            descriptor = os.open(self._path, os.O_RDONLY)  # a read-only volume can be locked too
+        if not self._lock(descriptor):
+            os.close(descriptor)
+            raise SpoolInUse(f"another sidecar uses {self._path.parent}")
+        self._descriptor = descriptor
+
+    def _lock(self, descriptor: int) -> bool:
+        for _ in range(ATTEMPTS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._sleep(PAUSE_S)
+            else:
+                return True
+        return False
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = None
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a sidecar uses the spool at the moment. It only looks."""
+    try:
+        descriptor = os.open(directory / FILE_NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

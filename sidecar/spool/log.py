@@ -1,0 +1,92 @@
+"""SQLite's write-ahead log, as far as salvage has to read it without SQLite.
+
+SQLite believes a log up to the first frame whose checksum fails, and forgets the rest without a
+word. After a crash that is right: what follows was never acknowledged. After a flipped bit it is
+not: what follows was. Source: "WAL-mode File Format", sections 1.1 to 1.3.
+"""
+
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from sidecar.spool.schema import PAGE_BYTES, SHM_SUFFIX, WAL_SUFFIX
+
+HEADER_BYTES = 32
+FRAME_HEADER_BYTES = 24
+FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES
+_SALTS_FROM = 8
+_READ_FRAMES = struct.Struct("=I")
+_FRAME_COUNT_AT = 16  # mxFrame in the index's first header
+
+
+class Frame(NamedTuple):
+    """A page as the log holds it. `number` counts from 1."""
+
+    number: int
+    page_number: int
+    is_commit: bool
+
+
+class Log:
+    """The frames that belong to the log's present generation. Damaged ones may be among them."""
+
+    def __init__(self, file: Path) -> None:
+        self._path = file.with_name(file.name + WAL_SUFFIX)
+        self.frames: list[Frame] = []
+        self.is_torn = False
+        """Whether it ends within a frame."""
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            return
+        self.is_torn = size > HEADER_BYTES and (size - HEADER_BYTES) % FRAME_BYTES > 0
+        with self._path.open("rb") as log:
+            head = log.read(HEADER_BYTES)
+            heads = []
+            # The last may be cut off; a row may be whole on what there is of its page.
+            for number in range(1, -((HEADER_BYTES - size) // FRAME_BYTES) + 1):
+                log.seek(HEADER_BYTES + (number - 1) * FRAME_BYTES)
+                heads.append(log.read(FRAME_HEADER_BYTES).ljust(FRAME_HEADER_BYTES, b"\0"))
+        salts = head[16:24]
+        if head[24:32] != _checksum(head[:24]):  # then the first frames have to know them
+            votes = Counter(raw[_SALTS_FROM:16] for raw in heads[:3])
+            salts = votes.most_common(1)[0][0] if heads else b""
+        for number, raw in enumerate(heads, start=1):
+            if raw[_SALTS_FROM:16] == salts:
+                page_number, pages_after_commit = struct.unpack_from(">II", raw)
+                self.frames.append(Frame(number, page_number, pages_after_commit > 0))
+
+    def forgets_beyond(self, believed: int) -> bool:
+        """Whether commits may have been acknowledged that SQLite, believing so many frames, does
+        not see: a whole transaction follows, or one that was cut off. What a process left that
+        was killed while it wrote is neither."""
+        last = max((frame.number for frame in self.frames), default=0)
+        last_commit = max((frame.number for frame in self.frames if frame.is_commit), default=0)
+        return last_commit > believed or (self.is_torn and last > believed)
+
+    def image(self, frame: Frame) -> bytes:
+        with self._path.open("rb") as log:
+            log.seek(HEADER_BYTES + (frame.number - 1) * FRAME_BYTES + FRAME_HEADER_BYTES)
+            return log.read(PAGE_BYTES).ljust(PAGE_BYTES, b"\0")
+
+
+def _checksum(raw: bytes) -> bytes:
+    """Of the header; its words are little-endian where SQLite wrote it on such a machine."""
+    order = "<" if raw[:4] == b"\x37\x7f\x06\x82" else ">"
+    first = second = 0
+    for left, right in struct.iter_unpack(f"{order}II", raw):
+        first = (first + left + second) & 0xFFFFFFFF
+        second = (second + right + first) & 0xFFFFFFFF
+    return struct.pack(">II", first, second)
+
+
+def believed_frames(file: Path) -> int:
+    """How many frames SQLite believes, as its index of the log says once the file is open."""
+    try:
+        with file.with_name(file.name + SHM_SUFFIX).open("rb") as index:
+            index.seek(_FRAME_COUNT_AT)
+            (count,) = _READ_FRAMES.unpack(index.read(_READ_FRAMES.size))
+    except (OSError, struct.error):
+        return 0
+    return int(count)

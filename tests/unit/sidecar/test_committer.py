@@ -1,0 +1,229 @@
+"""Group commit: who shares a commit shares nothing else, and the index hears in commit order."""
+
+import asyncio
+import errno
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sidecar.spool.committer import Committer
+
+
+@dataclass
+class OpenTable:
+    """A table of numbers. Troubles are raised once each, where they are named."""
+
+    connection: sqlite3.Connection
+    troubles: list[Exception]
+    installed: Callable[[], None]
+
+    def check_in_place(self) -> None:
+        if self.troubles:
+            raise self.troubles.pop(0)
+
+    def install(self) -> None:
+        self.installed()
+
+
+@dataclass
+class Bench:
+    path: Path
+    troubles: list[Exception] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
+    distrusted: list[bool] = field(default_factory=list)
+
+    def open(self, *, distrust: bool) -> OpenTable:
+        self.distrusted.append(distrust)
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        connection.execute("CREATE TABLE IF NOT EXISTS numbers (n INTEGER NOT NULL UNIQUE)")
+        return OpenTable(connection, self.troubles, lambda: self.heard.append("opened"))
+
+
+def add(number: int | None) -> Callable[[sqlite3.Connection], int | None]:
+    def run(connection: sqlite3.Connection) -> int | None:
+        connection.execute("INSERT INTO numbers VALUES (?)", (number,))
+        return number
+
+    return run
+
+
+def numbers(connection: sqlite3.Connection) -> list[int]:
+    return [n for (n,) in connection.execute("SELECT n FROM numbers ORDER BY n")]
+
+
+def raising(code: int) -> Callable[[sqlite3.Connection], None]:
+    def run(connection: sqlite3.Connection) -> None:
+        error = sqlite3.OperationalError("a trouble of the file")
+        error.sqlite_errorcode = code
+        raise error
+
+    return run
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "numbers.sqlite3")
+
+
+@pytest.fixture
+async def committer(bench: Bench, stack: AsyncExitStack) -> Committer:
+    committer = Committer(bench.open)
+    stack.push_async_callback(committer.close)
+    return committer
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        add(None),
+        add(1),
+        lambda connection: connection.execute("INSERT INTO nowhere VALUES (1)"),
+        lambda connection: connection.execute("SELECT ?", (object(),)),
+        lambda connection: dict[str, int]()["missing"],
+    ],
+    ids=["not null", "unique", "no such table", "not bindable", "no error of SQLite"],
+)
+async def test_work_that_fails_takes_nothing_with_it(
+    committer: Committer, faulty: Callable[[sqlite3.Connection], object]
+) -> None:
+    before = committer.submit(add(1))
+    failing = committer.submit(faulty)
+    after = committer.submit(add(2))
+    committer.start()  # all three are in its first group
+
+    assert [await before, await after] == [1, 2]
+    with pytest.raises((sqlite3.Error, KeyError)):
+        await failing
+    assert await committer.submit(numbers) == [1, 2]
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL])
+async def test_trouble_of_the_file_fails_the_group_and_nothing_of_it_is_kept(
+    committer: Committer, code: int
+) -> None:
+    group = [committer.submit(add(1)), committer.submit(raising(code)), committer.submit(add(2))]
+    committer.start()
+
+    answers = await asyncio.gather(*group, return_exceptions=True)
+
+    assert all(isinstance(answer, sqlite3.Error) for answer in answers)
+    assert await committer.submit(add(3)) == 3
+    assert await committer.submit(numbers) == [3]
+
+
+async def test_after_a_failed_sync_the_file_is_opened_anew_and_the_index_made_before_any_answer(
+    committer: Committer, bench: Bench
+) -> None:
+    committer.start()
+    await committer.submit(add(1), lambda n: bench.heard.append(f"added {n}"))
+    with pytest.raises(sqlite3.Error):
+        await committer.submit(raising(sqlite3.SQLITE_IOERR))
+
+    await committer.submit(add(2), lambda n: bench.heard.append(f"added {n}"))
+
+    assert bench.heard == ["opened", "added 1", "opened", "added 2"]
+    assert bench.distrusted == [False, False]
+
+
+async def test_damage_is_healed_and_the_group_runs_again(
+    committer: Committer, bench: Bench
+) -> None:
+    damaged = [True]
+
+    def once_damaged(connection: sqlite3.Connection) -> str:
+        if damaged:
+            damaged.pop()
+            raising(sqlite3.SQLITE_CORRUPT)(connection)
+        return "read"
+
+    group = [committer.submit(add(1)), committer.submit(once_damaged)]
+    committer.start()
+
+    assert await asyncio.gather(*group) == [1, "read"]
+    assert bench.distrusted == [False, True]
+    assert await committer.submit(numbers) == [1]
+
+
+async def test_damage_that_stays_is_answered_and_not_tried_for_ever(
+    committer: Committer, bench: Bench
+) -> None:
+    committer.start()
+
+    with pytest.raises(sqlite3.Error):
+        await committer.submit(raising(sqlite3.SQLITE_CORRUPT))
+
+    assert bench.distrusted == [False, True]
+
+
+async def test_a_commit_to_a_file_that_was_moved_away_is_not_acknowledged(
+    committer: Committer, bench: Bench
+) -> None:
+    bench.troubles.append(OSError(errno.ESTALE, "was moved"))
+    committer.start()
+
+    with pytest.raises(OSError, match="moved"):
+        await committer.submit(add(1))
+
+    assert await committer.submit(add(2)) == 2
+    assert len(bench.distrusted) == 2
+
+
+async def test_the_index_hears_of_a_write_whose_caller_has_left(
+    committer: Committer, bench: Bench
+) -> None:
+    left = committer.submit(add(1), lambda n: bench.heard.append(f"added {n}"))
+    left.cancel()
+    committer.start()
+
+    await committer.submit(numbers)
+
+    assert bench.heard == ["opened", "added 1"]
+
+
+async def test_an_index_that_fails_is_told_to_the_caller_and_to_nobody_else(
+    committer: Committer,
+) -> None:
+    failing = committer.submit(add(1), lambda n: dict[int | None, int]()[n])
+    other = committer.submit(add(2))
+    committer.start()
+
+    with pytest.raises(KeyError):
+        await failing
+    assert await other == 2
+
+
+async def test_work_alone_runs_outside_of_a_transaction_between_its_neighbours(
+    committer: Committer,
+) -> None:
+    def is_in_transaction(connection: sqlite3.Connection) -> tuple[bool, list[int]]:
+        return connection.in_transaction, numbers(connection)
+
+    first = committer.submit(add(1))
+    alone = committer.submit(is_in_transaction, is_alone=True)
+    last = committer.submit(add(2))
+    committer.start()
+
+    assert [await first, await alone, await last] == [1, (False, [1]), 2]
+
+
+async def test_what_came_before_the_close_is_committed_and_what_comes_after_is_refused(
+    committer: Committer,
+) -> None:
+    first, alone = committer.submit(add(1)), committer.submit(numbers, is_alone=True)
+    committer.start()
+
+    await committer.close()
+
+    assert [await first, await alone] == [1, [1]]
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        await committer.submit(add(2))

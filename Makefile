@@ -27,7 +27,7 @@ check: setup  ## lint, format, types, import rules, house rules
 fmt: setup  ## formats the code and applies the linter's safe fixes
 	@$(python) -m ruff format && $(python) -m ruff check --fix
 
-bench: setup  ## the measurements of docs/benchmarks.md
+bench: setup  ## the measurements of docs/benchmarks.md (some minutes; nginx and wrk are installed by apt)
 	@$(python) -m dev.bench
 
 image: setup  ## builds both container images and starts each once

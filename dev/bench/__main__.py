@@ -1,27 +1,36 @@
 """`python -m dev.bench`: measure on one fresh system, and write docs/benchmarks.md.
 
-With --quick only a few calls are made and nothing is written: to see that it works.
+With --quick only a few calls are made and nothing is written: to see that it works. nginx and wrk,
+which the read figures need, are installed by `dev/bench/install.sh` where that can be done.
 """
 
 import argparse
 import asyncio
 import sys
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dev.bench.bench_system import bench_of
+from dev.bench.bench_system import Bench, bench_of
+from dev.bench.figure import Section
+from dev.bench.footprint import footprint
+from dev.bench.hot_reads import hot_reads
 from dev.bench.load import backlog, writers
 from dev.bench.machine import described
-from dev.bench.measurements import cached_read, committed_write, durable_write, replayed_run
-from dev.bench.page import page
+from dev.bench.measurements import committed_write, durable_write, replayed_run
+from dev.bench.nginx import has_tools
+from dev.bench.page import Page
+from dev.bench.plot import plot
+from dev.bench.sql_reads import sql_reads
 from dev.child import ROOT
 from dev.problems import DevProblem
-from dev.run_plan import plan_run
+from dev.run_plan import RunPlan, plan_run
 from dev.system import Options, System
 from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+PLOT = PAGE.with_suffix(".svg")
 MOVIES = ROOT.parent / "shared" / "workflows" / "movies_exploration.json"
 PORT_BASE = 21000
 POLL_S = 3.0
@@ -38,33 +47,40 @@ class Counts:
     runs: int
     load: int
     backlog: int
+    wrk_s: int
 
     def sentence(self) -> str:
         return (
-            f"{self.rounds} rounds; per round and way {self.reads} reads, {self.writes} writes,"
+            f"{self.rounds} rounds; per round and way {self.reads} reads, {self.wrk_s} s of wrk,"
+            f" {self.writes} writes,"
             f" {self.committed} committed writes, {self.load} writes by many writers, a backlog of"
             f" {self.backlog}; {self.runs} runs replayed each way"
         )
 
 
-FULL = Counts(rounds=7, reads=400, writes=60, committed=10, runs=1, load=2_000, backlog=8_000)
-QUICK = Counts(rounds=2, reads=50, writes=20, committed=5, runs=1, load=100, backlog=200)
+FULL = Counts(
+    rounds=7, reads=400, writes=60, committed=10, runs=1, load=2_000, backlog=8_000, wrk_s=3
+)
+QUICK = Counts(rounds=2, reads=50, writes=20, committed=5, runs=1, load=100, backlog=200, wrk_s=1)
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few calls; print only")
+    parser.add_argument("--only", choices=("reads", "writes"), help="some of it; print only")
     parser.add_argument("--port-base", type=int, default=PORT_BASE, metavar="N")
     options = parser.parse_args(arguments)
     command = " ".join(["python -m dev.bench", *arguments])
+    counts = QUICK if options.quick else FULL
     try:
-        text = asyncio.run(measured(command, QUICK if options.quick else FULL, options.port_base))
+        found = asyncio.run(measured(command, counts, options.port_base, options.only))
     except DevProblem as problem:
         print(f"dev.bench: {problem}", file=sys.stderr)
         return 1
-    print(text, end="")
-    if not options.quick:
-        PAGE.write_text(text)
+    print(found.text(), end="")
+    if not options.quick and options.only is None:
+        PAGE.write_text(found.text())
+        PLOT.write_text(plot(found.goals))
     return 0
 
 
@@ -78,7 +94,7 @@ LIMITS = (
 )
 
 
-async def measured(command: str, counts: Counts, port_base: int) -> str:
+async def measured(command: str, counts: Counts, port_base: int, only: str | None) -> Page:
     """The page of one run."""
     workflow = MOVIES if MOVIES.exists() else SAMPLE_WORKFLOW
     plan = plan_run(read_workflow(workflow))
@@ -89,17 +105,30 @@ async def measured(command: str, counts: Counts, port_base: int) -> str:
     async with System(options) as system, bench_of(system) as bench:
         machine = await described(bench.direct, system.folder.path)
         sections = []
-        for measurement in (
-            replayed_run(bench, counts.runs, plan, workflow.name, POLL_S),
-            cached_read(bench, counts.rounds, counts.reads),
-            durable_write(bench, counts.rounds, counts.writes),
-            committed_write(bench, counts.rounds, counts.committed),
-            writers(bench, counts.rounds, counts.load),
-            backlog(bench, counts.rounds, counts.backlog),
-        ):
-            sections.append(await measurement)
+        for measurement in _measurements(bench, counts, plan, workflow.name, only):
+            found = await measurement
+            sections += found if isinstance(found, list) else [found]
             print(f"measured: {sections[-1].title}", file=sys.stderr)
-    return page(command, date, machine, counts.sentence(), sections)
+    return Page(command, date, machine, counts.sentence(), sections)
+
+
+def _measurements(
+    bench: Bench, counts: Counts, plan: RunPlan, name: str, only: str | None
+) -> Iterator[Awaitable[Section | list[Section]]]:
+    """Each begins when it is its turn. Reads come first: writes leave the disk busy."""
+    if only in {None, "reads"}:
+        yield sql_reads(bench, counts.rounds, counts.reads)
+        if has_tools(install=counts is FULL):
+            yield hot_reads(bench, counts.rounds, counts.wrk_s)
+        else:
+            print("not measured: nginx and wrk are missing", file=sys.stderr)
+        yield footprint(bench, counts.rounds)
+    if only in {None, "writes"}:
+        yield replayed_run(bench, counts.runs, plan, name, POLL_S)
+        yield durable_write(bench, counts.rounds, counts.writes)
+        yield committed_write(bench, counts.rounds, counts.committed)
+        yield writers(bench, counts.rounds, counts.load)
+        yield backlog(bench, counts.rounds, counts.backlog)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The four measurements. In each, every round takes all ways in turn, the first one changing."""
+"""Writes and whole runs. In each, every round takes all ways in turn, the first one changing."""
 
 import asyncio
 import time
@@ -16,10 +16,7 @@ from dev.narrators import Silence
 from dev.problems import DevProblem
 from dev.run_plan import RunPlan
 from dev.system import CENTRAL_ROLE
-from dev.vfs_uri import global_port_id, result_uri
 
-OPERATOR = "CSVFileScan-operator-bench"
-SELECT = "SELECT result_uri FROM texera_db.operator_port_executions WHERE workflow_execution_id=$1"
 WAIT = "Prefer: wait=5\r\n"
 WARM_UP_COUNT = 50
 IDLE_PAUSE_S = 0.02  # longer than a delivery takes, so that each write finds the system idle
@@ -36,42 +33,6 @@ async def interleaved(ways: list[Way], round_count: int) -> list[list[list[float
             way = (number + place) % len(ways)
             rounds[way].append(await ways[way]())
     return rounds
-
-
-async def cached_read(bench: Bench, rounds: int, count: int) -> Section:
-    execution_id = await bench.new_execution()
-    port = global_port_id(OPERATOR, 0)
-    uri = result_uri(bench.system.ready["workflow_id"], execution_id, port)
-    line = bench.sidecar
-    path = f"/v1/executions/{execution_id}/ports/{quote(port, safe='(),=')}"
-    expect(await line.send(line.request("PUT", path, {"result_uri": uri}, WAIT)), 200)
-    target = f"/v1/executions/{execution_id}/result-uri?operator_id={OPERATOR}&port_id=0"
-    request = line.request("GET", target)
-    misses = 0
-
-    async def read() -> None:
-        nonlocal misses
-        answer = expect(await line.send(request), 200)
-        misses += b"X-Cache: hit" not in answer.head
-
-    async def select() -> None:
-        await bench.direct.fetch(SELECT, execution_id)
-
-    await timed_us(read, WARM_UP_COUNT)
-    await timed_us(select, WARM_UP_COUNT)
-    misses = 0
-    ways: list[Way] = [lambda: timed_us(read, count), lambda: timed_us(select, count)]
-    taken = await interleaved(ways, rounds)
-    sidecar = Figure("the sidecar's cached answer", "µs", taken[0])
-    direct = Figure("held asyncpg connection", "µs", taken[1])
-    return Section(
-        "Cached read",
-        "`GET …/result-uri` on one keep-alive connection against the SELECT it replaces, on an "
-        f"execution with one result. Answers that were not `X-Cache: hit`: {misses} of "
-        f"{sidecar.count}.",
-        [sidecar, direct],
-        [Goal("cached read / SQL", sidecar.ratios_to(direct), 0.8, "x", 2)],
-    )
 
 
 async def durable_write(bench: Bench, rounds: int, count: int) -> Section:

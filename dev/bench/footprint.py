@@ -1,0 +1,132 @@
+"""What a sidecar asks of central for polls, what it holds, and how soon it is ready."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+from urllib.request import urlopen
+
+from dev.bench.bench_system import Bench, expect
+from dev.bench.cpu import cpu_us, rss_mib
+from dev.bench.figure import Figure, Goal, Section
+from dev.bench.hot_reads import stored_result
+from dev.child import Child
+from dev.ports import HOST
+from dev.problems import DevProblem
+
+SIDECAR_OFFSET = 33
+POLLS = 1000
+START_TIMEOUT_S = 20.0
+PROBE_PAUSE_S = 0.002
+SETTLE_S = 2.0
+"""Until a sidecar that has just started has done all that it does once."""
+_CALLS = re.compile(
+    r'^sidecar_upstream_requests_total\{call="(uris|latest|execution)".*\} (\S+)$', re.MULTILINE
+)
+
+
+async def footprint(bench: Bench, rounds: int) -> list[Section]:
+    return [await _central_calls(bench, rounds), await _start_and_memory(bench, rounds)]
+
+
+async def _central_calls(bench: Bench, rounds: int) -> Section:
+    target = await stored_result(bench)
+    request = bench.sidecar.request("GET", target)
+    expect(await bench.sidecar.send(request), 200)
+    samples = []
+    for _ in range(rounds):
+        before = await _read_calls(bench)
+        for _ in range(POLLS):
+            expect(await bench.sidecar.send(request), 200)
+        samples.append([await _read_calls(bench) - before])
+    figure = Figure(f"central calls for {POLLS} polls", "calls", samples)
+    return Section(
+        "Central calls for polls of a known result",
+        "Reads the sidecar makes of central (`sidecar_upstream_requests_total`, other lanes apart)"
+        " within one access window.",
+        [figure],
+        [Goal(f"central calls per {POLLS} polls", figure.quartiles, 0, "calls", 0)],
+    )
+
+
+async def _read_calls(bench: Bench) -> float:
+    url = f"{bench.system.ready['sidecar_ops']}/metrics"
+    text = (await asyncio.to_thread(_fetched, url)).decode()
+    return sum(float(value) for _, value in _CALLS.findall(text))
+
+
+def _fetched(url: str) -> bytes:
+    with urlopen(url) as answer:
+        body: bytes = answer.read()
+        return body
+
+
+async def _start_and_memory(bench: Bench, rounds: int) -> Section:
+    starts, used, idle = [], [], []
+    for number in range(rounds):
+        started_s, used_s, memory_mib = await _started(bench, number)
+        starts.append([started_s])
+        used.append([used_s])
+        idle.append([memory_mib])
+    loaded = rss_mib(bench.system.ready["processes"]["sidecar"]["pid"])
+    ready_s = Figure("start to ready", "s", starts, 2)
+    used_s_figure = Figure("start to ready, its own CPU", "s", used, 2)
+    idle_mib = Figure("VmRSS, idle", "MiB", idle, 1)
+    loaded_mib = Figure("VmRSS of the measured sidecar, after all above", "MiB", [[loaded]], 1)
+    return Section(
+        "Start and memory",
+        "A second sidecar, started with an empty spool until `/readyz` says yes; its memory two"
+        " seconds later. On a busy machine the wait is mostly for a core; its own CPU is about what"
+        " it takes on a quiet one.",
+        [ready_s, used_s_figure, idle_mib, loaded_mib],
+        [
+            Goal("start to ready", ready_s.quartiles, 0.5, "s", 2),
+            Goal("VmRSS, idle", idle_mib.quartiles, 52, "MiB", 1),
+            Goal("VmRSS under load", loaded_mib.quartiles, 96, "MiB", 1),
+        ],
+    )
+
+
+async def _started(bench: Bench, number: int) -> tuple[float, float, float]:
+    """Seconds until ready, those of them on a core, and MiB when idle."""
+    system = bench.system
+    published = system.ready["processes"]["sidecar"]
+    port = system.ports.base + SIDECAR_OFFSET
+    settings = {
+        "SIDECAR_LISTEN": f"{HOST}:{port}",
+        "SIDECAR_OPS_LISTEN": f"{HOST}:{port + 1}",
+        "SIDECAR_SPOOL_DIR": str(system.folder.path / f"spool-{number}"),
+        "SIDECAR_CENTRAL_URL": system.ready["central"],
+    }
+    env = system.folder.environment("bench-sidecar", settings, os.environ)
+    log = system.folder.log("bench-sidecar")
+    began_at = time.perf_counter()
+    child = await Child.start("bench-sidecar", published["argv"], env, log, signal.SIGKILL)
+    try:
+        await _ready(port + 1, child)
+        started_s = time.perf_counter() - began_at
+        used_s = cpu_us([child.pid]) / 1e6
+        await asyncio.sleep(SETTLE_S)
+        return started_s, used_s, rss_mib(child.pid)
+    finally:
+        if not child.has_ended:
+            child.process.terminate()
+        await child.process.wait()
+
+
+async def _ready(port: int, child: Child) -> None:
+    give_up_at = time.perf_counter() + START_TIMEOUT_S
+    while time.perf_counter() < give_up_at and not child.has_ended:
+        try:
+            reader, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            await asyncio.sleep(PROBE_PAUSE_S)
+            continue
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        status = await reader.readline()
+        writer.close()
+        if b" 200 " in status:
+            return
+        await asyncio.sleep(PROBE_PAUSE_S)
+    raise DevProblem("The second sidecar did not become ready.")

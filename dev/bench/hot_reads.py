@@ -1,0 +1,158 @@
+"""The cached read beside nginx's: CPU per request, latency and throughput, by wrk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from dev.bench.bench_system import Bench, expect
+from dev.bench.figure import Figure, Goal, Section
+from dev.bench.http_line import HttpLine
+from dev.bench.measurements import Way, interleaved
+from dev.bench.nginx import nginx_before
+from dev.bench.wrk import KEYS, TRACED, Load, load
+from dev.vfs_uri import global_port_id, result_uri
+
+OPERATOR = "CSVFileScan-operator-bench"
+NGINX_OFFSET = 31
+KEY_COUNT = 64
+CONNECTIONS = 16
+CPU_GOAL, TRACED_GOAL = 1.0, 1.5
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two servers that are compared."""
+
+    name: str
+    url: str
+    pids: list[int]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """One kind of load, the same for both sides."""
+
+    name: str
+    connections: int
+    script: str | None
+    cpu_goal: float
+
+
+async def stored_result(bench: Bench) -> str:
+    """The path and query of a result that the sidecar and central know."""
+    execution_id = await bench.new_execution()
+    port = global_port_id(OPERATOR, 0)
+    uri = result_uri(bench.system.ready["workflow_id"], execution_id, port)
+    path = f"/v1/executions/{execution_id}/ports/{quote(port, safe='(),=')}"
+    line = bench.sidecar
+    request = line.request("PUT", path, {"result_uri": uri}, "Prefer: wait=5\r\n")
+    expect(await line.send(request), 200)
+    return f"/v1/executions/{execution_id}/result-uri?operator_id={OPERATOR}&port_id=0"
+
+
+async def hot_reads(bench: Bench, rounds: int, seconds: int) -> list[Section]:
+    """A section for each kind of traffic."""
+    ready = bench.system.ready
+    token = ready["users"]["owner"]["token"]
+    targets = [await stored_result(bench) for _ in range(KEY_COUNT)]
+    folder = bench.system.folder
+    central = urlsplit(ready["central"]).netloc
+    port = bench.system.ports.base + NGINX_OFFSET
+    keys = KEYS.format(targets=", ".join(f'"{target}"' for target in targets))
+    traffics = [
+        Traffic("One key, 1 connection", 1, None, CPU_GOAL),
+        Traffic(f"One key, {CONNECTIONS} connections", CONNECTIONS, None, CPU_GOAL),
+        Traffic(
+            f"{KEY_COUNT} keys in turn, {CONNECTIONS} connections", CONNECTIONS, keys, CPU_GOAL
+        ),
+        Traffic(
+            f"A fresh `traceparent` each time, {CONNECTIONS} connections",
+            CONNECTIONS,
+            TRACED.format(seed=1),
+            TRACED_GOAL,
+        ),
+    ]
+    async with nginx_before(central, port, folder) as nginx:
+        sides = (
+            Side("the sidecar", ready["sidecar"], [ready["processes"]["sidecar"]["pid"]]),
+            Side("nginx proxy_cache", nginx.url, nginx.pids),
+        )
+        for side in sides:
+            await _warm(side, token, targets)
+        return [
+            await _measured(traffic, sides, token, targets[0], folder.path, rounds, seconds)
+            for traffic in traffics
+        ]
+
+
+async def _warm(side: Side, token: str, targets: list[str]) -> None:
+    async with HttpLine(side.url, token) as line:
+        for target in targets:
+            for _ in range(3):
+                answer = expect(await line.send(line.request("GET", target)), 200)
+            assert b"x-cache: hit" in answer.head.lower(), answer.head
+
+
+async def _measured(
+    traffic: Traffic,
+    sides: tuple[Side, Side],
+    token: str,
+    target: str,
+    folder: Path,
+    rounds: int,
+    seconds: int,
+) -> Section:
+    script = None
+    if traffic.script is not None:
+        script = folder / "wrk.lua"
+        script.write_text(traffic.script)
+    loads: dict[str, list[Load]] = {side.name: [] for side in sides}
+
+    def way(side: Side) -> Way:
+        async def run() -> list[float]:
+            found = await load(
+                side.url + target,
+                token,
+                connections=traffic.connections,
+                seconds=seconds,
+                pids=side.pids,
+                script=script,
+            )
+            loads[side.name].append(found)
+            return [found.cpu_us]
+
+        return run
+
+    await interleaved([way(side) for side in sides], rounds)
+
+    def figure(side: Side, what: str, unit: str, digits: int = 1) -> Figure:
+        names = {"cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99", "per_s": "requests"}
+        samples = [[float(getattr(found, what))] for found in loads[side.name]]
+        return Figure(f"{side.name}: {names[what]}", unit, samples, digits)
+
+    mine, theirs = sides
+    figures = [
+        figure(side, what, unit, digits)
+        for what, unit, digits in (
+            ("cpu_us", "µs", 1),
+            ("p50_us", "µs", 0),
+            ("p99_us", "µs", 0),
+            ("per_s", "per second", 0),
+        )
+        for side in sides
+    ]
+    cpu = figure(mine, "cpu_us", "µs").ratios_to(figure(theirs, "cpu_us", "µs"))
+    goals = [Goal(f"{traffic.name}: CPU / nginx", cpu, traffic.cpu_goal, "x", 2)]
+    if traffic.script is None:
+        p50 = figure(mine, "p50_us", "µs").ratios_to(figure(theirs, "p50_us", "µs"))
+        slower = figure(theirs, "per_s", "").ratios_to(figure(mine, "per_s", ""))
+        goals.append(Goal(f"{traffic.name}: p50 / nginx", p50, 1.0, "x", 2))
+        goals.append(Goal(f"{traffic.name}: nginx's throughput / ours", slower, 1.0, "x", 2))
+    return Section(
+        f"Cached read beside nginx: {traffic.name[0].lower()}{traffic.name[1:]}",
+        f"wrk for {seconds} s a round and side, keep-alive; `GET …/result-uri` of a stored result."
+        " nginx: one worker, proxy_cache before central, keyed on URI and Authorization. CPU is the"
+        " server's own, by the scheduler's count.",
+        figures,
+        goals,
+    )

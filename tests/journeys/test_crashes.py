@@ -2,7 +2,8 @@
 
 Several sidecars, each with several writers on several executions, are killed at random moments and
 started again, over and over; half of the kills are power cuts (`crashing.lossy_disk`). In the end
-everything is delivered, and judged by what the writers were told (`crashing.judge`).
+everything is delivered, and judged by what the writers were told (`crashing.judge`). Each create is
+repeated until it is answered, and has made one execution, which nobody has taken for abandoned.
 
 CRASH_KILLS and CRASH_SEED set how many and which; `make soak` is the long form.
 """
@@ -15,15 +16,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.databases import Database
-from tests.journeys.crashing.processes import Sidecar
-from tests.journeys.crashing.trial import trial
+from dev.world import FIRST_NEW_ID
+from tests.databases import Database, connected
+from tests.journeys.crashing.processes import Sidecar, sample
+from tests.journeys.crashing.trial import Trial, trial
 
 KILLS = int(os.environ.get("CRASH_KILLS", "300"))
 SEED = int(os.environ.get("CRASH_SEED", secrets.randbelow(10**6)))
 SIDECARS = 4
 LONGEST_LIFE_S = 0.3
-LONGEST_PAUSE_S = 0.004  # of a writer: without any, writing takes the time that kills need
+CREATE_SHARE = 0.02
 
 
 async def torment(sidecar: Sidecar, kills: Iterator[int], chance: random.Random) -> None:
@@ -37,9 +39,28 @@ async def torment(sidecar: Sidecar, kills: Iterator[int], chance: random.Random)
     await sidecar.until_ready()
 
 
-@pytest.mark.timeout(120 + KILLS)
+async def created(it: Trial) -> list[int]:
+    """All new executions there are."""
+    query = "select eid from texera_db.workflow_executions where eid >= $1 order by eid"
+    async with connected(it.database.owner_url) as connection:
+        return [row["eid"] for row in await connection.fetch(query, FIRST_NEW_ID)]
+
+
+async def until_asked_for_open_bindings(sidecar: Sidecar) -> None:
+    """Wait until it has compared what it has open at central with what its spool knows."""
+    async with asyncio.timeout(60):
+        while not await sample(sidecar.ops_url, calls("bindings")):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def calls(name: str) -> str:
+    """The metric of a sidecar's successful calls to central."""
+    return f'sidecar_upstream_requests_total{{call="{name}",outcome="ok"}}'
+
+
+@pytest.mark.timeout(180 + KILLS)
 async def test_killed_sidecars_lose_nothing_and_repeat_nothing(database: Database) -> None:
-    async with trial(database, SEED, longest_pause_s=LONGEST_PAUSE_S) as it:
+    async with trial(database, SEED, create_share=CREATE_SHARE) as it:
         # The first is the very command of production, and is killed without losing power.
         sidecars = [await it.add_sidecar(forked=number > 0) for number in range(SIDECARS)]
         kills = iter(range(KILLS))  # whoever is ready for the next one takes it
@@ -48,5 +69,9 @@ async def test_killed_sidecars_lose_nothing_and_repeat_nothing(database: Databas
             for sidecar in sidecars:
                 group.create_task(torment(sidecar, kills, it.chance))
 
+        for sidecar in sidecars:
+            await until_asked_for_open_bindings(sidecar)
         assert await it.complaints() == [], f"CRASH_SEED={SEED}"
+        assert await created(it) == sorted(it.execution_ids())
+        assert [await sample(s.ops_url, calls("abandon")) for s in sidecars] == [0] * SIDECARS
         assert len(it.ledger.acknowledged()) > 5 * KILLS

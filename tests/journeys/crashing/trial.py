@@ -33,7 +33,9 @@ class Trial:
     folder: Path
     zygote: Zygote
     chance: random.Random
-    longest_pause_s: float
+    create_share: float
+    longest_pause_s: float = 0.004
+    """Of a writer: without any, writing takes the time that all else needs."""
     ledger: Ledger = field(default_factory=Ledger)
     centrals: list[Central] = field(default_factory=list)
     sidecars: list[Sidecar] = field(default_factory=list)
@@ -56,11 +58,18 @@ class Trial:
         self.sidecars.append(sidecar)
         sidecar.start()
         await sidecar.until_ready()
-        sidecar.execution_ids = await create_executions(sidecar, EXECUTIONS)
+        await create_executions(sidecar, EXECUTIONS)
         for _ in range(WRITERS):
             name = f"w{len(self.writers)}"
             self.writers.append(
-                Writer(name, sidecar, self.ledger, self.chance, self.longest_pause_s)
+                Writer(
+                    name,
+                    sidecar,
+                    self.ledger,
+                    self.chance,
+                    longest_pause_s=self.longest_pause_s,
+                    create_share=self.create_share,
+                )
             )
         return sidecar
 
@@ -77,6 +86,10 @@ class Trial:
         """The first one."""
         return self.centrals[0]
 
+    def execution_ids(self) -> list[int]:
+        """All executions that somebody was told of."""
+        return [execution_id for sidecar in self.sidecars for execution_id in sidecar.execution_ids]
+
     def closed_gate(self) -> AbstractAsyncContextManager[ClosedGate]:
         return closed_gate(self.database.owner_url)
 
@@ -87,23 +100,22 @@ class Trial:
         """The first few things that are wrong, once everything has been delivered; or none."""
         for sidecar in self.sidecars:
             await finish(sidecar, self.ledger)
-        ids = [execution_id for sidecar in self.sidecars for execution_id in sidecar.execution_ids]
         async with connected(self.database.owner_url) as connection:
-            seen = await observe(connection, ids)
+            seen = await observe(connection, self.execution_ids())
         return complaints(self.ledger, seen)[:10]
 
 
 @asynccontextmanager
 async def trial(
-    database: Database, seed: int, *, longest_pause_s: float = 0.004, gate: Gate | None = None
+    database: Database, seed: int, *, create_share: float = 0.0, gate: Gate | None = None
 ) -> AsyncIterator[Trial]:
-    """Without a pause between a writer's writes, writing takes the time that all else needs."""
+    """`create_share` of the writers' calls create an execution, which needs central to be there."""
     async with connected(database.owner_url) as connection:
         await watch(connection)
         if gate is not None:
             await connection.execute(gate.sql())
     with open_folder() as folder, Zygote() as zygote:
-        it = Trial(database, folder, zygote, random.Random(seed), longest_pause_s)
+        it = Trial(database, folder, zygote, random.Random(seed), create_share)
         try:
             await it.add_central()
             yield it

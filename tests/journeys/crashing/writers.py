@@ -13,8 +13,10 @@ from dev.world import WORLD
 from tests.journeys.crashing.ledger import Kind, Ledger, Write
 
 RETRY_S = 0.005
-ACCEPTED = 202
+CREATED, ACCEPTED = 201, 202
 FLUSH_TIMEOUT_S = 60
+NEWEST = 6
+"""How many of a sidecar's executions are written to at one time."""
 KINDS = [Kind.RESULT] * 4 + [Kind.PORT] * 2 + [Kind.SIZE] * 3
 
 
@@ -26,7 +28,7 @@ class Place(Protocol):
     @property
     def token(self) -> str: ...
     @property
-    def execution_ids(self) -> Sequence[int]: ...
+    def execution_ids(self) -> list[int]: ...
 
 
 class Writer:
@@ -38,27 +40,43 @@ class Writer:
         place: Place,
         ledger: Ledger,
         chance: random.Random,
-        longest_pause_s: float = 0.0,
+        *,
+        longest_pause_s: float,
+        create_share: float,
     ) -> None:
         self._name = name
         self._place = place
         self._ledger = ledger
         self._chance = chance
         self._longest_pause_s = longest_pause_s
+        self._create_share = create_share
         self._numbers = itertools.count(1)
         self._ports: dict[int, str] = {}
+        self._create_key: str | None = None
         self.stopping = False
 
     async def run(self) -> None:
-        """Writes until told to stop, on a new connection whenever one breaks."""
-        while not self.stopping:
+        """Writes until told to stop, on a new connection whenever one breaks.
+
+        A create whose answer did not come is repeated with its key; a write is not.
+        """
+        while self._create_key or not self.stopping:
             try:
                 async with HttpLine(self._place.url, self._place.token) as line:
-                    while not self.stopping:
-                        await self._write(line, self._chance.choice(self._place.execution_ids))
+                    while self._create_key or not self.stopping:
+                        await self._create(line)
+                        execution_ids = self._place.execution_ids[-NEWEST:]
+                        await self._write(line, self._chance.choice(execution_ids))
                         await asyncio.sleep(self._chance.uniform(0, self._longest_pause_s))
             except OSError:
                 await asyncio.sleep(RETRY_S)  # nobody announces that the sidecar is back
+
+    async def _create(self, line: HttpLine) -> None:
+        if self._create_key is None and self._chance.random() < self._create_share:
+            self._create_key = f"{self._name}-{next(self._numbers)}"
+        if self._create_key is not None:
+            self._place.execution_ids.append(await create_execution(line, self._create_key))
+            self._create_key = None
 
     async def _write(self, line: HttpLine, execution_id: int) -> None:
         kind, number = self._chance.choice(KINDS), next(self._numbers)
@@ -101,18 +119,22 @@ async def writing(writers: Sequence[Writer]) -> AsyncIterator[None]:
             writer.stopping = True
 
 
-async def create_executions(place: Place, count: int) -> list[int]:
+async def create_executions(place: Place, count: int) -> None:
     """New executions, bound to the sidecar."""
+    async with HttpLine(place.url, place.token) as line:
+        place.execution_ids.extend([await create_execution(line) for _ in range(count)])
+
+
+async def create_execution(line: HttpLine, key: str | None = None) -> int:
     new = {
         "workflow_id": WORLD.workflow_id,
         "computing_unit_id": WORLD.computing_unit_id,
         "environment_version": "test",
     }
-    async with HttpLine(place.url, place.token) as line:
-        answers = [
-            await line.send(line.request("POST", "/v1/executions", new)) for _ in range(count)
-        ]
-    return [int(answer.json()["execution_id"]) for answer in answers]
+    headers = f"Idempotency-Key: {key}\r\n" if key else ""
+    answer = await line.send(line.request("POST", "/v1/executions", new, headers))
+    assert answer.status == CREATED, answer.body
+    return int(answer.json()["execution_id"])
 
 
 async def finish(place: Place, ledger: Ledger) -> None:

@@ -158,6 +158,9 @@ class UriOwner:
 
 
 def is_same_uri(uri: str, minted: str) -> bool:
-    """Whether `uri` is the minted text, the case of its last segment aside."""
+    """Whether `uri` is the minted text, the case of its last segment aside.
+
+    ASCII case only: other alphabets have letters that become ASCII when lowered (U+212A).
+    """
     head, slash, kind = uri.rpartition("/")
-    return head + slash + kind.lower() == minted
+    return kind.isascii() and head + slash + kind.lower() == minted

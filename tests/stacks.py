@@ -6,7 +6,7 @@ listeners are left out. A call goes the whole way: local API, spool, delivery, c
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -103,11 +103,16 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(
-    central_url: str, folder: Path, variables: Mapping[str, str] = MappingProxyType({})
+    central_url: str,
+    folder: Path,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    *,
+    is_delivering: bool = True,
 ) -> AsyncIterator[Stack]:
     """A sidecar with its spool in `folder`, before central over the database of this URL.
 
-    `variables` are settings of either, by their names in the environment.
+    `variables` are settings of either, by their names in the environment. One that is not
+    delivering keeps what it acknowledges in its spool.
     """
     async with serving_central(central_url, variables=variables) as central:
         settings = Settings.from_environment(
@@ -119,7 +124,9 @@ async def running_stack(
         )
         async with (
             sidecar.lifecycle.core(settings) as running,
-            sidecar.lifecycle.background(running.delivery.run()),
+            sidecar.lifecycle.background(running.delivery.run())
+            if is_delivering
+            else nullcontext(),
             TestClient(TestServer(local_app(running.services, running.metrics))) as client,
         ):
             yield Stack(client, running, central)

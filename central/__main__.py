@@ -25,8 +25,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the service (settings: CENTRAL_* of the environment)")
-    commands.add_parser(
+    migrate = commands.add_parser(
         "migrate", help="create or update schema cu_metadata and the service's role"
+    )
+    migrate.add_argument(
+        "--with-indexes",
+        action="store_true",
+        help="also create the indexes that Texera's tables lack, beside the running system",
     )
     doctor.add_parser(commands)
     bindings.add_parser(commands)
@@ -36,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "serve":
                 return _serve()
             case "migrate":
-                return _migrate()
+                return _migrate(options.with_indexes)
             case "doctor":
                 return doctor.run(options, os.environ)
             case _:
@@ -62,12 +67,15 @@ def _serve() -> int:
         return EXIT_CANNOT_CREATE
 
 
-def _migrate() -> int:
+def _migrate(with_indexes: bool) -> int:
     settings = read_migrate_settings(os.environ)
+    from central.migrations.indexes import create_indexes
     from central.migrations.runner import migrate
 
     try:
         asyncio.run(migrate(settings, print))
+        if with_indexes:
+            asyncio.run(create_indexes(settings.owner_url, print))
     except MigrationFailed as error:
         print(f"migration failed: {error}", file=sys.stderr)
         return EXIT_FAILED

@@ -22,6 +22,7 @@ from sidecar.handlers import (
 from sidecar.kit.openapi import openapi_document
 from sidecar.kit.routing import MIB, ROUTE, add_routes, answer_problems
 from sidecar.metrics import Metrics
+from sidecar.relayed import RELAYED
 from sidecar.services import SERVICES, Services, admit
 
 ROUTES = (
@@ -75,4 +76,6 @@ def local_app(services: Services, metrics: Metrics) -> web.Application:
 
 def openapi() -> dict[str, object]:
     """The OpenAPI document of the local API."""
-    return openapi_document("Computing-unit sidecar", __version__, _DESCRIPTION, ROUTES, EXAMPLES)
+    return openapi_document(
+        "Computing-unit sidecar", __version__, _DESCRIPTION, ROUTES, EXAMPLES, RELAYED
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -33,8 +34,11 @@ def openapi_document(
     description: str,
     routes: Sequence[Route],
     examples: Mapping[tuple[str, str], Example],
+    relayed: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """`examples` are by method and path template."""
+    """`examples` are by method and path template, and so are the problems of another service
+    that a call passes on (`relayed`: slug and status).
+    """
     types: list[Any] = [ProblemDocument]
     for route in routes:
         types += [kind for kind in (route.body_type, *route.answers.values()) if kind is not None]
@@ -44,7 +48,8 @@ def openapi_document(
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         example = examples.get((route.method, route.path), _NO_EXAMPLE)
-        operation = _operation(route, schema_of, example)
+        passed_on = relayed.get((route.method, route.path), {})
+        operation = _operation(route, schema_of, example, passed_on)
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -60,13 +65,15 @@ def openapi_document(
     }
 
 
-def _operation(route: Route, schema_of: dict[Any, Any], example: Example) -> dict[str, Any]:
+def _operation(
+    route: Route, schema_of: dict[Any, Any], example: Example, relayed: Mapping[str, int]
+) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.handler.__name__,
         "summary": route.summary,
         "tags": [route.tag],
         "parameters": _parameters(route, example),
-        "responses": _responses(route, schema_of, example),
+        "responses": _responses(route, schema_of, example, relayed),
     }
     if route.body_type is not None:
         content = {"schema": schema_of[route.body_type]}
@@ -109,7 +116,9 @@ def _properties(kind: type[msgspec.Struct]) -> list[tuple[str, Any, bool]]:
     return [(name, value, name in required) for name, value in schema["properties"].items()]
 
 
-def _responses(route: Route, schema_of: dict[Any, Any], example: Example) -> dict[str, Any]:
+def _responses(
+    route: Route, schema_of: dict[Any, Any], example: Example, relayed: Mapping[str, int]
+) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, kind in route.answers.items():
         response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
@@ -123,6 +132,8 @@ def _responses(route: Route, schema_of: dict[Any, Any], example: Example) -> dic
     problems: tuple[type[Problem], ...] = (InvalidRequest, *route.problems)
     for raised in problems:
         slugs.setdefault(raised.status, []).append(raised.slug)
+    for slug, problem_status in relayed.items():
+        slugs.setdefault(problem_status, []).append(slug)
     for status, names in sorted(slugs.items()):
         responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(sorted(set(names)))}",

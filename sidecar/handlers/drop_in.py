@@ -132,6 +132,7 @@ ROUTES = (
         body_type=drop_in.DropInCreate,
         answers={200: drop_in.DropInCreated},
         problems=(*READ_PROBLEMS, problems.UidMismatch),
+        headers={"Idempotency-Key": "A repeat with this key gets the first answer, for 24 h."},
     ),
     _read(
         _BASE + "/latest",

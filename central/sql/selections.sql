@@ -2,7 +2,8 @@
 
 -- name: delete_executions
 -- The columns up to `foreign_id` say why nothing was deleted; then a row for each execution that
--- was, with the URIs it had. Children go by Texera's own cascade, what we keep of them goes here.
+-- was, with the URIs it had. Children go by Texera's own cascade, what we keep of them goes here;
+-- but for bindings: they are how a source that still writes learns that the execution is gone.
 -- $1 user, $2 whether the caller reads everything, $3 workflow, $4 execution ids
 with known as (
     select run.eid, run.uid
@@ -54,8 +55,6 @@ with known as (
     using locked
     where run.eid = locked.eid
     returning run.eid
-), unbound as (
-    delete from cu_metadata.bindings b using deleted where b.execution_id = deleted.eid
 ), unleased as (
     delete from cu_metadata.leases l using deleted where l.execution_id = deleted.eid
 ), unended as (

@@ -58,7 +58,6 @@ async def test_deleting_answers_the_uris_and_leaves_no_row_anywhere(
         ("texera_db.workflow_executions", "eid"),
         ("texera_db.operator_executions", "workflow_execution_id"),
         ("texera_db.operator_port_executions", "workflow_execution_id"),
-        ("cu_metadata.bindings", "execution_id"),
         ("cu_metadata.leases", "execution_id"),
         ("cu_metadata.terminal_statuses", "execution_id"),
         ("cu_metadata.operator_costs", "execution_id"),

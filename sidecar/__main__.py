@@ -1,4 +1,4 @@
-"""`python -m sidecar serve` runs the sidecar, `doctor` checks where it runs."""
+"""`python -m sidecar serve`; `doctor` checks where it runs, `spool` looks into what waits."""
 
 import argparse
 import asyncio
@@ -6,7 +6,7 @@ import os
 import sys
 
 from sidecar import __version__
-from sidecar.commands import doctor
+from sidecar.commands import doctor, spool
 from sidecar.kit import logs
 from sidecar.kit.environment import EXIT_USAGE, SettingsError
 from sidecar.settings import Settings
@@ -21,9 +21,14 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the sidecar (settings: SIDECAR_* of the environment)")
     doctor.add_parser(commands)
+    spool.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
-        return doctor.run(options, os.environ) if options.command == "doctor" else _serve()
+        if options.command == "serve":
+            return _serve()
+        if options.command == "spool":
+            return spool.run(options, os.environ)
+        return doctor.run(options, os.environ)
     except SettingsError as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)

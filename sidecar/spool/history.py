@@ -49,6 +49,35 @@ def list_writes(
     return sorted(_records(rows), key=lambda record: -record.seq)[:limit]
 
 
+def newest_settled(
+    connection: sqlite3.Connection, execution_id: int | None = None
+) -> list[WriteRecord]:
+    """How writes ended, the last first."""
+    rows = connection.execute(
+        f"{_SETTLED} WHERE ?1 IS NULL OR execution_id = ?1 ORDER BY position DESC", (execution_id,)
+    )
+    return _records(rows)
+
+
+def merged_writes(
+    connection: sqlite3.Connection, execution_id: int | None = None
+) -> list[WriteRecord]:
+    """Writes whose place another took, that wait with it."""
+    rows = connection.execute(
+        f"{_MERGED} WHERE ?1 IS NULL OR execution_id = ?1 ORDER BY merged.seq", (execution_id,)
+    )
+    return _records(rows)
+
+
+def replacement_of(connection: sqlite3.Connection, seq: int) -> int:
+    """The entry that answers for a merged write."""
+    (replacement,) = connection.execute(
+        "SELECT entries.seq FROM merged JOIN entries ON merge_head = head WHERE merged.seq = ?",
+        (seq,),
+    ).fetchone()
+    return int(replacement)
+
+
 def _records(rows: Iterable[Sequence[Any]]) -> list[WriteRecord]:
     return [record for row in rows if (record := _record_of_row(row)) is not None]
 

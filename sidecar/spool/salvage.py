@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 
 SEQ_LEAP = 1_000_000
 """Numbers skipped after a crash or damage, so that none that was lost is ever given again."""
-QUARANTINE_KEPT = 3
-"""Files set aside that are kept as evidence; each may be as large as the spool."""
+QUARANTINE_KEPT = 1
+"""Files set aside that are kept as evidence: each may be as large as the spool, and the volume is
+made for two of them (a pod whose emptyDir grows beyond its limit is evicted, spool and all)."""
 QUARANTINE = "quarantine"
 _READY = "rescued.ready"
 
@@ -284,7 +285,7 @@ class _Aside:
         folders = sorted(
             path for path in (self._directory / QUARANTINE).glob("*-*") if path.is_dir()
         )
-        for folder in folders[: -(QUARANTINE_KEPT - 1)]:
+        for folder in folders[: len(folders) + 1 - QUARANTINE_KEPT]:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,0 +1,217 @@
+"""`python -m sidecar spool`: looks into a spool, running or stopped, and changes nothing."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sidecar.__main__ import main
+from sidecar.spool.entry import Outcome, Urgency
+from sidecar.spool.schema import FILE_NAME
+from sidecar.spool.spool import Spool
+from tests.unit.sidecar.damaging import copy_as_killed
+from tests.unit.sidecar.spooling import EID, OTHER_EID, OTHER_USER, Spools, cut, size_only, update
+
+
+class Tool:
+    """The command on one directory, and what it said last."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        code = main(["spool", "--dir", str(self.directory), *arguments])
+        self.out, self.err = self._capsys.readouterr()
+        return code
+
+    def writes(self, *arguments: str) -> list[tuple[str, str]]:
+        """Number and state of each write that `ls` shows."""
+        assert self("ls", "--json", *arguments) == 0
+        lines = json.loads(self.out)["writes"]
+        return [(line["write_id"].partition("-")[2], line["state"]) for line in lines]
+
+
+@pytest.fixture
+def tool(spools: Spools, capsys: pytest.CaptureFixture[str]) -> Tool:
+    return Tool(spools.directory, capsys)
+
+
+async def lively(spools: Spools) -> Spool:
+    """1 committed, 2 refused, 3 in flight, 4 merged into 5, 6 the end of a run."""
+    spool = await spools.open()
+    await spool.append(update(name="one"))
+    await spool.append(update(OTHER_EID, OTHER_USER, name="two"))
+    problem = {"type": "late", "title": "t", "status": 409, "detail": "d"}
+    outcomes = [Outcome(1, "applied"), Outcome(2, "refused", problem)]
+    await spool.settle(await cut(spool), outcomes, lambda records: None)
+    await spool.append(update(name="three"))
+    await cut(spool)
+    await spool.append(size_only(4))
+    await spool.append(size_only(5))
+    await spool.append(update(OTHER_EID, urgency=Urgency.TERMINAL, status="COMPLETED"))
+    return spool
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_ls_shows_what_waits_running_or_stopped(
+    spools: Spools, tool: Tool, is_running: bool
+) -> None:
+    await lively(spools)
+    if not is_running:
+        await spools.close()
+
+    waiting = [("3", "in-flight"), ("5", "durable"), ("6", "durable"), ("4", "durable")]
+    assert tool.writes() == waiting
+    assert tool.writes("--state", "in-flight") == [("3", "in-flight")]
+    assert tool.writes("--state", "committed") == [("1", "committed")]
+    assert tool.writes("--state", "refused") == [("2", "refused")]
+    assert tool.writes("--state", "all", "--execution", str(OTHER_EID)) == [
+        ("6", "durable"),
+        ("2", "refused"),
+    ]
+    assert tool.writes("--limit", "1") == [("3", "in-flight")]
+    assert tool("ls") == 0
+    assert f"the sidecar is {'running' if is_running else 'not running'}" in tool.out
+    assert "3 wait (1 in flight, 1 merged into others), 2 ended are kept" in tool.out
+
+
+async def test_show_prints_the_document_the_batch_and_the_end(spools: Spools, tool: Tool) -> None:
+    spool = await lively(spools)
+    batch = await spool.in_flight()
+    assert batch is not None
+
+    assert tool("show", spool.write_id(3), "--json") == 0
+    shown = json.loads(tool.out)
+    assert shown["document"]["name"] == "three"
+    assert shown["in_flight"] == {
+        "epoch": batch.epoch,
+        "batch": batch.number,
+        "digest": batch.digest,
+        "position": 0,
+    }
+    assert tool("show", "4", "--json") == 0
+    assert json.loads(tool.out)["merged_into"] == spool.write_id(5)
+    assert tool("show", "5", "--json") == 0
+    assert json.loads(tool.out)["stands_for"] == [spool.write_id(4)]
+    assert tool("show", "2") == 0
+    assert '"type": "late"' in tool.out
+
+
+@pytest.mark.parametrize("stranger", ["99", "000000000000-3", "three", ""])
+async def test_show_says_that_there_is_no_such_write(
+    spools: Spools, tool: Tool, stranger: str
+) -> None:
+    await lively(spools)
+
+    assert tool("show", stranger) == 66
+    assert "no write of this spool" in tool.err
+
+
+async def test_export_is_what_waits_in_order(spools: Spools, tool: Tool) -> None:
+    spool = await lively(spools)
+    await spools.close()
+
+    assert tool("export") == 0
+
+    lines = [json.loads(line) for line in tool.out.splitlines()]
+    assert [line["write_id"] for line in lines] == [spool.write_id(seq) for seq in (3, 5, 6)]
+    assert [line["in_flight"] for line in lines] == [True, False, False]
+    assert lines[2]["document"]["status"] == "COMPLETED"
+    assert lines[0]["execution_id"] == EID
+
+
+async def test_the_tool_changes_nothing_of_a_stopped_spool(spools: Spools, tool: Tool) -> None:
+    await lively(spools)
+    await spools.close()
+    before = {path.name: path.read_bytes() for path in spools.directory.iterdir()}
+
+    for action in (["ls"], ["show", "3"], ["fsck"], ["export"]):
+        assert tool(*action) == 0
+
+    assert {path.name: path.read_bytes() for path in spools.directory.iterdir()} == before
+
+
+async def test_the_tool_reads_the_log_that_a_killed_sidecar_left(
+    spools: Spools, tool: Tool, tmp_path: Path
+) -> None:
+    await lively(spools)
+    copy_as_killed(spools.directory, tmp_path / "killed")
+    tool.directory = tmp_path / "killed"
+
+    assert len(tool.writes()) == 4
+    assert tool("fsck") == 0
+
+
+async def test_fsck_finds_nothing_wrong_with_a_spool_at_work(spools: Spools, tool: Tool) -> None:
+    await lively(spools)
+
+    assert tool("fsck") == 0
+    assert tool.out == "no fault found\n"
+
+
+@pytest.mark.parametrize(
+    ("edit", "fault"),
+    [
+        ("UPDATE entries SET user_id = 9 WHERE seq = 5", "entry 5: its checksum does not fit"),
+        ("DELETE FROM entries WHERE seq = 3", "batch in flight is not what was cut"),
+        ("UPDATE in_flight SET position = 7", "the batch in flight has gaps"),
+        ("UPDATE properties SET value = 9 WHERE name = 'batch'", "properties are not what"),
+        ("UPDATE properties SET value = 'x' WHERE name = 'epoch'", "epoch 'x' is none"),
+        ("UPDATE settled SET seq = 5 WHERE seq = 1", "number 5 is both in entries and in settled"),
+        ("UPDATE settled SET state = 'committed'", "ended write 2: its checksum does not fit"),
+        ("UPDATE merged SET head = 3", "merged write 4: nothing that waits answers for it"),
+        ("UPDATE merged SET head = 3", "merged write 4: its checksum does not fit"),
+        ("DROP INDEX merged_by_head", "tables are not those of format"),
+    ],
+)
+async def test_fsck_says_what_is_wrong(spools: Spools, tool: Tool, edit: str, fault: str) -> None:
+    await lively(spools)
+    await spools.close()
+    spools.edit(edit)
+
+    assert tool("fsck") == 1
+    assert fault in tool.out
+    assert tool("fsck", "--json") == 1
+    assert any(fault in found for found in json.loads(tool.out)["faults"])
+
+
+async def test_a_damaged_file_is_named_and_can_still_be_carved(spools: Spools, tool: Tool) -> None:
+    await lively(spools)
+    await spools.close()
+    file = spools.directory / FILE_NAME
+    file.write_bytes(b"no database at all" + file.read_bytes()[18:])
+
+    assert tool("ls") == 65
+    assert FILE_NAME in tool.err
+    assert tool("fsck") == 1
+    assert tool("export") == 65
+    assert tool("export", "--carve") == 0
+    documents = [json.loads(line)["document"] for line in tool.out.splitlines()]
+    assert [document["seq"] for document in documents] == [3, 5, 6]
+
+
+async def test_what_was_set_aside_is_reported(spools: Spools, tool: Tool) -> None:
+    await lively(spools)
+    await spools.close()
+    (spools.directory / FILE_NAME).write_bytes(b"garbage" * 1000)
+    await spools.open()
+
+    assert tool("fsck") == 0
+    assert "set aside: quarantine/" in tool.out
+
+
+def test_a_directory_without_a_spool_is_said_to_be_none(tool: Tool) -> None:
+    assert tool("ls") == 66
+    assert f"no {FILE_NAME} in" in tool.err
+
+
+def test_the_directory_is_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(os.environ, "SIDECAR_SPOOL_DIR", str(tmp_path))
+
+    assert main(["spool", "ls"]) == 66
+    assert str(tmp_path) in capsys.readouterr().err

@@ -255,8 +255,9 @@ def _observe(sidecar: Sidecar) -> None:
     metrics.observe(
         "sidecar_spool_full", "1 while ordinary writes are refused.", lambda: float(spool.is_full)
     )
+    metrics.observe("sidecar_spool_commits", "Commits of the spool.", lambda: spool.commit_count)
     metrics.observe(
-        "sidecar_spool_commits", "Commits of the spool, each synced.", lambda: spool.commit_count
+        "sidecar_spool_syncs", "Those of them that were synced.", lambda: spool.sync_count
     )
     metrics.observe(
         "sidecar_spool_quarantined_entries",

@@ -83,7 +83,7 @@ class Delivery:
         """Delivers until cancelled, or until `drain` finds nothing left."""
         while True:
             try:
-                batch = await self._spool.in_flight() or await self._next_batch()
+                batch = await self._next_batch()
                 if batch is None:
                     return
                 await self._deliver(batch)
@@ -94,13 +94,31 @@ class Delivery:
     async def _next_batch(self) -> Batch | None:
         while True:
             self._wake.clear()
-            batch = await self._spool.cut(hurry=self._draining.is_set() or self._flushes > 0)
+            hurry = self._draining.is_set() or self._flushes > 0
+            batch = await self._spool.in_flight() or await self._spool.cut(hurry=hurry)
             if batch is not None:
                 return batch
             if self._draining.is_set() and not self._spool.queues.entry_count:
                 return None
             due_at = self._spool.queues.next_due_at()
-            await self._idle(None if due_at is None else max(0.001, due_at - self._monotonic()))
+            if due_at is None:
+                batch = await self._cut_with_next_append()
+                if batch is not None:
+                    return batch
+            else:
+                await self._idle(max(0.001, due_at - self._monotonic()))
+
+    async def _cut_with_next_append(self) -> Batch | None:
+        """The batch that the next write became; None if there is something to do without one."""
+        cutting = asyncio.ensure_future(self._spool.cut_with_next_append())
+        waking = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait({cutting, waking}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waking.cancel()
+            if not cutting.done():
+                cutting.cancel()
+        return cutting.result() if cutting.done() else None
 
     async def _deliver(self, batch: Batch) -> None:
         self._faults.reach(FaultPoint.BEFORE_SEND)
@@ -212,7 +230,7 @@ class Delivery:
         self.parked_because = None
         self._metrics.delivery_parked.set(0)
 
-    async def _idle(self, timeout_s: float | None) -> None:
+    async def _idle(self, timeout_s: float) -> None:
         """Until something new comes, or something that waits is due."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):

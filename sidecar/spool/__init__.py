@@ -13,6 +13,10 @@ unchanged until central has answered it. `settle` takes the answer: each member 
 *committed* or *refused*, or stays for a later batch (*deferred*). The last 10,000 settled
 stay readable. Order is kept per execution: a batch takes a prefix of an execution's queue.
 
+Syncs. What was acknowledged and what was cut is synced before anyone hears of it; in an idle
+system both share one commit (`cut_with_next_append`). A settling is not: should the machine's
+power take it, the batch is in flight again, and central answers it as before.
+
 Exactly once. Central remembers, per (source, epoch), the number, the digest and the answer of
 the last batch. A crash between any two steps leads to the same batch being sent again, and
 to the stored answer. When central says that we are out of step, or when a file had to be

@@ -8,6 +8,11 @@ What the file's index in memory is told, it is told on the event loop and in the
 commits: the second half of a piece of work (`apply`) runs there before its caller goes on, and
 also when the caller has left. So the index never has to guess what a commit under way will do.
 
+Not every commit is synced. What may be lost with the machine's power because it would be learned
+again (`needs_sync=False`) is only written; the next commit that is synced takes it along, as
+the log is one file. Work may also *stand*: it is tried at the end of each group, inside the
+same commit, until it has something to answer.
+
 A connection that met trouble is not trusted again. The file is opened anew for the next group,
 healed if it was damaged, and the index is made from it before anything else is told.
 """
@@ -41,6 +46,8 @@ _ONE_WORKS_OWN_FAULT = frozenset(
         sqlite3.SQLITE_TOOBIG,
     }
 )
+_SYNCED = "PRAGMA synchronous = FULL"
+_NOT_SYNCED = "PRAGMA synchronous = NORMAL"  # the log is synced by the next commit that is
 _LEAVE_THE_FILE_SOUND = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY})
 
 
@@ -61,11 +68,12 @@ class Opener(Protocol):
         """Opens the file, healing it first if need be. `distrust`: damage was met at work."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Work:
     run: Callable[[sqlite3.Connection], Any]
     apply: Callable[[Any], Any] | None
     is_alone: bool
+    needs_sync: bool
     future: "asyncio.Future[Any]"
     result: Any = None
     error: BaseException | None = None
@@ -88,8 +96,10 @@ class Committer:
         self._opened: Opened | None = None
         self._distrust = False
         self._is_suspected = False
+        self._standing: _Work | None = None
         self.commit_count = 0
-        """Commits that wrote something, for metrics: writes per sync."""
+        self.sync_count = 0
+        """Commits that were synced, for metrics: writes per sync."""
 
     def start(self) -> None:
         self._thread.start()
@@ -100,6 +110,7 @@ class Committer:
         apply: Callable[[T], Any] | None = None,
         *,
         is_alone: bool = False,
+        needs_sync: bool = True,
     ) -> "asyncio.Future[Any]":
         """What `apply` makes of the result of `run`, once its commit is on disk.
 
@@ -109,7 +120,22 @@ class Committer:
         if self._closed:
             future.set_exception(sqlite3.ProgrammingError("the spool is closed"))
         else:
-            self._inbox.put(_Work(run, apply, is_alone, future))
+            self._inbox.put(_Work(run, apply, is_alone, needs_sync, future))
+        return future
+
+    def stand(
+        self, run: Callable[[sqlite3.Connection], T | None], apply: Callable[[T], Any]
+    ) -> "asyncio.Future[Any]":
+        """As `submit`, but not by itself: in the first commit of other work in which `run` answers
+        more than None. One at a time; cancel the future to be rid of it."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        work = self._standing = _Work(run, apply, False, True, future)
+
+        def leave(_: "asyncio.Future[Any]") -> None:
+            if self._standing is work:
+                self._standing = None
+
+        future.add_done_callback(leave)
         return future
 
     def distrust(self) -> None:
@@ -160,15 +186,22 @@ class Committer:
                 if group[0].is_alone:
                     group[0].result = group[0].run(opened.connection)
                     return
+                is_synced = any(work.needs_sync for work in group)
+                opened.connection.execute(_SYNCED if is_synced else _NOT_SYNCED)
                 opened.connection.execute("BEGIN IMMEDIATE")
                 for work in group:
                     _run_one(opened.connection, work)
+                joining = self._run_standing(opened.connection) if is_synced else None
                 self._faults.reach(FaultPoint.BEFORE_COMMIT)
                 begun = True
                 opened.connection.execute("COMMIT")
                 opened.check_in_place()
                 self._faults.reach(FaultPoint.AFTER_COMMIT)
                 self.commit_count += 1
+                self.sync_count += is_synced
+                if joining is not None:
+                    self._standing = None
+                    group.append(joining)
                 return
             except Exception as error:
                 self._recover(error)
@@ -179,6 +212,14 @@ class Committer:
                     work.error = error
                 logger.exception("spool commit failed")
                 return
+
+    def _run_standing(self, connection: sqlite3.Connection) -> _Work | None:
+        """The standing work if it has an answer. Should the commit fail, it stands on."""
+        work = self._standing
+        if work is None or work.future.cancelled():
+            return None
+        _run_one(connection, work)
+        return work if work.result is not None or work.error is not None else None
 
     def _open(self) -> Opened:
         opened = self._open_file(distrust=self._distrust)

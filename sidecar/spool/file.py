@@ -63,6 +63,10 @@ class SpoolFile:
     def commit_count(self) -> int:
         return self._committer.commit_count
 
+    @property
+    def sync_count(self) -> int:
+        return self._committer.sync_count
+
     async def open(self) -> None:
         """Opens the file, or what can be saved of it; a volume in trouble is tried again later.
 
@@ -92,6 +96,7 @@ class SpoolFile:
         *,
         urgent: bool = False,
         is_alone: bool = False,
+        needs_sync: bool = True,
     ) -> Any:
         """What `apply` makes of the work's result, once its commit is on disk (see `Committer`).
 
@@ -99,17 +104,30 @@ class SpoolFile:
         """
         releases = self._ballast.release_count
         try:
-            answer = await self._committer.submit(work, apply, is_alone=is_alone)
+            answer = await self._committer.submit(
+                work, apply, is_alone=is_alone, needs_sync=needs_sync
+            )
         except (sqlite3.Error, OSError) as error:
             self.is_short_of_space = self.is_short_of_space or _is_no_space(error)
             if not (urgent and _is_no_space(error) and self._ballast.release(releases)):
                 raise self._problem_of(error) from error
             try:
-                answer = await self._committer.submit(work, apply, is_alone=is_alone)
+                answer = await self._committer.submit(
+                    work, apply, is_alone=is_alone, needs_sync=needs_sync
+                )
             except (sqlite3.Error, OSError) as second:
                 raise self._problem_of(second) from second
         self.unavailable_because = None
         return answer
+
+    async def write_with_others(
+        self, work: Callable[[sqlite3.Connection], T | None], apply: Callable[[T], Any]
+    ) -> Any:
+        """As `write`, in the first commit of others in which the work answers more than None."""
+        try:
+            return await self._committer.stand(work, apply)
+        except (sqlite3.Error, OSError) as error:
+            raise self._problem_of(error) from error
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs work on a connection that only reads; it does not wait for a commit under way."""

@@ -183,8 +183,30 @@ def cut(
         if len(chosen) >= max_entries or room_bytes <= 0:
             break
     records = set_aside(connection, damaged, keep)
-    if not chosen:
-        return Cut(None, records)
+    return Cut(_fixed(connection, chosen) if chosen else None, records)
+
+
+def cut_all(connection: sqlite3.Connection, max_entries: int, max_bytes: int) -> Batch | None:
+    """Fixes all that waits as the next batch, in the commit that stores it: for an idle system.
+
+    None where choosing is for `cut`: nothing waits, too much does, a write may still be
+    replaced, or one is damaged.
+    """
+    rows = connection.execute(
+        f"SELECT {_ENTRY_COLUMNS} FROM entries ORDER BY seq LIMIT ?",  # noqa: S608
+        (max_entries + 1,),
+    ).fetchall()
+    chosen = [entry for row in rows if (entry := entry_of_row(row)) is not None]
+    if not chosen or len(chosen) < len(rows) or len(chosen) > max_entries:
+        return None
+    if any(entry.merge_key is not None for entry in chosen) or has_batch(connection):
+        return None
+    if sum(len(entry.document) for entry in chosen) > max_bytes:
+        return None
+    return _fixed(connection, chosen)
+
+
+def _fixed(connection: sqlite3.Connection, chosen: Sequence[Entry]) -> Batch:
     digest = digest_of(chosen)
     known = properties.read(connection)
     number = known["batch"] + 1
@@ -193,7 +215,7 @@ def cut(
         [(position, entry.seq) for position, entry in enumerate(chosen)],
     )
     properties.write(connection, batch=number, digest=digest)
-    return Cut(Batch(known["epoch"], number, digest, tuple(chosen)), records)
+    return Batch(known["epoch"], number, digest, tuple(chosen))
 
 
 def summaries(connection: sqlite3.Connection) -> list[tuple[int, int, list[int], int]]:

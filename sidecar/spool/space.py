@@ -25,7 +25,7 @@ class Reclaimer:
         self._task: asyncio.Task[None] | None = None
 
     async def reclaim(self) -> None:
-        while await self._file.write(reclaim):
+        while await self._file.write(reclaim, needs_sync=False):
             pass
         # The file shrinks when the log is written back, and the log when it starts anew.
         await self._file.write(truncate_log, is_alone=True)

@@ -2,23 +2,21 @@
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sidecar.spool import boots, ledger, permits, settling, space
+from sidecar.spool import boots, ledger, permits
 from sidecar.spool.admission import Admission
+from sidecar.spool.batching import Batching
 from sidecar.spool.clock import SteadyClock
 from sidecar.spool.entry import (
-    Batch,
     Entry,
     NewEntry,
-    Outcome,
     Urgency,
     WriteRecord,
 )
-from sidecar.spool.faults import NO_FAULTS, FaultPoint, Faults
+from sidecar.spool.faults import NO_FAULTS, Faults
 from sidecar.spool.file import SpoolFile
-from sidecar.spool.ledger import Cut
 from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.questions import Questions
 from sidecar.spool.queues import Queues
@@ -28,11 +26,9 @@ from sidecar.spool.space import Reclaimer
 
 MERGE_WINDOW_S = 1.0
 """How long a size-only write may wait for a later one to the same row (DESIGN.md section 4)."""
-BATCH_MAX_ENTRIES = 1_000
-BATCH_MAX_BYTES = 4 * 1024 * 1024 - 64 * 1024  # a batch is at most 4 MiB, its head included
 
 
-class Spool(Questions, Rights):
+class Spool(Questions, Rights, Batching):
     """Writes acknowledged to the CU and not yet known to be committed.
 
     Promise: what `append` returned is on disk; it leaves only by `settle`.
@@ -108,6 +104,10 @@ class Spool(Questions, Rights):
         return self._file.commit_count
 
     @property
+    def sync_count(self) -> int:
+        return self._file.sync_count
+
+    @property
     def quarantined_count(self) -> int:
         """Entries found damaged since start."""
         return self._file.lost_count
@@ -178,114 +178,6 @@ class Spool(Questions, Rights):
         finally:
             self._admission.done(amount)
         return seq
-
-    # Delivery
-
-    async def in_flight(self) -> Batch | None:
-        """The batch to send again. A damaged one cannot be: a new epoch begins instead."""
-        if not self._has_batch:
-            return None
-        cut: Cut | None = await self._file.write(ledger.in_flight)
-        if cut is not None:
-            self._has_batch = cut.batch is not None
-            return cut.batch
-
-        def abandon(connection: sqlite3.Connection) -> tuple[list[WriteRecord], Snapshot]:
-            return ledger.abandon_batch(connection, self._file.keep_rows), Snapshot.of(connection)
-
-        def index(abandoned: tuple[list[WriteRecord], Snapshot]) -> None:
-            records, snapshot = abandoned
-            self._epochs_begun += 1
-            self._load(snapshot)
-            self.on_set_aside(records)
-
-        await self._file.write(abandon, index, urgent=True)
-        return None
-
-    async def cut(self, *, hurry: bool = False) -> Batch | None:
-        """Fixes the next batch on disk. None when nothing is due."""
-        ranked = self.queues.ranked(self._monotonic(), BATCH_MAX_ENTRIES, hurry=hurry)
-        if not ranked:
-            return None
-        self._faults.reach(FaultPoint.BEFORE_CUT)
-
-        def fix(connection: sqlite3.Connection) -> tuple[Cut, Snapshot | None]:
-            cut = ledger.cut(
-                connection, ranked, BATCH_MAX_ENTRIES, BATCH_MAX_BYTES, self._file.keep_rows
-            )
-            # Of a damaged entry only the counts of its queue are known: the index is made anew,
-            # as it is should it ever name executions that have nothing to cut.
-            is_stale = bool(cut.set_aside) or cut.batch is None
-            return cut, Snapshot.of(connection) if is_stale else None
-
-        def index(fixed: tuple[Cut, Snapshot | None]) -> Batch | None:
-            cut, snapshot = fixed
-            if snapshot is not None:
-                self._load(snapshot)
-                self.on_set_aside(cut.set_aside)
-            if cut.batch is not None:
-                self._has_batch = True
-                self.queues.cut(cut.batch.entries)
-            return cut.batch
-
-        batch: Batch | None = await self._file.write(fix, index, urgent=True)
-        self._faults.reach(FaultPoint.AFTER_CUT)
-        return batch
-
-    async def settle(
-        self,
-        batch: Batch,
-        outcomes: Iterable[Outcome],
-        tell: Callable[[Sequence[WriteRecord]], None],
-    ) -> list[WriteRecord]:
-        """Takes central's answer to the batch. Answers how each settled write ended.
-
-        What the answer means for permits is kept in the same commit. `tell` is told the records
-        before the writes stop being `waiting`, so that there is no moment at which neither the
-        spool nor whoever `tell` informs knows of them.
-        """
-        answered = {outcome.seq: outcome for outcome in outcomes}
-        kept = [answered[entry.seq] for entry in batch.entries if entry.seq in answered]
-        consequences = permits.consequences(batch.entries, answered)
-        now_ms = self.now_ms()
-
-        def take(connection: sqlite3.Connection) -> tuple[list[WriteRecord], bool]:
-            permits.settle(connection, consequences, now_ms)
-            return settling.settle(connection, kept), space.is_mostly_free(connection)
-
-        def index(taken: tuple[list[WriteRecord], bool]) -> list[WriteRecord]:
-            records, is_mostly_free = taken
-            self._has_batch = False
-            ended = {record.seq for record in records}
-            gone = [entry for entry in batch.entries if entry.seq in ended]
-            for entry in gone:
-                self.queues.remove(entry)
-            self.queues.merged_count -= len(records) - len(gone)
-            left = {entry.execution_id for entry in batch.entries if entry.seq not in ended}
-            self.queues.hold(left, self._monotonic())
-            self.permits.settle(consequences, now_ms)
-            tell(records)
-            if is_mostly_free:
-                self._reclaimer.begin()
-            return records
-
-        self._faults.reach(FaultPoint.BEFORE_SETTLE)
-        self._settling = batch.entries
-        try:
-            settled: list[WriteRecord] = await self._file.write(take, index, urgent=True)
-            self._faults.reach(FaultPoint.AFTER_SETTLE)
-        finally:
-            self._settling = ()
-        return settled
-
-    async def begin_epoch(self) -> str:
-        def index(epoch: str) -> str:
-            self._has_batch = False
-            self._epochs_begun += 1
-            return epoch
-
-        epoch: str = await self._file.write(ledger.begin_epoch, index)
-        return epoch
 
     # Space
 

@@ -158,12 +158,18 @@ def test_a_status_is_a_name_in_any_case_or_a_code(given: str, kept: str) -> None
     assert changes(f'{{"status": {given}}}') == {"status": kept}
 
 
-@pytest.mark.parametrize("given", ['"DONE"', "6", "-2", '""'])
-def test_another_status_is_refused(given: str) -> None:
+@pytest.mark.parametrize("given", ['"DONE"', '""'])
+def test_another_name_of_a_status_is_refused(given: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         changes(f'{{"status": {given}}}')
 
     assert [error.field for error in refusal.value.errors] == ["status"]
+
+
+@pytest.mark.parametrize("given", ["6", "-2"])
+def test_another_code_of_a_status_is_refused_by_its_type(given: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.status"):
+        changes(f'{{"status": {given}}}')
 
 
 @pytest.mark.parametrize(

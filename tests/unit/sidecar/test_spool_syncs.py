@@ -1,0 +1,130 @@
+"""How often the disk is synced: once for a lone write and its batch, never for an answer."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sidecar.spool.entry import Urgency, WriteState
+from sidecar.spool.schema import FILE_NAME
+from tests.unit.sidecar.spooling import (
+    EID,
+    OTHER_EID,
+    Spools,
+    cut,
+    numbers,
+    settle,
+    size_only,
+    state_of,
+    update,
+)
+
+
+async def test_a_lone_write_and_its_batch_take_one_sync_and_its_answer_none(
+    spools: Spools,
+) -> None:
+    spool = await spools.open()
+    before = spool.sync_count
+    cutting = asyncio.create_task(spool.cut_with_next_append())
+    await asyncio.sleep(0)
+
+    seq = await spool.append(update(name="n"))
+    batch = await cutting
+    assert numbers(batch) == [seq]
+    assert spool.sync_count - before == 1
+    assert await spool.in_flight() == batch
+
+    await settle(spool, batch)
+    assert spool.sync_count - before == 1
+    assert await state_of(spool, seq) is WriteState.COMMITTED
+
+
+async def test_what_was_cut_with_its_append_is_sent_again_after_a_restart(spools: Spools) -> None:
+    spool = await spools.open()
+    cutting = asyncio.create_task(spool.cut_with_next_append())
+    await asyncio.sleep(0)
+    await spool.append(update(name="n"))
+    batch = await cutting
+
+    reopened = await spools.open()
+
+    assert await reopened.in_flight() == batch
+    assert (await cut(reopened)).number == batch.number  # still the one in flight, not a second
+
+
+async def test_writes_of_one_commit_become_one_batch_in_their_order(spools: Spools) -> None:
+    spool = await spools.open()
+    cutting = asyncio.create_task(spool.cut_with_next_append())
+    await asyncio.sleep(0)
+
+    seqs = await asyncio.gather(
+        *(spool.append(update(eid, name="n")) for eid in (EID, OTHER_EID, EID))
+    )
+
+    assert numbers(await cutting) == sorted(seqs)[: len(numbers(await cutting))]
+    assert spool.queues.entry_count == 3
+
+
+async def test_a_write_that_may_be_replaced_is_left_to_the_ordinary_cut(spools: Spools) -> None:
+    spool = await spools.open()
+    cutting = asyncio.create_task(spool.cut_with_next_append())
+    await asyncio.sleep(0)
+
+    first = await spool.append(size_only(1))
+    second = await spool.append(size_only(2))
+
+    assert not cutting.done()
+    cutting.cancel()
+    assert numbers(await cut(spool)) == [second]
+    assert first != second
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_whoever_stops_waiting_still_finds_the_batch(spools: Spools, ticks: int) -> None:
+    """The waiting is cancelled at any moment around the commit: there is one batch, never two."""
+    spool = await spools.open()
+    cutting = asyncio.create_task(spool.cut_with_next_append())
+    await asyncio.sleep(0)
+    appending = asyncio.create_task(spool.append(update(name="n", urgency=Urgency.STATUS)))
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+
+    cutting.cancel()
+    other = await spool.append(update(OTHER_EID, name="n"))
+    seq = await appending
+    batch = await spool.in_flight() or await cut(spool)
+
+    assert set(numbers(batch)) <= {seq, other}
+    assert (await cut(spool)).number == batch.number
+    await settle(spool, batch)
+    if left := spool.queues.entry_count:
+        rest = await cut(spool)
+        assert rest.number == batch.number + 1
+        assert len(numbers(rest)) == left
+
+
+async def test_an_answer_that_was_not_synced_is_learned_again(spools: Spools) -> None:
+    """What a power cut would leave: the file as it was at its last sync."""
+    spool = await spools.open()
+    seq = await spool.append(update(name="n"))
+    batch = await cut(spool)
+    synced = copy(spools)
+    await settle(spool, batch)
+    await spools.close()
+    restore(spools, synced)
+
+    spool = await spools.open()
+    assert await spool.in_flight() == batch
+    await settle(spool, batch)
+    assert await state_of(spool, seq) is WriteState.COMMITTED
+
+
+def copy(spools: Spools) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in spools.directory.glob(f"{FILE_NAME}*")}
+
+
+def restore(spools: Spools, files: dict[Path, bytes]) -> None:
+    for path in spools.directory.glob(f"{FILE_NAME}*"):
+        path.unlink()
+    for path, content in files.items():
+        path.write_bytes(content)

@@ -41,17 +41,18 @@ class Up:
         """How the process of this role was started."""
         return self.ready["processes"][role]
 
-    def restart(self, role: str) -> "subprocess.Popen[bytes]":
+    def restart(self, role: str, log: Path = Path(os.devnull)) -> "subprocess.Popen[bytes]":
         """Start a process anew from what the ready file says of it, as any script would."""
         published = self.published(role)
-        process = subprocess.Popen(
-            published["argv"],
-            env=published["env"],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                published["argv"],
+                env=published["env"],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
         self.restarted.append(process)
         return process
 

@@ -1,6 +1,7 @@
 """`python -m central serve` runs the service, `migrate` prepares its database.
 
-`doctor` checks the environment, `bindings` lists and revokes what sidecars may write to.
+`doctor` checks the environment, `bindings` lists and revokes what sidecars may write to,
+`debris` lists and closes open runs that nobody closes, `retention` purges old rows of ours.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import os
 import sys
 
 from central import __version__
-from central.commands import bindings, doctor
+from central.commands import bindings, debris, doctor, retention
 from central.kit import logs
 from central.kit.environment import EXIT_USAGE, SettingsError
 from central.migrations import MigrationFailed
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     doctor.add_parser(commands)
     bindings.add_parser(commands)
+    debris.add_parser(commands)
+    retention.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         match options.command:
@@ -44,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return _migrate(options.with_indexes)
             case "doctor":
                 return doctor.run(options, os.environ)
+            case "debris":
+                return debris.run(options, os.environ)
+            case "retention":
+                return retention.run(options, os.environ)
             case _:
                 return bindings.run(options, os.environ)
     except SettingsError as error:

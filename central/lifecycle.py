@@ -44,6 +44,7 @@ from central.kit.logs import fields
 from central.kit.ops import ops_app
 from central.kit.problem import Problem
 from central.metrics import Metrics
+from central.purging import keep_purging
 from central.settings import Settings
 from central.store.accounts import Accounts
 from central.store.batches import Batches
@@ -61,6 +62,7 @@ from central.store.leases import Leases
 from central.store.open_bindings import OpenBindings
 from central.store.orphans import OrphanStore
 from central.store.refusals import Refusals
+from central.store.retention import Retention
 from central.store.rows import Rows
 from central.store.running import RunningExecutions
 from central.store.schema import Schema
@@ -182,6 +184,8 @@ async def serve(settings: Settings) -> int:
         opening = asyncio.create_task(_open(database))
         life.callback(opening.cancel)
         await life.enter_async_context(_background(closer.run()))
+        retention = Retention(database, metrics, settings.retention)
+        await life.enter_async_context(_background(keep_purging(retention)))
         not_ready_because.clear()
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()

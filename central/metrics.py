@@ -114,6 +114,12 @@ class Metrics:
             "For how long renewals have been served, by whichever replica; 0 while not known.",
             registry=registry,
         )
+        self._purged = Counter(
+            "central_purged_rows_total",
+            "Rows of our own that were past their time, by kind.",
+            ["kind"],
+            registry=registry,
+        )
         self._renewed_leases = Counter(
             "central_renewed_leases_total", "Leases renewed.", registry=registry
         )
@@ -163,6 +169,9 @@ class Metrics:
     def entry(self, op: str, outcome: str) -> None:
         """`op` from the closed set of operations ("unknown" for any other)."""
         self._entries.labels(op, outcome).inc()
+
+    def purged(self, kind: str, row_count: int) -> None:
+        self._purged.labels(kind).inc(row_count)
 
     def closed(self, reason: str) -> None:
         self._closed.labels(reason).inc()

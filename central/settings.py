@@ -19,6 +19,7 @@ from central.auth_settings import (
 from central.kit.environment import Address, Environment, without_secrets
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
+DAY_S = 86_400
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -54,6 +55,16 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """For how long rows of our own are kept, in seconds."""
+
+    cursors_s: float
+    keys_s: float
+    bindings_s: float
+    refusals_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     database: DatabaseSettings
     tokens: TokenSettings
@@ -65,6 +76,7 @@ class Settings:
     ops_listen: Address
     lease_s: float
     closer: CloserSettings
+    retention: RetentionSettings
     connection_max_age_s: float
     drain_delay_s: float
     drain_timeout_s: float
@@ -89,6 +101,10 @@ class Settings:
             "lease_s": self.lease_s,
             "closer_enabled": self.closer.is_enabled,
             "closer_period_s": self.closer.period_s,
+            "retain_cursors_s": self.retention.cursors_s,
+            "retain_keys_s": self.retention.keys_s,
+            "retain_bindings_s": self.retention.bindings_s,
+            "retain_refusals_s": self.retention.refusals_s,
             "connection_max_age_s": self.connection_max_age_s,
             "drain_delay_s": self.drain_delay_s,
             "drain_timeout_s": self.drain_timeout_s,
@@ -122,6 +138,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
             is_enabled=environment.flag("CLOSER_ENABLED", True),
             period_s=environment.seconds("CLOSER_PERIOD_S", 10.0, 0.1, 600.0),
         ),
+        retention=_retention(environment),
         connection_max_age_s=environment.seconds("CONNECTION_MAX_AGE_S", 300.0, 1.0, 86400.0),
         drain_delay_s=environment.seconds("DRAIN_DELAY_S", 0.0, 0.0, 300.0),
         drain_timeout_s=environment.seconds("DRAIN_TIMEOUT_S", 20.0, 0.0, 300.0),
@@ -148,6 +165,30 @@ def read_database_settings(variables: Mapping[str, str]) -> DatabaseSettings:
     settings = _database(environment)
     environment.check()
     return replace(settings, pool_min_size=0, pool_max_size=1)
+
+
+def read_retention_settings(
+    variables: Mapping[str, str],
+) -> tuple[DatabaseSettings, RetentionSettings]:
+    """For the command of that name. Raises `SettingsError`."""
+    environment = Environment(variables, "CENTRAL_")
+    retention = _retention(environment)
+    environment.check()
+    return read_database_settings(variables), retention
+
+
+def _retention(environment: Environment) -> RetentionSettings:
+    def days(name: str, default: float, least: float) -> float:
+        return environment.seconds(name, default * DAY_S, least * DAY_S, 3650 * DAY_S)
+
+    # A key may be repeated for a day; a cursor or a binding may be needed by a spool that waited
+    # through a long outage.
+    return RetentionSettings(
+        cursors_s=days("RETAIN_CURSORS_S", 30, 1),
+        keys_s=days("RETAIN_KEYS_S", 2, 1),
+        bindings_s=days("RETAIN_BINDINGS_S", 90, 1),
+        refusals_s=days("RETAIN_REFUSALS_S", 30, 1 / 24),
+    )
 
 
 def _database(environment: Environment) -> DatabaseSettings:

@@ -14,7 +14,8 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from central.commands import EXIT_FAILED, EXIT_UNAVAILABLE
-from central.kit.fields import INT32_MAX, is_storable
+from central.commands.tables import positive, table
+from central.kit.fields import is_storable
 from central.kit.problem import Problem
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_database_settings
@@ -32,12 +33,12 @@ def add_parser(commands: Any) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     ls = actions.add_parser("ls", help="list bindings, the newest first")
     ls.add_argument("--state", choices=STATES, default="open", help="open: unfinished runs")
-    ls.add_argument("--limit", type=_positive, default=1000)
+    ls.add_argument("--limit", type=positive, default=1000)
     revoke = actions.add_parser("revoke", help="end the bindings that the filters name")
     revoke.add_argument("--reason", type=_reason, required=True, help="kept with the binding")
     for action in (ls, revoke):
         for name in ("execution", "user", "workflow", "computing-unit"):
-            action.add_argument(f"--{name}", type=_positive, metavar="ID")
+            action.add_argument(f"--{name}", type=positive, metavar="ID")
         action.add_argument("--source", metavar="ID", help="a sidecar: the thumbprint of its key")
         action.add_argument("--json", action="store_true", help="for scripts")
 
@@ -67,7 +68,7 @@ def _ls(settings: DatabaseSettings, wanted: BindingFilter, options: argparse.Nam
         print(msgspec.json.encode({"bindings": found}).decode())
     else:
         rows = [_row(binding) for binding in found]
-        print(_table(("EXECUTION", "USER", "UNIT", "STATUS", "CREATED", "STATE", "SOURCE"), rows))
+        print(table(("EXECUTION", "USER", "UNIT", "STATUS", "CREATED", "STATE", "SOURCE"), rows))
     return 0
 
 
@@ -118,22 +119,6 @@ def _row(binding: ListedBinding) -> Sequence[str]:
         state,
         binding.source_id,
     )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (heads, *rows)
-    )
-    return "\n".join(lines)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= INT32_MAX:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to {INT32_MAX}")
-    return number
 
 
 def _reason(text: str) -> str:

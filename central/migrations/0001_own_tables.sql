@@ -23,6 +23,7 @@ create table cu_metadata.bindings (
 
 -- One live writing source per execution.
 create unique index bindings_live on cu_metadata.bindings (execution_id) where revoked_at is null;
+create index bindings_by_age on cu_metadata.bindings (created_at);
 create index bindings_by_source on cu_metadata.bindings (source_id);
 create index bindings_live_by_user on cu_metadata.bindings (user_id) where revoked_at is null;
 
@@ -60,6 +61,7 @@ create table cu_metadata.boots (
     primary key (computing_unit_id, boot_id)
 );
 
+create index boots_by_age on cu_metadata.boots (superseded_at) where superseded_at is not null;
 create unique index boots_current on cu_metadata.boots (computing_unit_id)
 where superseded_at is null;
 
@@ -116,6 +118,7 @@ create table cu_metadata.refusals (
     detail text not null
 );
 
+create index refusals_by_age on cu_metadata.refusals (refused_at);
 create index refusals_by_source on cu_metadata.refusals (source_id, refused_at);
 create index refusals_of_unknown on cu_metadata.refusals (refused_at) where user_id is null;
 

@@ -72,8 +72,12 @@ set source_id = excluded.source_id, expires_at = excluded.expires_at;
 -- What the source may still be writing to, bound at least so long ago. $1 source, $2 seconds
 select b.execution_id, b.workflow_id, b.computing_unit_id, b.user_id, b.created_at
 from cu_metadata.bindings b
-join texera_db.workflow_executions e on e.eid = b.execution_id
-where b.source_id = $1 and b.revoked_at is null and e.status not in (3, 4, 5)
+cross join lateral (
+    select eid from texera_db.workflow_executions
+    where eid = b.execution_id and status not in (3, 4, 5)
+    limit 1
+) e
+where b.source_id = $1 and b.revoked_at is null
   and b.created_at <= now() - make_interval(secs => $2)
 order by b.execution_id;
 

@@ -17,11 +17,9 @@ with closing as (
         recorded_at = excluded.recorded_at
 ), released as (
     delete from cu_metadata.leases
-    using closing
-    where leases.execution_id = closing.execution_id
+    where execution_id = any (array (select execution_id from closing))
 )
-update texera_db.workflow_executions execution
+update texera_db.workflow_executions
 set status = 4,
-    last_update_time = greatest(execution.last_update_time, now() at time zone 'utc')
-from closing
-where execution.eid = closing.execution_id;
+    last_update_time = greatest(last_update_time, now() at time zone 'utc')
+where eid = any (array (select execution_id from closing));

@@ -1,5 +1,7 @@
 -- Leases: renewed by id, for all the executions of a source at once. Each id is one look-up by
--- primary key (the laterals): planned while the tables were small, a plain join would scan them.
+-- primary key, whatever the planner knows: laterals for what is read, and for what is written
+-- `any (array (...))`, whose length it cannot see. A plain join would scan the tables where they
+-- were small when it was planned, or where many are asked for.
 
 
 -- name: renew
@@ -28,27 +30,28 @@ with held as (
         limit 1
     ) execution
 ), seen as (
-    update texera_db.workflow_executions execution
+    update texera_db.workflow_executions
     set last_update_time = now() at time zone 'utc'
-    from held
-    cross join lateral (
-        select eid from texera_db.workflow_executions
-        where eid = held.execution_id
-          and status not in (3, 4, 5)
-          and (
-              last_update_time is null
-              or last_update_time < (now() at time zone 'utc') - make_interval(secs => $4)
-          )
-        limit 1
-        for no key update skip locked
-    ) stale
-    where execution.eid = stale.eid
+    where eid = any (array (
+        select stale.eid
+        from held
+        cross join lateral (
+            select eid from texera_db.workflow_executions
+            where eid = held.execution_id
+              and status not in (3, 4, 5)
+              and (
+                  last_update_time is null
+                  or last_update_time < (now() at time zone 'utc') - make_interval(secs => $4)
+              )
+            limit 1
+            for no key update skip locked
+        ) stale
+    ))
 )
-update cu_metadata.leases lease
+update cu_metadata.leases
 set expires_at = now() + make_interval(secs => $3)
-from held
-where lease.execution_id = held.execution_id
-returning lease.execution_id;
+where execution_id = any (array (select execution_id from held))
+returning execution_id;
 
 
 -- name: standings

@@ -91,8 +91,9 @@ with cursor as materialized (
         recorded_at = excluded.recorded_at
 ), released as (
     delete from cu_metadata.leases
-    using change
-    where leases.execution_id = change.execution_id and change.status in (3, 4, 5)
+    where execution_id = any (array (
+        select execution_id from change where change.status in (3, 4, 5)
+    ))
 ), execution_written as (
     update texera_db.workflow_executions execution
     set status = coalesce(change.status, execution.status),

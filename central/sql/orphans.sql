@@ -22,8 +22,7 @@ with ended as (
     for update of lease skip locked
 )
 delete from cu_metadata.leases
-using ended
-where leases.execution_id = ended.execution_id;
+where execution_id = any (array (select execution_id from ended));
 
 
 -- name: find_silent
@@ -101,6 +100,7 @@ from events
 cross join lateral (
     select execution_id, source_id from cu_metadata.leases
     where leases.computing_unit_id = events.computing_unit_id
+    offset 0
 ) lease
 left join lateral (
     select created_at, boot_id from cu_metadata.bindings
@@ -121,15 +121,18 @@ order by lease.execution_id;
 -- name: lock_orphans
 -- Those of the found that are still what they were found to be. A row that someone else has
 -- locked is left for the next pass. $1 execution ids, $2 whether each was found by its silence
-select
-    execution.eid as execution_id,
-    execution.status,
-    lease.source_id,
-    lease.computing_unit_id
+select found.execution_id
 from unnest($1::int[], $2::boolean[]) as found (execution_id, is_silent)
-join cu_metadata.leases lease on lease.execution_id = found.execution_id
-join texera_db.workflow_executions execution on execution.eid = found.execution_id
-where execution.status not in (3, 4, 5)
-  and (not found.is_silent or lease.expires_at <= now())
-order by execution.eid
-for update of lease, execution skip locked;
+cross join lateral (
+    select execution_id from cu_metadata.leases
+    where leases.execution_id = found.execution_id
+      and (not found.is_silent or expires_at <= now())
+    limit 1
+    for update skip locked
+) lease
+cross join lateral (
+    select eid from texera_db.workflow_executions
+    where eid = found.execution_id and status not in (3, 4, 5)
+    limit 1
+    for update skip locked
+) execution;

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from central.store.queries import load
 from dev.world import WORLD
 from tests.databases import Database, connected
 from tests.integration.central.authority import Reply, Sidecar
@@ -100,21 +101,59 @@ async def test_a_boot_needs_a_name(sidecar: Sidecar, boot_id: Any) -> None:
     assert reply.body["errors"][0]["field"] == "boot_id"
 
 
-async def test_a_create_under_way_is_seen_by_the_boot_that_supersedes_it(
-    sidecar: Sidecar, database: Database, owner_connection: Connection
+@pytest.mark.parametrize("boot_id", ["one", None])
+async def test_a_create_under_way_is_seen_by_the_boot_that_supersedes_its_own(
+    sidecar: Sidecar, database: Database, boot_id: str | None
 ) -> None:
-    """The create holds its boot until it commits; the boot waits, then looks."""
+    """The create holds its boot (its unit's, if it names none) until it commits."""
     await boot(sidecar, "one")
-    async with connected(database.owner_url) as creating:
+    async with connected(database.central_url) as creating:
         await creating.execute("begin")
-        await creating.execute("select from cu_metadata.boots where boot_id = 'one' for share")
+        new = await creating.fetchrow(
+            load("executions")["create_execution"].text,
+            WORLD.owner.user_id, WORLD.workflow_id, WORLD.computing_unit_id, "name", "test",
+            sidecar.source_id, 90.0, boot_id,
+        )  # fmt: skip
         booting = asyncio.create_task(boot(sidecar, "two"))
         await until_blocking(creating)
-        (eid,) = await add_leased(creating, 1)
-        await creating.execute("update cu_metadata.bindings set boot_id = 'one'")
         await creating.execute("commit")
 
-    assert (await booting).body == {"closed": [eid]}
+    assert new is not None
+    assert (await booting).body == {"closed": [new["execution_id"]]}
+
+
+async def test_a_bind_under_way_is_seen_by_the_boot_that_supersedes_its_own(
+    sidecar: Sidecar, database: Database, owner_connection: Connection
+) -> None:
+    await boot(sidecar, "one")
+    execution_id = await execution_by_sql(owner_connection, status=1)
+    queries = load("bindings")
+    async with connected(database.central_url) as binding:
+        await binding.execute("begin")
+        await binding.fetch(queries["share_boot"].text, execution_id, "one")
+        await binding.execute(
+            queries["bind"].text,
+            execution_id, sidecar.source_id, WORLD.owner.user_id, WORLD.workflow_id,
+            WORLD.computing_unit_id, None, True, 90.0, "one",
+        )  # fmt: skip
+        booting = asyncio.create_task(boot(sidecar, "two"))
+        await until_blocking(binding)
+        await binding.execute("commit")
+
+    assert (await booting).body == {"closed": [execution_id]}
+
+
+async def test_a_create_that_comes_while_a_boot_is_under_way_is_refused(
+    sidecar: Sidecar, database: Database
+) -> None:
+    await boot(sidecar, "one")
+    async with connected(database.owner_url) as booting:
+        await booting.execute("begin; update cu_metadata.boots set superseded_at = now()")
+        creating = asyncio.create_task(sidecar.create(boot_id="one"))
+        await until_blocking(booting)
+        await booting.execute("commit")
+
+    assert (await creating).outcome == (409, "boot-superseded")
 
 
 async def test_creates_and_boots_at_once_leave_no_run_of_an_old_boot_open(

@@ -1,0 +1,143 @@
+"""`python -m central debris ls|close`: open runs that the closer leaves alone.
+
+`unbound` ones no sidecar ever bound: rows from before, judged by age and by their unit's state.
+`lapsed` ones are orphans that the closer holds back, because too many fell silent at once: once
+a human has seen that they are dead, they are closed here. What is closed becomes FAILED,
+provisionally, as if the closer had done it.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from central.commands import EXIT_FAILED, EXIT_UNAVAILABLE
+from central.commands.tables import positive, table
+from central.kit.problem import Problem
+from central.metrics import Metrics
+from central.settings import DatabaseSettings, read_database_settings
+from central.store.closings import Closings
+from central.store.database import Database
+from central.store.debris import PAGE, Debris, DebrisFilter, UnboundRun
+from central.store.orphans import OrphanStore
+
+T = TypeVar("T")
+
+UNIT_STATES = ("running", "terminated", "none")
+HEADS = ("EXECUTION", "WORKFLOW", "USER", "UNIT", "UNIT STATE", "STATUS", "LAST UPDATE")
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("debris", help="list or close open runs that nobody closes")
+    actions = parser.add_subparsers(dest="action", required=True)
+    ls = actions.add_parser("ls", help="list them; changes nothing")
+    close = actions.add_parser("close", help="end them as FAILED")
+    for action in (ls, close):
+        action.add_argument("--kind", choices=("unbound", "lapsed"), default="unbound")
+        action.add_argument(
+            "--min-age-h",
+            type=_hours,
+            required=action is close,
+            default=24.0,
+            help="unbound: hours since the last update; a run may be that long (ls: %(default)s)",
+        )
+        action.add_argument("--unit-state", choices=UNIT_STATES, help="unbound: of this only")
+        action.add_argument("--computing-unit", type=positive, metavar="ID")
+        action.add_argument("--json", action="store_true", help="for scripts")
+
+
+def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    """Raises `SettingsError`."""
+    settings = read_database_settings(variables)
+    wanted = DebrisFilter(options.min_age_h * 3600, options.unit_state, options.computing_unit)
+    try:
+        if options.kind == "lapsed":
+            ids = _run(settings, lambda debris, orphans: _lapsed(orphans, options.action))
+        elif options.action == "ls":
+            return _ls(_run(settings, lambda debris, orphans: _found(debris, wanted)), options)
+        else:
+            ids = _run(settings, lambda debris, orphans: _close(debris, wanted))
+    except Problem as problem:
+        print(f"{problem.slug}: {problem.detail}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    if ids is None:
+        print("another process is closing orphans: try again in a moment", file=sys.stderr)
+        return EXIT_FAILED
+    return _tell(ids, options)
+
+
+async def _found(debris: Debris, wanted: DebrisFilter) -> list[UnboundRun]:
+    return [found async for found in debris.find(wanted)]
+
+
+async def _close(debris: Debris, wanted: DebrisFilter) -> list[int]:
+    """Page by page, each in a short transaction."""
+    closed: list[int] = []
+    page: list[UnboundRun] = []
+    async for found in debris.find(wanted):
+        page.append(found)
+        if len(page) == PAGE:
+            closed += await debris.close(page, wanted.min_age_s)
+            page = []
+    return closed + await debris.close(page, wanted.min_age_s)
+
+
+async def _lapsed(orphans: OrphanStore, action: str) -> list[int] | None:
+    found = await orphans.look(few=0)
+    if found is None:
+        return None
+    if action == "close" and await orphans.close(found.silent) is None:
+        return None
+    return sorted(found.silent)
+
+
+def _ls(found: list[UnboundRun], options: argparse.Namespace) -> int:
+    if options.json:
+        print(msgspec.json.encode({"runs": found}).decode())
+    else:
+        print(table(HEADS, [_row(unbound) for unbound in found]))
+    return 0
+
+
+def _tell(ids: list[int], options: argparse.Namespace) -> int:
+    what = "closed" if options.action == "close" else "lapsed"
+    if options.json:
+        print(msgspec.json.encode({what: ids}).decode())
+    else:
+        print("\n".join([*(f"{what} execution {i}" for i in ids), f"{what}: {len(ids)}"]))
+    return 0
+
+
+def _row(unbound: UnboundRun) -> tuple[str, ...]:
+    return (
+        str(unbound.execution_id),
+        str(unbound.workflow_id),
+        str(unbound.user_id),
+        str(unbound.computing_unit_id or "-"),
+        unbound.unit_state,
+        str(unbound.status),
+        f"{unbound.updated_at:%Y-%m-%d %H:%M:%S}Z",
+    )
+
+
+def _run(settings: DatabaseSettings, work: Callable[[Debris, OrphanStore], Awaitable[T]]) -> T:
+    async def run_work() -> T:
+        metrics = Metrics(CollectorRegistry())
+        database, closings = Database(settings, metrics), Closings(metrics)
+        try:
+            return await work(Debris(database, closings), OrphanStore(database, closings, 0.0))
+        finally:
+            await database.close()
+
+    return asyncio.run(run_work())
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 <= hours <= 1e6:
+        raise argparse.ArgumentTypeError("expected hours from 0")
+    return hours

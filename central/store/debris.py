@@ -1,0 +1,76 @@
+"""Debris: open runs that no sidecar ever bound, found and ended at an operator's word.
+
+The closer leaves them alone: without a lease, silence says nothing. What is known is how long
+ago Texera last wrote to the row (for a long run that may be its start), and whether its unit was
+terminated.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from central.kit.statuses import Status, status_of_code
+from central.store.closings import Closings, Reason
+from central.store.database import Database, Transaction
+from central.store.queries import load
+
+UnitState: TypeAlias = Literal["running", "terminated", "none"]
+PAGE = 500
+
+
+class DebrisFilter(msgspec.Struct, frozen=True):
+    """Which runs are meant: those that agree with every part that is given."""
+
+    min_age_s: float
+    unit_state: UnitState | None = None
+    computing_unit_id: int | None = None
+
+
+class UnboundRun(msgspec.Struct, frozen=True):
+    """`unit_state` is none where the row names no unit, or one that is gone."""
+
+    execution_id: int
+    workflow_id: int
+    user_id: int
+    computing_unit_id: int | None
+    status: Status
+    unit_state: UnitState
+    updated_at: datetime
+
+
+class Debris:
+    def __init__(self, database: Database, closings: Closings) -> None:
+        self._database = database
+        self._closings = closings
+        self._queries = load("debris")
+
+    async def find(self, wanted: DebrisFilter) -> AsyncIterator[UnboundRun]:
+        """All of them in id order, page by page."""
+        after = 0
+        while True:
+            rows = await self._database.read(
+                self._queries["find_debris"], *msgspec.structs.astuple(wanted), after, PAGE
+            )
+            for row in rows:
+                columns = dict(row)
+                status = status_of_code(columns.pop("status_code"))
+                yield UnboundRun(status=status, **columns)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1]["execution_id"]
+
+    async def close(self, runs: Sequence[UnboundRun], min_age_s: float) -> list[int]:
+        """Ends those that are still what they were found to be; a page at most."""
+        ids = [run.execution_id for run in runs]
+        return await self._database.run(partial(self._close, ids=ids, min_age_s=min_age_s))
+
+    async def _close(
+        self, transaction: Transaction, *, ids: Sequence[int], min_age_s: float
+    ) -> list[int]:
+        rows = await transaction.fetch(self._queries["lock_debris"], ids, min_age_s)
+        reasons = {row["execution_id"]: Reason.DEBRIS for row in rows}
+        await self._closings.close(transaction, reasons)
+        return list(reasons)

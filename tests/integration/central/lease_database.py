@@ -1,0 +1,53 @@
+"""The real thing for the model of leases: two replicas, and what a sidecar may ask of them."""
+
+from functools import partial
+
+from central.auth.tokens import User
+from central.auth_settings import LimitSettings
+from central.handlers.executions import EXECUTIONS
+from central.handlers.leases import BOOTS
+from central.leases import ClosedExecutions
+from central.lifecycle import stores
+from central.wire import ExecutionRequest, NewExecution
+from dev.world import WORLD
+from tests.integration.central import batching
+from tests.integration.central.batching import Connection
+from tests.integration.central.lease_rules import UNITS
+from tests.integration.central.leasing import LEASE_S, Replica
+
+RUNNERS = {
+    "a": (WORLD.owner, WORLD.workflow_id),
+    "a2": (WORLD.owner, WORLD.workflow_id),
+    "b": (WORLD.stranger, WORLD.public_workflow_id),
+}
+
+
+class Database:
+    """The real thing: two replicas, and what a sidecar may ask of them."""
+
+    def __init__(
+        self, connection: Connection, replicas: list[Replica], batches: batching.Replica
+    ) -> None:
+        self.connection = connection
+        self.replicas = replicas
+        self.batches = batches
+        unlimited = LimitSettings(user_open_bindings=0, source_open_bindings=0)
+        known = stores(replicas[0].database, replicas[0].metrics, LEASE_S, unlimited)
+        self.executions, self.boots = known[EXECUTIONS], known[BOOTS]
+
+    async def create(self, sidecar: str, boot: str | None) -> int:
+        person, workflow_id = RUNNERS[sidecar]
+        user = User(person.user_id, person.role, 2**31)
+        request = ExecutionRequest(workflow_id, UNITS[sidecar], "test", boot_id=boot)
+        work = partial(self.executions.create, user=user, source_id=sidecar, request=request)
+        created: NewExecution = await self.replicas[0].database.run(work)
+        return created.execution_id
+
+    async def boot(self, sidecar: str, boot: str) -> list[int]:
+        person, _ = RUNNERS[sidecar]
+        user = User(person.user_id, person.role, 2**31)
+        work = partial(
+            self.boots.begin, user=user, source_id=sidecar, unit_id=UNITS[sidecar], boot_id=boot
+        )
+        answer: ClosedExecutions = await self.replicas[1].database.run(work)
+        return answer.closed

@@ -1,0 +1,156 @@
+"""`python -m central debris`: open runs that no sidecar ever bound, and orphans that are held back.
+
+A report changes nothing; what is closed is what the filters name, and nothing else.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from dev.world import WORLD
+from tests.databases import Database
+from tests.integration.central.batching import Connection, add_runs
+from tests.integration.central.commands import central
+from tests.integration.central.leasing import add_leased, advance, reasons, statuses
+from tests.integration.central.rows import execution_by_sql
+
+OLD_UTC = "now() at time zone 'utc' - interval '3 days'"
+
+
+def told(database: Database, *arguments: str) -> Any:
+    done = central(database.central_url, *arguments, "--json")
+    assert done.exit_code == 0, done.errors
+    return json.loads(done.output)
+
+
+async def age(connection: Connection, execution_id: int) -> None:
+    await connection.execute(
+        f"update texera_db.workflow_executions set starting_time = {OLD_UTC},"  # noqa: S608
+        " last_update_time = null where eid = $1",
+        execution_id,
+    )
+
+
+@pytest.fixture
+async def debris(owner_connection: Connection) -> dict[str, int]:
+    """One run of each kind there is, all RUNNING, all but one old."""
+    connection = owner_connection
+    runs = {
+        "running": await execution_by_sql(connection, status=1),
+        "transient": await execution_by_sql(connection, status=-1),
+        "nowhere": await execution_by_sql(connection, status=1, cuid=None),
+        "terminated": await execution_by_sql(
+            connection, status=1, cuid=WORLD.other_computing_unit_id
+        ),
+        "ended": await execution_by_sql(connection, status=3),
+        "bound": (await add_runs(connection, 1, status=1))[0],
+    }
+    for execution_id in runs.values():
+        await age(connection, execution_id)
+    runs["young"] = await execution_by_sql(connection, status=1)
+    await connection.execute(
+        f"update texera_db.workflow_computing_unit set terminate_time = {OLD_UTC}"  # noqa: S608
+        " where cuid = $1",
+        WORLD.other_computing_unit_id,
+    )
+    return runs
+
+
+async def test_a_report_lists_what_is_open_old_and_unbound_and_changes_nothing(
+    database: Database, owner_connection: Connection, debris: dict[str, int]
+) -> None:
+    before = await owner_connection.fetch("select * from texera_db.workflow_executions")
+
+    listed = {r["execution_id"]: r for r in told(database, "debris", "ls")["runs"]}
+    page = central(database.central_url, "debris", "ls").output
+
+    wanted = {debris[n]: n for n in ("running", "transient", "nowhere", "terminated")}
+    assert listed.keys() == {*wanted, WORLD.stuck_execution_id}
+    states = {wanted[i]: r["unit_state"] for i, r in listed.items() if i in wanted}
+    assert states == {
+        "running": "running",
+        "transient": "running",
+        "nowhere": "none",
+        "terminated": "terminated",
+    }
+    assert listed[debris["transient"]]["status"] == "UNKNOWN"
+    assert page.splitlines()[0].split()[:3] == ["EXECUTION", "WORKFLOW", "USER"]
+    assert len(page.splitlines()) == 1 + len(listed)
+    assert await owner_connection.fetch("select * from texera_db.workflow_executions") == before
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        (["--unit-state", "terminated"], ["terminated"]),
+        (["--unit-state", "none"], ["nowhere"]),
+        (["--computing-unit", str(WORLD.computing_unit_id)], ["running", "transient"]),
+        (["--unit-state", "running", "--computing-unit", "202"], []),
+    ],
+)
+async def test_closed_is_what_the_filters_name_and_nothing_else(
+    database: Database,
+    owner_connection: Connection,
+    debris: dict[str, int],
+    filters: list[str],
+    names: list[str],
+) -> None:
+    before = dict(zip(debris, await statuses_of(owner_connection, debris), strict=True))
+
+    closed = told(database, "debris", "close", "--min-age-h", "48", *filters)["closed"]
+
+    others = [WORLD.stuck_execution_id] if "terminated" in names else []
+    assert sorted(closed) == sorted([*others, *(debris[name] for name in names)])
+    after = dict(zip(debris, await statuses_of(owner_connection, debris), strict=True))
+    assert after == before | dict.fromkeys(names, 4)
+    assert await reasons(owner_connection, closed) == dict.fromkeys(closed, "debris")
+
+
+async def statuses_of(connection: Connection, runs: dict[str, int]) -> list[int]:
+    return [(await statuses(connection, [execution_id]))[0] for execution_id in runs.values()]
+
+
+async def test_many_are_closed_page_by_page(
+    database: Database, owner_connection: Connection
+) -> None:
+    ids = await add_runs(owner_connection, 1203, source_id=None, status=1)
+
+    closed = told(database, "debris", "close", "--min-age-h", "48", "--computing-unit", "201")
+
+    assert closed["closed"] == ids
+    assert set(await statuses(owner_connection, ids)) == {4}
+
+
+async def test_closing_takes_an_age_and_a_known_state(database: Database) -> None:
+    for arguments in (
+        ["close"],
+        ["close", "--min-age-h", "-1"],
+        ["close", "--min-age-h", "1", "--unit-state", "gone"],
+        ["ls", "--computing-unit", "0"],
+    ):
+        assert central(database.central_url, "debris", *arguments).exit_code == 2
+
+
+async def test_orphans_that_the_closer_holds_back_are_closed_at_a_humans_word(
+    database: Database, owner_connection: Connection
+) -> None:
+    silent = await add_leased(owner_connection, 7)
+    await advance(owner_connection, 1000)
+    healthy = await add_leased(owner_connection, 2, source_id="source-b")
+
+    listed = told(database, "debris", "ls", "--kind", "lapsed")
+    untouched = await statuses(owner_connection, silent)
+    closed = told(database, "debris", "close", "--kind", "lapsed", "--min-age-h", "0")
+
+    assert (listed, closed) == ({"lapsed": silent}, {"closed": silent})
+    assert untouched == [1] * 7
+    assert await statuses(owner_connection, [*silent, *healthy]) == [4] * 7 + [1] * 2
+    assert set((await reasons(owner_connection, silent)).values()) == {"lease-lapsed"}
+
+
+async def test_without_a_database_it_says_so() -> None:
+    done = central("postgresql://u:p@127.0.0.1:1/x", "debris", "ls")
+
+    assert (done.exit_code, done.output) == (69, "")
+    assert done.errors.startswith("database-unavailable: ")

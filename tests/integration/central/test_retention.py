@@ -1,0 +1,173 @@
+"""Rows of our own leave when their time is over, and nothing that may still be needed does."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from central.metrics import Metrics
+from central.purging import PERIOD_S, keep_purging
+from central.settings import DatabaseSettings, RetentionSettings
+from central.store import database as store
+from central.store.retention import CHUNK, Retention
+from tests.databases import Database, connected
+from tests.integration.central.batching import Connection, add_runs, bind
+from tests.integration.central.commands import central
+
+DAY_S = 86_400.0
+SETTINGS = RetentionSettings(30 * DAY_S, 2 * DAY_S, 90 * DAY_S, 30 * DAY_S)
+KINDS = ["bindings", "boots", "cursors", "idempotency_keys", "refusals"]
+
+
+@pytest.fixture
+async def retention(database: Database) -> AsyncIterator[Retention]:
+    metrics = Metrics(CollectorRegistry())
+    pool = store.Database(DatabaseSettings(database.central_url, 0, 2), metrics)
+    yield Retention(pool, metrics, SETTINGS)
+    await pool.close()
+
+
+async def fill(connection: Connection, days: float) -> None:
+    """A row of each kind that is so old, and of ended runs of that age."""
+    (eid,) = await add_runs(connection, 1, source_id=f"source-{days}", status=3)
+    await connection.execute(
+        f"""
+        update cu_metadata.bindings set created_at = now() - interval '{days} days'
+        where execution_id = {eid};
+        insert into cu_metadata.terminal_statuses (execution_id, status) values ({eid}, 3);
+        insert into cu_metadata.cursors (source_id, epoch, last_batch, digest, answer, updated_at)
+        values ('source', '{days}', 1, '', '', now() - interval '{days} days');
+        insert into cu_metadata.idempotency_keys (user_id, route, key, body_sha256, created_at)
+        values (1, 'route', '{days}', '', now() - interval '{days} days');
+        insert into cu_metadata.refusals (source_id, op, slug, detail, refused_at)
+        values ('source', 'op', 'late', '', now() - interval '{days} days');
+        insert into cu_metadata.boots
+            (computing_unit_id, boot_id, source_id, begun_at, superseded_at)
+        values (1, '{days}', 's', now() - interval '{days} days', now() - interval '{days} days');
+        """  # noqa: S608 (numbers)
+    )
+
+
+async def test_each_kind_leaves_when_its_own_time_is_over(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    for days in (1, 3, 31, 91):
+        await fill(owner_connection, days)
+
+    purged = await retention.purge()
+    again = await retention.purge()
+
+    expected = {"bindings": 1, "boots": 1, "cursors": 2, "idempotency_keys": 3, "refusals": 2}
+    assert purged == expected
+    assert again == dict.fromkeys(KINDS, 0)
+    kept = {one.kind: one for one in await retention.report()}
+    assert {kind: one.rows for kind, one in kept.items()} == {
+        kind: 4 - expected[kind] for kind in KINDS
+    }
+    assert kept["cursors"].kept_for_s == 30 * DAY_S
+    assert (
+        await owner_connection.fetchval("select count(*) from cu_metadata.terminal_statuses") == 3
+    )
+
+
+async def test_what_may_still_be_needed_is_kept_however_old(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    (open_run,) = await add_runs(owner_connection, 1, status=1)
+    await bind(owner_connection, "gone", [2**31 - 1])
+    await owner_connection.execute(
+        "update cu_metadata.bindings set created_at = now() - interval '10 years';"
+        "insert into cu_metadata.boots (computing_unit_id, boot_id, source_id, begun_at)"
+        " values (1, 'current', 's', now() - interval '10 years')"
+    )
+
+    await retention.purge()
+
+    left = await owner_connection.fetch("select execution_id from cu_metadata.bindings")
+    assert [row["execution_id"] for row in left] == [open_run]
+    assert await owner_connection.fetchval("select boot_id from cu_metadata.boots") == "current"
+
+
+async def test_a_purge_goes_to_the_end_in_bounded_steps(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    count = 2 * CHUNK + 7
+    await owner_connection.execute(
+        "insert into cu_metadata.refusals (source_id, op, slug, detail, refused_at)"
+        " select 's', '', '', '', now() - interval '1 year' from generate_series(1, $1::int)",
+        count,
+    )
+
+    assert (await retention.purge())["refusals"] == count
+
+
+async def test_one_replica_purges_at_a_time(
+    retention: Retention, database: Database, owner_connection: Connection
+) -> None:
+    await fill(owner_connection, 1000)
+
+    async with connected(database.central_url) as other:
+        await other.execute("begin; select pg_advisory_xact_lock(7080005)")
+        meanwhile = await retention.purge()
+        await other.execute("rollback")
+
+    assert meanwhile == dict.fromkeys(KINDS, 0)
+    assert await retention.purge() == dict.fromkeys(KINDS, 1)
+
+
+async def test_nothing_of_texeras_is_touched(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    await fill(owner_connection, 1000)
+    tables = ("workflow_executions", "operator_executions", "operator_port_executions")
+    queries = [f"select ctid::text, xmin::text, t::text from texera_db.{t} t" for t in tables]  # noqa: S608
+    before = [await owner_connection.fetch(query) for query in queries]
+
+    await retention.purge()
+
+    assert [await owner_connection.fetch(query) for query in queries] == before
+    assert len(before[0]) > 5
+
+
+async def test_the_service_purges_every_hour_and_goes_on_after_a_failure(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    waits_s: list[float] = []
+
+    class Enough(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        waits_s.append(seconds)
+        if len(waits_s) == 1:
+            await owner_connection.execute("alter table cu_metadata.refusals rename to away")
+        if len(waits_s) == 2:
+            await owner_connection.execute("alter table cu_metadata.away rename to refusals")
+            await fill(owner_connection, 1000)
+        if len(waits_s) == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        await keep_purging(retention, sleep=sleep, uniform=lambda low, high: high)
+
+    assert waits_s == [PERIOD_S] * 3
+    assert {one.rows for one in await retention.report()} == {0}
+
+
+async def test_the_command_reports_and_purges(
+    database: Database, owner_connection: Connection
+) -> None:
+    await fill(owner_connection, 1000)
+    url = database.central_url
+
+    report = json.loads(central(url, "retention", "report", "--json").output)["kept"]
+    page = central(url, "retention", "report").output.splitlines()
+    purged = json.loads(central(url, "retention", "purge", "--json").output)["purged"]
+
+    assert [one["kind"] for one in report] == KINDS
+    assert {one["rows"] for one in report} == {1}
+    assert page[0].split() == ["KIND", "ROWS", "OLDEST", "KEPT", "FOR"]
+    assert page[1].split()[0] == "bindings"
+    assert page[1].endswith("90 d")
+    assert purged == dict.fromkeys(KINDS, 1)

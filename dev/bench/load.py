@@ -6,10 +6,10 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 
 from dev import figures
 from dev.bench.bench_system import BASELINE_OFFSET, Bench, expect
+from dev.bench.cpu import cpu_us, with_children
 from dev.bench.figure import Figure, Goal, Quartiles, Section
 from dev.bench.http_line import HttpLine
 from dev.bench.measurements import drained, interleaved
@@ -17,21 +17,8 @@ from dev.ports import HOST
 from dev.system import CENTRAL_ROLE
 
 WRITERS = (1, 16, 64)
-CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 Write = Callable[[HttpLine, int], Awaitable[str]]
-
-
-def cpu_s(pid: int) -> float:
-    """User and system time of a process and of the children it has waited for."""
-    text = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, text[11:15])) / CLOCK_TICKS_PER_S
-
-
-def tree_cpu_s(pid: int) -> float:
-    """The same, of the living children too: Postgres has a process for each connection."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return cpu_s(pid) + sum(cpu_s(int(child)) for child in children)
 
 
 @asynccontextmanager
@@ -160,15 +147,15 @@ async def backlog(bench: Bench, rounds: int, count: int) -> Section:
     async def measured(service_pid: int, work: Awaitable[object]) -> list[float]:
         """Microseconds on the clock, of the service's CPU and of Postgres', per write."""
         postgres_pid = bench.system.children["postgres"].process.pid
-        service, postgres = cpu_s(service_pid), tree_cpu_s(postgres_pid)
+        service, postgres = cpu_us([service_pid]), cpu_us(with_children(postgres_pid))
         began_at = time.perf_counter()
         await work
-        spent_s = (
-            time.perf_counter() - began_at,
-            cpu_s(service_pid) - service,
-            tree_cpu_s(postgres_pid) - postgres,
+        spent_us = (
+            (time.perf_counter() - began_at) * 1e6,
+            cpu_us([service_pid]) - service,
+            cpu_us(with_children(postgres_pid)) - postgres,
         )
-        return [seconds / (each * writing) * 1e6 for seconds in spent_s]
+        return [spent / (each * writing) for spent in spent_us]
 
     async with (
         lines(bench, sidecar_url, token, writing) as to_sidecar,

@@ -97,6 +97,7 @@ class Committer:
         self._distrust = False
         self._is_suspected = False
         self._standing: _Work | None = None
+        self._is_syncing: bool | None = None
         self.commit_count = 0
         self.sync_count = 0
         """Commits that were synced, for metrics: writes per sync."""
@@ -187,7 +188,7 @@ class Committer:
                     group[0].result = group[0].run(opened.connection)
                     return
                 is_synced = any(work.needs_sync for work in group)
-                opened.connection.execute(_SYNCED if is_synced else _NOT_SYNCED)
+                self._set_sync(opened.connection, is_synced)
                 opened.connection.execute("BEGIN IMMEDIATE")
                 for work in group:
                     _run_one(opened.connection, work)
@@ -213,6 +214,11 @@ class Committer:
                 logger.exception("spool commit failed")
                 return
 
+    def _set_sync(self, connection: sqlite3.Connection, is_synced: bool) -> None:
+        if is_synced is not self._is_syncing:
+            connection.execute(_SYNCED if is_synced else _NOT_SYNCED)
+            self._is_syncing = is_synced
+
     def _run_standing(self, connection: sqlite3.Connection) -> _Work | None:
         """The standing work if it has an answer. Should the commit fail, it stands on."""
         work = self._standing
@@ -224,6 +230,7 @@ class Committer:
     def _open(self) -> Opened:
         opened = self._open_file(distrust=self._distrust)
         self._opened = opened
+        self._is_syncing = None
         self._distrust = False
         self._loop.call_soon_threadsafe(opened.install)
         return opened

@@ -197,10 +197,15 @@ def _rows_before_documents(
 def add_unknown(connection: sqlite3.Connection, found: sqlite3.Connection) -> int:
     """Brings what was found to a whole file: ends that it does not know of, then entries.
 
-    Answers how many entries it did not know.
+    The batch in flight stays as it is. A power cut may have torn its answer, which is not synced,
+    and with a part of it the batch could not be sent again unchanged. Answers how many entries
+    the file did not know.
     """
     settled = "seq, execution_id, user_id, op, state, problem, removed, checksum"
+    in_flight = {seq for (seq,) in connection.execute("SELECT seq FROM in_flight")}
     for row in found.execute(f"SELECT {settled} FROM settled ORDER BY position"):  # noqa: S608
+        if row[0] in in_flight:
+            continue
         connection.execute(
             f"INSERT OR IGNORE INTO settled ({settled}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             row,

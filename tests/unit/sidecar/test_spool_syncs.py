@@ -1,12 +1,14 @@
 """How often the disk is synced: once for a lone write and its batch, never for an answer."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
 from sidecar.spool.entry import Urgency, WriteState
-from sidecar.spool.schema import FILE_NAME
+from sidecar.spool.log import FRAME_BYTES
+from sidecar.spool.schema import FILE_NAME, WAL_SUFFIX
 from tests.unit.sidecar.spooling import (
     EID,
     OTHER_EID,
@@ -128,3 +130,29 @@ def restore(spools: Spools, files: dict[Path, bytes]) -> None:
         path.unlink()
     for path, content in files.items():
         path.write_bytes(content)
+
+
+async def test_an_answer_that_a_power_cut_tore_leaves_its_batch_as_it_was(
+    spools: Spools, tmp_path: Path
+) -> None:
+    spool = await spools.open()
+    for name in ("a", "b"):
+        await spool.append(update(name=name))
+    batch = await cut(spool)
+    log = spools.directory / (FILE_NAME + WAL_SUFFIX)
+    synced_bytes = log.stat().st_size
+    await settle(spool, batch)
+
+    # Of the answer's frames, which nobody synced, the disk has all but the first.
+    torn = tmp_path / "torn"
+    shutil.copytree(spools.directory, torn)
+    with (torn / log.name).open("r+b") as copy:
+        copy.seek(synced_bytes)
+        copy.write(bytes(FRAME_BYTES))
+    await spools.close()
+    after_the_cut = Spools(torn, spools.limits)
+    spool = await after_the_cut.open()
+
+    assert await spool.in_flight() == batch
+    assert spool.epochs_begun == 0
+    await after_the_cut.close()

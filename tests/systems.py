@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from dev.ready import Ready
 ROOT = Path(__file__).parent.parent
 UP_TIMEOUT_S = 60.0
 DOWN_TIMEOUT_S = 60.0
+PORTS = 25  # from one base to the next: dev.ports.Ports reaches 22 beyond its own
 FIRST_BASE, LAST_BASE = 12_000, 32_000  # below the ports that the kernel hands out by itself
 
 
@@ -58,14 +60,30 @@ class Up:
 
 
 def free_port_base() -> int:
-    """A base whose ports are all free. Drawn at random, so that test processes do not meet."""
+    """A base whose ports are all free, and stay this process's while what listens there is down."""
     while True:
-        base = FIRST_BASE + secrets.randbelow(LAST_BASE - FIRST_BASE)
+        base = FIRST_BASE + PORTS * secrets.randbelow((LAST_BASE - FIRST_BASE) // PORTS)
+        if not claim(base):
+            continue
         try:
             Ports(base).refuse_taken(postgres=True, latency=True)
         except DevProblem:
             continue
         return base
+
+
+def claim(base: int) -> bool:
+    """Whether no test process has claimed the base; it is ours as long as this process lives."""
+    if sys.platform != "linux":
+        return True
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0texera-test-ports-{base}")  # a name that goes with its last holder (unix(7))
+    except OSError:
+        name.close()
+        return False
+    name.detach()
+    return True
 
 
 def start_up(folder: Path, *arguments: str, base: int | None = None) -> Up:

@@ -61,12 +61,17 @@ class _File:
     """What was done to one file since its last sync, oldest first."""
 
     def __init__(self, path: Path, kept: Path, *, is_new: bool) -> None:
-        self._folder = path.parent
+        self._path = path
         self._kept = kept
         self._name = f"{path.name}@{path.stat().st_ino}"
         # SQLite syncs the folder too when it first syncs a log or a journal that it has made.
         self._syncs_folder = is_new and path.name.endswith(("-wal", "-journal"))
         self._changes: list[tuple[int, bytes | None]] = []
+        if not is_new:
+            # What an earlier process wrote and did not sync goes to the disk with our first sync.
+            # The descriptor stays open: to close it would end SQLite's locks (fcntl(2)).
+            found = os.pread(os.open(path, os.O_RDONLY), path.stat().st_size, 0)
+            self._changes += [(0, found), (len(found), None)]
 
     def write(self, at: int, octets: bytes) -> None:
         self._changes.append((at, octets))
@@ -89,7 +94,7 @@ class _File:
             os.close(descriptor)
         if self._syncs_folder:
             self._syncs_folder = False
-            names = {f"{path.name}@{path.stat().st_ino}" for path in self._folder.iterdir()}
+            names = {f"{path.name}@{path.stat().st_ino}" for path in self._path.parent.iterdir()}
             for path in self._kept.iterdir():
                 if path.name not in names:
                     path.unlink()  # its file was deleted, and that is sure now

@@ -73,6 +73,12 @@ class SidecarBackend:
     ) -> None:
         await self._session.close()
 
+    async def boot(self, computing_unit_id: int, boot_id: str) -> list[int]:
+        """Say that this is a new master process; the runs of those before it, which end."""
+        path = f"/computing-units/{computing_unit_id}/boots"
+        answer = await self._call("boot", "POST", path, body={"boot_id": boot_id})
+        return list(answer["closed"])
+
     async def latest_execution(self, workflow_id: int, computing_unit_id: int) -> int | None:
         path = f"/workflows/{workflow_id}/executions/latest?computing_unit_id={computing_unit_id}"
         found = await self._read("latest_execution", path)

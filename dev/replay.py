@@ -56,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--token", required=True, metavar="T")
     parser.add_argument("--workflow-id", type=int, required=True, metavar="N")
     parser.add_argument("--computing-unit-id", type=int, required=True, metavar="N")
+    parser.add_argument(
+        "--boot-id",
+        metavar="ID",
+        help="tell the sidecar first that a master process of this name has started: it ends the"
+        " unit's runs of other ones",
+    )
     parser.add_argument("--poll-s", type=positive_seconds, default=3.0, metavar="N")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     return parser
@@ -98,6 +104,9 @@ async def _replay(
 ) -> tuple[RunReport, Counter[tuple[str, str]]]:
     with narrating(sys.stderr, options.workflow.stem, silent=options.json) as narrator:
         async with SidecarBackend(options.sidecar, options.token) as backend:
+            if options.boot_id is not None:
+                closed = await backend.boot(options.computing_unit_id, options.boot_id)
+                narrator.say(f"boot {options.boot_id}, {len(closed)} older runs ended")
             unit = ComputingUnit(
                 plan,
                 backend,

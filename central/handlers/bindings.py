@@ -60,8 +60,9 @@ async def list_open_bindings(
 async def abandon_executions(
     call: Call[Source, NoParameters, NoParameters, ExecutionList],
 ) -> Answer:
-    bindings = call.request.app[BINDINGS]
-    return Answer(await bindings.abandon(call.caller.source_id, call.body.execution_ids))
+    bindings, source = call.request.app[BINDINGS], call.caller
+    unit_id = source.workload.enforced_unit_id
+    return Answer(await bindings.abandon(source.source_id, call.body.execution_ids, unit_id))
 
 
 ROUTES = (

@@ -25,8 +25,9 @@ async def renew_leases(
     call: Call[Source, NoParameters, NoParameters, ExecutionList],
 ) -> Answer:
     # No idempotency key: a replay within the assertion's minute renews once more at most.
-    leases = call.request.app[LEASES]
-    return Answer(await leases.renew(call.caller.source_id, call.body.execution_ids))
+    leases, source = call.request.app[LEASES], call.caller
+    unit_id = source.workload.enforced_unit_id
+    return Answer(await leases.renew(source.source_id, call.body.execution_ids, unit_id))
 
 
 async def begin_boot(

@@ -82,7 +82,8 @@ where b.source_id = $1 and b.revoked_at is null
 order by b.execution_id;
 
 -- name: lock_abandoned
--- Those of them that are still open and the source's. $1 source, $2 execution ids
+-- Those of them that are still open and the source's. $1 source, $2 execution ids, $3 the one unit
+-- whose runs the call may speak for, or null
 select e.eid as execution_id
 from texera_db.workflow_executions e
 join cu_metadata.bindings b on b.execution_id = e.eid
@@ -90,5 +91,6 @@ where e.eid = any ($2::int[])
   and e.status not in (3, 4, 5)
   and b.source_id = $1
   and b.revoked_at is null
+  and ($3::int is null or b.computing_unit_id = $3)
 order by e.eid
 for update of e;

@@ -6,14 +6,17 @@
 
 -- name: renew
 -- $1 source, $2 execution ids, $3 lease in seconds, $4 the least seconds between two changes of
--- one execution's `last_update_time`. Waits for no row: who holds a lease's or an execution's
+-- one execution's `last_update_time`, $5 the one unit whose runs the call may speak for, or null.
+-- Waits for no row: who holds a lease's or an execution's
 -- lock is ending it, binding it or writing to it, and the next renewal is soon.
 with held as (
     select asked.execution_id
     from unnest($2::int[]) as asked (execution_id)
     cross join lateral (
         select execution_id from cu_metadata.leases
-        where leases.execution_id = asked.execution_id and leases.source_id = $1
+        where leases.execution_id = asked.execution_id
+          and leases.source_id = $1
+          and ($5::int is null or leases.computing_unit_id = $5)
         limit 1
         for update skip locked
     ) lease
@@ -55,7 +58,8 @@ returning execution_id;
 
 
 -- name: standings
--- Why leases were not renewed. $1 source, $2 execution ids; one row for each.
+-- Why leases were not renewed. $1 source, $2 execution ids, $3 a unit or null, as above; one row
+-- for each id.
 select
     asked.execution_id,
     execution.status,
@@ -79,7 +83,9 @@ left join lateral (
 ) ending on true
 left join lateral (
     select execution_id, revoked_at, revoked_reason, computing_unit_id from cu_metadata.bindings
-    where bindings.execution_id = asked.execution_id and bindings.source_id = $1
+    where bindings.execution_id = asked.execution_id
+      and bindings.source_id = $1
+      and ($3::int is null or bindings.computing_unit_id = $3)
     limit 1
 ) binding on true
 left join lateral (

@@ -114,15 +114,29 @@ class Bindings:
         rows = await self._database.read(self._queries["open_bindings"], source_id, min_age_s)
         return wire.OpenBindings([wire.OpenBinding(**dict(row)) for row in rows])
 
-    async def abandon(self, source_id: str, execution_ids: Sequence[int]) -> ClosedExecutions:
-        """Ends what the source says it has no record of; what is not its own is left alone."""
-        work = partial(self._abandon, source_id=source_id, execution_ids=execution_ids)
+    async def abandon(
+        self, source_id: str, execution_ids: Sequence[int], unit_id: int | None = None
+    ) -> ClosedExecutions:
+        """Ends what the source says it has no record of; what is not its own is left alone.
+
+        With `unit_id` it speaks for the runs of that unit only.
+        """
+        work = partial(
+            self._abandon, source_id=source_id, execution_ids=execution_ids, unit_id=unit_id
+        )
         return ClosedExecutions(await self._database.run(work))
 
     async def _abandon(
-        self, transaction: Transaction, *, source_id: str, execution_ids: Sequence[int]
+        self,
+        transaction: Transaction,
+        *,
+        source_id: str,
+        execution_ids: Sequence[int],
+        unit_id: int | None,
     ) -> list[int]:
-        rows = await transaction.fetch(self._queries["lock_abandoned"], source_id, execution_ids)
+        rows = await transaction.fetch(
+            self._queries["lock_abandoned"], source_id, execution_ids, unit_id
+        )
         reasons = {row["execution_id"]: Reason.ABANDONED_CREATE for row in rows}
         await self._closings.close(transaction, reasons)
         return list(reasons)

@@ -35,9 +35,16 @@ class Leases:
         self._lease_s = lease_s
         self._queries = load("leases")
 
-    async def renew(self, source_id: str, execution_ids: Sequence[int]) -> RenewedLeases:
-        """Renews all of them by one statement, and says which the source no longer holds."""
-        work = partial(self._renew, source_id=source_id, execution_ids=execution_ids)
+    async def renew(
+        self, source_id: str, execution_ids: Sequence[int], unit_id: int | None = None
+    ) -> RenewedLeases:
+        """Renews all of them by one statement, and says which the source no longer holds.
+
+        With `unit_id` it speaks for the runs of that unit only.
+        """
+        work = partial(
+            self._renew, source_id=source_id, execution_ids=execution_ids, unit_id=unit_id
+        )
         try:
             lost = await self._database.run(work)
         except DatabaseUnavailable:
@@ -49,22 +56,31 @@ class Leases:
         return RenewedLeases(self._lease_s, lost)
 
     async def _renew(
-        self, transaction: Transaction, *, source_id: str, execution_ids: Sequence[int]
+        self,
+        transaction: Transaction,
+        *,
+        source_id: str,
+        execution_ids: Sequence[int],
+        unit_id: int | None,
     ) -> list[LostLease]:
         renewed = await transaction.fetch(
-            self._queries["renew"], source_id, execution_ids, self._lease_s, SEEN_PERIOD_S
+            self._queries["renew"], source_id, execution_ids, self._lease_s, SEEN_PERIOD_S, unit_id
         )
         missing = set(execution_ids).difference(row["execution_id"] for row in renewed)
-        return await self._judge(transaction, source_id, missing) if missing else []
+        return await self._judge(transaction, source_id, missing, unit_id) if missing else []
 
     async def _judge(
-        self, transaction: Transaction, source_id: str, execution_ids: Iterable[int]
+        self,
+        transaction: Transaction,
+        source_id: str,
+        execution_ids: Iterable[int],
+        unit_id: int | None,
     ) -> list[LostLease]:
         """Why these were not renewed. What is open and bound to the source gets a lease."""
         lost: list[LostLease] = []
         unleased: list[asyncpg.Record] = []
         standings = self._queries["standings"]
-        for row in await transaction.fetch(standings, source_id, sorted(execution_ids)):
+        for row in await transaction.fetch(standings, source_id, sorted(execution_ids), unit_id):
             reason = why_lost(row)
             if reason is not None:
                 lost.append(LostLease(row["execution_id"], reason))

@@ -11,7 +11,9 @@ answers below end it.
 Everything else leaves the batch where it is. 429 and 503 wait as told, for a minute at most;
 central unreachable waits with full jitter. Any other answer to the whole call *parks* delivery:
 a 401, a proxy's page, a 200 that is not an answer to this batch. Parked, it goes on trying, says
-so in log and metric, and drops nothing. There is no retry layer but this one.
+so in log and metric, and drops nothing. There is no retry layer but this one. After an outage
+the first batches are small and double with each answer (slow start): a whole fleet has its backlog
+ready at that moment.
 
 A deferred member (its row is locked by someone else) stays first in its execution's queue
 and is cut again after a short hold; other executions go on.

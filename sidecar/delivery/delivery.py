@@ -14,13 +14,16 @@ from sidecar.kit.logs import fields
 from sidecar.kit.problem import Problem
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RelayedProblem, SpoolUnavailable
+from sidecar.spool.batching import BATCH_MAX_ENTRIES
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord, WriteState
 from sidecar.spool.faults import NO_FAULTS, FaultPoint, Faults
 from sidecar.spool.spool import Spool
-from sidecar.upstream.breaker import Backoff
+from sidecar.upstream.breaker import Backoff, SlowStart
 
 logger = logging.getLogger(__name__)
 
+FIRST_BATCH_ENTRIES = 50
+"""How many a batch may have while central is away; each answer doubles it."""
 BACKOFF_BASE_S = 0.1
 BACKOFF_LIMIT_S = 5.0
 """Short enough that a returned central gets the backlog within seconds, jittered so that a
@@ -66,6 +69,7 @@ class Delivery:
         self._monotonic = monotonic
         self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
         self._parked = Backoff(BACKOFF_BASE_S, PARKED_LIMIT_S, uniform=uniform)
+        self._slow_start = SlowStart(FIRST_BATCH_ENTRIES, BATCH_MAX_ENTRIES)
         self._wake = asyncio.Event()
         self._flushes = 0
         self._draining = asyncio.Event()
@@ -95,7 +99,9 @@ class Delivery:
         while True:
             self._wake.clear()
             hurry = self._draining.is_set() or self._flushes > 0
-            batch = await self._spool.in_flight() or await self._spool.cut(hurry=hurry)
+            batch = await self._spool.in_flight() or await self._spool.cut(
+                hurry=hurry, max_entries=self._slow_start.limit
+            )
             if batch is not None:
                 return batch
             if self._draining.is_set() and not self._spool.queues.entry_count:
@@ -190,6 +196,7 @@ class Delivery:
 
     async def _unavailable(self, problem: CentralUnavailable) -> None:
         self._metrics.batches.labels("unavailable").inc()
+        self._slow_start.failed()
         wait_s = self._backoff.next_s()
         if problem.asked_to_wait:
             wait_s += min(problem.retry_after_s, ASKED_WAIT_LIMIT_S)
@@ -226,6 +233,7 @@ class Delivery:
         if self._backoff.failure_count or self.parked_because:
             logger.info("central answers again", extra=fields(failures=self._backoff.failure_count))
         self._backoff.reset()
+        self._slow_start.succeeded()
         self._parked.reset()
         self.parked_because = None
         self._metrics.delivery_parked.set(0)

@@ -156,7 +156,7 @@ class Renewals:
         self._metrics.lease_renewals.labels(outcome).inc()
         wait_s = self._backoff.next_s()
         if isinstance(problem, CentralUnavailable) and problem.asked_to_wait:
-            wait_s += problem.retry_after_s
+            wait_s += min(problem.retry_after_s, self._backoff.limit_s)
         if self._backoff.failure_count == 1:
             logger.warning("leases not renewed", extra=fields(detail=problem.detail))
         return wait_s

@@ -53,9 +53,11 @@ class Batching:
         await self._file.write(abandon, index, urgent=True)
         return None
 
-    async def cut(self, *, hurry: bool = False) -> Batch | None:
+    async def cut(
+        self, *, hurry: bool = False, max_entries: int = BATCH_MAX_ENTRIES
+    ) -> Batch | None:
         """Fixes the next batch on disk. None when nothing is due."""
-        ranked = self.queues.ranked(self._monotonic(), BATCH_MAX_ENTRIES, hurry=hurry)
+        ranked = self.queues.ranked(self._monotonic(), max_entries, hurry=hurry)
         if not ranked:
             return None
         self._faults.reach(FaultPoint.BEFORE_CUT)
@@ -63,9 +65,7 @@ class Batching:
         def fix(connection: sqlite3.Connection) -> tuple[Cut, Snapshot | None]:
             if ledger.has_batch(connection):  # `cut_with_next_append` was there first
                 return ledger.in_flight(connection) or Cut(None, []), None
-            cut = ledger.cut(
-                connection, ranked, BATCH_MAX_ENTRIES, BATCH_MAX_BYTES, self._file.keep_rows
-            )
+            cut = ledger.cut(connection, ranked, max_entries, BATCH_MAX_BYTES, self._file.keep_rows)
             # Of a damaged entry only the counts of its queue are known: the index is made anew,
             # as it is should it ever name executions that have nothing to cut.
             is_stale = bool(cut.set_aside) or cut.batch is None

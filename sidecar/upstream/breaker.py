@@ -31,6 +31,25 @@ class Backoff:
         self.failure_count = 0
 
 
+class SlowStart:
+    """How much may be sent at once: little after a failure, twice as much after each answer.
+
+    A fleet that waited through an outage has its backlogs ready at the same moment; so they do
+    not all arrive at the same moment.
+    """
+
+    def __init__(self, first: int, most: int) -> None:
+        self._first = first
+        self._most = most
+        self.limit = most
+
+    def failed(self) -> None:
+        self.limit = self._first
+
+    def succeeded(self) -> None:
+        self.limit = min(self._most, 2 * self.limit)
+
+
 class Circuit:
     """Opens after failures in a row, lets one probe through after a while, closes on success.
 

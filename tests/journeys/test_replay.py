@@ -1,8 +1,11 @@
 """A replayed workflow leaves the rows that direct SQL would have left, whatever fails meanwhile."""
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from dev.rows import RunRows, fetch_run_rows
 from dev.run_plan import RunPlan, plan_run
 from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow
+from tests.journeys.calls import call, create
 from tests.systems import ROOT, Up
 
 SHARED = ROOT.parent / "shared" / "workflows"
@@ -124,3 +128,22 @@ async def test_a_failure_in_mid_run_changes_no_row(up: Up, trouble: Trouble) -> 
     if trouble is not killed_sidecar:
         assert not {call for call, _ in asked_again if call.startswith("store_")}
     assert replayed_rows == await rows_of(up.ready, expected)
+
+
+def test_a_replay_may_say_that_its_master_is_a_new_one(system: Ready) -> None:
+    """What an earlier master left open ends before the run begins."""
+    left_open = create(system)
+    token = system["users"]["owner"]["token"]
+    command = [
+        *(sys.executable, "-m", "dev", "replay", "--workflow", str(SAMPLE_WORKFLOW), "--json"),
+        *("--sidecar", system["sidecar"], "--token", token, "--poll-s", "0.1"),
+        *("--workflow-id", str(system["workflow_id"]), "--boot-id", "second"),
+        *("--computing-unit-id", str(system["computing_unit_id"])),
+    ]
+
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "COMPLETED"
+    row = call(system, "GET", f"/v1/executions/{left_open}", token=token)[1]
+    assert row["status"] == "FAILED"

@@ -153,6 +153,23 @@ async def test_a_stranger_renews_nothing_and_learns_nothing(
     assert kept["left_s"] < 45
 
 
+async def test_a_pod_speaks_for_the_runs_of_its_own_unit_only(
+    central: Replica, owner_connection: Connection
+) -> None:
+    here, there = WORLD.computing_unit_id, WORLD.other_computing_unit_id
+    (own,) = await add_leased(owner_connection, 1)
+    (elsewhere,) = await add_leased(owner_connection, 1, unit_id=there)
+    await advance(owner_connection, 50)
+
+    answer = await central.leases.renew("source-a", [own, elsewhere], here)
+
+    assert [(lost.execution_id, lost.reason) for lost in answer.lost] == [
+        (elsewhere, LostReason.NOT_BOUND)
+    ]
+    left = {eid: await lease(owner_connection, eid) for eid in (own, elsewhere)}
+    assert [row is not None and row["left_s"] > 45 for row in left.values()] == [True, False]
+
+
 async def test_an_open_run_without_a_lease_gets_one(
     central: Replica, owner_connection: Connection
 ) -> None:

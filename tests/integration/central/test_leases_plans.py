@@ -42,8 +42,8 @@ where execution_id % 5000 = 7;
 """
 
 STATEMENTS: dict[str, tuple[str, list[Any]]] = {
-    "renew": ("leases", ["source-0", ASKED, 90.0, 60.0]),
-    "standings": ("leases", ["source-0", ASKED]),
+    "renew": ("leases", ["source-0", ASKED, 90.0, 60.0, None]),
+    "standings": ("leases", ["source-0", ASKED, None]),
     "lease_anew": ("leases", ["source-0", ASKED, ASKED, 90.0]),
     "beat": ("continuity", [30.0, False]),
     "drop_ended_leases": ("orphans", []),
@@ -56,7 +56,7 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "supersede": ("boots", [10_001]),
     "share_boot": ("bindings", [100_001, "boot 3"]),
     "open_bindings": ("bindings", ["source-0", 0.0]),
-    "lock_abandoned": ("bindings", ["source-0", ASKED]),
+    "lock_abandoned": ("bindings", ["source-0", ASKED, None]),
 }
 ONE_ROW_TABLES = {"continuity"}
 
@@ -107,6 +107,8 @@ async def plan_of(connection: Connection, query: Query, args: list[Any], mode: s
 def literal(value: Any) -> str:
     if isinstance(value, list):
         return "array[" + ", ".join(map(literal, value)) + "]"
+    if value is None:
+        return "null"
     return f"'{value}'" if isinstance(value, str) else str(value).lower()
 
 
@@ -135,10 +137,10 @@ async def test_a_plan_made_while_the_tables_were_empty_scans_nothing_later(
     pooled = await asyncpg.connect(database.central_url)
     try:
         for _ in range(8):  # from the sixth on Postgres may keep a plan for any values
-            await pooled.fetch(query.text, "source-0", [1], 90.0, 60.0)
+            await pooled.fetch(query.text, "source-0", [1], 90.0, 60.0, None)
         await fill(owner_connection, analyzed=False)
         before = await tuples_scanned(owner_connection)
-        renewed = await pooled.fetch(query.text, "source-0", ASKED, 90.0, 60.0)
+        renewed = await pooled.fetch(query.text, "source-0", ASKED, 90.0, 60.0, None)
     finally:
         await pooled.close()  # it tells its counts as it goes
 

@@ -4,7 +4,7 @@ import asyncio
 
 from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome, WriteState
-from tests.unit.sidecar.delivering import Bench, applied, until
+from tests.unit.sidecar.delivering import UNREACHABLE, Bench, applied, until
 from tests.unit.sidecar.spooling import OTHER_EID, size_only, state_of, update
 
 
@@ -69,3 +69,17 @@ async def test_a_drain_that_meets_a_backoff_makes_one_try_at_once(bench: Bench) 
     await until(lambda: bench.spool.queues.entry_count == 0)
 
     assert len(bench.central.batches) == 2
+
+
+async def test_after_an_outage_batches_grow_from_small_ones(bench: Bench) -> None:
+    """Of a fleet that waited, nobody sends all that it has at the first answer."""
+    await bench.spool.append(update(name="first"))
+    bench.central.script = [UNREACHABLE] * 3
+    for number in range(1_999):
+        await bench.spool.append(update(execution_id=number % 7, name="n"))
+
+    await bench.deliver_all()
+
+    sizes = [len(batch.entries) for batch in bench.central.batches]
+    assert sizes[:3] == [1000] * 3  # cut before anything was known, and sent as it is
+    assert sizes[3:] == [1000, 100, 200, 400, 300]

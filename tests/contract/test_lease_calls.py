@@ -1,0 +1,114 @@
+"""The wire of leases, boots and abandoned creates, frozen, as `test_calls` has the other calls."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from central import leases
+from central import wire as central
+from sidecar import metrics, wire_sync
+from sidecar.problems import CentralUnavailable
+from sidecar.upstream.central import Central, LostLease, RenewedLeases
+from sidecar.upstream.client import CallContext, Reply
+from tests.contract.test_calls import sample, with_news
+
+BOOT = "master-2 @ 08:00"
+CREATED = datetime(2026, 11, 24, 8, 0, 0, 500_000, tzinfo=UTC)
+
+
+@dataclass
+class Lane:
+    """A connection to central that remembers what is sent, and answers a sample."""
+
+    answer: bytes = b"{}"
+    sent: list[tuple[str, str, bytes]] = field(default_factory=list)
+
+    async def call(self, name: str, method: str, target: str, **parts: Any) -> Reply:
+        self.sent.append((method, target, parts.get("body", b"")))
+        return Reply(200, self.answer)
+
+
+def asked(lane: Lane, work: Callable[[Central], Awaitable[Any]]) -> Any:
+    to_central = Central(lane, lane, lane)  # type: ignore[arg-type]
+    return asyncio.run(work(to_central))  # type: ignore[arg-type]
+
+
+def test_a_renewal_is_written_by_the_sidecar_and_read_by_central() -> None:
+    lane = Lane(sample("lease-renewal-answer-1"))
+
+    answer = asked(lane, lambda c: c.renew_leases([1001, 2**31 - 1]))
+
+    assert lane.sent == [("POST", "/v1/lease-renewals", sample("lease-renewal-request-1"))]
+    read = msgspec.json.decode(lane.sent[0][2], type=leases.ExecutionList)
+    assert read.execution_ids == [1001, 2**31 - 1]
+    reasons = list(leases.LostReason)
+    assert answer == RenewedLeases(
+        90.0, [LostLease(1001 + number, reason) for number, reason in enumerate(reasons)]
+    )
+
+
+def test_its_answer_is_written_by_central_with_every_reason_the_sidecar_counts() -> None:
+    lost = [leases.LostLease(1001 + n, reason) for n, reason in enumerate(leases.LostReason)]
+
+    assert msgspec.json.encode(leases.RenewedLeases(90.0, lost)) == sample("lease-renewal-answer-1")
+    assert {str(reason) for reason in leases.LostReason} == metrics.LOST_REASONS
+
+
+def test_a_newer_centrals_members_and_reasons_are_no_trouble() -> None:
+    answer = with_news(msgspec.json.decode(sample("lease-renewal-answer-1")))
+    answer["lost"][0]["reason"] = "moved-to-the-moon"
+
+    renewed = asked(Lane(msgspec.json.encode(answer)), lambda c: c.renew_leases([1001]))
+
+    assert renewed.lost[0] == LostLease(1001, "moved-to-the-moon")
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"lease_s":0,"lost":[]}', b"<html>", b"[]"])
+def test_what_is_no_answer_renews_nothing(body: bytes) -> None:
+    with pytest.raises(CentralUnavailable):
+        asked(Lane(body), lambda c: c.renew_leases([1001]))
+
+
+def test_a_boot_goes_from_the_unit_to_central_as_it_is_and_its_answer_back() -> None:
+    request = msgspec.json.decode(sample("boot-request-1"), type=wire_sync.BootRequest)
+
+    assert msgspec.json.encode(request) == sample("boot-request-1")
+    assert msgspec.json.decode(sample("boot-request-1"), type=leases.BootRequest).boot_id == BOOT
+    assert msgspec.json.encode(leases.ClosedExecutions([1001, 1002])) == sample("boot-answer-1")
+    told = msgspec.json.decode(sample("boot-answer-1"), type=wire_sync.ClosedExecutions)
+    assert told.closed == [1001, 1002]
+
+
+def test_the_boot_goes_with_each_binding() -> None:
+    lane = Lane()
+
+    asked(lane, lambda c: c.bind(1001, CallContext(), BOOT))
+    asked(lane, lambda c: c.bind(1001, CallContext()))
+
+    assert [body for _, _, body in lane.sent] == [sample("binding-request-1"), b"{}"]
+    bound = msgspec.json.decode(sample("binding-request-1"), type=central.BindingRequest)
+    created = msgspec.json.decode(
+        sample("create-request-with-boot-1"), type=central.ExecutionRequest
+    )
+    assert (bound.boot_id, created.boot_id) == (BOOT, BOOT)
+
+
+def test_open_bindings_are_listed_by_age_and_those_unknown_abandoned() -> None:
+    lane = Lane(sample("open-bindings-answer-1"))
+    listed = asked(lane, lambda c: c.open_bindings(min_age_s=12.5))
+    lane.answer = sample("boot-answer-1")
+    ended = asked(lane, lambda c: c.abandon([1001, 2**31 - 1]))
+
+    assert (listed, ended) == ([1001], [1001, 1002])
+    assert lane.sent == [
+        ("GET", "/v1/bindings?min_age_s=12.500", b""),
+        ("POST", "/v1/bindings/abandoned", sample("lease-renewal-request-1")),
+    ]
+    binding = central.OpenBinding(1001, 101, 201, 1, CREATED)
+    written = msgspec.json.encode(central.OpenBindings([binding]))
+    assert written == sample("open-bindings-answer-1")

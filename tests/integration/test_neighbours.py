@@ -1,0 +1,172 @@
+"""Two users on one computing unit, before one sidecar: B never receives what only A may see.
+
+Everything of A's run carries a word that B must never be answered, in whichever way B asks:
+out of the cache, laid over by waiting writes, joined in one flight with A's own call, held in
+a long poll, as the state of a write, or in the words of an error.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.vfs_uri import console_uri, global_port_id, result_uri
+from dev.world import WORLD, User
+from tests.databases import Database
+from tests.stacks import LocalReply, Stack, running_stack
+
+WORD = "canary"
+OPERATOR = f"op-{WORD}"
+PORT = global_port_id(OPERATOR, 0)
+B = WORLD.stranger
+"""May use neither workflow nor unit of A's, and has runs of their own on this sidecar."""
+
+
+@pytest.fixture(params=[True, False], ids=["delivered", "waiting"])
+async def stack(
+    database: Database, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Stack]:
+    """With A's writes in the database, and with them in the spool only."""
+    async with running_stack(database.central_url, tmp_path, is_delivering=request.param) as stack:
+        yield stack
+
+
+class Run:
+    """A's run, and every way to ask for what is known of it."""
+
+    def __init__(self, stack: Stack, execution_id: int) -> None:
+        self.stack = stack
+        self.execution_id = execution_id
+        self.path = f"/v1/executions/{execution_id}"
+        self.write_ids: list[str] = []
+
+    async def write(self, method: str, path: str, body: Any) -> None:
+        reply = await self.stack.call(method, self.path + path, body)
+        assert reply.status == 202, reply.body
+        self.write_ids.append(reply.body["write_id"])
+
+    async def write_all(self) -> None:
+        await self.write("PATCH", "", {"name": WORD, "result": WORD, "status": "RUNNING"})
+        uri = result_uri(WORLD.workflow_id, self.execution_id, PORT)
+        await self.write("PUT", f"/ports/{PORT}", {"result_uri": uri, "result_bytes": 4711})
+        console = console_uri(WORLD.workflow_id, self.execution_id, OPERATOR)
+        await self.write("PUT", f"/operators/{OPERATOR}/console", {"uri": console})
+        await self.write("PUT", "/operator-costs", {"operators": {OPERATOR: 4711.5}})
+
+    def questions(self) -> list[tuple[str, str, Any]]:
+        workflow = f"/v1/workflows/{WORLD.workflow_id}"
+        old = f"/api/internal/execution-metadata/{self.execution_id}"
+        operators = [{"id": OPERATOR, "output_type": "csv"}]
+        plan = {"computing_unit_id": WORLD.computing_unit_id, "operators": operators}
+        return [
+            ("GET", self.path, None),
+            ("GET", f"{self.path}/uris", None),
+            ("GET", f"{self.path}/result-uri?operator_id={OPERATOR}", None),
+            ("GET", f"{self.path}/result-uri?operator_id={OPERATOR}&wait=0.3", None),
+            ("GET", f"{self.path}/operators/{OPERATOR}/console", None),
+            ("GET", f"{workflow}/executions/latest", None),
+            ("GET", f"{workflow}/executions", None),
+            ("GET", f"{workflow}/operator-costs", None),
+            ("GET", f"{workflow}/executions/{self.execution_id}", None),
+            ("POST", f"{workflow}/export-plan", plan),
+            ("GET", f"{old}/port-result?opId={OPERATOR}", None),
+            ("GET", f"{old}/port-results", None),
+            *(("GET", f"/v1/writes/{write_id}", None) for write_id in self.write_ids),
+            ("GET", "/v1/writes", None),
+            ("GET", "/v1/writes?state=durable", None),
+            ("PATCH", self.path, {"status": "COMPLETED"}),
+            ("PUT", f"{self.path}/ports/{PORT}", {"result_uri": "vfs:///x"}),
+            ("DELETE", f"{self.path}/uris", None),
+        ]
+
+    async def asked_by(self, user: User) -> list[LocalReply]:
+        return await asyncio.gather(
+            *(
+                self.stack.call(method, path, body, user=user)
+                for method, path, body in self.questions()
+                if user == B or method != "DELETE"  # A's own would be waited for
+            )
+        )
+
+
+@pytest.fixture
+async def run(stack: Stack) -> Run:
+    return Run(stack, await stack.create())
+
+
+def told(replies: list[LocalReply], run: Run) -> str:
+    """What B was answered, but for the ids that B named."""
+    text = "\n".join(f"{json.dumps(r.body)} {dict(r.headers)}" for r in replies)
+    return text.replace(OPERATOR, "")
+
+
+async def test_a_neighbour_is_told_nothing_before_during_and_after(stack: Stack, run: Run) -> None:
+    await run.write_all()
+    before = await run.asked_by(B)
+    # At the same moment as A, so that B could join A's flights.
+    a_told, during = await asyncio.gather(run.asked_by(WORLD.owner), run.asked_by(B))
+    after = await run.asked_by(B)
+
+    for replies in (before, during, after):
+        assert WORD not in told(replies, run)
+        assert "4711" not in told(replies, run)
+        assert {reply.status for reply in replies} <= {200, 404, 400, 403}
+        assert [r.body for r in replies if r.status == 200] == [{"writes": []}] * 2
+    assert WORD in json.dumps([reply.body for reply in a_told])
+
+
+async def test_a_long_poll_of_a_neighbours_does_not_wake_with_the_answer(
+    stack: Stack, run: Run
+) -> None:
+    question = f"{run.path}/result-uri?operator_id={OPERATOR}&wait=5"
+    waiting = [asyncio.ensure_future(stack.get(question, user)) for user in (WORLD.owner, B, B, B)]
+    await asyncio.sleep(0)
+
+    await run.write_all()
+    mine, *others = await asyncio.gather(*waiting)
+
+    assert mine.body["result_bytes"] == 4711
+    assert {reply.outcome for reply in others} == {(404, "execution-not-found")}
+    assert "4711" not in told(others, run)
+
+
+async def test_a_neighbour_with_a_run_of_their_own_sees_their_own_writes_only(
+    stack: Stack, run: Run
+) -> None:
+    await run.write_all()
+    own_id = await stack.create(
+        B,
+        workflow_id=WORLD.public_workflow_id,
+        computing_unit_id=WORLD.other_computing_unit_id,
+    )
+    own = await stack.call("PATCH", f"/v1/executions/{own_id}", {"name": "mine"}, user=B)
+
+    listed = await stack.get("/v1/writes", B)
+    flushed = await stack.call("POST", "/v1/flush?timeout=0.1", user=B)
+
+    assert {write["write_id"] for write in listed.body["writes"]} == {own.body["write_id"]}
+    assert {write["execution_id"] for write in listed.body["writes"]} == {own_id}
+    assert WORD not in told([listed, flushed], run)
+
+
+async def test_who_lost_their_grant_is_told_nothing_new_after_the_access_term(
+    database: Database, tmp_path: Path, owner_connection: Any
+) -> None:
+    variables = {"SIDECAR_ACCESS_TTL_S": "1"}
+    async with running_stack(database.central_url, tmp_path, variables) as stack:
+        run = Run(stack, await stack.create())
+        await run.write_all()
+        seen = await stack.get(f"{run.path}/uris", WORLD.reader)
+        await owner_connection.execute(
+            "DELETE FROM texera_db.workflow_user_access WHERE uid = $1", WORLD.reader.user_id
+        )
+
+        async with asyncio.timeout(30):
+            while (answer := await stack.get(f"{run.path}/uris", WORLD.reader)).status == 200:
+                pass
+
+    assert seen.status == 200
+    assert answer.outcome == (404, "execution-not-found")

@@ -9,6 +9,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 
 def fields(**values: Any) -> dict[str, dict[str, Any]]:
     """The `extra` of a log call."""
@@ -29,6 +31,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class WithoutRequest(logging.Filter):
+    """aiohttp tells a malformed request with its bytes, which may be those of a token."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args = "malformed request", ()
+            record.exc_info = record.exc_text = None
+            record.fields = {"reason": type(error).__name__, "status": error.code}
+        return True
+
+
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Sends every logger of the process to `stream` (standard error) as JSON lines."""
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -36,5 +50,6 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("aiohttp.server").addFilter(WithoutRequest())
     # aiohttp's access log costs more than the requests it tells of; metrics count them.
     logging.getLogger("aiohttp.access").disabled = True

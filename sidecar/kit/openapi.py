@@ -8,7 +8,13 @@ from typing import Any
 
 import msgspec
 
-from .problem import InvalidRequest, Problem, ProblemDocument
+from .problem import (
+    BodyTooLarge,
+    InvalidRequest,
+    Problem,
+    ProblemDocument,
+    UnsupportedMediaType,
+)
 from .routing import NoParameters, Route
 
 _REF_TEMPLATE = "#/components/schemas/{name}"
@@ -130,6 +136,8 @@ def _responses(
         responses[str(status)] = response
     slugs: dict[int, list[str]] = {}
     problems: tuple[type[Problem], ...] = (InvalidRequest, *route.problems)
+    if route.body_type is not None:
+        problems += (BodyTooLarge, UnsupportedMediaType)
     for raised in problems:
         slugs.setdefault(raised.status, []).append(raised.slug)
     for slug, problem_status in relayed.items():

@@ -1,0 +1,52 @@
+"""Logs: what aiohttp says of a request that it could not read has none of the request in it."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from central.kit import logs
+from dev.tokens import mint
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What the process would write, and the logging of the tests given back afterwards."""
+    root, stream = logging.getLogger(), io.StringIO()
+    before, level = root.handlers[:], root.level
+    logs.configure("info", stream)
+    try:
+        yield stream
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        for one in logging.getLogger("aiohttp.server").filters[:]:
+            logging.getLogger("aiohttp.server").removeFilter(one)
+
+
+async def test_a_malformed_request_is_logged_without_its_bytes(lines: io.StringIO) -> None:
+    token = mint(1, name="n" * 9000)
+
+    async with TestClient(TestServer(web.Application())) as client:
+        answer = await client.get("/", headers={"Authorization": f"Bearer {token}"})
+
+    assert answer.status == 400
+    (line,) = [json.loads(text) for text in lines.getvalue().splitlines()]
+    assert (line["message"], line["reason"]) == ("malformed request", "LineTooLong")
+    assert token[:20] not in lines.getvalue()
+
+
+async def test_a_handlers_own_error_keeps_its_traceback(lines: io.StringIO) -> None:
+    async def broken(_: web.Request) -> web.Response:
+        raise RuntimeError("a bug of ours")
+
+    app = web.Application()
+    app.router.add_get("/", broken)
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.get("/")).status == 500
+
+    assert "a bug of ours" in lines.getvalue()

@@ -67,18 +67,19 @@ WORKLOAD_VOLUME = {
 }
 
 
-def computing_unit() -> Pod:
+def computing_unit(unit_id: int = 7) -> Pod:
     """What `KubernetesClient.createPod` sends: limits only, one container, everything in `env`."""
+    name = f"computing-unit-{unit_id}"
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": "computing-unit-7",
+            "name": name,
             "namespace": POOL,
-            "labels": {"type": "computing-unit", "cuid": "7", "name": "computing-unit-7"},
+            "labels": {"type": "computing-unit", "cuid": str(unit_id), "name": name},
         },
         "spec": {
-            "hostname": "computing-unit-7",
+            "hostname": name,
             "subdomain": "texera-workflow-computing-unit-pool-svc",
             "containers": [
                 {

@@ -83,7 +83,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "central.settings.leaseS: must be longer than three of sidecar.settings.leaseRenewS, 60 s",
     ),
     "a volume that the spool fills": (
-        {"sidecar": {"spoolVolume": {"sizeLimit": "775Mi"}}},
+        {"sidecar": {"spoolVolume": {"sizeLimit": "831Mi"}}},
         "sidecar.spoolVolume.sizeLimit",
     ),
     "a spool that fills the volume": (

@@ -18,7 +18,7 @@ REFERENCE = "reference"
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """An API server with the namespaces, and what controllers would have put into them."""
     programs = binaries.built()
     if programs is None:
@@ -45,18 +45,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def chart(cluster: Cluster) -> Chart:
-    return Chart(cluster.helm_program)
+def chart(kubernetes: Cluster) -> Chart:
+    return Chart(kubernetes.helm_program)
 
 
 @pytest.fixture(scope="module")
-def release(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with the chart installed and its policies in force."""
-    cluster.release("install", options=("--no-hooks",))
-    cluster.eventually(lambda: is_injected(cluster) is True)
-    yield cluster
-    cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--no-hooks")
-    cluster.eventually(lambda: is_injected(cluster) is False)
+def release(kubernetes: Cluster) -> Iterator[Cluster]:
+    """The kubernetes with the chart installed and its policies in force."""
+    kubernetes.release("install", options=("--no-hooks",))
+    kubernetes.eventually(lambda: is_injected(kubernetes) is True)
+    yield kubernetes
+    kubernetes.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--no-hooks")
+    kubernetes.eventually(lambda: is_injected(kubernetes) is False)
 
 
 def is_injected(cluster: Cluster) -> bool | None:

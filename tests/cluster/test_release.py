@@ -18,43 +18,73 @@ OWN = ("events", "leases", "apiservices", "ipaddresses", "flowschemas", "priorit
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_the_api_server_takes_every_object(cluster: Cluster, chart: Chart, feature: str) -> None:
+def test_the_api_server_takes_every_object(kubernetes: Cluster, chart: Chart, feature: str) -> None:
     """It compiles the policies' CEL by its own rules, types included."""
     objects = chart.render(feature)
 
     known = [item for item in objects.all if item["kind"] not in CUSTOM]
     text = yaml.safe_dump_all([dict(item) for item in known])
-    said = cluster.kubectl("create", "--filename=-", "--dry-run=server", send=text)
+    said = kubernetes.kubectl("create", "--filename=-", "--dry-run=server", send=text)
     assert said.count("created (server dry run)") == len(known)
 
 
-def test_the_migration_comes_before_central(cluster: Cluster) -> None:
-    before = everything(cluster)
+def test_the_charts_own_pods_meet_the_restricted_standard(
+    kubernetes: Cluster, chart: Chart
+) -> None:
+    """Kubernetes' own check, on a namespace that enforces it."""
+    objects = chart.render()
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": "restricted",
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+        },
+    }
+    kubernetes.created(namespace)
+    kubernetes.kubectl("create", "serviceaccount", "default", "--namespace=restricted")
+    specs = [o["spec"]["template"]["spec"] for o in (objects.one("Deployment"), objects.one("Job"))]
 
-    with installing(cluster) as helm:
-        cluster.eventually(lambda: exists(cluster, "job", JOB))
-        assert not exists(cluster, "deployment", f"{RELEASE}-texera-cu-sidecar-central")
-        finish(cluster, "Complete", "SuccessCriteriaMet")
+    for spec in [*specs, objects.one("Pod")["spec"]]:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "probe", "namespace": "restricted"},
+            "spec": spec | {"serviceAccountName": "default"},
+        }
+        assert kubernetes.created(pod, "--dry-run=server")
+        spec["containers"][0].pop("securityContext")
+        with pytest.raises(Denied, match="violates PodSecurity"):
+            kubernetes.created(pod | {"spec": spec | {"serviceAccountName": "default"}})
+
+
+def test_the_migration_comes_before_central(kubernetes: Cluster) -> None:
+    before = everything(kubernetes)
+
+    with installing(kubernetes) as helm:
+        kubernetes.eventually(lambda: exists(kubernetes, "job", JOB))
+        assert not exists(kubernetes, "deployment", f"{RELEASE}-texera-cu-sidecar-central")
+        finish(kubernetes, "Complete", "SuccessCriteriaMet")
         assert helm.wait(INSTALL_TIMEOUT_S) == 0
 
-    assert exists(cluster, "deployment", f"{RELEASE}-texera-cu-sidecar-central")
-    assert not exists(cluster, "job", JOB)  # hooks that succeeded are gone
-    assert not exists(cluster, "serviceaccount", JOB)
+    assert exists(kubernetes, "deployment", f"{RELEASE}-texera-cu-sidecar-central")
+    assert not exists(kubernetes, "job", JOB)  # hooks that succeeded are gone
+    assert not exists(kubernetes, "serviceaccount", JOB)
 
-    cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
-    assert everything(cluster) == before
+    kubernetes.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
+    assert everything(kubernetes) == before
 
 
-def test_without_the_migration_there_is_no_central(cluster: Cluster) -> None:
-    with installing(cluster) as helm:
-        cluster.eventually(lambda: exists(cluster, "job", JOB))
-        finish(cluster, "Failed", "FailureTarget")
+def test_without_the_migration_there_is_no_central(kubernetes: Cluster) -> None:
+    with installing(kubernetes) as helm:
+        kubernetes.eventually(lambda: exists(kubernetes, "job", JOB))
+        finish(kubernetes, "Failed", "FailureTarget")
         assert helm.wait(INSTALL_TIMEOUT_S) != 0
 
-    assert not exists(cluster, "deployment", f"{RELEASE}-texera-cu-sidecar-central")
-    assert exists(cluster, "job", JOB)  # for its log
-    cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
-    cluster.kubectl("delete", "job", JOB, f"--namespace={NAMESPACE}", "--wait=false")
+    assert not exists(kubernetes, "deployment", f"{RELEASE}-texera-cu-sidecar-central")
+    assert exists(kubernetes, "job", JOB)  # for its log
+    kubernetes.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}")
+    kubernetes.kubectl("delete", "job", JOB, f"--namespace={NAMESPACE}", "--wait=false")
 
 
 @contextmanager

@@ -33,9 +33,9 @@ def verifier(running_unit: Cluster, chart: Chart, tmp_path: Path) -> WorkloadVer
     return workload_verifier(settings, Metrics(CollectorRegistry()))
 
 
-def projected(cluster: Cluster, **changes: str) -> str:
+def projected(cluster: Cluster, name: str = "computing-unit-7", **changes: str) -> str:
     """A token as the kubelet asks for it, by what the injected pod says of its volume."""
-    pod = cluster.get("pod", "computing-unit-7", f"--namespace={POOL}")
+    pod = cluster.get("pod", name, f"--namespace={POOL}")
     (volume,) = (v for v in pod["spec"]["volumes"] if v["name"] == "cu-sidecar-token")
     (source,) = volume["projected"]["sources"]
     wanted = source["serviceAccountToken"] | changes
@@ -45,7 +45,7 @@ def projected(cluster: Cluster, **changes: str) -> str:
         "spec": {
             "audiences": [wanted["audience"]],
             "expirationSeconds": wanted["expirationSeconds"],
-            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "computing-unit-7"},
+            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name},
         },
     }
     path = f"/api/v1/namespaces/{POOL}/serviceaccounts/default/token"

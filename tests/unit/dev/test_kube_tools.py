@@ -1,0 +1,77 @@
+"""Fetched tools: made once, kept whole, and missing with a reason."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from dev.kube import binaries, tools
+from dev.kube.tools import ToolMissing, filling
+
+
+def test_a_folder_is_filled_once_however_many_want_it(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "tool"
+    made: list[int] = []
+
+    def want(number: int) -> None:
+        with filling(folder) as scratch:
+            if scratch is not None:
+                (scratch / "program").write_text(str(number))
+                made.append(number)
+
+    threads = [threading.Thread(target=want, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(made) == 1
+    assert (folder / "program").read_text() == str(made[0])
+
+
+def test_what_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "tool"
+
+    def download() -> None:
+        with filling(folder) as scratch:
+            assert scratch is not None
+            (scratch / "half").write_text("")
+            raise ToolMissing("the network went away")
+
+    with pytest.raises(ToolMissing, match="network"):
+        download()
+
+    assert not folder.exists()
+    with filling(folder) as scratch:
+        assert scratch is not None
+
+
+def test_elsewhere_than_on_x86_64_linux_helm_is_missing_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+
+    with pytest.raises(ToolMissing, match="x86_64 Linux only"):
+        tools.helm()
+
+
+def test_without_go_the_api_server_is_missing_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(ToolMissing, match="no Go"):
+        binaries.build()
+
+
+def test_another_go_mod_is_another_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("go.mod", "go.sum"):
+        (tmp_path / name).write_text((binaries.HERE / name).read_text())
+    before = binaries.folder()
+
+    monkeypatch.setattr(binaries, "HERE", tmp_path)
+    assert binaries.folder() == before
+    (tmp_path / "go.sum").write_text("")
+
+    assert binaries.folder() != before
+    assert binaries.kubernetes_version() in before.name

@@ -1,6 +1,7 @@
 """The CU's Python client, blocking and for asyncio, against a real sidecar and central."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable
@@ -160,3 +161,19 @@ def test_the_blocking_client_needs_the_standard_library_alone() -> None:
     isolated = subprocess.run([sys.executable, "-I", "-S", "-c", program], check=False)
 
     assert isolated.returncode == 0
+
+
+async def test_the_lines_of_the_migrating_page_drive_a_run(stack: Stack) -> None:
+    page = (ROOT / "docs" / "migrating-from-sqlserver.md").read_text()
+    [(_, code)] = re.findall(r"```(python)\n(.*?)```", page, re.DOTALL)
+    here: dict[str, Any] = {
+        "token": stack.token(WORLD.owner),
+        "workflow_id": WID,
+        "computing_unit_id": CUID,
+    }
+
+    await asyncio.to_thread(exec, code.replace("http://127.0.0.1:7070", stack.url), here)
+
+    row = (await stack.get(f"/v1/executions/{here['run'].execution_id}")).body
+    assert row["status"] == "COMPLETED"
+    assert here["found"] is None

@@ -55,6 +55,11 @@ HEALTHY: Mapping[str, str] = {
     f"central_closer_held_leases{{{CENTRAL}}}": "0x40",
     f'central_refusals_total{{{CENTRAL}, slug="late"}}': "0+5x40",
     f'central_refusals_total{{{CENTRAL}, slug="uri-conflict"}}': "7x40",
+    f'central_closer_passes_total{{{CENTRAL}, outcome="failed"}}': "0x28 0+1x11",
+    f'central_closer_passes_total{{{CENTRAL}, outcome="idle"}}': "0+6x40",
+    f"sidecar_renewal_age_seconds{{{SIDECAR}}}": "20 40 50 3 20x36",
+    f"sidecar_spool_epochs{{{SIDECAR}}}": "0x40",
+    f'sidecar_rate_limited_calls_total{{{SIDECAR}, what="writes"}}': "3x40",
     f"sidecar_delivery_parked{{{SIDECAR}}}": "0 1 0x38",
     f"sidecar_central_reachable{{{SIDECAR}}}": "1 0 0 1x37",
     f"sidecar_spool_entries{{{SIDECAR}}}": "0x20 40 30 20 10 5 4 3 2 1 1x11",
@@ -98,6 +103,13 @@ FIRING: Mapping[str, Firing] = {
         {f"central_closer_held_leases{{{CENTRAL}}}": "0x20 8x20"},
         "8 runs have lost their sidecar at once, and none is closed for it.",
     ),
+    "TexeraCentralCloserFails": Firing(
+        {
+            f'central_closer_passes_total{{{CENTRAL}, outcome="failed"}}': "0+6x40",
+            f'central_closer_passes_total{{{CENTRAL}, outcome="idle"}}': "7x40",
+        },
+        "The closer of orphaned runs fails every time.",
+    ),
     "TexeraCentralRefusesWrites": Firing(
         {f'central_refusals_total{{{CENTRAL}, slug="uri-conflict"}}': "7x25 8x15"},
         "Writes are refused: uri-conflict.",
@@ -120,6 +132,21 @@ FIRING: Mapping[str, Firing] = {
         },
         "12 writes have been waiting in computing-unit-7 and none goes through.",
         SCRAPED_POD,
+    ),
+    "TexeraSidecarLeasesAtRisk": Firing(
+        {f"sidecar_renewal_age_seconds{{{SIDECAR}}}": "20x25 60 60 60 60 60 60x10"},
+        "computing-unit-7 has not renewed the leases of its open runs for 1m 0s.",
+        SCRAPED_POD,
+    ),
+    "TexeraSidecarBeganAnew": Firing(
+        {f"sidecar_spool_epochs{{{SIDECAR}}}": "0x25 1x15"},
+        "computing-unit-7 has begun a new epoch: some writes may have been applied twice.",
+        SCRAPED_POD,
+    ),
+    "TexeraSidecarRateLimited": Firing(
+        {f'sidecar_rate_limited_calls_total{{{SIDECAR}, what="writes"}}': "3x25 40x15"},
+        "computing-unit-7 refuses calls for their number (writes).",
+        {"pod": "computing-unit-7", "what": "writes"},
     ),
     "TexeraSidecarSpoolFilling": Firing(
         {f"sidecar_spool_bytes{{{SIDECAR}}}": "201326592x40"},

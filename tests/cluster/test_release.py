@@ -58,6 +58,22 @@ def test_the_charts_own_pods_meet_the_restricted_standard(
             kubernetes.created(pod | {"spec": spec | {"serviceAccountName": "default"}})
 
 
+def test_the_notes_say_what_is_stripped_and_what_then_breaks(kubernetes: Cluster) -> None:
+    dry = ("--dry-run=client", "--no-hooks")
+
+    policy = kubernetes.release("install", options=dry).partition("NOTES:")[2]
+    none = kubernetes.release("install", "injection-none", options=dry).partition("NOTES:")[2]
+
+    assert "STORAGE_JDBC_PASSWORD" in policy
+    assert 'set to "random": exports to a dataset need the export plan' in policy
+    assert "-l 'type=computing-unit,!texera-cu-sidecar/injected'" in policy
+    for row in ("hasReadAccess", "resolveWarehouseName", "datasetResolveFunc", "FileLister", "Pve"):
+        assert row in policy
+    assert "Before you uninstall, let the sidecars deliver" in policy
+    assert "restartPolicy: Always" in none
+    assert "DASHBOARD_SERVICE_EXECUTION_METADATA_ENDPOINT" in none
+
+
 def test_the_migration_comes_before_central(kubernetes: Cluster) -> None:
     before = everything(kubernetes)
 

@@ -12,6 +12,7 @@ from dev.problems import DevProblem
 COMMANDS = {
     "up": ("dev.up", "start the whole system and leave it running"),
     "demo": ("dev.demo", "start it, replay one workflow, show what happened"),
+    "bench": ("dev.bench.__main__", "measure, and write docs/benchmarks.md"),
     "replay": ("dev.replay", "be a computing unit that runs a workflow file"),
     "token": ("dev.tokens", "print a user's token"),
     "postgres": ("dev.postmaster", "become the Postgres server of a run folder"),

@@ -48,6 +48,7 @@ class Counts:
     load: int
     backlog: int
     wrk_s: int
+    distinct_s: int
 
     def sentence(self) -> str:
         return (
@@ -59,9 +60,27 @@ class Counts:
 
 
 FULL = Counts(
-    rounds=7, reads=400, writes=60, committed=10, runs=1, load=2_000, backlog=8_000, wrk_s=3
+    rounds=7,
+    reads=400,
+    writes=60,
+    committed=10,
+    runs=1,
+    load=2_000,
+    backlog=8_000,
+    wrk_s=3,
+    distinct_s=80,
 )
-QUICK = Counts(rounds=2, reads=50, writes=20, committed=5, runs=1, load=100, backlog=200, wrk_s=1)
+QUICK = Counts(
+    rounds=2,
+    reads=50,
+    writes=20,
+    committed=5,
+    runs=1,
+    load=100,
+    backlog=200,
+    wrk_s=1,
+    distinct_s=4,
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -118,11 +137,12 @@ def _measurements(
     """Each begins when it is its turn. Reads come first: writes leave the disk busy."""
     if only in {None, "reads"}:
         yield sql_reads(bench, counts.rounds, counts.reads)
-        if has_tools(install=counts is FULL):
+        tools = has_tools(install=counts is FULL)
+        if tools:
             yield hot_reads(bench, counts.rounds, counts.wrk_s)
         else:
             print("not measured: nginx and wrk are missing", file=sys.stderr)
-        yield footprint(bench, counts.rounds)
+        yield footprint(bench, counts.rounds, counts.distinct_s if tools else 0)
     if only in {None, "writes"}:
         yield replayed_run(bench, counts.runs, plan, name, POLL_S)
         yield durable_write(bench, counts.rounds, counts.writes)

@@ -9,14 +9,16 @@ from urllib.request import urlopen
 
 from dev.bench.bench_system import Bench, expect
 from dev.bench.cpu import cpu_us, rss_mib
-from dev.bench.figure import Figure, Goal, Section
+from dev.bench.figure import Figure, Goal, Quartiles, Section
 from dev.bench.hot_reads import stored_result
+from dev.bench.wrk import DISTINCT, load
 from dev.child import Child
 from dev.ports import HOST
 from dev.problems import DevProblem
 
 SIDECAR_OFFSET = 33
 POLLS = 1000
+DISTINCT_PARTS = 4
 START_TIMEOUT_S = 20.0
 PROBE_PAUSE_S = 0.002
 SETTLE_S = 2.0
@@ -26,8 +28,43 @@ _CALLS = re.compile(
 )
 
 
-async def footprint(bench: Bench, rounds: int) -> list[Section]:
-    return [await _central_calls(bench, rounds), await _start_and_memory(bench, rounds)]
+async def footprint(bench: Bench, rounds: int, distinct_s: int) -> list[Section]:
+    """`distinct_s`: for how long wrk, if it is there, sends heads that were never seen."""
+    sections = [await _central_calls(bench, rounds)]
+    if distinct_s:
+        sections.append(await _distinct(bench, distinct_s))
+    return [*sections, await _start_and_memory(bench, rounds)]
+
+
+async def _distinct(bench: Bench, seconds: int) -> Section:
+    ready = bench.system.ready
+    pid, token = ready["processes"]["sidecar"]["pid"], ready["users"]["owner"]["token"]
+    script = bench.system.folder.path / "distinct.lua"
+    script.write_text(DISTINCT)
+    target = await stored_result(bench)
+    held, sent = [rss_mib(pid)], 0
+    for _ in range(DISTINCT_PARTS):
+        found = await load(
+            ready["sidecar"] + target,
+            token,
+            connections=16,
+            seconds=max(1, seconds // DISTINCT_PARTS),
+            pids=[pid],
+            script=script,
+        )
+        sent += found.request_count
+        held.append(rss_mib(pid))
+    figure = Figure(f"VmRSS before, and after each quarter of {sent:,} heads", "MiB", [held], 1)
+    last_half = Quartiles.of([held[-1] - held[DISTINCT_PARTS // 2]])
+    return Section(
+        "Memory and heads never seen before",
+        "wrk sends a header with another value in every request, so each takes the slow path, is"
+        " kept by the front door, and pushes another out: "
+        + ", ".join(f"{mib:.1f}" for mib in held)
+        + " MiB.",
+        [figure],
+        [Goal("growth of VmRSS over the second half", last_half, 2, "MiB", 1)],
+    )
 
 
 async def _central_calls(bench: Bench, rounds: int) -> Section:

@@ -27,6 +27,14 @@ request = function()
     return wrk.format()
 end
 """
+DISTINCT = """
+local number = 0
+request = function()
+    number = number + 1
+    wrk.headers["X-Unlike"] = number
+    return wrk.format()
+end
+"""
 
 
 @dataclass(frozen=True)

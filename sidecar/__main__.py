@@ -4,9 +4,10 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 from sidecar import __version__
-from sidecar.commands import doctor, spool
 from sidecar.kit import logs
 from sidecar.kit.environment import EXIT_USAGE, SettingsError
 from sidecar.settings import Settings
@@ -16,14 +17,19 @@ EXIT_CANNOT_CREATE = 73
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="sidecar", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the sidecar (settings: SIDECAR_* of the environment)")
-    doctor.add_parser(commands)
-    spool.add_parser(commands)
-    options = parser.parse_args(arguments)
     try:
+        if arguments == ["serve"]:
+            return _serve()
+        from sidecar.commands import doctor, spool  # here, so that a sidecar does not hold them
+
+        doctor.add_parser(commands)
+        spool.add_parser(commands)
+        options = parser.parse_args(arguments)
         if options.command == "serve":
             return _serve()
         if options.command == "spool":
@@ -40,7 +46,8 @@ def _serve() -> int:
     logs.configure(settings.log_level)
     import uvloop  # here, so that a wrong setting is told at once
 
-    from sidecar.lifecycle import serve
+    with _no_authorities() if settings.central_url.startswith("http:") else nullcontext():
+        from sidecar.lifecycle import serve
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -48,6 +55,21 @@ def _serve() -> int:
     except OSError as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return EXIT_CANNOT_CREATE
+
+
+@contextmanager
+def _no_authorities() -> Iterator[None]:
+    """aiohttp reads the system's certificate authorities when it is imported (3.14): 2 MiB and
+    tens of milliseconds of every sidecar, for nothing where no call is made over TLS."""
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    known = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ.update(dict.fromkeys(names, os.devnull))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
+        os.environ.update(known)
 
 
 if __name__ == "__main__":

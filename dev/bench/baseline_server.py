@@ -55,6 +55,7 @@ def main() -> None:
         host=HOST,
         port=port,
         print=None,
+        keepalive_timeout=24 * 3600.0,  # its connection rests while reads are measured
         access_log=None,
         loop=uvloop.new_event_loop(),
     )

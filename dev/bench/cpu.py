@@ -1,16 +1,24 @@
 """What processes have used and hold, from /proc."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 
-def cpu_us(pids: list[int]) -> float:
-    """Microseconds that the processes' threads have run, by the scheduler's own count."""
-    total_ns = 0
+def cpu_us(pids: list[int]) -> dict[int, float]:
+    """Microseconds that each process's threads have run, by the scheduler's own count."""
+    used = {}
     for pid in pids:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            total_ns += int((thread / "schedstat").read_text().split()[0])
-    return total_ns / 1000
+        with suppress(FileNotFoundError):  # it has ended
+            threads = list(Path(f"/proc/{pid}/task").iterdir())
+            clocks = [int((thread / "schedstat").read_text().split()[0]) for thread in threads]
+            used[pid] = sum(clocks) / 1000
+    return used
+
+
+def used_us(before: dict[int, float], after: dict[int, float]) -> float:
+    """What those ran that are still there."""
+    return sum(used - before.get(pid, 0.0) for pid, used in after.items())
 
 
 def rss_mib(pid: int) -> float:

@@ -8,7 +8,7 @@ import time
 from urllib.request import urlopen
 
 from dev.bench.bench_system import Bench, expect
-from dev.bench.cpu import cpu_us, rss_mib
+from dev.bench.cpu import cpu_us, rss_mib, used_us
 from dev.bench.figure import Figure, Goal, Quartiles, Section
 from dev.bench.hot_reads import stored_result
 from dev.bench.wrk import DISTINCT, load
@@ -143,7 +143,7 @@ async def _started(bench: Bench, number: int) -> tuple[float, float, float]:
     try:
         await _ready(port + 1, child)
         started_s = time.perf_counter() - began_at
-        used_s = cpu_us([child.pid]) / 1e6
+        used_s = used_us({}, cpu_us([child.pid])) / 1e6
         await asyncio.sleep(SETTLE_S)
         return started_s, used_s, rss_mib(child.pid)
     finally:

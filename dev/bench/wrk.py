@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.bench.cpu import cpu_us
+from dev.bench.cpu import cpu_us, used_us
 from dev.problems import DevProblem
 
 _LATENCY = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)$", re.MULTILINE)
@@ -62,16 +62,16 @@ async def load(
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     argv += ["-H", f"Authorization: Bearer {token}"]
     argv += ["-s", str(script)] if script is not None else []
-    before_us = cpu_us(pids)
+    before = cpu_us(pids)
     process = await asyncio.create_subprocess_exec(
         *argv, url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output = (await process.communicate())[0].decode()
-    used_us = cpu_us(pids) - before_us
+    cost_us = used_us(before, cpu_us(pids))
     requests = re.search(r"(\d+) requests in", output)
     per_s = re.search(r"Requests/sec:\s+([\d.]+)", output)
     latency = {m[1]: float(m[2]) * _MICROSECONDS[m[3]] for m in _LATENCY.finditer(output)}
     if not requests or not per_s or "Non-2xx" in output or "Socket errors" in output:
         raise DevProblem(f"wrk against {url} found:\n{output}")
     count = int(requests[1])
-    return Load(count, float(per_s[1]), latency["50"], latency["99"], used_us / count)
+    return Load(count, float(per_s[1]), latency["50"], latency["99"], cost_us / count)

@@ -24,10 +24,10 @@ TOUCH_PERIOD_S = 1.0
 
 # What may differ between two requests for the same thing and changes nothing in the answer:
 # trace context goes to central only, and the request id is copied. A value with anything
-# unprintable, or folded into a next line, is left in, so that it is never a known head.
+# unprintable is left in, and of a folded one the fold, so that neither is ever a known head.
 _VARYING = re.compile(
     rb"\r\n(?:(?i:traceparent|tracestate):[ \t]*[!-~][ -~]*"
-    rb"|(?i:x-request-id):[ \t]*([A-Za-z0-9._:\-]{1,128})[ \t]*)(?=\r\n[^ \t])"
+    rb"|(?i:x-request-id):[ \t]*([A-Za-z0-9._:\-]{1,128})[ \t]*)(?=\r\n)"
 )
 _VARYING_MAX = 3
 _NOT_KEPT = (hdrs.UPGRADE, hdrs.EXPECT, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH)

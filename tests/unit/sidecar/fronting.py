@@ -34,11 +34,12 @@ class Reply:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    version: str
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
-    def comparable(self) -> tuple[int, list[tuple[str, str]], bytes]:
+    def comparable(self) -> tuple[object, ...]:
         """Without what differs from answer to answer: the date, and an id that was made up."""
         made_up = self.header("X-Request-Id") or ""
         headers = sorted(
@@ -47,7 +48,12 @@ class Reply:
             if name.lower() != "date"
             and not (value == made_up and re.fullmatch("[0-9a-f]{16}", value))
         )
-        return self.status, headers, re.sub(rb'"request_id":"[0-9a-f]{16}"', b"", self.body)
+        return (
+            self.version,
+            self.status,
+            headers,
+            re.sub(rb'"request_id":"[0-9a-f]{16}"', b"", self.body),
+        )
 
 
 @dataclass
@@ -115,7 +121,8 @@ def parsed(received: bytes) -> list[Reply]:
 def _parsed(head: bytes) -> Reply:
     status_line, *lines = head.decode().strip().split("\r\n")
     headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
-    return Reply(int(status_line.split()[1]), headers, b"")
+    version, status, *_ = status_line.split()
+    return Reply(int(status), headers, b"", version)
 
 
 def app_of(world: World) -> web.Application:

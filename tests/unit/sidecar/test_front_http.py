@@ -102,8 +102,21 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         yield pair
 
 
-async def test_the_answers_are_aiohttps(pair: Pair) -> None:
-    differences = {name: await pair.differences([case]) for name, case in CASES.items()}
+@pytest.mark.parametrize("time", ["once", "again"])
+async def test_the_answers_are_aiohttps(pair: Pair, time: str) -> None:
+    if time == "again":  # what the door might have kept by now, it must have been right to keep
+        for case in CASES.values():
+            await pair.differences([case])
+            await pair.differences([case])
+
+    differences = {
+        name: [
+            *await pair.differences([case]),
+            *await pair.differences([case, KNOWN]),
+            *await pair.differences([KNOWN, case, KNOWN]),
+        ]
+        for name, case in CASES.items()
+    }
 
     assert {name: found for name, found in differences.items() if found} == {}
 

@@ -1,0 +1,72 @@
+"""Central is killed under real processes: what is known is read on, the rest refused in time.
+
+An outage of a minute and more is played by a clock in tests/unit/sidecar/test_reads.py.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.polling import becomes_true
+from tests.journeys.calls import call, create
+from tests.systems import Up, running_system
+
+KNOWN_S = 5.0
+"""A known value, on a busy machine; central itself may take 1 s before it is shown as stale."""
+UNKNOWN_S = 15.0
+"""SIDECAR_UPSTREAM_TIMEOUT_S is 10."""
+
+
+@pytest.fixture
+def up(request: pytest.FixtureRequest, system_folder: Path) -> Iterator[Up]:
+    with running_system(system_folder, "--set", f"SIDECAR_FRONT_DOOR={request.param}") as up:
+        yield up
+
+
+def timed(up: Up, path: str) -> tuple[int, Any, dict[str, str], float]:
+    began_at = time.monotonic()
+    status, body, headers = call(up.ready, "GET", path, token=up.ready["users"]["owner"]["token"])
+    return status, body, headers, time.monotonic() - began_at
+
+
+@pytest.mark.parametrize(
+    ("up", "how"),
+    [("true", signal.SIGKILL), ("false", signal.SIGSTOP)],
+    ids=["front door, central gone", "aiohttp alone, central hanging"],
+    indirect=["up"],
+)
+def test_known_values_are_read_on_and_unknown_ones_are_refused_in_time(
+    up: Up, how: signal.Signals
+) -> None:
+    known, unknown = create(up.ready), create(up.ready)
+    row, uris = f"/v1/executions/{known}", f"/v1/executions/{known}/uris"
+    latest = f"/v1/workflows/{up.ready['workflow_id']}/executions/latest"
+    for path in (row, uris, latest) * 3:
+        assert timed(up, path)[0] == 200
+    central = up.published("central")["pid"]
+    os.kill(central, how)
+
+    def is_stale(path: str) -> bool:
+        status, body, headers, took_s = timed(up, path)
+        assert (status, body["execution_id"] >= known, took_s < KNOWN_S) == (200, True, True)
+        return headers["X-Cache"] == "stale" and int(headers["Age"]) >= 2
+
+    assert becomes_true(lambda: is_stale(row), 20)
+    assert becomes_true(lambda: is_stale(latest), 20)
+    status, _, headers, took_s = timed(up, uris)
+    assert (status, headers["X-Cache"], took_s < KNOWN_S) == (200, "hit", True)
+    status, problem, headers, took_s = timed(up, f"/v1/executions/{unknown}")
+    assert (status, problem["type"], took_s < UNKNOWN_S) == (503, "central-unavailable", True)
+    assert int(headers["Retry-After"]) >= 0
+
+    if how is signal.SIGSTOP:
+        os.kill(central, signal.SIGCONT)
+    else:
+        up.restart("central")
+    assert becomes_true(lambda: timed(up, f"/v1/executions/{unknown}")[0] == 200, 30)
+    assert becomes_true(lambda: timed(up, row)[2]["X-Cache"] in {"miss", "hit"}, 30)

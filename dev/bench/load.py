@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from dev import figures
 from dev.bench.bench_system import BASELINE_OFFSET, Bench, expect
-from dev.bench.cpu import cpu_us, with_children
+from dev.bench.cpu import cpu_us, used_us, with_children
 from dev.bench.figure import Figure, Goal, Quartiles, Section
 from dev.bench.http_line import HttpLine
 from dev.bench.measurements import drained, interleaved
@@ -152,8 +152,8 @@ async def backlog(bench: Bench, rounds: int, count: int) -> Section:
         await work
         spent_us = (
             (time.perf_counter() - began_at) * 1e6,
-            cpu_us([service_pid]) - service,
-            cpu_us(with_children(postgres_pid)) - postgres,
+            used_us(service, cpu_us([service_pid])),
+            used_us(postgres, cpu_us(with_children(postgres_pid))),
         )
         return [spent / (each * writing) for spent in spent_us]
 

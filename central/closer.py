@@ -104,14 +104,15 @@ class Closer:
 
     async def run(self) -> None:
         """A beat every ninth of a lease; a pass every period, from one lease after now on."""
-        beat_s = min(self._period_s, self._lease_s / BEATS_PER_LEASE)
         pass_at = self._clock() + self._lease_s
         while True:
             uninterrupted_s = await self.beat()
             if self._is_enabled and self._clock() >= pass_at and uninterrupted_s is not None:
                 pass_at = self._clock() + self._uniform(0.9, 1.0) * self._period_s
                 await self.make_pass(uninterrupted_s)
-            await self._sleep(beat_s * self._uniform(0.9, 1.0))
+            wait_s = self._uniform(0.9, 1.0) * self._lease_s / BEATS_PER_LEASE
+            left_s = pass_at - self._clock()  # past due only while there is no database
+            await self._sleep(min(wait_s, left_s) if left_s > 0 else wait_s)
 
     async def beat(self) -> float | None:
         """For how many seconds renewals have been served; None while nobody can know."""

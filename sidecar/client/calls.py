@@ -249,12 +249,14 @@ def export_plan(
 ) -> Call[answers.ExportPlan]:
     """`output_types` by operator (csv, arrow, html, data, parquet), each of port 0."""
     operators = [{"id": operator, "output_type": kind} for operator, kind in output_types.items()]
-    body = {
-        "computing_unit_id": computing_unit_id,
-        "operators": operators,
-        "file_name": file_name,
-    }
+    body = {"computing_unit_id": computing_unit_id, "operators": operators, "file_name": file_name}
     return Call("POST", f"/v1/workflows/{workflow_id}/export-plan", answers.read_plan, body)
+
+
+def begin_boot(computing_unit_id: int, boot_id: str) -> Call[list[int]]:
+    """This master process is a new one. Answers the runs of those before it: they are FAILED."""
+    target = f"/v1/computing-units/{computing_unit_id}/boots"
+    return Call("POST", target, itemgetter("closed"), {"boot_id": boot_id}, _key(None))
 
 
 def expired_executions(

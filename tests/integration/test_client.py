@@ -142,6 +142,19 @@ async def test_a_create_that_is_sent_again_is_the_same_run(send: Send) -> None:
     assert await send(call) == await send(call)
 
 
+async def test_a_new_master_ends_the_runs_of_the_one_before(send: Send) -> None:
+    await send(calls.begin_boot(CUID, "first"))
+    run = await send(calls.create_execution(WID, CUID, "1.2"))
+
+    closed = await send(calls.begin_boot(CUID, "second"))
+
+    assert closed == [run.execution_id]
+    assert (await send(calls.execution(run.execution_id))).status == "FAILED"
+    with pytest.raises(ApiProblem) as superseded:
+        await send(calls.begin_boot(CUID, "first"))
+    assert superseded.value.type == "boot-superseded"
+
+
 async def test_a_refused_write_says_so_to_whom_waits(send: Send) -> None:
     run = await send(calls.create_execution(WID, CUID, "1.2"))
     await send(calls.change_execution(run.execution_id, status="FAILED", wait_s=20))

@@ -31,6 +31,7 @@ from sidecar.leases.computing_unit import checked_or_not
 from sidecar.leases.renewals import Renewals
 from sidecar.limits import LocalLimits
 from sidecar.metrics import Metrics
+from sidecar.problems import SpoolUnavailable
 from sidecar.reads import Reads
 from sidecar.services import Services
 from sidecar.settings import Settings
@@ -108,7 +109,9 @@ class Sidecar:
         _observe(self)
 
     def not_ready(self) -> list[str]:
-        return self.not_ready_because
+        """Why not, if so. A full spool is ready: it takes the ends of runs, and reads go on."""
+        unavailable = self.spool.unavailable_because
+        return [*self.not_ready_because, *([unavailable] if unavailable else [])]
 
     def describe(self) -> Mapping[str, Any]:
         """`/status`: what an operator wants to know. Nothing in the settings is secret."""
@@ -240,8 +243,11 @@ async def _keep_house(spool: Spool) -> None:
     """Forgets runs that are long over and gives the volume its space back."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_PERIOD_S)
-        await spool.purge_permits()
-        await spool.reclaim()
+        try:
+            await spool.purge_permits()
+            await spool.reclaim()
+        except SpoolUnavailable as problem:  # a volume in trouble is tried again, not fled from
+            logger.warning("housekeeping put off", extra=fields(detail=problem.detail))
 
 
 def _observe(sidecar: Sidecar) -> None:

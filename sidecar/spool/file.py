@@ -109,7 +109,12 @@ class SpoolFile:
             )
         except (sqlite3.Error, OSError) as error:
             self.is_short_of_space = self.is_short_of_space or _is_no_space(error)
-            if not (urgent and _is_no_space(error) and self._ballast.release(releases)):
+            if code_of(error) == sqlite3.SQLITE_READONLY:
+                # What was opened while the volume was read-only stays so for the whole process,
+                # as long as any connection has it open.
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._readers, self._close_reader)
+            elif not (urgent and _is_no_space(error) and self._ballast.release(releases)):
                 raise self._problem_of(error) from error
             try:
                 answer = await self._committer.submit(

@@ -134,13 +134,13 @@ class Sidecar:
 
     def start(self, fault: str | None = None, fault_count: int = 1) -> None:
         """Start a process; `fault` needs a zygote."""
-        variables = environment(
-            SIDECAR_CENTRAL_URL=self.central_url,
-            SIDECAR_LISTEN=f"{HOST}:{self.ports.sidecar}",
-            SIDECAR_OPS_LISTEN=f"{HOST}:{self.ports.sidecar_ops}",
-            SIDECAR_SPOOL_DIR=str(self.volume.live),
-            **self.settings,
-        )
+        own = {
+            "SIDECAR_CENTRAL_URL": self.central_url,
+            "SIDECAR_LISTEN": f"{HOST}:{self.ports.sidecar}",
+            "SIDECAR_OPS_LISTEN": f"{HOST}:{self.ports.sidecar_ops}",
+            "SIDECAR_SPOOL_DIR": str(self.volume.live),
+        }
+        variables = environment(**(own | dict(self.settings)))
         if self.zygote is not None:
             synced = str(self.volume.synced)
             order = Order(variables, str(self.log), synced, fault, fault_count)

@@ -136,8 +136,15 @@ def migrate(database: Database) -> None:
 
 @asynccontextmanager
 async def copy_of(template: Template) -> AsyncIterator[Database]:
-    """A fresh copy of the template."""
+    """A fresh copy of the template, with the role's password of the template.
+
+    The role is the cluster's: a test that installs a system of its own may have given it another.
+    """
     async with copied(template.cluster, template.name) as name:
+        async with connected(template.cluster.superuser_url("postgres")) as connection:
+            await connection.execute(
+                f"ALTER ROLE {CENTRAL_ROLE} PASSWORD '{template.central_password}'"
+            )
         yield template.database(name)
 
 

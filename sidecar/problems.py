@@ -119,7 +119,7 @@ class SpoolVolumeFull(SpoolUnavailable):
 
 
 class WriteDamaged(Problem):
-    """The write was damaged in the spool before central had it."""
+    """The write was damaged in the spool, and whether central has it cannot be told."""
 
     slug = "write-damaged"
     status = 500
@@ -155,7 +155,9 @@ class RelayedProblem(Problem):
         self.slug = str(document["type"])
         self.status = int(document["status"])
         asked = headers.get("Retry-After", "")
-        self.retry_after_s = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+        self.retry_after_s = (
+            float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 19 else 0.0
+        )
         self._document = {key: value for key, value in document.items() if key != "request_id"}
 
     def document(self) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Delivery:
         self.parked_because: str | None = None
         spool.on_append.append(lambda execution_id: self.wake())
         spool.on_set_aside = self._set_aside
+        spool.on_load = self.wake
 
     def wake(self) -> None:
         """There is something new to deliver."""
@@ -85,6 +86,8 @@ class Delivery:
 
     async def run(self) -> None:
         """Delivers until cancelled, or until `drain` finds nothing left."""
+        untold, self._spool.untold = self._spool.untold, []
+        self._set_aside(untold)
         while True:
             try:
                 batch = await self._next_batch()
@@ -161,7 +164,7 @@ class Delivery:
                 self._progress.notify_all()
 
     def _set_aside(self, records: Sequence[WriteRecord]) -> None:
-        """The spool found these damaged: they ended here, and central never had them."""
+        """The spool found these damaged: they ended here, whatever central has of them."""
         self._listener.settled((), records)
         self._tell(records)
 

@@ -4,6 +4,7 @@ Without it a full volume could take neither a run's last status nor the answer t
 space, because deleting writes to the log first.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -23,7 +24,8 @@ class Ballast:
 
     def fill(self) -> bool:
         """Allocates the file unless it is whole. False where the volume has no room, for it or
-        beside it: what space there is then is for the ends of runs."""
+        beside it: what space there is then is for the ends of runs. A volume with another trouble
+        says so at the next write."""
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -32,9 +34,9 @@ class Ballast:
             finally:
                 os.close(descriptor)
             volume = os.statvfs(self._path)
-        except OSError:
+        except OSError as error:
             self._remove()
-            return False
+            return error.errno not in {errno.ENOSPC, errno.EDQUOT}
         return volume.f_bavail * volume.f_frsize >= SPARE_BYTES
 
     def release(self, since: int) -> bool:

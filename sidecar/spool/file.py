@@ -9,7 +9,7 @@ import errno
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from sidecar.problems import SpoolUnavailable, SpoolVolumeFull
 from sidecar.spool import salvage, schema
 from sidecar.spool.ballast import Ballast
 from sidecar.spool.committer import Committer, code_of, is_damage
+from sidecar.spool.entry import WriteRecord
 from sidecar.spool.faults import Faults
 from sidecar.spool.lock import SpoolInUse, VolumeLock
 from sidecar.spool.snapshot import Snapshot
@@ -31,7 +32,8 @@ RETRY_AFTER_S = 5
 
 class SpoolFile:
     """Runs work on the file. Each time it is opened `number_from` is told, in the thread that
-    writes, the first number that is free, and then `load`, on the event loop, what the file holds.
+    writes, the first number that is free, and then `load`, on the event loop, what the file holds,
+    and `found_damaged` which writes ended at that.
 
     Every error of SQLite or the volume is raised as `SpoolUnavailable`.
     """
@@ -41,12 +43,14 @@ class SpoolFile:
         directory: Path,
         load: Callable[[Snapshot], None],
         number_from: Callable[[int], None],
+        found_damaged: Callable[[Sequence[WriteRecord]], None],
         faults: Faults,
     ) -> None:
         self._directory = directory
         self._path = directory / schema.FILE_NAME
         self._load = load
         self._number_from = number_from
+        self._found_damaged = found_damaged
         self._ballast = Ballast(directory)
         self._lock = VolumeLock(directory)
         self._committer = Committer(self._open_in_thread, faults=faults)
@@ -179,6 +183,9 @@ class SpoolFile:
         self.lost_count += salvaged.lost_count
         self.salvage_count += int(salvaged.salvaged)
         self._load(snapshot)
+        if salvaged.ended:
+            self.lost_count += len(salvaged.ended)
+            self._found_damaged(salvaged.ended)
 
     def keep_rows(self, rows: list[tuple[Any, ...]]) -> None:
         """In the committer's thread, before damaged rows leave the file."""

@@ -149,7 +149,9 @@ class Queues:
     def hold(self, execution_ids: Iterable[int], now: float) -> None:
         """These were deferred: leave them alone for a while."""
         for execution_id in execution_ids:
-            queue = self._queues[execution_id]
+            queue = self._queues.get(execution_id)
+            if queue is None:
+                continue  # all it had was lost to damage while the batch was under way
             queue.held_until = now + min(HOLD_MAX_S, HOLD_BASE_S * 2**queue.holds)
             queue.holds += 1
 

@@ -19,13 +19,14 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sidecar.kit.logs import fields
 from sidecar.spool import properties, schema, settling, upgrades
 from sidecar.spool.carving import Carver, add_unknown
+from sidecar.spool.entry import WriteRecord
 from sidecar.spool.log import Log, believed_frames
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Salvaged:
     """Numbers to skip: a file not closed in order may have lost its last without a trace."""
     kept_count: int = 0
     lost_count: int = 0
+    ended: tuple[WriteRecord, ...] = ()
+    """Damaged entries that are known by number: they end as refused."""
 
 
 def open_spool(
@@ -84,8 +87,8 @@ def open_spool(
                 logger.info("spool upgraded", extra=fields(upgraded_from=upgraded_from))
                 fault = fault_of(connection)
             if fault is None:
-                _set_aside_malformed(connection, directory)
-                return connection, salvaged
+                ended = _set_aside_malformed(connection, directory)
+                return connection, replace(salvaged, ended=tuple(ended))
     except sqlite3.DatabaseError as error:
         if not _speaks_of_the_file(error):
             _close(connection)
@@ -170,12 +173,13 @@ def _close(connection: sqlite3.Connection | None) -> None:
             connection.close()
 
 
-def _set_aside_malformed(connection: sqlite3.Connection, directory: Path) -> None:
+def _set_aside_malformed(connection: sqlite3.Connection, directory: Path) -> list[WriteRecord]:
     connection.execute("BEGIN IMMEDIATE")
-    settling.set_aside(
+    ended = settling.set_aside(
         connection, settling.malformed(connection), lambda rows: keep_rows(directory, rows)
     )
     connection.execute("COMMIT")
+    return ended
 
 
 def _add_forgotten(

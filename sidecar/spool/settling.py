@@ -99,7 +99,9 @@ def set_aside(connection: sqlite3.Connection, seqs: Sequence[int], keep: Keep) -
         return []
     query = "SELECT * FROM entries WHERE seq = ?"
     keep([row for seq in seqs for row in connection.execute(query, (seq,))])
-    problem = WriteDamaged("damaged in the sidecar's spool before central had it").document()
+    problem = WriteDamaged(
+        "damaged in the sidecar's spool; whether central has it cannot be told"
+    ).document()
     records: list[WriteRecord] = []
     for seq in seqs:
         records += _end(connection, Outcome(seq, "refused", problem), WriteState.REFUSED)

@@ -47,7 +47,9 @@ class Spool(Questions, Rights, Batching):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
-        self._file = SpoolFile(directory, self._load, self._number_from, faults)
+        self._file = SpoolFile(
+            directory, self._load, self._number_from, self._found_damaged, faults
+        )
         self._admission = Admission(limits, self._file)
         self._faults = faults
         self._clock = SteadyClock(wall_clock, monotonic)
@@ -67,8 +69,12 @@ class Spool(Questions, Rights, Batching):
         self.on_append: list[Callable[[int], None]] = []
         """Told the execution of each write that has become durable, before its caller is, and
         even if the caller has left."""
-        self.on_set_aside: Callable[[Sequence[WriteRecord]], None] = lambda records: None
+        self.untold: list[WriteRecord] = []
+        """Writes that ended because they were found damaged, before anyone listened."""
+        self.on_set_aside: Callable[[Sequence[WriteRecord]], None] = self.untold.extend
         """Called with the writes that ended because they were found damaged."""
+        self.on_load: Callable[[], None] = lambda: None
+        """Called when the index was made from the file: more may wait than was known."""
 
     @property
     def is_full(self) -> bool:
@@ -135,6 +141,10 @@ class Spool(Questions, Rights, Batching):
         self.queues.merged_count = snapshot.merged_count
         self.permits.load(snapshot.bindings, snapshot.grants, self.now_ms())
         self.boot = snapshot.boot
+        self.on_load()
+
+    def _found_damaged(self, records: Sequence[WriteRecord]) -> None:
+        self.on_set_aside(records)
 
     def _number_from(self, seq: int) -> None:
         """In the committer's thread, which gives the numbers."""

@@ -1,7 +1,7 @@
 """Central's calls by name: what each sends and answers."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -170,7 +170,7 @@ class Central:
             behind_circuit=False,
         )
         try:
-            return outcomes_of(reply.body, batch.number)
+            return outcomes_of(reply.body, batch.number, {entry.seq for entry in batch.entries})
         except msgspec.DecodeError as error:
             raise CentralUnavailable(
                 f"the answer is not one to batch {batch.number}: {error}",
@@ -201,11 +201,13 @@ def batch_body(batch: Batch, sent_at_ms: int) -> bytes:
     return msgspec.json.encode(head)[:-1] + b',"entries":[' + documents + b"]}"
 
 
-def outcomes_of(body: bytes, batch_number: int) -> list[Outcome]:
+def outcomes_of(body: bytes, batch_number: int, seqs: Set[int]) -> list[Outcome]:
     """What central's answer to the batch says of each member. Raises `msgspec.DecodeError`."""
     answer = _batch_answer.decode(body)
     if answer.batch != batch_number:
         raise msgspec.ValidationError(f"it answers batch {answer.batch}")
+    if {outcome.seq for outcome in answer.outcomes} != seqs:
+        raise msgspec.ValidationError("it does not answer the batch's members")
     return [
         Outcome(outcome.seq, outcome.outcome, outcome.problem, outcome.removed)
         for outcome in answer.outcomes

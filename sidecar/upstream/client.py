@@ -254,7 +254,7 @@ class CentralClient:
             return
         try:
             central_now = email.utils.parsedate_to_datetime(date).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):  # a date of another age
             return
         offset = central_now - self._wall_clock()
         corrected = offset if abs(offset) > SKEW_TOLERATED_S else 0.0
@@ -277,7 +277,9 @@ class _Call:
 
 
 def _integer(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    """A header's number; None for anything else, and for one that no header of central's has."""
+    is_number = text is not None and text.isascii() and text.isdigit() and len(text) < 19
+    return int(text) if text is not None and is_number else None
 
 
 def problem_document(content_type: str, body: bytes) -> dict[str, Any] | None:

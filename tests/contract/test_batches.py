@@ -81,7 +81,7 @@ def test_central_writes_the_sample_answer() -> None:
 
 
 def test_the_sidecar_reads_the_sample_answer() -> None:
-    outcomes = outcomes_of(sample("batch-answer-1.json"), 1)
+    outcomes = outcomes_of(sample("batch-answer-1.json"), 1, {1, 2, 3, 6})
 
     assert [(o.seq, o.outcome) for o in outcomes] == [
         (1, "applied"),
@@ -98,7 +98,7 @@ def test_the_sidecar_reads_the_sample_answer() -> None:
 def test_an_answer_of_a_newer_central_is_read() -> None:
     newer = b'{"batch":1,"outcomes":[{"seq":1,"outcome":"applied","colour":"red"}],"more":true}'
 
-    assert [outcome.seq for outcome in outcomes_of(newer, 1)] == [1]
+    assert [outcome.seq for outcome in outcomes_of(newer, 1, {1})] == [1]
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,12 @@ def test_an_answer_of_a_newer_central_is_read() -> None:
     [
         b"<html>sign in</html>",
         b"{}",
-        b'{"batch":2,"outcomes":[]}',
+        b'{"batch":2,"outcomes":[{"seq":1,"outcome":"applied"}]}',
+        b'{"batch":1,"outcomes":[]}',
+        b'{"batch":1,"outcomes":[{"seq":2,"outcome":"applied"}]}',
         b'{"batch":1,"outcomes":[{"seq":1,"outcome":"perhaps"}]}',
     ],
 )
 def test_what_is_no_answer_to_the_batch_settles_nothing(strange: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        outcomes_of(strange, 1)
+        outcomes_of(strange, 1, {1})

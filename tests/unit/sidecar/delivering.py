@@ -9,6 +9,7 @@ from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RelayedProblem
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord
 from sidecar.spool.spool import Spool
+from tests.unit.sidecar.spooling import Spools
 
 Answer = Callable[[Batch], list[Outcome]]
 
@@ -91,6 +92,20 @@ class Bench:
 
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def bench_on(spools: Spools, spool: Spool) -> Bench:
+    """A delivery of the spool that is open; its waits are noted and not waited for."""
+    central, metrics, waits_s = ScriptedCentral(), Metrics(), list[float]()
+
+    def no_wait(low: float, high: float) -> float:
+        waits_s.append(high)
+        return 0.0
+
+    delivery = Delivery(
+        spool, central, metrics, Told(), monotonic=lambda: spools.now_s, uniform=no_wait
+    )
+    return Bench(spool, central, delivery, metrics, waits_s)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -218,3 +218,23 @@ async def test_an_answer_to_another_batch_settles_nothing(peer: Peer) -> None:
         await central.deliver(Batch("e", 7, "d", ()), 0)
 
     assert raised.value.from_a_stranger
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Date": "Mon, 01 Jan 2024 00:00:00 +99999999999999999"},
+        {"Date": "Mon, 01 Jan 0001 00:00:00 -0000"},
+        {"Retry-After": "9" * 5000},
+    ],
+    ids=["a zone of another age", "a year of another age", "a wait of 5,000 digits"],
+)
+@pytest.mark.parametrize("slug", ["database-unavailable", "rate-limited"])
+async def test_absurd_headers_are_no_more_than_a_failed_call(
+    peer: Peer, headers: dict[str, str], slug: str
+) -> None:
+    status = 429 if slug == "rate-limited" else 503
+    peer.script = [problem(status, slug, **headers)]
+
+    with pytest.raises((CentralUnavailable, RelayedProblem)):
+        await peer.call(retried=False)

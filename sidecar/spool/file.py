@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +105,7 @@ class SpoolFile:
     ) -> Any:
         """What `apply` makes of the work's result, once its commit is on disk (see `Committer`).
 
-        `urgent` work may use the ballast of a full volume.
+        `urgent` work may use the ballast of a full volume, and the room of the log.
         """
         releases = self._ballast.release_count
         try:
@@ -118,8 +119,13 @@ class SpoolFile:
                 # as long as any connection has it open.
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._readers, self._close_reader)
-            elif not (urgent and _is_no_space(error) and self._ballast.release(releases)):
+            elif not (urgent and _is_no_space(error)):
                 raise self._problem_of(error) from error
+            elif not self._ballast.release(releases):
+                # What was written lately stands in the log and in the file: written back, the
+                # log gives its room to this.
+                with suppress(sqlite3.Error, OSError):
+                    await self._committer.submit(schema.truncate_log, is_alone=True)
             try:
                 answer = await self._committer.submit(
                     work, apply, is_alone=is_alone, needs_sync=needs_sync

@@ -176,3 +176,12 @@ def new_epoch() -> str:
 
 def _text(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")
+
+
+def truncate_log(connection: sqlite3.Connection) -> None:
+    """Writes the log back and empties it, unless someone is reading it: then some other time."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute("PRAGMA busy_timeout = 1000")

@@ -8,6 +8,7 @@ from contextlib import suppress
 from sidecar.kit.logs import fields
 from sidecar.problems import SpoolUnavailable
 from sidecar.spool.file import SpoolFile
+from sidecar.spool.schema import truncate_log
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +62,3 @@ def reclaim(connection: sqlite3.Connection) -> bool:
     connection.execute(f"PRAGMA incremental_vacuum({RECLAIMED_PAGES})").fetchall()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     return bool(free)
-
-
-def truncate_log(connection: sqlite3.Connection) -> None:
-    """Writes the log back and empties it, unless someone is reading it: then some other time."""
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        connection.execute("PRAGMA busy_timeout = 1000")

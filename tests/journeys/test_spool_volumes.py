@@ -1,11 +1,15 @@
 """A volume in trouble, by the real command: calls say what is wrong, and it passes by itself."""
 
 import asyncio
+import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from dev.bench.http_line import Answer, HttpLine
 from tests.databases import Database
@@ -13,6 +17,8 @@ from tests.journeys.crashing.processes import Sidecar
 from tests.journeys.crashing.trial import Trial, trial
 
 PATIENCE_S = 60.0
+TMPFS_BYTES = 12 * 1024 * 1024  # the ballast takes a third of it
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs takes root")
 
 
 @dataclass
@@ -70,6 +76,23 @@ async def away(it: Trial) -> AsyncIterator[None]:
     await it.central.until_ready()
 
 
+@contextmanager
+def small_volume(folder: Path) -> Iterator[Path]:
+    """A tmpfs of the test's own."""
+    folder.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "tmpfs", str(folder)], check=True
+    )
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def remount(volume: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", str(volume)], check=True)
+
+
 async def test_a_full_spool_takes_the_ends_of_runs_and_nothing_else(database: Database) -> None:
     async with trial(database, 1) as it:
         settings = {"SIDECAR_SPOOL_MAX_ENTRIES": "1000"}
@@ -86,6 +109,72 @@ async def test_a_full_spool_takes_the_ends_of_runs_and_nothing_else(database: Da
         assert await client.flush() == 200
         assert [await client.status_of(eid) for eid in (first, second)] == ["COMPLETED"] * 2
         assert (await client.patch(second, bookmarked=True)).status == 202
+
+
+@ROOT_ONLY
+async def test_a_volume_without_space_takes_the_ends_of_runs_and_recovers(
+    database: Database,
+) -> None:
+    async with trial(database, 2) as it:
+        with small_volume(it.folder / "small") as volume:
+            settings = {"SIDECAR_SPOOL_DIR": str(volume)}
+            client = Client(await it.add_sidecar(forked=False, settings=settings))
+            first, second, third = client.sidecar.execution_ids
+
+            async with away(it):
+                no_space = await client.until_refused(first, result="r" * 100_000)
+                ends = [await client.patch(eid, status="COMPLETED") for eid in (first, second)]
+                still_none = await client.patch(third, bookmarked=True)
+
+            assert refusal(no_space) == refusal(still_none) == (507, "spool-volume-full", True)
+            assert [end.status for end in ends] == [202, 202]
+            assert await client.flush() == 200
+            assert [await client.status_of(eid) for eid in (first, second)] == ["COMPLETED"] * 2
+
+            async def is_taken_again() -> bool:
+                return (await client.patch(third, bookmarked=True)).status == 202
+
+            await until(is_taken_again)
+            await client.sidecar.process.kill()
+
+
+@ROOT_ONLY
+async def test_a_read_only_volume_does_not_prevent_the_start_and_loses_nothing(
+    database: Database,
+) -> None:
+    async with trial(database, 3) as it:
+        with small_volume(it.folder / "small") as volume:
+            settings = {"SIDECAR_SPOOL_DIR": str(volume)}
+            client = Client(await it.add_sidecar(forked=False, settings=settings))
+            first, second, _ = client.sidecar.execution_ids
+            async with away(it):
+                assert (await client.patch(first, status="COMPLETED")).status == 202
+                await client.sidecar.process.kill()
+            remount(volume, "ro")
+
+            client.sidecar.start()
+
+            async def answers() -> bool:
+                try:
+                    return (await client.ready()).status == 503
+                except OSError:
+                    return False
+
+            await until(answers)
+            assert b"the spool's volume" in (await client.ready()).body
+            refused = await client.patch(second, bookmarked=True)
+            read = await client.call("GET", f"/v1/executions/{first}")
+            remount(volume, "rw")
+
+            async def is_delivered() -> bool:
+                return await client.status_of(first) == "COMPLETED"
+
+            await until(is_delivered)
+            assert refusal(refused) == (503, "spool-unavailable", True)
+            assert read.status == 200
+            assert (await client.patch(second, bookmarked=True)).status == 202
+            assert (await client.ready()).status == 200
+            await client.sidecar.process.kill()
 
 
 async def test_a_volume_that_vanishes_and_comes_back_loses_nothing(database: Database) -> None:

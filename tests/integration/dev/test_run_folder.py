@@ -17,7 +17,14 @@ from dev.tether import tethered
 from tests.databases import ROOT, open_folder
 from tests.systems import is_alive, wait_until_gone
 
-SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+# Postgres handles SIGQUIT whatever it inherits; what a shell starts with `&` inherits it ignored.
+SLEEP_CODE = """
+import signal, time
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+print('up', flush=True)
+time.sleep(60)
+"""
+SLEEP = [sys.executable, "-c", SLEEP_CODE]
 
 
 @pytest.fixture

@@ -22,12 +22,13 @@ half done.
 
 What must never happen is that a healthy fleet is failed because we could not hear it:
 - silence counts only if renewals were served without interruption for one full lease, as seen
-  by all replicas together;
+  by all replicas together, and is asked again in the transaction that closes;
 - a replica closes nothing until it has itself been there for one lease;
-- if more than 20 % of all leases (and more than three) are silent at once, the fault is more
+- if more than 20 % of all leases (and more than three) are unheard at once, the fault is more
   likely ours, or the network's: then none of them is closed, a metric and the log say so, and a
-  human decides (`python -m central debris`). A terminated unit and a newer boot are statements,
-  not silence, and are believed at any number.
+  human decides (`python -m central debris`). Unheard is who missed two renewals: a fleet that is
+  cut off lapses one sidecar after the other, and the first of them look like a few. A terminated
+  unit and a newer boot are statements, not silence, and are believed at any number.
 """
 
 import asyncio
@@ -50,7 +51,8 @@ logger = logging.getLogger(__name__)
 
 FEW = 3
 """So many may fall silent at once without anybody wondering: a unit that was killed."""
-LARGEST_SHARE = 0.2
+ONE_IN = 5
+"""More than this share of all leases is never an orphan's silence: it is ours, or the network's."""
 CHUNK = 100
 """Executions closed in one transaction: it holds their rows' locks for some milliseconds."""
 BEATS_PER_LEASE = 9
@@ -69,8 +71,7 @@ def plan(orphans: Orphans, *, uninterrupted_s: float, lease_s: float) -> Plan:
     """Whom to close of what was found, renewals having been served for so long."""
     if uninterrupted_s < lease_s:
         return Plan(orphans.over)
-    limit = max(FEW, int(LARGEST_SHARE * orphans.lease_count))
-    if len(orphans.silent) > limit:
+    if orphans.unheard_count > max(FEW, orphans.lease_count // ONE_IN):
         return Plan(orphans.over, held_count=len(orphans.silent))
     return Plan({**orphans.silent, **orphans.over})
 
@@ -101,6 +102,7 @@ class Closer:
         self._sleep = sleep
         self._uniform = uniform
         self._held_count = 0
+        self._beaten_at = clock()
 
     async def run(self) -> None:
         """A beat every ninth of a lease; a pass every period, from one lease after now on."""
@@ -116,6 +118,7 @@ class Closer:
 
     async def beat(self) -> float | None:
         """For how many seconds renewals have been served; None while nobody can know."""
+        self._beaten_at = self._clock()
         try:
             uninterrupted_s = await self._continuity.beat()
         except Problem:
@@ -126,7 +129,7 @@ class Closer:
     async def make_pass(self, uninterrupted_s: float) -> int:
         """Closes what is to be closed. Answers how many that were."""
         try:
-            orphans = await self._orphans.look(FEW)
+            orphans = await self._orphans.look(FEW, ONE_IN)
             if orphans is None:
                 self._metrics.closer_passes.labels("elsewhere").inc()
                 return 0
@@ -141,10 +144,12 @@ class Closer:
     async def _close(self, decided: Plan) -> int:
         closed_count = 0
         for chunk in chunks(decided.closing, CHUNK):
-            count = await self._orphans.close(chunk)
-            if count is None:
+            closed = await self._orphans.close(chunk)
+            if closed is None:
                 break  # another replica has begun a pass of its own
-            closed_count += count
+            closed_count += len(closed)
+            if self._clock() - self._beaten_at > self._lease_s / BEATS_PER_LEASE:
+                await self.beat()  # a long pass must not look like a break
         outcome = "closed" if closed_count else "held" if decided.held_count else "idle"
         self._metrics.closer_passes.labels(outcome).inc()
         if closed_count:
@@ -156,7 +161,11 @@ class Closer:
         if decided.held_count and not self._held_count:
             logger.error(
                 "too many leases lapsed at once: none is closed until a human has looked",
-                extra=fields(lapsed=decided.held_count, leases=orphans.lease_count),
+                extra=fields(
+                    lapsed=decided.held_count,
+                    unheard=orphans.unheard_count,
+                    leases=orphans.lease_count,
+                ),
             )
         self._held_count = decided.held_count
 

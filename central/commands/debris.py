@@ -15,18 +15,21 @@ from typing import Any, TypeVar
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from central.closer import CHUNK, chunks
 from central.commands import EXIT_FAILED, EXIT_UNAVAILABLE
 from central.commands.tables import positive, table
 from central.kit.problem import Problem
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_database_settings
-from central.store.closings import Closings
+from central.store.closings import Closings, Reason
 from central.store.database import Database
 from central.store.debris import PAGE, Debris, DebrisFilter, UnboundRun
 from central.store.orphans import OrphanStore
 
 T = TypeVar("T")
 
+ATTEMPTS = 50
+ATTEMPT_PERIOD_S = 0.1
 UNIT_STATES = ("running", "terminated", "none")
 HEADS = ("EXECUTION", "WORKFLOW", "USER", "UNIT", "UNIT STATE", "STATUS", "LAST UPDATE")
 
@@ -56,7 +59,7 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
     wanted = DebrisFilter(options.min_age_h * 3600, options.unit_state, options.computing_unit)
     try:
         if options.kind == "lapsed":
-            ids = _run(settings, lambda debris, orphans: _lapsed(orphans, options.action))
+            ids = _run(settings, lambda debris, orphans: _lapsed(orphans, options))
         elif options.action == "ls":
             return _ls(_run(settings, lambda debris, orphans: _found(debris, wanted)), options)
         else:
@@ -86,13 +89,21 @@ async def _close(debris: Debris, wanted: DebrisFilter) -> list[int]:
     return closed + await debris.close(page, wanted.min_age_s)
 
 
-async def _lapsed(orphans: OrphanStore, action: str) -> list[int] | None:
-    found = await orphans.look(few=0)
-    if found is None:
-        return None
-    if action == "close" and await orphans.close(found.silent) is None:
-        return None
-    return sorted(found.silent)
+async def _lapsed(orphans: OrphanStore, options: argparse.Namespace) -> list[int] | None:
+    found = await orphans.lapsed(options.computing_unit)
+    if options.action == "ls":
+        return found
+    closed: list[int] = []
+    for chunk in chunks(dict.fromkeys(found, Reason.LEASE_LAPSED), CHUNK):
+        for _ in range(ATTEMPTS):  # a closer is done with a chunk of its own in milliseconds
+            ended = await orphans.close(chunk, at_a_humans_word=True)
+            if ended is not None:
+                break
+            await asyncio.sleep(ATTEMPT_PERIOD_S)
+        else:
+            return None
+        closed += ended
+    return closed
 
 
 def _ls(found: list[UnboundRun], options: argparse.Namespace) -> int:

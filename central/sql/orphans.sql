@@ -26,10 +26,14 @@ where execution_id = any (array (select execution_id from ended));
 
 
 -- name: find_silent
--- Lapsed leases of open executions. $1 seconds for which a unit must have been terminated
+-- Lapsed leases of open executions. `is_explained`: the unit was terminated, so nobody wonders.
+-- $1 seconds for which a unit must have been terminated to be over, $2 computing unit or null
 select
     lease.execution_id,
-    unit.terminate_time is not null as is_terminated
+    unit.terminate_time is not null as is_explained,
+    coalesce(
+        unit.terminate_time <= (now() at time zone 'utc') - make_interval(secs => $1), false
+    ) as is_terminated
 from cu_metadata.leases lease
 cross join lateral (
     select status from texera_db.workflow_executions
@@ -38,17 +42,38 @@ cross join lateral (
 ) execution
 left join lateral (
     select terminate_time from texera_db.workflow_computing_unit
-    where cuid = lease.computing_unit_id
-      and terminate_time <= (now() at time zone 'utc') - make_interval(secs => $1)
+    where cuid = lease.computing_unit_id and terminate_time <= now() at time zone 'utc'
     limit 1
 ) unit on true
 where lease.expires_at <= now()
+  and ($2::int is null or lease.computing_unit_id = $2)
 order by lease.execution_id;
 
 
+-- name: count_overdue
+-- Leases of open executions that have not lapsed but should have been renewed long ago, unless
+-- the unit was terminated. Only asked when some have lapsed. $1 seconds that are left of a lease
+-- at most
+select count(*) as overdue_count
+from cu_metadata.leases lease
+cross join lateral (
+    select status from texera_db.workflow_executions
+    where eid = lease.execution_id and status not in (3, 4, 5)
+    limit 1
+) execution
+left join lateral (
+    select terminate_time from texera_db.workflow_computing_unit
+    where cuid = lease.computing_unit_id and terminate_time <= now() at time zone 'utc'
+    limit 1
+) unit on true
+where lease.expires_at > now()
+  and lease.expires_at <= now() + make_interval(secs => $1)
+  and unit.terminate_time is null;
+
+
 -- name: count_leases
--- Only asked when more than a few have lapsed at once: it reads them all.
-select count(*) as lease_count from cu_metadata.leases;
+-- Only asked when more than a few are silent, and counted no further than $1.
+select count(*) as lease_count from (select from cu_metadata.leases limit $1) counted;
 
 
 -- name: find_ended_units
@@ -120,9 +145,15 @@ order by lease.execution_id;
 
 -- name: lock_orphans
 -- Those of the found that are still what they were found to be. A row that someone else has
--- locked is left for the next pass. $1 execution ids, $2 whether each was found by its silence
+-- locked is left for the next pass. Silence is believed while renewals are served and have been for
+-- a lease, which is asked again here: whoever looked may have been stopped since.
+-- $1 execution ids, $2 whether each was found by its silence, $3 lease in seconds, or null to
+-- believe silence at a human's word, $4 the longest break in seconds that is none
 select found.execution_id
 from unnest($1::int[], $2::boolean[]) as found (execution_id, is_silent)
+left join cu_metadata.continuity
+    on served_since <= now() - make_interval(secs => $3::float8)
+   and beat_at between now() - make_interval(secs => $4) and now() + make_interval(secs => $4)
 cross join lateral (
     select execution_id from cu_metadata.leases
     where leases.execution_id = found.execution_id
@@ -135,4 +166,5 @@ cross join lateral (
     where eid = found.execution_id and status not in (3, 4, 5)
     limit 1
     for update skip locked
-) execution;
+) execution
+where not found.is_silent or $3::float8 is null or continuity.only_row;

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.batching import (
     Connection,
@@ -124,3 +125,87 @@ async def test_when_fewer_are_left_the_guard_lets_go(
 
     assert (held_back, held_count) == (0, 10)
     assert (closed, central.counted("central_closer_held_leases")) == (2, 0)
+
+
+async def test_a_network_cut_fails_nobody_although_leases_lapse_one_after_the_other(
+    central: Replica, owner_connection: Connection
+) -> None:
+    """Renewals are spread over their period, and so are the lapses: the first tenth is not few."""
+    sidecars = [
+        await add_leased(owner_connection, 5, source_id=f"source-{number}") for number in range(20)
+    ]
+    await serve_for(owner_connection, central, LEASE_S)
+    for number, runs in enumerate(sidecars):  # the last renewals before the cut, one a second
+        await central.renew(f"source-{number}", runs)
+        await serve_for(owner_connection, central, 1)
+
+    await serve_for(owner_connection, central, LEASE_S - 20)
+    closed, held = 0, []
+    for _ in range(30):
+        closed += await central.make_pass()
+        held.append(central.counted("central_closer_held_leases"))
+        await serve_for(owner_connection, central, 1)
+
+    assert closed == 0
+    assert held[0] <= 5  # it began while only few had lapsed
+    assert held[-1] == 100
+
+
+async def test_runs_of_a_terminated_unit_about_to_lapse_do_not_hold_back_other_orphans(
+    central: Replica, owner_connection: Connection
+) -> None:
+    """That a unit was terminated explains the silence of its sidecar."""
+    terminated = await add_leased(
+        owner_connection, 40, source_id="source-b", unit_id=WORLD.other_computing_unit_id
+    )
+    silent = await add_leased(owner_connection, 2)
+    await serve_for(owner_connection, central, LEASE_S / 2)
+    await central.renew("source-b", terminated)
+    await owner_connection.execute(
+        "update texera_db.workflow_computing_unit set terminate_time = now() at time zone 'utc'"
+        " where cuid = $1",
+        WORLD.other_computing_unit_id,
+    )
+    await serve_for(owner_connection, central, LEASE_S / 2 + 10)
+
+    assert await central.make_pass() == 2
+
+    assert await statuses(owner_connection, silent) == [4, 4]
+
+
+async def test_a_process_that_was_stopped_between_its_beat_and_its_pass_closes_nothing(
+    central: Replica, owner_connection: Connection
+) -> None:
+    """A paused machine: what it knew of the service's continuity is as old as the leases."""
+    ids = await add_leased(owner_connection, 2)
+    await serve_for(owner_connection, central, 2 * LEASE_S)
+    await central.renew("source-a", ids)
+    uninterrupted_s = await central.closer.beat()
+    assert uninterrupted_s is not None
+
+    await advance(owner_connection, 600)
+    closed = await central.closer.make_pass(uninterrupted_s)
+
+    assert closed == 0
+    assert await statuses(owner_connection, ids) == [1, 1]
+
+
+async def test_an_outage_that_becomes_known_during_a_pass_ends_it(
+    central: Replica, owner_connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await add_leased(owner_connection, 2)
+    await serve_for(owner_connection, central, LEASE_S + 10)
+    orphans = central.closer._orphans
+    look = orphans.look
+
+    async def look_and_hear_of_a_failed_renewal(few: int, one_in: int) -> object:
+        found = await look(few, one_in)
+        central.leases.continuity.broken()
+        await central.closer.beat()
+        return found
+
+    monkeypatch.setattr(orphans, "look", look_and_hear_of_a_failed_renewal)
+
+    assert await central.make_pass() == 0
+
+    assert await statuses(owner_connection, ids) == [1, 1]

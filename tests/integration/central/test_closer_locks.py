@@ -97,8 +97,8 @@ async def test_a_renewal_in_the_middle_of_a_pass_saves_its_run(
     orphans = central.closer._orphans
     look = orphans.look
 
-    async def look_and_be_overtaken(few: int) -> object:
-        found = await look(few)
+    async def look_and_be_overtaken(few: int, one_in: int) -> object:
+        found = await look(few, one_in)
         await central.renew("source-a", [eid])
         return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from central.closer import CHUNK
 from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.batching import Connection, add_runs
@@ -147,6 +148,38 @@ async def test_orphans_that_the_closer_holds_back_are_closed_at_a_humans_word(
     assert untouched == [1] * 7
     assert await statuses(owner_connection, [*silent, *healthy]) == [4] * 7 + [1] * 2
     assert set((await reasons(owner_connection, silent)).values()) == {"lease-lapsed"}
+
+
+async def test_of_the_held_back_only_those_of_the_named_unit_are_closed(
+    database: Database, owner_connection: Connection
+) -> None:
+    own = await add_leased(owner_connection, 4)
+    others = await add_leased(
+        owner_connection, 4, source_id="source-b", unit_id=WORLD.other_computing_unit_id
+    )
+    await advance(owner_connection, 1000)
+    filters = ("--kind", "lapsed", "--computing-unit", str(WORLD.computing_unit_id))
+
+    listed = told(database, "debris", "ls", *filters)
+    closed = told(database, "debris", "close", "--min-age-h", "0", *filters)
+
+    assert (listed, closed) == ({"lapsed": own}, {"closed": own})
+    assert await statuses(owner_connection, [*own, *others]) == [4] * 4 + [1] * 4
+
+
+async def test_many_of_the_held_back_are_closed_in_short_transactions(
+    database: Database, owner_connection: Connection
+) -> None:
+    ids = await add_leased(owner_connection, 2 * CHUNK + 50)
+    await advance(owner_connection, 1000)
+
+    closed = told(database, "debris", "close", "--kind", "lapsed", "--min-age-h", "0")["closed"]
+
+    ended_at = await owner_connection.fetchval(
+        "select count(distinct recorded_at) from cu_metadata.terminal_statuses"
+    )
+    assert (closed, ended_at) == (ids, 3)
+    assert set(await statuses(owner_connection, ids)) == {4}
 
 
 async def test_without_a_database_it_says_so() -> None:

@@ -238,7 +238,7 @@ class Fleet(RuleBasedStateMachine):
             for row in statuses
             if row["status"] == FAILED and self.model.runs[row["eid"]].is_open
         }
-        if len(self.model.silent()) <= self.model.limit():
+        if len(self.model.unheard()) <= self.model.limit():
             # With fewer silent ones the guard may let go in the middle; it never gets stricter.
             assert alone.keys() <= closed.keys()
         left_alone = {eid: run for eid, run in own.items() if eid not in closed}

@@ -73,6 +73,7 @@ def central_app(
         middlewares=[
             _counting(metrics, clock),
             _ending_old_connections(connection_max_age_s, clock, uniform),
+            _noting_unserved_renewals,
             answer_problems,
             _naming_answers,
             _auditing_refusals,
@@ -142,6 +143,19 @@ def _counting(metrics: Metrics, clock: Callable[[], float]) -> Any:
         return response
 
     return count
+
+
+@web.middleware
+async def _noting_unserved_renewals(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """The closer must not take our silence for the sidecar's, whatever kept us from answering.
+
+    What we refuse (4xx) is no failure: else any caller could keep the closer from its work.
+    """
+    response = await handler(request)
+    is_renewal = request.get(ROUTE) == leases.RENEWALS_PATH
+    if is_renewal and response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        request.app[leases.LEASES].continuity.broken()
+    return response
 
 
 @web.middleware

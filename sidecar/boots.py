@@ -3,7 +3,13 @@
 Central ends the runs of the masters before it and answers which. The boot is kept in the spool
 before that is answered, and goes with every binding from then on; so a process of an earlier
 boot that is still about can create nothing any more.
+
+Boots are told one after the other, in the order in which they came: of two under way at once
+(a master that died while it booted, and its successor) the later must be the one that both
+central and the spool know as the current one.
 """
+
+import asyncio
 
 import msgspec
 
@@ -22,6 +28,7 @@ class Boots:
         self._spool = spool
         self._central = central
         self._reads = reads
+        self._turn = asyncio.Lock()
 
     async def begin(
         self,
@@ -32,8 +39,9 @@ class Boots:
     ) -> wire_sync.ClosedExecutions:
         """Raises central's problems. The same boot again gets the same answer."""
         target, body = f"/v1/computing-units/{unit_id}/boots", msgspec.json.encode(request)
-        reply = await self._central.change("boot", target, body, idempotency_key, context)
-        answer = _closed.decode(reply.body)
-        await self._spool.begin_boot(Boot(unit_id, request.boot_id), answer.closed)
+        async with self._turn:
+            reply = await self._central.change("boot", target, body, idempotency_key, context)
+            answer = _closed.decode(reply.body)
+            await self._spool.begin_boot(Boot(unit_id, request.boot_id), answer.closed)
         self._reads.changed(None, answer.closed)
         return answer

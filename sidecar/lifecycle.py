@@ -286,7 +286,7 @@ def _observe(sidecar: Sidecar) -> None:
     metrics.observe(
         "sidecar_renewal_age_seconds",
         "Since the last renewal; 0 while there is nothing to renew.",
-        lambda: (sidecar.renewals.age_s() or 0.0) if sidecar.renewals.held() else 0.0,
+        lambda: sidecar.renewals.age_s() if sidecar.renewals.held() else 0.0,
     )
     metrics.observe(
         "sidecar_central_reachable",

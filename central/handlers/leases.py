@@ -20,6 +20,8 @@ from central.store.leases import Leases
 BOOTS: web.AppKey[Boots] = web.AppKey("boots", Boots)
 LEASES: web.AppKey[Leases] = web.AppKey("leases", Leases)
 
+RENEWALS_PATH = "/v1/lease-renewals"
+
 
 async def renew_leases(
     call: Call[Source, NoParameters, NoParameters, ExecutionList],
@@ -46,7 +48,7 @@ async def begin_boot(
 ROUTES = (
     AuthenticatedRoute(
         method="POST",
-        path="/v1/lease-renewals",
+        path=RENEWALS_PATH,
         handler=renew_leases,
         summary="Renew the leases of the calling sidecar's executions, all at once",
         tag="leases",

@@ -15,7 +15,6 @@ import asyncpg
 from central.kit.statuses import TERMINAL_CODES
 from central.leases import LostLease, LostReason, RenewedLeases
 from central.metrics import Metrics
-from central.problems import DatabaseUnavailable
 from central.store.continuity import Continuity
 from central.store.database import Database, Transaction
 from central.store.queries import load
@@ -45,12 +44,7 @@ class Leases:
         work = partial(
             self._renew, source_id=source_id, execution_ids=execution_ids, unit_id=unit_id
         )
-        try:
-            lost = await self._database.run(work)
-        except DatabaseUnavailable:
-            # The closer must not take our silence for the sidecar's.
-            self.continuity.broken()
-            raise
+        lost = await self._database.run(work)
         lost_reasons = [lease.reason.value for lease in lost]
         self._metrics.renewals(len(execution_ids) - len(lost), lost_reasons)
         return RenewedLeases(self._lease_s, lost)

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 4
 """At least so many, whatever the setting: a lease must outlast some that fail."""
+FIRST_PERIOD_S = 5.0
+"""At most, until central has said how long its leases are: a run that begins just after nothing
+was found to renew must be renewed before its lease lapses."""
 CHECKS_PER_PERIOD = 4
 BACKOFF_BASE_S = 1.0
 BACKOFF_LIMIT_S = 10.0
@@ -58,7 +61,8 @@ class Renewals:
         self._central = central
         self._computing_unit = computing_unit
         self._metrics = metrics
-        self._period_s = period_s
+        self._longest_period_s = period_s
+        self._period_s = min(period_s, FIRST_PERIOD_S)
         self._monotonic = monotonic
         self._sleep = sleep
         self._uniform = uniform
@@ -67,7 +71,8 @@ class Renewals:
         self._epochs_known = -1 if has_forgotten else spool.epochs_begun
         self._adopted: set[int] = set()
         self._lost: dict[int, str] = {}
-        self._renewed_at: float | None = None
+        self._has_renewed = False
+        self._current_at = monotonic()
 
     def held(self) -> list[int]:
         """The executions whose leases this sidecar holds, as far as it knows."""
@@ -84,13 +89,13 @@ class Renewals:
         return {
             "held": len(self.held()),
             "lost": dict(Counter(self._lost.values())),
-            "renewed_s_ago": self.age_s(),
+            "renewed_s_ago": self.age_s() if self._has_renewed else None,
             "computing_unit_alive": self._is_alive,
         }
 
-    def age_s(self) -> float | None:
-        """How long ago the last renewal was; None before the first."""
-        return None if self._renewed_at is None else self._monotonic() - self._renewed_at
+    def age_s(self) -> float:
+        """How long ago the last renewal was, or nothing was to be renewed, or the start."""
+        return self._monotonic() - self._current_at
 
     async def run(self) -> None:
         while True:
@@ -102,6 +107,7 @@ class Renewals:
             await self._remember()
             execution_ids = self.held()
             if not execution_ids:
+                self._current_at = self._monotonic()
                 return self._until_next(self._period_s)
             if not await self._looks_alive():
                 self._metrics.lease_renewals.labels("unit-down").inc()
@@ -112,9 +118,9 @@ class Renewals:
         except RelayedProblem as problem:
             return self._failed("refused", problem)
         self._renewed(answer.lost)
-        period_s = min(self._period_s, answer.lease_s / RENEWALS_PER_LEASE)
+        self._period_s = min(self._longest_period_s, answer.lease_s / RENEWALS_PER_LEASE)
         self._backoff.limit_s = min(BACKOFF_LIMIT_S, answer.lease_s / BACKOFFS_PER_LEASE)
-        return self._until_next(period_s)
+        return self._until_next(self._period_s)
 
     async def _remember(self) -> None:
         """After the spool has lost its memory, all that central knows to be ours is renewed."""
@@ -136,7 +142,8 @@ class Renewals:
         if self._backoff.failure_count:
             logger.info("leases renewed again", extra=fields(failures=self._backoff.failure_count))
         self._backoff.reset()
-        self._renewed_at = self._monotonic()
+        self._has_renewed = True
+        self._current_at = self._monotonic()
         self._metrics.lease_renewals.labels("renewed").inc()
         for lease in lost:
             self._lost[lease.execution_id] = lease.reason

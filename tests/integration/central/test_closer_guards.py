@@ -4,8 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from central.handlers.leases import LEASES
+from central.problems import KeysUnavailable
 from dev.world import WORLD
 from tests.databases import Database
+from tests.integration.central.authority import Sidecar
 from tests.integration.central.batching import (
     Connection,
 )
@@ -209,3 +212,51 @@ async def test_an_outage_that_becomes_known_during_a_pass_ends_it(
     assert await central.make_pass() == 0
 
     assert await statuses(owner_connection, ids) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        KeysUnavailable("the cluster's key set cannot be fetched", retry_after_s=1),
+        RuntimeError("a bug"),
+    ],
+    ids=["keys", "bug"],
+)
+async def test_whatever_kept_central_from_answering_a_renewal_is_an_outage(
+    sidecar: Sidecar,
+    owner_connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+) -> None:
+    leases = sidecar.client.app[LEASES]
+    await leases.continuity.beat()
+    await advance(owner_connection, 10)
+
+    async def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(leases, "renew", fail)
+    reply = await sidecar.call("POST", "/v1/lease-renewals", {"execution_ids": [1]})
+
+    assert reply.status >= 500
+    assert await leases.continuity.beat() < 5
+
+
+async def test_a_renewal_that_is_refused_is_no_outage(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    """Else anybody could keep the closer from its work."""
+    leases = sidecar.client.app[LEASES]
+    await leases.continuity.beat()
+    await advance(owner_connection, 10)
+
+    replies = [
+        await sidecar.call("POST", "/v1/lease-renewals", {"execution_ids": [1]}, is_signed=False),
+        await sidecar.call("POST", "/v1/lease-renewals", {"execution_ids": "all"}),
+        await sidecar.call(
+            "POST", "/v1/lease-renewals", {"execution_ids": [WORLD.stuck_execution_id]}
+        ),
+    ]
+
+    assert [reply.status for reply in replies] == [401, 400, 200]
+    assert await leases.continuity.beat() > 9

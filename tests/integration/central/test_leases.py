@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from central.handlers.leases import LEASES
 from central.leases import LostReason
-from central.problems import DatabaseUnavailable
 from central.store.leases import SEEN_PERIOD_S
 from dev.postgres import Cluster
 from dev.world import WORLD
@@ -252,18 +252,17 @@ async def test_the_route_renews_for_the_source_that_signs(
 
 
 async def test_a_renewal_that_cannot_be_served_breaks_the_continuity(
-    central: Replica, owner_connection: Connection
+    sidecar: Sidecar, owner_connection: Connection
 ) -> None:
-    (eid,) = await add_leased(owner_connection, 1)
-    await central.closer.beat()
+    continuity = sidecar.client.app[LEASES].continuity
+    await continuity.beat()
     await advance(owner_connection, 20)
-    served_s = await central.closer.beat()
+    served_s = await continuity.beat()
 
     await owner_connection.execute("alter table cu_metadata.leases rename to away")
-    with pytest.raises(DatabaseUnavailable):
-        await central.renew("source-a", [eid])
+    reply = await sidecar.call("POST", "/v1/lease-renewals", {"execution_ids": [1]})
     await owner_connection.execute("alter table cu_metadata.away rename to leases")
 
-    assert served_s is not None
     assert served_s > 19
-    assert await central.closer.beat() == 0
+    assert reply.outcome == (503, "database-unavailable")
+    assert await continuity.beat() == 0

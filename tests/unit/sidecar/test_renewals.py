@@ -31,6 +31,7 @@ class Round:
     unit: SwitchedUnit = field(default_factory=SwitchedUnit)
     metrics: Metrics = field(default_factory=Metrics)
     now_s: float = 0.0
+    period_s: float = PERIOD_S
 
     def renewals(self, *, has_forgotten: bool = False) -> Renewals:
         return Renewals(
@@ -38,7 +39,7 @@ class Round:
             self.central,
             self.unit,
             self.metrics,
-            period_s=PERIOD_S,
+            period_s=self.period_s,
             has_forgotten=has_forgotten,
             monotonic=lambda: self.now_s,
             uniform=lambda low, high: high,
@@ -65,14 +66,47 @@ async def test_all_that_is_open_is_renewed_in_one_call(round_: Round) -> None:
 
 
 async def test_with_nothing_open_nobody_is_asked(round_: Round) -> None:
-    assert await round_.renewals().renew() == PERIOD_S
+    assert await round_.renewals().renew() <= PERIOD_S
 
     assert (round_.central.renewed, round_.unit.looks) == ([], 0)
+
+
+@pytest.mark.parametrize("lease_s", [8.0, 20.0, 90.0])
+async def test_a_first_run_after_idleness_is_renewed_before_its_lease_lapses(
+    round_: Round, lease_s: float
+) -> None:
+    """However long the period that was set: central's lease is not known before the first call."""
+    round_.period_s = 600.0
+    round_.central.lease_s = lease_s
+    renewals = round_.renewals()
+
+    first_wait_s = await renewals.renew()
+    await bind(round_.spool, 7)  # just after nothing was found to renew
+    await renewals.renew()
+    await bind(round_.spool, 7, ended_at_ms=1)
+    later_wait_s = await renewals.renew()
+
+    assert round_.central.renewed == [[7]]
+    assert max(first_wait_s, later_wait_s) < lease_s
+    assert later_wait_s == lease_s / 4
+
+
+async def test_the_age_of_renewals_that_never_came_is_told_too(round_: Round) -> None:
+    """Else nobody is warned of a sidecar that has not reached central since its start."""
+    await bind(round_.spool, 7)
+    renewals = round_.renewals()
+    round_.central.script = [UNREACHABLE]
+    await renewals.renew()
+    round_.now_s += 60
+
+    assert renewals.age_s() == 60
 
 
 async def test_a_dead_unit_gets_no_renewal_and_is_looked_at_more_often(round_: Round) -> None:
     await bind(round_.spool, 7)
     renewals = round_.renewals()
+    await renewals.renew()
+    round_.central.renewed.clear()
     round_.unit.is_there = False
 
     dead_wait_s = await renewals.renew()
@@ -168,11 +202,12 @@ async def test_damage_met_at_work_makes_it_ask_central_what_is_open(round_: Roun
 async def test_the_age_of_the_last_renewal_is_told(round_: Round) -> None:
     await bind(round_.spool, 7)
     renewals = round_.renewals()
-    never = renewals.age_s()
     await renewals.renew()
     round_.now_s += 30
+    before = renewals.age_s()
+    await renewals.renew()
 
-    assert (never, renewals.age_s()) == (None, 30)
+    assert (before, renewals.age_s()) == (30, 0)
 
 
 async def test_a_fleet_comes_back_from_an_outage_spread_over_seconds(round_: Round) -> None:

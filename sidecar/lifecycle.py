@@ -23,6 +23,8 @@ from sidecar.boots import Boots
 from sidecar.cache.access import AccessMemory
 from sidecar.delivery.delivery import Delivery
 from sidecar.front.answers import KnownAnswers
+from sidecar.front.calls import KnownCalls
+from sidecar.front.door import FrontDoor
 from sidecar.front.listening import listening
 from sidecar.kit.logs import fields
 from sidecar.kit.ops import ops_app
@@ -88,7 +90,8 @@ class Sidecar:
         self.spool = spool
         self.central = central
         self.metrics = metrics
-        self.answers = KnownAnswers(int(settings.cache_max_bytes * ANSWERS_SHARE), metrics)
+        answers = KnownAnswers(int(settings.cache_max_bytes * ANSWERS_SHARE), metrics)
+        self.door = FrontDoor(answers, KnownCalls(metrics)) if settings.front_door else None
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
         limits = LocalLimits(settings.limits, spool, metrics)
         writes = Writes(spool, self.delivery, central, reads, access, limits, metrics)
@@ -211,7 +214,7 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
         await listeners.enter_async_context(
             listening(
                 local,
-                sidecar.answers if settings.front_door else None,
+                sidecar.door,
                 (settings.listen.host, settings.listen.port),
                 settings.unix_socket,
                 shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,

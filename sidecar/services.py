@@ -1,6 +1,7 @@
 """What handlers work with, and how they reach it."""
 
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,23 @@ class Repeatable:
 
 
 REPEATABLE: web.RequestKey[Repeatable] = web.RequestKey("repeatable", Repeatable)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumable:
+    """A call that was made, as it goes on after its head: with another body, it is made again.
+
+    `again` raises what the call raises, and `NotResumable`.
+    """
+
+    again: Callable[[bytes], Awaitable[Answer]]
+
+
+RESUMABLE: web.RequestKey[Resumable] = web.RequestKey("resumable", Resumable)
+
+
+class NotResumable(Exception):
+    """The call has to be made from its beginning. Nothing of it has been done."""
 
 
 async def admit(request: web.Request, route: Route, raw_body: bytes) -> CallContext:

@@ -80,14 +80,20 @@ class Writes:
 
     async def admit(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
         """The execution's binding, and central's yes for this token; asks for both if need be."""
+        admitted = self.admitted(execution_id, context)
+        if admitted is not None:
+            return admitted
         digest = token_digest(context.token or "")
-        binding = self._spool.permits.binding(execution_id)
-        grant = self._spool.permits.grant(digest, execution_id)
-        if binding is not None and grant is not None:
-            return binding, grant
         return await self._bindings.do(
             (digest, execution_id), lambda: self._bind(execution_id, context)
         )
+
+    def admitted(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant] | None:
+        """The same as far as it is known here."""
+        digest = token_digest(context.token or "")
+        binding = self._spool.permits.binding(execution_id)
+        grant = self._spool.permits.grant(digest, execution_id)
+        return (binding, grant) if binding is not None and grant is not None else None
 
     async def _bind(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
         boot = self._spool.boot

@@ -1,8 +1,8 @@
 """Delivery: the one loop that brings spooled writes to central.
 
-One batch is in flight. The next is cut when it returns: without delay when idle, larger
-under load. A batch is sent again, byte for byte, until central has answered it; only the
-answers below end it.
+One batch is in flight. The next is cut when it returns: without delay when idle, after a short
+rest (`rest`) and larger under load. A batch is sent again, byte for byte, until central has
+answered it; only the answers below end it.
 
     200 outcomes           each member is settled: committed, refused, or deferred
     409 batch-out-of-step  central's cursor is elsewhere (a rescued or restored spool):

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from sidecar.delivery.rest import Rest
 from sidecar.kit.logs import fields
 from sidecar.kit.problem import Problem
 from sidecar.metrics import Metrics
@@ -75,6 +76,7 @@ class Delivery:
         self._draining = asyncio.Event()
         self._waiters: dict[int, list[asyncio.Future[WriteRecord]]] = {}
         self._progress = asyncio.Condition()
+        self._rest = Rest(monotonic, self._cannot_wait)
         self.parked_because: str | None = None
         spool.on_append.append(lambda execution_id: self.wake())
         spool.on_set_aside = self._set_aside
@@ -83,6 +85,12 @@ class Delivery:
     def wake(self) -> None:
         """There is something new to deliver."""
         self._wake.set()
+        self._rest.look()
+
+    def _cannot_wait(self) -> bool:
+        """Whether somebody waits for what is not delivered yet, or a run has ended."""
+        someone_waits = self._draining.is_set() or self._flushes > 0 or bool(self._waiters)
+        return someone_waits or self._spool.queues.has_terminal
 
     async def run(self) -> None:
         """Delivers until cancelled, or until `drain` finds nothing left."""
@@ -99,6 +107,7 @@ class Delivery:
                 await self._back_off(self._backoff.next_s())
 
     async def _next_batch(self) -> Batch | None:
+        await self._rest.over()
         while True:
             self._wake.clear()
             hurry = self._draining.is_set() or self._flushes > 0
@@ -130,6 +139,7 @@ class Delivery:
         return cutting.result() if cutting.done() else None
 
     async def _deliver(self, batch: Batch) -> None:
+        self._rest.begin()
         self._faults.reach(FaultPoint.BEFORE_SEND)
         try:
             outcomes = await self._central.deliver(batch, self._spool.now_ms())
@@ -262,6 +272,7 @@ class Delivery:
         """How the write will end. Ask before it is sure that it has not ended yet."""
         future: asyncio.Future[WriteRecord] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(seq, []).append(future)
+        self.wake()
         return future
 
     async def wait_settled(self, seq: int, timeout_s: float) -> WriteRecord | None:

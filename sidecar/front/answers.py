@@ -1,36 +1,22 @@
 """Answers of the application that may be given again, by the head of their request."""
 
-import email.utils
-import re
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 from prometheus_client import Counter
 
 from sidecar.cache.marks import Validity
+from sidecar.front.heads import HEAD_MAX_BYTES, Stamp, may_be_known, plain_head, request_id_of
 from sidecar.kit.routing import ROUTE
 from sidecar.metrics import Metrics
 from sidecar.services import REPEATABLE
 
-HEAD_MAX_BYTES = 8190
-"""aiohttp's own limit for one header: no head this short meets a limit of its parser."""
 ENTRY_OVERHEAD_BYTES = 1500
 """What a kept answer costs beside its texts: the objects, their slots, the dict's entry."""
 TOUCH_PERIOD_S = 1.0
 """How often a value in use is told so, lest it be evicted as forgotten."""
-
-# What may differ between two requests for the same thing and changes nothing in the answer:
-# trace context goes to central only, and the request id is copied. A value with anything
-# unprintable is left in, and of a folded one the fold, so that neither is ever a known head.
-_VARYING = re.compile(
-    rb"\r\n(?:(?i:traceparent|tracestate):[ \t]*[!-~][ -~]*"
-    rb"|(?i:x-request-id):[ \t]*([A-Za-z0-9._:\-]{1,128})[ \t]*)(?=\r\n)"
-)
-_VARYING_MAX = 3
-_NOT_KEPT = (hdrs.UPGRADE, hdrs.EXPECT, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH)
 
 
 @dataclass(slots=True)
@@ -62,10 +48,7 @@ class KnownAnswers:
         self._monotonic = monotonic
         self._wall_clock = wall_clock
         self._known: dict[bytes, _Known] = {}
-        self._id_prefix = secrets.token_hex(4).encode()
-        self._id_count = 0
-        self._date_s = -1
-        self._date = b""
+        self._stamp = Stamp(wall_clock)
         self.size_bytes = 0
 
     def answer(self, data: bytes) -> bytes | None:
@@ -94,13 +77,11 @@ class KnownAnswers:
         request_id = b""
         known = self._known.get(head)
         if known is None:
-            if len(head) > HEAD_MAX_BYTES:
+            plain = plain_head(head) if len(head) <= HEAD_MAX_BYTES else None
+            known = self._known.get(plain) if plain is not None else None
+            if plain is None or known is None:
                 return None
-            plain, count = _VARYING.subn(b"", head)
-            known = self._known.get(plain) if 0 < count <= _VARYING_MAX else None
-            if known is None:
-                return None
-            request_id = _request_id(head)
+            request_id = request_id_of(head)
             head = plain
         if not known.validity.holds(self._monotonic(), self._wall_clock()):
             self._drop(head)
@@ -115,19 +96,8 @@ class KnownAnswers:
             known.validity.touch()
         known.requests.inc()
         known.reads.inc()
-        if not request_id:
-            self._id_count += 1
-            request_id = b"%s%08x" % (self._id_prefix, self._id_count)
-        wall_s = int(self._wall_clock())
-        if wall_s != self._date_s:
-            self._date_s = wall_s
-            self._date = email.utils.formatdate(wall_s, usegmt=True).encode()
-        return b"%sX-Request-Id: %s\r\nDate: %s\r\n\r\n%s" % (
-            known.head,
-            request_id,
-            self._date,
-            known.body,
-        )
+        stamp = self._stamp(self._stamp.request_id(request_id))
+        return known.head + stamp + known.body
 
     def keep(self, head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Remembers the answer just given to the request whose bytes were `head`, if it may be."""
@@ -137,14 +107,14 @@ class KnownAnswers:
         if not (
             response.status == 200
             and isinstance(response.body, bytes)
-            and response.keep_alive
-            and request.version == HttpVersion11
-            and request.keep_alive
-            and not any(name in request.headers for name in _NOT_KEPT)
-            and len(head) <= HEAD_MAX_BYTES
+            and hdrs.CONTENT_LENGTH not in request.headers
+            and may_be_known(head, request, response)
         ):
             return
-        head = _VARYING.sub(b"", head)
+        plain = plain_head(head)
+        if plain is None:
+            return
+        head = plain
         lines = [b"HTTP/1.1 200 OK\r\n"] + [
             f"{name}: {value}\r\n".encode()
             for name, value in response.headers.items()
@@ -171,8 +141,3 @@ class KnownAnswers:
         known = self._known.pop(head, None)
         if known is not None:
             self.size_bytes -= known.size_bytes
-
-
-def _request_id(head: bytes) -> bytes:
-    """The caller's own id, the first if there are several; empty if there is none."""
-    return next((match[1] for match in _VARYING.finditer(head) if match[1]), b"")

@@ -9,6 +9,7 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_protocol import RequestHandler
 
 from sidecar.front.answers import KnownAnswers
+from sidecar.front.calls import Begun, KnownCalls
 from sidecar.front.message import Message
 
 SWEEP_PERIOD_S = 10.0
@@ -16,6 +17,8 @@ HEAD_TIMEOUT_S = 30.0
 """A head of a kilobyte comes in one piece; who dribbles it for longer only holds memory."""
 KEEPALIVE_TIMEOUT_S = 3630.0
 """As aiohttp's: longer than any client keeps an idle connection itself."""
+HELD_MAX_BYTES = 64 * 1024
+"""What may come behind a call under way before the connection is read no further."""
 FOREVER_S = 10.0 * 365 * 24 * 3600
 """aiohttp's own timer is told to wait for this: it does not see what is answered here."""
 
@@ -29,8 +32,9 @@ class FrontDoor:
     has been written.
     """
 
-    def __init__(self, answers: KnownAnswers) -> None:
+    def __init__(self, answers: KnownAnswers, calls: KnownCalls) -> None:
         self.answers = answers
+        self.calls = calls
         self._connections: set[Connection] = set()
         self._by_handler: dict[object, Connection] = {}
         self._server: web.Server | None = None
@@ -51,15 +55,21 @@ class FrontDoor:
         self._server = server
         self._sweep()
 
-    def close(self) -> None:
-        """Ends what aiohttp does not know of; its own connections end with its server."""
+    async def close(self, *, timeout_s: float) -> None:
+        """Ends what aiohttp does not know of; its own connections end with its server.
+
+        Calls under way are answered, if they do not take longer than `timeout_s`.
+        """
         if self._sweeping is not None:
             self._sweeping.cancel()
+        calls = [c.call for c in self._connections if c.call is not None]
+        if calls:
+            await asyncio.wait(calls, timeout=timeout_s)
         for connection in tuple(self._connections):
             connection.close_if_unknown_to_aiohttp()
 
     def __call__(self) -> asyncio.Protocol:
-        connection = Connection(self, self.answers)
+        connection = Connection(self)
         self._connections.add(connection)
         return connection
 
@@ -86,17 +96,19 @@ class FrontDoor:
 
 
 class Connection(asyncio.Protocol):
-    """One connection. Whose turn it is to read follows from `_message`:
+    """One connection. Whose turn it is to read follows from `call` and `_message`:
 
-    - None: nothing is under way, and a known request is answered here;
+    - a call: one known request is being answered here, and what comes behind it is held;
+    - neither: nothing is under way, and a known request is answered here;
     - a message: aiohttp reads it or owes its answer, and gets every byte, until it has
       answered and the message was whole, when the turn comes back;
     - a lost message: all that comes is aiohttp's, to the end of the connection.
     """
 
-    def __init__(self, door: FrontDoor, answers: KnownAnswers) -> None:
+    def __init__(self, door: FrontDoor) -> None:
         self._door = door
-        self._answers = answers
+        self.call: asyncio.Task[None] | None = None
+        self._held = b""
         self._handler: RequestHandler | None = None
         self._message: Message | None = None
         self._quiet_sweeps = 0
@@ -108,13 +120,42 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._quiet_sweeps = 0
+        if self.call is not None:
+            self._hold(data)
+            return
         if self._message is None:
-            answer = self._answers.answer(data)
+            answer = self._door.answers.answer(data)
             if answer is not None:
                 self._transport.write(answer)
                 return
+            begun = self._door.calls.begin(data)
+            if begun is not None:
+                self.call = asyncio.get_running_loop().create_task(self._go_on(begun, data))
+                return
             self._message = Message()
         self._give_to_aiohttp(data)
+
+    async def _go_on(self, begun: Begun, data: bytes) -> None:
+        """Answers a known call. Its caller may leave: what was begun is not undone by that."""
+        answer = await self._door.calls.answer(begun)
+        self.call = None
+        held, self._held = self._held, b""
+        if self._transport.is_closing():
+            return
+        if len(held) > HELD_MAX_BYTES:
+            self._transport.resume_reading()
+        if answer is not None:
+            self._transport.write(answer)
+        else:
+            self._message = Message()
+            self._give_to_aiohttp(data)
+        if held:
+            self.data_received(held)
+
+    def _hold(self, data: bytes) -> None:
+        had, self._held = len(self._held), self._held + data
+        if had <= HELD_MAX_BYTES < len(self._held):
+            self._transport.pause_reading()
 
     def _give_to_aiohttp(self, data: bytes) -> None:
         assert self._message is not None  # noqa: S101 (for the type checker)
@@ -135,7 +176,8 @@ class Connection(asyncio.Protocol):
             return
         self._message = None
         self._head_sweeps = 0
-        self._answers.keep(message.head, request, response)
+        self._door.answers.keep(message.head, request, response)
+        self._door.calls.keep(message.head, request, response)
 
     def swept(self) -> None:
         """A sweep has passed: ends the connection if nothing, or only half a head, came."""

@@ -7,22 +7,21 @@ from pathlib import Path
 
 from aiohttp import web
 
-from sidecar.front.answers import KnownAnswers
 from sidecar.front.door import FOREVER_S, FrontDoor
 
 
 @asynccontextmanager
 async def listening(
     app: web.Application,
-    answers: KnownAnswers | None,
+    door: FrontDoor | None,
     address: tuple[str, int],
     unix_socket: Path | None,
     *,
     shutdown_timeout_s: float,
 ) -> AsyncIterator[None]:
-    """Serves `app` for the block; `answers` None leaves every request to aiohttp."""
+    """Serves `app` for the block; `door` None leaves every request to aiohttp."""
     async with (
-        connections(app, answers, shutdown_timeout_s=shutdown_timeout_s) as connection,
+        connections(app, door, shutdown_timeout_s=shutdown_timeout_s) as connection,
         AsyncExitStack() as stack,
     ):
         loop = asyncio.get_running_loop()
@@ -37,15 +36,14 @@ async def listening(
 
 @asynccontextmanager
 async def connections(
-    app: web.Application, answers: KnownAnswers | None, *, shutdown_timeout_s: float
+    app: web.Application, door: FrontDoor | None, *, shutdown_timeout_s: float
 ) -> AsyncIterator[Callable[[], asyncio.BaseProtocol]]:
     """What makes the protocol of each new connection to `app`."""
-    if answers is None:
+    if door is None:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s)
         async with _set_up(runner) as server:
             yield server
         return
-    door = FrontDoor(answers)
     runner = web.AppRunner(
         app,
         access_log_class=door.completion_log(),
@@ -57,7 +55,7 @@ async def connections(
         try:
             yield door
         finally:
-            door.close()
+            await door.close(timeout_s=shutdown_timeout_s)
 
 
 @asynccontextmanager

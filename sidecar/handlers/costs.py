@@ -1,20 +1,21 @@
 """Operator costs: reported by the CU at completion, asked for by the next run's scheduler."""
 
+from functools import partial
+
 from sidecar import operations, wire
+from sidecar.handlers.durable import durable
 from sidecar.handlers.executions import PREFER, READ_PROBLEMS, WRITE_PROBLEMS
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
-from sidecar.services import preferred_wait_s, seen_answer, services
+from sidecar.services import seen_answer, services
 from sidecar.upstream.client import CallContext
 
 
 async def put_operator_costs(
     call: Call[CallContext, wire.ExecutionPath, NoParameters, wire.OperatorCosts],
 ) -> Answer:
-    writes = services(call.request).writes
-    binding, grant = await writes.admit(call.path.execution_id, call.caller)
-    entry = operations.put_operator_costs(call.body, binding, grant.user_id)
-    status, answer = await writes.submit(entry, preferred_wait_s(call.request))
-    return Answer(answer, status)
+    return await durable(
+        call, call.path.execution_id, lambda body: partial(operations.put_operator_costs, body)
+    )
 
 
 async def fetch_operator_costs(

@@ -5,12 +5,14 @@ for done and 404 for absent, so a durable write is answered 202 with the write's
 ignores. The run must be the token's own user's.
 """
 
+from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
 
 from sidecar import operations, problems, wire
 from sidecar import wire_drop_in as drop_in
+from sidecar.handlers.durable import EntryOf, Prepare, durable
 from sidecar.handlers.executions import READ_PROBLEMS, WRITE_PROBLEMS
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
 from sidecar.services import idempotency_key, seen_answer, services
@@ -39,33 +41,43 @@ async def drop_in_create(
 
 
 async def drop_in_put_runtime_stats_uri(call: WriteCall) -> Answer:
-    binding, user_id = await _admitted(call)
-    if binding.workflow_id != call.body.workflow_id:
-        raise problems.ExecutionNotFound(
-            f"workflowId: execution {call.path.eid} is not one of workflow {call.body.workflow_id}"
-        )
-    members = {"runtime_stats_uri": call.body.uri}
-    return await _durable(call, operations.update_execution(members, binding, user_id))
+    def prepare(body: drop_in.DropInRuntimeStatsUri) -> EntryOf:
+        def entry_of(binding: Binding, user_id: int) -> NewEntry:
+            if binding.workflow_id != body.workflow_id:
+                raise problems.ExecutionNotFound(
+                    f"workflowId: execution {call.path.eid} is not one of workflow"
+                    f" {body.workflow_id}"
+                )
+            members = {"runtime_stats_uri": body.uri}
+            return operations.update_execution(members, binding, user_id)
+
+        return entry_of
+
+    return await _durable(call, prepare)
 
 
 async def drop_in_put_status(call: WriteCall) -> Answer:
-    members = {"status": operations.status_named(call.body.status).value}
-    binding, user_id = await _admitted(call)
-    return await _durable(call, operations.update_execution(members, binding, user_id))
+    def prepare(body: drop_in.DropInStatusChange) -> EntryOf:
+        members = {"status": operations.status_named(body.status).value}
+        return partial(operations.update_execution, members)
+
+    return await _durable(call, prepare)
 
 
 async def drop_in_post_operator_console(call: WriteCall) -> Answer:
-    operator = operations.checked_operator(call.body.operator_id, "operatorId")
-    binding, user_id = await _admitted(call)
-    body = wire.Console(call.body.uri)
-    return await _durable(call, operations.put_console(operator, body, binding, user_id))
+    def prepare(body: drop_in.DropInOperatorConsole) -> EntryOf:
+        operator = operations.checked_operator(body.operator_id, "operatorId")
+        return partial(operations.put_console, operator, wire.Console(body.uri))
+
+    return await _durable(call, prepare)
 
 
 async def drop_in_post_port_result(call: WriteCall) -> Answer:
-    port = operations.checked_port(call.body.global_port_id, "globalPortId")
-    binding, user_id = await _admitted(call)
-    body = wire.PortResult(call.body.uri)
-    return await _durable(call, operations.put_port_result(port, body, binding, user_id))
+    def prepare(body: drop_in.DropInPortResult) -> EntryOf:
+        port = operations.checked_port(body.global_port_id, "globalPortId")
+        return partial(operations.put_port_result, port, wire.PortResult(body.uri))
+
+    return await _durable(call, prepare)
 
 
 async def drop_in_fetch_port_result(
@@ -93,14 +105,11 @@ async def drop_in_fetch_latest(
     return seen_answer(call.request, drop_in.DropInCreated(seen.value.execution.execution_id), seen)
 
 
-async def _admitted(call: WriteCall) -> tuple[Binding, int]:
-    binding, grant = await services(call.request).writes.admit(call.path.eid, call.caller)
-    return binding, grant.user_id
+async def _durable(call: WriteCall, prepare: Prepare) -> Answer:
+    def answer_of(answer: wire.WriteAnswer) -> drop_in.DropInDurable:
+        return drop_in.DropInDurable(answer.write_id, answer.state)
 
-
-async def _durable(call: WriteCall, entry: NewEntry) -> Answer:
-    status, answer = await services(call.request).writes.submit(entry, None)
-    return Answer(drop_in.DropInDurable(answer.write_id, answer.state), status)
+    return await durable(call, call.path.eid, prepare, answer_of)
 
 
 _BASE = "/api/internal/execution-metadata"

@@ -1,12 +1,14 @@
 """Executions: create, read, change, list."""
 
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
 
 from sidecar import operations, problems, wire
+from sidecar.handlers.durable import EntryOf, durable
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
-from sidecar.services import idempotency_key, preferred_wait_s, seen_answer, services
+from sidecar.services import idempotency_key, seen_answer, services
 from sidecar.upstream.client import CallContext
 
 ExecutionCall: TypeAlias = Call[CallContext, wire.ExecutionPath, NoParameters, None]
@@ -40,12 +42,10 @@ async def fetch_execution(call: ExecutionCall) -> Answer:
 async def change_execution(
     call: Call[CallContext, wire.ExecutionPath, NoParameters, wire.ExecutionChanges],
 ) -> Answer:
-    members = operations.changed_members(call.body)
-    writes = services(call.request).writes
-    binding, grant = await writes.admit(call.path.execution_id, call.caller)
-    entry = operations.update_execution(members, binding, grant.user_id)
-    status, answer = await writes.submit(entry, preferred_wait_s(call.request))
-    return Answer(answer, status)
+    def prepare(body: wire.ExecutionChanges) -> EntryOf:
+        return partial(operations.update_execution, operations.changed_members(body))
+
+    return await durable(call, call.path.execution_id, prepare)
 
 
 async def fetch_latest_execution(

@@ -1,13 +1,13 @@
 """The registry of URIs: results by port, console messages by operator."""
 
+from functools import partial
 from typing import Any, TypeAlias
 
 from sidecar import operations, problems, wire
+from sidecar.handlers.durable import durable
 from sidecar.handlers.executions import PREFER, READ_PROBLEMS, WRITE_PROBLEMS
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
 from sidecar.services import preferred_wait_s, seen_answer, services
-from sidecar.spool.entry import NewEntry
-from sidecar.spool.permits import Binding
 from sidecar.upstream.client import CallContext
 
 PortCall: TypeAlias = Call[CallContext, wire.PortPath, NoParameters, Any]
@@ -16,28 +16,38 @@ OperatorCall: TypeAlias = Call[CallContext, wire.OperatorPath, NoParameters, Any
 
 async def put_port_result(call: PortCall) -> Answer:
     port = operations.checked_port(call.path.global_port_id)
-    binding, user_id = await _admitted(call)
-    return await _submitted(call, operations.put_port_result(port, call.body, binding, user_id))
+    return await durable(
+        call,
+        call.path.execution_id,
+        lambda body: partial(operations.put_port_result, port, body),
+    )
 
 
 async def resize_port_result(call: PortCall) -> Answer:
     port = operations.checked_port(call.path.global_port_id)
-    binding, user_id = await _admitted(call)
-    size = call.body.result_bytes
-    return await _submitted(call, operations.set_port_result_bytes(port, size, binding, user_id))
+    return await durable(
+        call,
+        call.path.execution_id,
+        lambda body: partial(operations.set_port_result_bytes, port, body.result_bytes),
+    )
 
 
 async def put_console(call: OperatorCall) -> Answer:
     operator = operations.checked_operator(call.path.operator_id)
-    binding, user_id = await _admitted(call)
-    return await _submitted(call, operations.put_console(operator, call.body, binding, user_id))
+    return await durable(
+        call,
+        call.path.execution_id,
+        lambda body: partial(operations.put_console, operator, body),
+    )
 
 
 async def resize_console(call: OperatorCall) -> Answer:
     operator = operations.checked_operator(call.path.operator_id)
-    binding, user_id = await _admitted(call)
-    size = call.body.bytes
-    return await _submitted(call, operations.set_console_bytes(operator, size, binding, user_id))
+    return await durable(
+        call,
+        call.path.execution_id,
+        lambda body: partial(operations.set_console_bytes, operator, body.bytes),
+    )
 
 
 async def fetch_console(call: OperatorCall) -> Answer:
@@ -66,22 +76,10 @@ async def fetch_uris(
 async def delete_uris(
     call: Call[CallContext, wire.ExecutionPath, NoParameters, None],
 ) -> Answer:
-    binding, user_id = await _admitted(call)
-    entry = operations.delete_uris(binding, user_id)
-    wait_s = preferred_wait_s(call.request)
-    return Answer(await services(call.request).writes.submit_and_wait(entry, wait_s))
-
-
-async def _admitted(call: Call[CallContext, Any, Any, Any]) -> tuple[Binding, int]:
-    binding, grant = await services(call.request).writes.admit(call.path.execution_id, call.caller)
-    return binding, grant.user_id
-
-
-async def _submitted(call: Call[CallContext, Any, Any, Any], entry: NewEntry) -> Answer:
-    status, answer = await services(call.request).writes.submit(
-        entry, preferred_wait_s(call.request)
-    )
-    return Answer(answer, status)
+    writes = services(call.request).writes
+    binding, grant = await writes.admit(call.path.execution_id, call.caller)
+    entry = operations.delete_uris(binding, grant.user_id)
+    return Answer(await writes.submit_and_wait(entry, preferred_wait_s(call.request)))
 
 
 _PORT = "/v1/executions/{execution_id}/ports/{global_port_id}"

@@ -73,6 +73,7 @@ class Queues:
 
     def __init__(self, merge_window_s: float) -> None:
         self._merge_window_s = merge_window_s
+        self._terminal_count = 0
         self._queues: dict[int, Queue] = {}
         self._mergeable: OrderedDict[tuple[int, str], Mergeable] = OrderedDict()
         self.entry_count = 0
@@ -105,12 +106,14 @@ class Queues:
         """Takes an execution's summary from the file, at start."""
         self._queues[execution_id] = Queue(first_seq, counts)
         self.entry_count += sum(counts)
+        self._terminal_count += counts[Urgency.TERMINAL]
         self._entries_bytes += size
 
     def add(self, entry: Entry, now: float) -> None:
         queue = self._queues.setdefault(entry.execution_id, Queue(entry.seq))
         queue.counts[entry.urgency] += 1
         self.entry_count += 1
+        self._terminal_count += entry.urgency is Urgency.TERMINAL
         self._entries_bytes += entry.size_bytes
         if entry.merge_key is not None:
             older = self._mergeable.get((entry.execution_id, entry.merge_key))
@@ -162,6 +165,11 @@ class Queues:
         queue.holds = 0
         self._discount(entry)
 
+    @property
+    def has_terminal(self) -> bool:
+        """Whether the end of a run waits."""
+        return self._terminal_count > 0
+
     def are_settled_up_to(self, seq: int) -> bool:
         """Whether nothing is left that was durable when `seq` was the newest number."""
         return all(queue.first_seq > seq for queue in self._queues.values())
@@ -171,6 +179,7 @@ class Queues:
         queue = self._queues[entry.execution_id]
         queue.counts[entry.urgency] -= 1
         self.entry_count -= 1
+        self._terminal_count -= entry.urgency is Urgency.TERMINAL
         self._entries_bytes -= entry.size_bytes
         if not queue.length:
             del self._queues[entry.execution_id]

@@ -13,6 +13,8 @@ from sidecar.app import local_app
 from sidecar.boots import Boots
 from sidecar.delivery.delivery import Delivery
 from sidecar.front.answers import KnownAnswers
+from sidecar.front.calls import KnownCalls
+from sidecar.front.door import FrontDoor
 from sidecar.front.listening import listening
 from sidecar.limits import LocalLimits
 from sidecar.services import Services
@@ -62,7 +64,7 @@ class Served:
 
     port: int
     to_aiohttp: int = 0
-    answers: KnownAnswers | None = None
+    door: FrontDoor | None = None
     lines: list["Line"] = field(default_factory=list)
 
     async def line(self) -> "Line":
@@ -136,18 +138,19 @@ def app_of(world: World) -> web.Application:
     return local_app(Services(world.reads, writes, sync_calls, limits, boots), world.metrics)
 
 
-def answers_of(world: World, max_bytes: int = MIB) -> KnownAnswers:
+def door_of(world: World, max_bytes: int = MIB) -> FrontDoor:
     clock = world.clock
-    return KnownAnswers(max_bytes, world.metrics, monotonic=clock, wall_clock=clock)
+    answers = KnownAnswers(max_bytes, world.metrics, monotonic=clock, wall_clock=clock)
+    return FrontDoor(answers, KnownCalls(world.metrics, wall_clock=clock, max_bytes=max_bytes))
 
 
 @asynccontextmanager
 async def served(world: World, *, front_door: bool, max_bytes: int = MIB) -> AsyncIterator[Served]:
-    app, answers = app_of(world), answers_of(world, max_bytes) if front_door else None
-    listener = Served(free_port(), answers=answers)
+    app, door = app_of(world), door_of(world, max_bytes) if front_door else None
+    listener = Served(free_port(), door=door)
     app.middlewares.insert(0, _counting(listener))
     address = ("127.0.0.1", listener.port)
-    async with listening(app, answers, address, None, shutdown_timeout_s=2.0):
+    async with listening(app, door, address, None, shutdown_timeout_s=2.0):
         try:
             yield listener
         finally:

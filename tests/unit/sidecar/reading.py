@@ -89,7 +89,7 @@ class PlayedCentral(Central):
     async def bind(
         self, execution_id: int, context: CallContext, boot_id: str | None = None
     ) -> Reply:
-        self.calls.append(f"bind {execution_id}")
+        self.calls.append(f"bind {execution_id} for {context.request_id}")
         raise refusal("execution-not-found", 404)
 
     def _reply(self, target: str, token: str, etag: str | None) -> Reply:

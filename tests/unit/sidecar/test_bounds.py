@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.front.listening import connections
-from tests.unit.sidecar.fronting import Wire, answers_of, app_of, get
+from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
 from tests.unit.sidecar.reading import WORKFLOW, World, world
 
 KIB = 1024
@@ -49,8 +49,8 @@ def label_sets(here: World) -> set[tuple[str, ...]]:
 
 @pytest.mark.parametrize("front_door", [True, False])
 async def test_random_ids_make_no_labels(here: World, front_door: bool) -> None:
-    answers = answers_of(here) if front_door else None
-    async with connections(app_of(here), answers, shutdown_timeout_s=2.0) as connection:
+    door = door_of(here) if front_door else None
+    async with connections(app_of(here), door, shutdown_timeout_s=2.0) as connection:
 
         async def ask_for(number: int) -> None:
             here.central.add(number)
@@ -72,8 +72,8 @@ async def test_random_ids_make_no_labels(here: World, front_door: bool) -> None:
 
 
 async def test_reads_never_made_before_take_no_more_memory(here: World) -> None:
-    answers = answers_of(here, MAX_BYTES)
-    async with connections(app_of(here), answers, shutdown_timeout_s=2.0) as connection:
+    door = door_of(here, MAX_BYTES)
+    async with connections(app_of(here), door, shutdown_timeout_s=2.0) as connection:
         wire = Wire(connection())  # type: ignore[arg-type]
 
         async def read(first: int) -> None:
@@ -87,7 +87,7 @@ async def test_reads_never_made_before_take_no_more_memory(here: World) -> None:
                 here.central.registries.clear()
                 here.central.calls.clear()
                 assert here.reads.size_bytes <= MAX_BYTES
-                assert answers.size_bytes <= MAX_BYTES
+                assert door.answers.size_bytes <= MAX_BYTES
 
         await read(1)
         gc.collect()

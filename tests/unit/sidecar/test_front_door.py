@@ -68,25 +68,25 @@ async def test_a_fresh_trace_context_on_every_request_neither_misses_nor_crowds_
     line = await door.line()
     for _ in range(2):
         await line.ask(get(URIS))
-    assert door.answers is not None
-    size_bytes = door.answers.size_bytes
+    assert door.door is not None
+    size_bytes = door.door.answers.size_bytes
 
     for number in range(1, 100):
         trace = f"traceparent: 00-{number:032x}-{number:016x}-01"
         await line.ask(get(URIS, trace, "tracestate: a=b", f"X-Request-Id: {number}"))
 
     assert door.to_aiohttp == 2
-    assert door.answers.size_bytes == size_bytes
+    assert door.door.answers.size_bytes == size_bytes
 
 
 async def test_kept_answers_are_bounded(here: World) -> None:
     async with served(here, front_door=True, max_bytes=20_000) as door:
         line = await door.line()
-        assert door.answers is not None
+        assert door.door is not None
         for number in range(100):
             for _ in range(2):
                 await line.ask(get(f"{URIS}", f"Accept: {number}"))
-            assert door.answers.size_bytes <= 20_000
+            assert door.door.answers.size_bytes <= 20_000
 
         before = door.to_aiohttp
         await line.ask(get(URIS, "Accept: 99"))

@@ -27,7 +27,7 @@ from sidecar.front.door import (
 )
 from sidecar.front.listening import connections
 from tests.unit.sidecar.front_cases import BODY, CASES, EID, KNOWN, URIS, patch
-from tests.unit.sidecar.fronting import Wire, answers_of, app_of, get
+from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
 from tests.unit.sidecar.reading import WORKFLOW, World, world
 
 Factory = Callable[[], asyncio.BaseProtocol]
@@ -82,7 +82,7 @@ async def warm_pair(folder: Path) -> AsyncIterator[Pair]:
         app = app_of(here)
         app.middlewares.insert(0, see)
         async with (
-            connections(app, answers_of(here), shutdown_timeout_s=2.0) as door,
+            connections(app, door_of(here), shutdown_timeout_s=2.0) as door,
             connections(app_of(here), None, shutdown_timeout_s=2.0) as plain,
         ):
             pair = Pair(here, door, plain, seen)

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.front.listening import listening
 from tests.databases import free_port
-from tests.unit.sidecar.fronting import Line, answers_of, app_of, get
+from tests.unit.sidecar.fronting import Line, app_of, door_of, get
 from tests.unit.sidecar.reading import WORKFLOW, world
 
 URIS = "/v1/executions/7/uris"
@@ -22,8 +22,8 @@ async def test_both_listeners_serve_and_end_with_the_block(
     async with world(tmp_path / "spool") as here:
         here.central.add(7)
         here.central.readers.add(("a", WORKFLOW))
-        app, answers = app_of(here), answers_of(here) if front_door else None
-        async with listening(app, answers, ("127.0.0.1", port), socket, shutdown_timeout_s=2.0):
+        app, door = app_of(here), door_of(here) if front_door else None
+        async with listening(app, door, ("127.0.0.1", port), socket, shutdown_timeout_s=2.0):
             tcp = Line(*await asyncio.open_connection("127.0.0.1", port))
             unix = Line(*await asyncio.open_unix_connection(socket))
             idle = Line(*await asyncio.open_connection("127.0.0.1", port))

@@ -1,0 +1,143 @@
+"""Calls that may be made again with another body, by the head of their request.
+
+A CU writes to one execution over and over, and all but the body of such a request is as it was
+the first time. So once the application has taken a write, what it made of the head is kept
+(`services.Resumable`), and a later request with the same head goes on from there: its body is
+decoded, admitted, limited and made durable by the very functions that aiohttp's way leads to.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.http import SERVER_SOFTWARE
+
+from sidecar.front.heads import HEAD_MAX_BYTES, Stamp, may_be_known, plain_head, request_id_of
+from sidecar.kit.logs import fields
+from sidecar.kit.problem import InternalError, Problem
+from sidecar.kit.routing import ROUTE, json_response, problem_response
+from sidecar.metrics import Metrics
+from sidecar.services import RESUMABLE, NotResumable, Resumable
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 1024 * 1024
+"""For heads of calls: some five hundred."""
+BODY_MAX_BYTES = 64 * 1024
+"""Larger ones are rare, and aiohttp refuses those that are too large while they come."""
+ENTRY_OVERHEAD_BYTES = 1000
+
+_LENGTH = re.compile(rb"\r\n(?i:content-length):[ \t]*([0-9]{1,7})[ \t]*(?=\r\n)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    call: Resumable
+    route: str
+    method: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A whole request, known but for its body."""
+
+    known: _Known
+    body: bytes
+    request_id: bytes
+
+
+class KnownCalls:
+    """Bounded by bytes; what was kept first leaves first, and comes back if it is in use."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._metrics = metrics
+        self._max_bytes = max_bytes
+        self._known: dict[bytes, _Known] = {}
+        self._stamp = Stamp(wall_clock)
+        self.size_bytes = 0
+
+    def begin(self, data: bytes) -> Begun | None:
+        """The request in `data`, if it is exactly one of a known head; else None."""
+        end = data.find(b"\r\n\r\n", 0, HEAD_MAX_BYTES) + 4
+        if end < 4:
+            return None
+        head = data[:end]
+        plain, length = _without_length(head)
+        if plain is None or length != len(data) - end or length > BODY_MAX_BYTES:
+            return None
+        known = self._known.get(plain)
+        if known is None:
+            return None
+        return Begun(known, data[end:], self._stamp.request_id(request_id_of(head)))
+
+    async def answer(self, begun: Begun) -> bytes | None:
+        """The whole answer, counted as given; None where only aiohttp's way leads to one."""
+        known, request_id = begun.known, begun.request_id.decode()
+        try:
+            response = json_response(await known.call.again(begun.body))
+        except NotResumable:
+            return None
+        except Problem as problem:
+            response = problem_response(problem, request_id)
+        except Exception:
+            logger.exception("request failed", extra=fields(request_id=request_id))
+            response = problem_response(InternalError("see the log"), request_id)
+        self._metrics.http_requests.labels(known.route, known.method, response.status).inc()
+        return self._written(response, begun.request_id)
+
+    def _written(self, response: web.Response, request_id: bytes) -> bytes:
+        body = response.body
+        assert isinstance(body, bytes)  # noqa: S101 (it was made from JSON here)
+        headers = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
+        phrase = HTTPStatus(response.status).phrase
+        return b"HTTP/1.1 %d %s\r\n%sContent-Length: %d\r\nServer: %s\r\n%s%s" % (
+            response.status,
+            phrase.encode(),
+            headers.encode(),
+            len(body),
+            SERVER_SOFTWARE.encode(),
+            self._stamp(request_id),
+            body,
+        )
+
+    def keep(self, head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Remembers the call just answered to the request whose head was `head`, if it may be."""
+        call = request.get(RESUMABLE)
+        if call is None or not may_be_known(head, request, response):
+            return
+        plain, _ = _without_length(head)
+        if plain is None:
+            return
+        self._drop(plain)
+        size_bytes = ENTRY_OVERHEAD_BYTES + len(plain)
+        self._known[plain] = _Known(call, request[ROUTE], request.method, size_bytes)
+        self.size_bytes += size_bytes
+        while self.size_bytes > self._max_bytes:
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, head: bytes) -> None:
+        known = self._known.pop(head, None)
+        if known is not None:
+            self.size_bytes -= known.size_bytes
+
+
+def _without_length(head: bytes) -> tuple[bytes | None, int]:
+    """The plain head without the one length of its body, and that; None if it has not just one."""
+    plain = plain_head(head)
+    if plain is None:
+        return None, 0
+    lengths = _LENGTH.findall(plain)
+    if len(lengths) != 1:
+        return None, 0
+    return _LENGTH.sub(b"", plain), int(lengths[0])

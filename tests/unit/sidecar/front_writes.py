@@ -1,0 +1,29 @@
+"""Writes to be sent past aiohttp, and a world that takes them."""
+
+import msgspec
+
+from tests.unit.sidecar.reading import WORKFLOW, World
+
+EID, OTHER_EID, UNBOUND_EID = 7, 8, 9
+
+
+def patch(body: bytes, *headers: str, execution_id: int = EID) -> bytes:
+    lines = [
+        f"PATCH /v1/executions/{execution_id} HTTP/1.1",
+        "Host: localhost",
+        "Authorization: Bearer a",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*lines, *headers, "", ""]).encode() + body
+
+
+def named(name: str) -> bytes:
+    return msgspec.json.encode({"name": name})
+
+
+async def furnish(here: World) -> None:
+    for execution_id in (EID, OTHER_EID):
+        here.central.add(execution_id)
+        await here.bind(execution_id)
+    here.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}

@@ -1,0 +1,213 @@
+"""Writes whose heads are known go past aiohttp, and end as they would have through it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sidecar.front.door import HELD_MAX_BYTES
+from sidecar.front.listening import connections, listening
+from tests.databases import free_port
+from tests.unit.sidecar.delivering import until
+from tests.unit.sidecar.front_writes import EID, OTHER_EID, furnish, named, patch
+from tests.unit.sidecar.fronting import Line, Served, Wire, app_of, door_of, get, served
+from tests.unit.sidecar.reading import World, world
+
+ROW = f"/v1/executions/{EID}"
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[World]:
+    async with world(tmp_path) as here:
+        await furnish(here)
+        yield here
+
+
+@pytest.fixture
+async def door(here: World) -> AsyncIterator[Served]:
+    async with served(here, front_door=True) as listener:
+        yield listener
+
+
+async def names_in(here: World) -> list[str]:
+    waiting = await here.spool.waiting(EID)
+    return [msgspec.json.decode(entry.document)["name"] for entry in waiting]
+
+
+async def test_a_write_of_a_known_head_does_not_reach_the_application(
+    here: World, door: Served
+) -> None:
+    line = await door.line()
+
+    replies = [await line.ask(patch(named("n" * number))) for number in range(1, 10)]
+
+    assert {reply.status for reply in replies} == {202}
+    assert door.to_aiohttp == 1
+    assert await names_in(here) == ["n" * number for number in range(1, 10)]
+    assert len({reply.body for reply in replies}) == 9, "each has an id of its own"
+    assert len({reply.header("X-Request-Id") for reply in replies}) == 9
+    labels = {"route": "/v1/executions/{execution_id}", "method": "PATCH", "status": "202"}
+    assert here.metrics.registry.get_sample_value("sidecar_http_requests_total", labels) == 9
+
+
+async def test_trace_and_request_id_may_be_new_each_time(here: World, door: Served) -> None:
+    line = await door.line()
+    await line.ask(patch(named("first")))
+
+    for number in range(1, 20):
+        trace = f"traceparent: 00-{number:032x}-{number:016x}-01"
+        reply = await line.ask(patch(named("n"), trace, f"X-Request-Id: mine.{number}"))
+        assert reply.header("X-Request-Id") == f"mine.{number}"
+
+    assert door.to_aiohttp == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        patch(named("n")).replace(b"Bearer a", b"Bearer b"),
+        patch(named("n"), execution_id=OTHER_EID),
+        patch(named("n")).replace(b"PATCH", b"PUT"),
+        patch(named("n"), "Origin: http://localhost"),
+        patch(named("n"), "Content-Length: 12"),
+        patch(named("n"), "Expect: 100-continue"),
+        patch(named("n")).replace(b"localhost", b"example.org"),
+        patch(named("n")).replace(b"application/json", b"text/plain"),
+        patch(named("n")) + get(ROW),
+        patch(named("n"))[:-1],
+        patch(b'{"result":"' + b"r" * 70_000 + b'"}'),
+    ],
+    ids=lambda data: data[:300],
+)
+async def test_what_differs_in_anything_but_the_body_is_the_applications(
+    here: World, door: Served, other: bytes
+) -> None:
+    line = await door.line()
+    await line.ask(patch(named("first")))
+    assert door.door is not None
+
+    assert door.door.calls.begin(patch(named("n"))) is not None
+    assert door.door.calls.begin(other) is None
+
+
+async def test_a_right_that_ended_is_not_used_again(here: World, door: Served) -> None:
+    line = await door.line()
+    for _ in range(2):
+        await line.ask(patch(named("allowed")))
+    here.spool.permits.forget([EID])
+
+    reply = await line.ask(patch(named("not any more"), "X-Request-Id: this-one"))
+
+    assert reply.status == 404
+    assert f"bind {EID} for this-one" in here.central.calls
+    assert "not any more" not in await names_in(here)
+
+
+async def test_what_comes_behind_a_write_waits_for_its_turn(here: World, door: Served) -> None:
+    line = await door.line()
+    for _ in range(3):
+        await line.ask(get(ROW))
+    await line.ask(patch(named("known")))
+
+    await line.send(patch(named("one")))
+    await line.send(get(ROW))
+    await line.send(patch(named("two")) + get("/nowhere"))
+    replies = [await line.reply() for _ in range(4)]
+
+    assert [reply.status for reply in replies if reply is not None] == [202, 200, 202, 404]
+    assert replies[1] is not None
+    assert b'"one"' in replies[1].body, "a read behind a write sees it"
+    assert await names_in(here) == ["known", "one", "two"]
+
+
+async def test_who_sends_on_without_end_is_read_no_further(here: World) -> None:
+    async with connections(app_of(here), door_of(here), shutdown_timeout_s=2.0) as connection:
+        wire = Wire(connection())  # type: ignore[arg-type]
+
+        async def answered(count: int) -> None:
+            await until(lambda: len(wire.replies()) >= count)
+
+        await wire.send(patch(named("known")))
+        await answered(1)
+        wire.protocol.data_received(patch(named("one")))
+        behind = patch(named("two")) * (HELD_MAX_BYTES // len(patch(named("two"))) + 1)
+        wire.protocol.data_received(behind)
+        assert wire.is_paused
+
+        await answered(2 + behind.count(b"two"))
+        assert not wire.is_paused
+
+
+async def test_a_write_is_kept_though_its_caller_left(here: World, door: Served) -> None:
+    line = await door.line()
+    await line.ask(patch(named("known")))
+    leaving = await door.line()
+
+    await leaving.send(patch(named("left behind")))
+    leaving.writer.transport.abort()
+    await here.write(OTHER_EID, "update_execution", name="after it in the queue")
+
+    await until(lambda: here.spool.queues.length(EID) == 2)
+    assert await names_in(here) == ["known", "left behind"]
+
+
+async def test_a_write_under_way_is_answered_before_the_listener_ends(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, begun, append = free_port(), asyncio.Event(), here.spool.append
+
+    async def slowly(new: Any) -> int:
+        begun.set()
+        await asyncio.sleep(0.05)
+        return await append(new)
+
+    async with listening(
+        app_of(here), door_of(here), ("127.0.0.1", port), None, shutdown_timeout_s=30.0
+    ):
+        line = Line(*await asyncio.open_connection("127.0.0.1", port))
+        await line.ask(patch(named("known")))
+        monkeypatch.setattr(here.spool, "append", slowly)
+        await line.send(patch(named("last")))
+        await begun.wait()
+
+    reply = await line.reply()
+    assert reply is not None, "the connection was closed without an answer"
+    assert reply.status == 202
+    assert await line.reply() is None
+    line.writer.close()
+
+
+async def test_heads_of_writes_are_bounded(here: World) -> None:
+    async with served(here, front_door=True, max_bytes=20_000) as listener:
+        line = await listener.line()
+        assert listener.door is not None
+        for number in range(100):
+            await line.ask(patch(named("n"), f"X-Filler: {number}"))
+            assert listener.door.calls.size_bytes <= 20_000
+
+        before = listener.to_aiohttp
+        await line.ask(patch(named("n"), "X-Filler: 99"))
+        assert listener.to_aiohttp == before
+
+
+async def test_a_fault_of_our_own_is_a_problem_and_no_second_write(
+    here: World, door: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = await door.line()
+    await line.ask(patch(named("known")))
+    append = here.spool.append
+
+    async def stumble(new: Any) -> int:
+        await append(new)
+        raise RuntimeError("after the write")
+
+    monkeypatch.setattr(here.spool, "append", stumble)
+    reply = await line.ask(patch(named("once")))
+
+    assert reply.status == 500
+    assert b"after the write" not in reply.body
+    assert "request failed" in caplog.text
+    assert await names_in(here) == ["known", "once"]

@@ -1,0 +1,109 @@
+"""The same writes past aiohttp and through it: the same answers, and the same in the spool."""
+
+import asyncio
+import re
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from sidecar.problems import SpoolUnavailable
+from tests.unit.sidecar.front_writes import EID, OTHER_EID, UNBOUND_EID, furnish, named, patch
+from tests.unit.sidecar.fronting import Line, Reply, Served, served
+from tests.unit.sidecar.reading import World, world
+
+BODIES = st.sampled_from(
+    [
+        named("a name"),
+        b'{"status":"RUNNING"}',
+        b'{"status":"COMPLETED","result":"r"}',
+        b'{"runtime_stats_bytes":5}',
+        b'{"status":"BOILING"}',
+        b'{"name":"' + b"n" * 129 + b'"}',
+        b'{"colour":1}',
+        b"{}",
+        b"{",
+        b"",
+        b"[]",
+        b'{"name":"\\u0000"}',
+        b'{"runtime_stats_uri":"vfs:///wid/1/eid/2/somebodyelse"}',
+    ]
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("patch"), st.sampled_from([EID, OTHER_EID, UNBOUND_EID]), BODIES),
+        st.tuples(st.just("pieces"), st.just(EID), BODIES, st.floats(0.01, 0.99)),
+        st.tuples(st.sampled_from(["forget", "bind", "break", "mend"]), st.just(EID)),
+    ),
+    min_size=4,
+    max_size=24,
+)
+
+
+class Side:
+    """One of two worlds that see the same: with the door before it, or without."""
+
+    def __init__(self, here: World, listener: Served, line: Line) -> None:
+        self.here, self.listener, self.line = here, listener, line
+        self.is_broken = False
+        self._append = here.spool.append
+
+        async def append(new: Any) -> int:
+            if self.is_broken:
+                raise SpoolUnavailable("the spool's volume: played", retry_after_s=5)
+            return await self._append(new)
+
+        here.spool.append = append  # type: ignore[method-assign]
+
+    async def step(self, kind: str, execution_id: int, body: bytes = b"", cut: float = 0.0) -> Any:
+        if kind in {"patch", "pieces"}:
+            request = patch(body, execution_id=execution_id)
+            place = int(cut * len(request))
+            await self.line.send(request[:place])
+            return self._comparable(await self.line.ask(request[place:]))
+        if kind == "forget":
+            self.here.spool.permits.forget([execution_id])
+        elif kind == "bind":
+            await self.here.bind(execution_id, created_here=False)
+        else:
+            self.is_broken = kind == "break"
+        return None
+
+    def _comparable(self, reply: Reply) -> Any:
+        spool_id = self.here.spool.spool_id.encode()
+        reply.body = re.sub(spool_id + b"-", b"spool-", reply.body)
+        return reply.comparable()
+
+    async def written(self) -> list[Any]:
+        entries = [await self.here.spool.waiting(eid) for eid in (EID, OTHER_EID)]
+        return [msgspec.json.decode(entry.document) for queue in entries for entry in queue]
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=set(Phase) - {Phase.shrink},  # each example has two spools of its own
+)
+@given(STEPS)
+def test_answers_and_writes_are_those_of_aiohttps_way(steps: list[Any]) -> None:
+    async def play() -> None:
+        async with AsyncExitStack() as stack:
+            sides = []
+            for front_door in (True, False):
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                here = await stack.enter_async_context(world(Path(folder)))
+                await furnish(here)
+                listener = await stack.enter_async_context(served(here, front_door=front_door))
+                sides.append(Side(here, listener, await listener.line()))
+            for step in [("patch", EID, named("first")), *steps]:
+                told = [await side.step(*step) for side in sides]
+                assert told[0] == told[1], step
+            written = [await side.written() for side in sides]
+            assert written[0] == written[1]
+
+    asyncio.run(play())

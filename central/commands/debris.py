@@ -28,6 +28,7 @@ from central.store.orphans import OrphanStore
 
 T = TypeVar("T")
 
+EXIT_USAGE = 2  # argparse's own
 ATTEMPTS = 50
 ATTEMPT_PERIOD_S = 0.1
 UNIT_STATES = ("running", "terminated", "none")
@@ -57,6 +58,9 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
     """Raises `SettingsError`."""
     settings = read_database_settings(variables)
     wanted = DebrisFilter(options.min_age_h * 3600, options.unit_state, options.computing_unit)
+    if options.kind == "lapsed" and options.unit_state is not None:
+        print("--unit-state: only unbound runs are told apart by it", file=sys.stderr)
+        return EXIT_USAGE
     try:
         if options.kind == "lapsed":
             ids = _run(settings, lambda debris, orphans: _lapsed(orphans, options))

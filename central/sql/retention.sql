@@ -30,24 +30,43 @@ where ctid = any (array (
 
 
 -- name: purge_bindings
--- Only of executions that have ended or are gone, with what was kept of their end. Writes that
--- come later still are refused as not-bound, and the user's token may bind anew.
+-- Only of executions that are gone, or that ended as long ago: a run may have taken longer than
+-- that, and its sidecar still hold writes. With the last binding goes what was kept of the end,
+-- and of a run that is gone its costs. Writes that come later still are refused as not-bound, and
+-- the user's token may bind anew.
 with old as (
-    select binding.execution_id, binding.source_id
+    select binding.execution_id, binding.source_id, execution.status is null as is_gone
     from cu_metadata.bindings binding
     left join lateral (
-        select status from texera_db.workflow_executions
+        select status, coalesce(last_update_time, starting_time) as updated_at
+        from texera_db.workflow_executions
         where eid = binding.execution_id
         limit 1
     ) execution on true
     where binding.created_at < now() - make_interval(secs => $1)
-      and (execution.status is null or execution.status in (3, 4, 5))
+      and (
+          execution.status is null
+          or execution.status in (3, 4, 5)
+              and execution.updated_at < (now() at time zone 'utc') - make_interval(secs => $1)
+      )
     order by binding.created_at
     limit $2
     for update of binding skip locked
 ), ends as (
     delete from cu_metadata.terminal_statuses
-    where execution_id = any (array (select execution_id from old))
+    where execution_id = any (array (
+        select old.execution_id
+        from old
+        left join lateral (
+            select execution_id from cu_metadata.bindings
+            where bindings.execution_id = old.execution_id and bindings.source_id <> old.source_id
+            limit 1
+        ) other on true
+        where old.is_gone or other.execution_id is null
+    ))
+), costs as (
+    delete from cu_metadata.operator_costs
+    where execution_id = any (array (select execution_id from old where is_gone))
 )
 delete from cu_metadata.bindings
 using old

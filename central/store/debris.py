@@ -19,6 +19,9 @@ from central.store.queries import load
 
 UnitState: TypeAlias = Literal["running", "terminated", "none"]
 PAGE = 500
+"""How many are ended in one transaction."""
+PART = 20_000
+"""How many executions one statement looks at: some ten milliseconds each, whatever there is."""
 
 
 class DebrisFilter(msgspec.Struct, frozen=True):
@@ -48,19 +51,17 @@ class Debris:
         self._queries = load("debris")
 
     async def find(self, wanted: DebrisFilter) -> AsyncIterator[UnboundRun]:
-        """All of them in id order, page by page."""
+        """All of them in id order, read part by part."""
         after = 0
-        while True:
-            rows = await self._database.read(
-                self._queries["find_debris"], *msgspec.structs.astuple(wanted), after, PAGE
-            )
+        while rows := await self._database.read(
+            self._queries["find_debris"], *msgspec.structs.astuple(wanted), after, PART
+        ):
             for row in rows:
                 columns = dict(row)
-                status = status_of_code(columns.pop("status_code"))
-                yield UnboundRun(status=status, **columns)
-            if len(rows) < PAGE:
-                return
-            after = rows[-1]["execution_id"]
+                after = columns.pop("last_id")
+                code = columns.pop("status_code")
+                if code is not None:
+                    yield UnboundRun(status=status_of_code(code), **columns)
 
     async def close(self, runs: Sequence[UnboundRun], min_age_s: float) -> list[int]:
         """Ends those that are still what they were found to be; a page at most."""

@@ -7,8 +7,14 @@ import json
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from central.closer import CHUNK
+from central.metrics import Metrics
+from central.settings import DatabaseSettings
+from central.store import database as store
+from central.store.closings import Closings
+from central.store.debris import Debris, DebrisFilter
 from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.batching import Connection, add_runs
@@ -123,12 +129,33 @@ async def test_many_are_closed_page_by_page(
     assert set(await statuses(owner_connection, ids)) == {4}
 
 
+@pytest.mark.parametrize("part", [1, 3, 1000])
+async def test_however_it_is_read_nothing_is_left_out_or_told_twice(
+    database: Database,
+    debris: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    part: int,
+) -> None:
+    monkeypatch.setattr("central.store.debris.PART", part)
+    metrics = Metrics(CollectorRegistry())
+    pool = store.Database(DatabaseSettings(database.central_url, 0, 2), metrics)
+    try:
+        found = Debris(pool, Closings(metrics)).find(DebrisFilter(48 * 3600))
+        listed = [run.execution_id async for run in found]
+    finally:
+        await pool.close()
+
+    wanted = [debris[name] for name in ("running", "transient", "nowhere", "terminated")]
+    assert listed == sorted([WORLD.stuck_execution_id, *wanted])
+
+
 async def test_closing_takes_an_age_and_a_known_state(database: Database) -> None:
     for arguments in (
         ["close"],
         ["close", "--min-age-h", "-1"],
         ["close", "--min-age-h", "1", "--unit-state", "gone"],
         ["ls", "--computing-unit", "0"],
+        ["ls", "--kind", "lapsed", "--unit-state", "terminated"],
     ):
         assert central(database.central_url, "debris", *arguments).exit_code == 2
 

@@ -35,6 +35,8 @@ async def fill(connection: Connection, days: float) -> None:
         f"""
         update cu_metadata.bindings set created_at = now() - interval '{days} days'
         where execution_id = {eid};
+        update texera_db.workflow_executions
+        set last_update_time = now() at time zone 'utc' - interval '{days} days' where eid = {eid};
         insert into cu_metadata.terminal_statuses (execution_id, status) values ({eid}, 3);
         insert into cu_metadata.cursors (source_id, epoch, last_batch, digest, answer, updated_at)
         values ('source', '{days}', 1, '', '', now() - interval '{days} days');
@@ -87,6 +89,54 @@ async def test_what_may_still_be_needed_is_kept_however_old(
     left = await owner_connection.fetch("select execution_id from cu_metadata.bindings")
     assert [row["execution_id"] for row in left] == [open_run]
     assert await owner_connection.fetchval("select boot_id from cu_metadata.boots") == "current"
+
+
+async def test_a_run_that_took_longer_than_bindings_are_kept_keeps_its_binding_after_its_end(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    """What its sidecar still holds for it would be refused."""
+    await add_runs(owner_connection, 1, status=5)
+    await owner_connection.execute(
+        "update cu_metadata.bindings set created_at = now() - interval '91 days';"
+        "update texera_db.workflow_executions set last_update_time = now() at time zone 'utc',"
+        " starting_time = now() - interval '91 days'"
+    )
+
+    assert (await retention.purge())["bindings"] == 0
+
+
+async def test_the_end_of_a_run_is_kept_as_long_as_one_of_its_bindings(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    """KILLED may still become COMPLETED from the source that took over."""
+    await fill(owner_connection, 100)
+    eid = await owner_connection.fetchval(
+        "update cu_metadata.bindings set revoked_at = now() returning execution_id"
+    )
+    await bind(owner_connection, "source-b", [eid])
+
+    purged = await retention.purge()
+
+    assert purged["bindings"] == 1
+    assert await owner_connection.fetchval(
+        "select status from cu_metadata.terminal_statuses where execution_id = $1", eid
+    )
+
+
+async def test_what_was_kept_of_a_run_that_is_gone_goes_with_its_binding(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    await fill(owner_connection, 100)
+    eid = await owner_connection.fetchval("select execution_id from cu_metadata.bindings")
+    await owner_connection.execute(
+        f"insert into cu_metadata.operator_costs (execution_id, operators) values ({eid}, '{{}}');"  # noqa: S608 (numbers)
+        f"delete from texera_db.workflow_executions where eid = {eid}"
+    )
+
+    await retention.purge()
+
+    for table in ("bindings", "terminal_statuses", "operator_costs"):
+        assert await owner_connection.fetchval(f"select count(*) from cu_metadata.{table}") == 0  # noqa: S608
 
 
 async def test_a_purge_goes_to_the_end_in_bounded_steps(

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NoReturn, TypeVar
+from typing import Annotated, Literal, NoReturn, TypeVar
 
 import msgspec
 from cachetools import LRUCache
@@ -32,6 +32,9 @@ HEADER = "Sidecar-Assertion"
 MAX_LIFE_S = 60
 MAX_LENGTH = 4096  # about four times what a sidecar sends
 REMEMBERED_KEYS = 4096  # sidecars of one deployment; a key is 32 bytes and its thumbprint
+
+# JSON's integers have no end, floats do: what a clock can show is all that is looked at.
+Moment = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
@@ -54,8 +57,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Claims(msgspec.Struct, frozen=True):
     aud: str
-    iat: int
-    exp: int
+    iat: Moment
+    exp: Moment
     htm: str
     htu: str
     body_sha256: str

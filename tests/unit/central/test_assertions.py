@@ -107,6 +107,8 @@ def test_every_claim_is_needed(name: str) -> None:
         {"iat": str(NOW)},
         {"iat": NOW + 0.5},
         {"iat": -(10**18), "exp": 10**18},
+        {"iat": 10**400, "exp": 10**400 + 60},
+        {"iat": -(10**400), "exp": 60 - 10**400},
     ],
     ids=str,
 )

@@ -170,7 +170,7 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
     limits = SpoolLimits(settings.spool_max_bytes, settings.spool_max_entries)
     spool = Spool(settings.spool_dir, limits, faults=faults)
     await spool.open()
-    has_forgotten = is_amnesiac or spool.epochs_begun > 0
+    has_forgotten = is_amnesiac or spool.memory_losses > 0
     metrics = Metrics()
     try:
         trust = None if settings.central_ca_file is None else Trust(settings.central_ca_file)

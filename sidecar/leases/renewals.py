@@ -68,7 +68,7 @@ class Renewals:
         self._uniform = uniform
         self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
         self._is_alive = True
-        self._epochs_known = -1 if has_forgotten else spool.epochs_begun
+        self._losses_known = -1 if has_forgotten else spool.memory_losses
         self._adopted: set[int] = set()
         self._lost: dict[int, str] = {}
         self._has_renewed = False
@@ -123,11 +123,15 @@ class Renewals:
         return self._until_next(self._period_s)
 
     async def _remember(self) -> None:
-        """After the spool has lost its memory, all that central knows to be ours is renewed."""
-        epochs = self._spool.epochs_begun
-        if epochs != self._epochs_known:
+        """After the spool has lost its memory, all that central knows to be ours is renewed.
+
+        A new epoch alone is no loss: what central bound and we never heard of (the answer to a
+        create was lost) is to lapse.
+        """
+        losses = self._spool.memory_losses
+        if losses != self._losses_known:
             self._adopted = set(await self._central.open_bindings(min_age_s=0))
-            self._epochs_known = epochs
+            self._losses_known = losses
 
     async def _looks_alive(self) -> bool:
         is_alive = await self._computing_unit.is_alive()

@@ -31,6 +31,7 @@ class Batching:
     _has_batch: bool
     _settling: tuple[Entry, ...]
     _epochs_begun: int
+    _damaged_batches: int
 
     async def in_flight(self) -> Batch | None:
         """The batch to send again. A damaged one cannot be: a new epoch begins instead."""
@@ -47,6 +48,7 @@ class Batching:
         def index(abandoned: tuple[list[WriteRecord], Snapshot]) -> None:
             records, snapshot = abandoned
             self._epochs_begun += 1
+            self._damaged_batches += 1
             self._load(snapshot)
             self.on_set_aside(records)
 

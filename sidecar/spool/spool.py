@@ -61,6 +61,7 @@ class Spool(Questions, Rights, Batching):
         self.queues = Queues(MERGE_WINDOW_S)
         self.permits = permits.Permits()
         self._epochs_begun = 0
+        self._damaged_batches = 0
         self.spool_id = ""
         self.on_binding: Callable[[int], None] = lambda execution_id: None
         """Told the execution of each binding that was kept."""
@@ -122,6 +123,11 @@ class Spool(Questions, Rights, Batching):
     def epochs_begun(self) -> int:
         """Epochs that had to begin anew since start."""
         return self._epochs_begun + self._file.salvage_count
+
+    @property
+    def memory_losses(self) -> int:
+        """How often since start what was bound may have been lost, with other damage."""
+        return self._damaged_batches + self._file.salvage_count
 
     async def open(self) -> None:
         """Opens the file, or what can be saved of it. Raises OSError if another sidecar uses it."""

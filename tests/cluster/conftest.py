@@ -4,6 +4,7 @@ Where its programs have not been built (`make test-cluster` builds them) the tes
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,6 +21,14 @@ REFERENCE = "reference"
 @pytest.fixture(scope="session")
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """An API server with the namespaces, and what controllers would have put into them."""
+    with running_cluster(tmp_path_factory) as cluster:
+        yield cluster
+
+
+@contextmanager
+def running_cluster(
+    folders: pytest.TempPathFactory, emulated_version: str | None = None
+) -> Iterator[Cluster]:
     programs = binaries.built()
     if programs is None:
         pytest.skip("not run: kube-apiserver is not built here; `make test-cluster` does it")
@@ -27,9 +36,8 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         helm, kubectl = tools.helm(), tools.kubectl()
     except ToolMissing as missing:
         pytest.skip(f"not run: {missing}")
-    with control_plane.running(programs, tmp_path_factory.mktemp("cluster")) as plane:
-        home = tmp_path_factory.mktemp("home")
-        cluster = Cluster(helm, kubectl, plane, home)
+    with control_plane.running(programs, folders.mktemp("cluster"), emulated_version) as plane:
+        cluster = Cluster(helm, kubectl, plane, folders.mktemp("home"))
         for namespace in (NAMESPACE, POOL, REFERENCE):
             cluster.kubectl("create", "namespace", namespace)
             cluster.kubectl("create", "serviceaccount", "default", f"--namespace={namespace}")
@@ -51,12 +59,18 @@ def chart(kubernetes: Cluster) -> Chart:
 
 @pytest.fixture(scope="module")
 def release(kubernetes: Cluster) -> Iterator[Cluster]:
-    """The kubernetes with the chart installed and its policies in force."""
-    kubernetes.release("install", options=("--no-hooks",))
-    kubernetes.eventually(lambda: is_injected(kubernetes) is True)
-    yield kubernetes
-    kubernetes.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--no-hooks")
-    kubernetes.eventually(lambda: is_injected(kubernetes) is False)
+    """The cluster with the chart installed and its policies in force."""
+    with installed(kubernetes):
+        yield kubernetes
+
+
+@contextmanager
+def installed(cluster: Cluster) -> Iterator[None]:
+    cluster.release("install", options=("--no-hooks",))
+    cluster.eventually(lambda: is_injected(cluster) is True)
+    yield
+    cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--no-hooks")
+    cluster.eventually(lambda: is_injected(cluster) is False)
 
 
 def is_injected(cluster: Cluster) -> bool | None:

@@ -14,7 +14,7 @@ from aiohttp import web
 from cachetools import TTLCache
 
 from central import __version__
-from central.auth.callers import CHANGER, USER, Admission, AuthenticatedRoute
+from central.auth.callers import CHANGER, SCHEMES, USER, Admission, AuthenticatedRoute
 from central.entries import MAX_BODY_BYTES
 from central.examples import EXAMPLES
 from central.handlers import (
@@ -96,7 +96,12 @@ def central_app(
 def openapi() -> dict[str, Any]:
     """The OpenAPI document of central's API."""
     return openapi_document(
-        "Execution metadata, central", __version__, _DESCRIPTION, ROUTES, EXAMPLES
+        "Execution metadata, central",
+        __version__,
+        _DESCRIPTION,
+        ROUTES,
+        EXAMPLES,
+        schemes=SCHEMES,
     )
 
 

@@ -10,7 +10,13 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from central.kit.fields import ByteCount, Id, ShortText, Text
-from central.kit.statuses import Status
+from central.kit.statuses import STATUS_LIST_SCHEMA, Status
+from central.kit.vfs import GLOBAL_PORT_ID_SCHEMA, OPERATOR_ID_SCHEMA
+
+StatusList: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=STATUS_LIST_SCHEMA)]
+# Judged by `entries`, which says what is wrong in words: these tell a document's reader.
+OperatorId: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=OPERATOR_ID_SCHEMA)]
+PortId: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=GLOBAL_PORT_ID_SCHEMA)]
 
 # --- paths and queries
 
@@ -34,12 +40,19 @@ class WorkflowExecutionPath(msgspec.Struct, frozen=True, forbid_unknown_fields=T
 
 class OperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     execution_id: Id
+    operator_id: OperatorId
+
+
+class StoredOperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """To read: rows of earlier releases of Texera have ids that it would not write today."""
+
+    execution_id: Id
     operator_id: Text
 
 
 class PortPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     execution_id: Id
-    global_port_id: Text
+    global_port_id: PortId
 
 
 class ResultUriQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,7 +68,7 @@ class LatestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     computing_unit_id: Id | None = None
     status: Annotated[
-        str | None, msgspec.Meta(description="names or codes, separated by commas")
+        StatusList | None, msgspec.Meta(description="names or codes, separated by commas")
     ] = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
     before: Annotated[
@@ -107,7 +120,7 @@ class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExecutionChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Any of these; null means absent, except that a null `log_location` is stored."""
+    """At least one of these; null means absent, except that a null `log_location` is stored."""
 
     status: str | int | None = None
     result: Text | None = None

@@ -12,7 +12,7 @@ from sidecar.cache.marks import Validity
 from sidecar.cache.read_through import Seen
 from sidecar.guard import TOKEN
 from sidecar.kit.problem import invalid_field
-from sidecar.kit.routing import REQUEST_ID, Answer, Route
+from sidecar.kit.routing import REQUEST_ID, Answer, Header, Route
 from sidecar.limits import LocalLimits
 from sidecar.reads import Reads
 from sidecar.sync_calls import SyncCalls
@@ -24,6 +24,13 @@ _PREFER_WAIT = re.compile(
     r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:;[^,]*)?(?=,|$)", re.IGNORECASE
 )
 IDEMPOTENCY_KEY_MAX_LENGTH = 255
+KEYED = {
+    "Idempotency-Key": Header(
+        "A repeat with this key gets the first answer, for 24 h.",
+        {"type": "string", "pattern": "^[ -~]+$", "maxLength": IDEMPOTENCY_KEY_MAX_LENGTH},
+    )
+}
+"""The header of calls that honour a key."""
 
 
 @dataclass(frozen=True, slots=True)

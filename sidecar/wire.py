@@ -6,7 +6,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from sidecar.kit.fields import ByteCount, Id, ShortText, Text
-from sidecar.kit.statuses import TRANSIENT_CODE, Status, status_of_code
+from sidecar.kit.statuses import STATUS_LIST_SCHEMA, TRANSIENT_CODE, Status, status_of_code
+from sidecar.kit.vfs import GLOBAL_PORT_ID_SCHEMA, OPERATOR_ID_SCHEMA
 
 PORT_NUMBER_MAX = 2**31 - 1
 WAIT_MAX_S = 60
@@ -17,6 +18,10 @@ StatusCode: TypeAlias = Annotated[int, Meta(ge=TRANSIENT_CODE, le=5)]
 StatusValue: TypeAlias = Annotated[
     StatusName | StatusCode, Meta(description="a name, or Texera's code")
 ]
+StatusList: TypeAlias = Annotated[str, Meta(extra_json_schema=STATUS_LIST_SCHEMA)]
+# Judged by `operations`, which says what is wrong in words: a hint here, too.
+OperatorId: TypeAlias = Annotated[str, Meta(extra_json_schema=OPERATOR_ID_SCHEMA)]
+PortId: TypeAlias = Annotated[str, Meta(extra_json_schema=GLOBAL_PORT_ID_SCHEMA)]
 WaitSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=WAIT_MAX_S)]
 
 
@@ -30,10 +35,17 @@ class ExecutionPath(Parameters, frozen=True):
 
 class PortPath(Parameters, frozen=True):
     execution_id: Id
-    global_port_id: Text
+    global_port_id: PortId
 
 
 class OperatorPath(Parameters, frozen=True):
+    execution_id: Id
+    operator_id: OperatorId
+
+
+class StoredOperatorPath(Parameters, frozen=True):
+    """To read: rows of earlier releases of Texera have ids that it would not write today."""
+
     execution_id: Id
     operator_id: Text
 
@@ -59,7 +71,7 @@ class LatestQuery(Parameters, frozen=True):
 
 class ListQuery(Parameters, frozen=True):
     computing_unit_id: Id | None = None
-    status: Text | None = None
+    status: StatusList | None = None
     limit: Annotated[int, Meta(ge=1, le=500)] | None = None
     before: Id | None = None
 
@@ -86,7 +98,7 @@ class NewExecutionRequest(Request, frozen=True):
 
 
 class ExecutionChanges(Request, frozen=True):
-    """Any of these; null means absent, except that a null `log_location` is stored."""
+    """At least one of these; null means absent, except that a null `log_location` is stored."""
 
     status: StatusValue | None = None
     result: Text | None = None
@@ -117,7 +129,7 @@ class ConsoleSize(Request, frozen=True):
 
 class OperatorCosts(Request, frozen=True):
     operators: Annotated[
-        dict[str, Annotated[float, Meta(ge=0)]],
+        dict[OperatorId, Annotated[float, Meta(ge=0)]],
         Meta(description="the seconds that each operator took"),
     ]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from sidecar.kit.fields import Id, ShortText, Text
-from sidecar.wire import PORT_NUMBER_MAX, StatusValue
+from sidecar.wire import PORT_NUMBER_MAX, OperatorId, PortId, StatusValue
 
 
 class Lenient(msgspec.Struct, frozen=True, rename="camel"):
@@ -51,12 +51,12 @@ class DropInRuntimeStatsUri(Lenient, frozen=True):
 
 
 class DropInOperatorConsole(Lenient, frozen=True):
-    operator_id: Text
+    operator_id: OperatorId
     uri: Text
 
 
 class DropInPortResult(Lenient, frozen=True):
-    global_port_id: Text
+    global_port_id: PortId
     uri: Text
 
 

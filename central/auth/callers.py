@@ -20,6 +20,7 @@ from central.auth.tokens import TokenVerifier, User, challenge, invalid_token
 from central.auth.workloads import ANY_WORKLOAD, Workload, WorkloadVerifier
 from central.auth.workloads import HEADER as WORKLOAD_HEADER
 from central.kit.problem import Problem, invalid_field
+from central.kit.routing import Header as Described
 from central.kit.routing import Route
 from central.problems import (
     AssertionInvalid,
@@ -115,27 +116,49 @@ _PROBLEMS: Mapping[Needs, tuple[type[Problem], ...]] = MappingProxyType(
         Needs.SOURCE: _SOURCE_PROBLEMS,
     }
 )
-_HEADERS: Mapping[Needs, Mapping[str, str]] = MappingProxyType(
+SCHEMES = MappingProxyType(
     {
-        Needs.USER: {HEADER: "Verified if sent."},
-        Needs.USER_AND_SOURCE: {
-            HEADER: "Required: the sidecar's signature over this call.",
-            IDEMPOTENCY_KEY: "Required: a repeat with this key gets the first answer, for 24 h.",
-        },
-        Needs.SOURCE: {HEADER: "Required: the sidecar's signature over this call."},
+        "source": {
+            "type": "apiKey",
+            "in": "header",
+            "name": HEADER,
+            "description": "The sidecar's signature over this very call: a JWT of one minute.",
+        }
+    }
+)
+_SECURITY: Mapping[Needs, tuple[str, ...]] = MappingProxyType(
+    {
+        Needs.USER: ("user",),
+        Needs.USER_AND_SOURCE: ("user", "source"),
+        Needs.SOURCE: ("source",),
+    }
+)
+_KEY = {
+    IDEMPOTENCY_KEY: Described(
+        "A repeat with this key gets the first answer, for 24 h.",
+        {"type": "string", "pattern": "^[ -~]+$", "maxLength": MAX_KEY_LENGTH},
+        is_required=True,
+    )
+}
+_HEADERS: Mapping[Needs, Mapping[str, Described]] = MappingProxyType(
+    {
+        Needs.USER: {HEADER: Described("Verified if sent.")},
+        Needs.USER_AND_SOURCE: _KEY,
+        Needs.SOURCE: {},
     }
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuthenticatedRoute(Route):
-    """A route with the credentials it needs; their headers and problems come with them."""
+    """A route with the credentials it needs: what the document says of them comes along."""
 
     needs: Needs = Needs.USER_AND_SOURCE
 
     def __post_init__(self) -> None:
         problems = (*self.problems, *_PROBLEMS[self.needs], DatabaseUnavailable)
         object.__setattr__(self, "problems", problems)
+        object.__setattr__(self, "security", _SECURITY[self.needs])
         object.__setattr__(self, "headers", {**_HEADERS[self.needs], **self.headers})
 
 

@@ -25,7 +25,7 @@ async def fetch_result_uri(
     return Answer(await uris.result_uri(call.caller.user, call.path.execution_id, call.query))
 
 
-async def fetch_console(call: Call[Reader, wire.OperatorPath, NoParameters, Any]) -> Answer:
+async def fetch_console(call: Call[Reader, wire.StoredOperatorPath, NoParameters, Any]) -> Answer:
     uris, path = call.request.app[URIS], call.path
     return Answer(await uris.console(call.caller.user, path.execution_id, path.operator_id))
 
@@ -61,7 +61,7 @@ ROUTES = (
         summary="An operator's console URI",
         tag="uris",
         needs=Needs.USER,
-        path_type=wire.OperatorPath,
+        path_type=wire.StoredOperatorPath,
         answers={200: wire.OperatorConsole},
         problems=(ExecutionNotFound, ConsoleNotFound),
     ),

@@ -30,7 +30,8 @@ WRITES: web.AppKey[Writes] = web.AppKey("writes", Writes)
 
 class OperatorCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operators: Annotated[
-        dict[str, Seconds], msgspec.Meta(description="the seconds that each operator took")
+        dict[wire.OperatorId, Seconds],
+        msgspec.Meta(description="the seconds that each operator took"),
     ]
 
 

@@ -5,6 +5,7 @@ is looked at again field by field; only the refusal pays for that.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -22,6 +23,10 @@ ByteCount = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX, description="a size 
 # Postgres text cannot hold U+0000; refusing it here keeps an acknowledged write storable.
 Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
 ShortText = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$", max_length=128)]
+
+
+_DECODED: Mapping[Any, Any] = {list[msgspec.Raw]: list[Any]}
+"""What stands for a type once the JSON has been decoded."""
 
 
 def is_storable(text: str) -> bool:
@@ -57,10 +62,25 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         try:
             return decoder.decode(body)
         except msgspec.ValidationError as error:
-            faults = _faults(msgspec.json.decode(body), decoder.type, error)
+            value = _with_integers(msgspec.json.decode(body))
+            with suppress(msgspec.ValidationError):
+                return msgspec.convert(value, decoder.type)
+            faults = _faults(value, decoder.type, error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
     raise _refusal(faults)
+
+
+def _with_integers(value: Any) -> Any:
+    """The value with each 3.0 made a 3: JSON Schema, and so OpenAPI, calls both an integer."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _with_integers(member) for name, member in value.items()}
+        case list():
+            return [_with_integers(member) for member in value]
+    return value
 
 
 def convert_object(value: Any, kind: type[T]) -> T:
@@ -98,7 +118,7 @@ def _faults(
                 faults.append(FieldError(name, "is required"))
             continue
         try:
-            msgspec.convert(value[name], field.type, strict=strict)
+            msgspec.convert(value[name], _DECODED.get(field.type, field.type), strict=strict)
         except msgspec.ValidationError as field_error:
             faults.append(_fault(field_error, name))
     # A struct's own __post_init__ speaks about fields together: its words are all there is.

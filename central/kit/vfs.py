@@ -26,6 +26,20 @@ _GLOBAL_PORT_ID = re.compile(
     r"portId=(0|[1-9][0-9]{0,9}),isInternal=(true|false),isInput=(true|false)\)"
 )
 
+# The same for callers, as OpenAPI has it. Whether a port of ten digits fits, we judge.
+_ID_FOR_CALLERS = _URI_CHARACTERS.replace("$,]", "$]")
+OPERATOR_ID_SCHEMA = {
+    "pattern": f"^{_ID_FOR_CALLERS}+$",
+    "minLength": 1,
+    "maxLength": OPERATOR_ID_MAX_LENGTH,
+}
+_NAME_FOR_CALLERS = _ID_FOR_CALLERS.replace("_", "") + "+"
+GLOBAL_PORT_ID_SCHEMA = {
+    "pattern": rf"^\(logicalOpId={_NAME_FOR_CALLERS},layerName={_NAME_FOR_CALLERS},"
+    r"portId=(?:0|[1-9][0-9]{0,8}),isInternal=(?:true|false),isInput=(?:true|false)\)$",
+    "maxLength": GLOBAL_PORT_ID_MAX_LENGTH,
+}
+
 # What Texera reads back is wider than what it writes: rows of earlier releases have `_` in
 # their ids, and Scala takes booleans in any case.
 _STORED_PORT_ID = re.compile(

@@ -15,7 +15,7 @@ from sidecar import wire_drop_in as drop_in
 from sidecar.handlers.durable import EntryOf, Prepare, durable
 from sidecar.handlers.executions import READ_PROBLEMS, WRITE_PROBLEMS
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
-from sidecar.services import idempotency_key, seen_answer, services
+from sidecar.services import KEYED, idempotency_key, seen_answer, services
 from sidecar.spool.entry import NewEntry
 from sidecar.spool.permits import Binding
 from sidecar.upstream.client import CallContext
@@ -141,7 +141,7 @@ ROUTES = (
         body_type=drop_in.DropInCreate,
         answers={200: drop_in.DropInCreated},
         problems=(*READ_PROBLEMS, problems.UidMismatch),
-        headers={"Idempotency-Key": "A repeat with this key gets the first answer, for 24 h."},
+        headers=KEYED,
     ),
     _read(
         _BASE + "/latest",

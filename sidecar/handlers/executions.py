@@ -7,12 +7,12 @@ import msgspec
 
 from sidecar import operations, problems, wire
 from sidecar.handlers.durable import EntryOf, durable
-from sidecar.kit.routing import Answer, Call, NoParameters, Route
-from sidecar.services import idempotency_key, seen_answer, services
+from sidecar.kit.routing import Answer, Call, Header, NoParameters, Route
+from sidecar.services import KEYED, idempotency_key, seen_answer, services
 from sidecar.upstream.client import CallContext
 
 ExecutionCall: TypeAlias = Call[CallContext, wire.ExecutionPath, NoParameters, None]
-PREFER = {"Prefer": "wait=N: answer 200 once central has committed, within N seconds."}
+PREFER = {"Prefer": Header("wait=N: answer 200 once central has committed, within N seconds.")}
 _DURABLE = {202: wire.WriteAnswer, 200: wire.WriteAnswer}
 WRITE_PROBLEMS = (
     problems.TokenMissing,
@@ -82,7 +82,7 @@ ROUTES = (
         body_type=wire.NewExecutionRequest,
         answers={201: wire.NewExecution},
         problems=READ_PROBLEMS,
-        headers={"Idempotency-Key": "A repeat with this key gets the first answer, for 24 h."},
+        headers=KEYED,
     ),
     Route(
         method="GET",

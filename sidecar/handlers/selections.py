@@ -5,7 +5,7 @@ from typing import Any
 from sidecar import problems, wire_sync
 from sidecar.handlers.executions import READ_PROBLEMS
 from sidecar.kit.routing import Answer, Call, NoParameters, Route
-from sidecar.services import idempotency_key, services
+from sidecar.services import KEYED, idempotency_key, services
 from sidecar.upstream.client import CallContext
 
 
@@ -26,7 +26,7 @@ async def bookmark_executions(
 SYNC_WRITE: dict[str, Any] = {
     "method": "POST",
     "problems": (*READ_PROBLEMS, problems.NotDelivered),
-    "headers": {"Idempotency-Key": "A repeat with this key gets the first answer, for 24 h."},
+    "headers": KEYED,
 }
 
 ROUTES = (

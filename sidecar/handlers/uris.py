@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from sidecar import operations, problems, wire
 from sidecar.handlers.durable import durable
 from sidecar.handlers.executions import PREFER, READ_PROBLEMS, WRITE_PROBLEMS
-from sidecar.kit.routing import Answer, Call, NoParameters, Route
+from sidecar.kit.routing import Answer, Call, Header, NoParameters, Route
 from sidecar.services import preferred_wait_s, seen_answer, services
 from sidecar.upstream.client import CallContext
 
@@ -50,7 +50,9 @@ async def resize_console(call: OperatorCall) -> Answer:
     )
 
 
-async def fetch_console(call: OperatorCall) -> Answer:
+async def fetch_console(
+    call: Call[CallContext, wire.StoredOperatorPath, NoParameters, None],
+) -> Answer:
     console, seen = await services(call.request).reads.console(
         call.path.execution_id, call.path.operator_id, call.caller
     )
@@ -141,7 +143,7 @@ ROUTES = (
         handler=fetch_console,
         summary="An operator's console URI",
         tag="uris",
-        path_type=wire.OperatorPath,
+        path_type=wire.StoredOperatorPath,
         answers={200: wire.ConsoleUri},
         problems=(*READ_PROBLEMS, problems.ConsoleNotFound, problems.TokenExpired),
     ),
@@ -175,6 +177,8 @@ ROUTES = (
         path_type=wire.ExecutionPath,
         answers={200: wire.Removed},
         problems=(*WRITE_PROBLEMS, problems.NotDelivered),
-        headers={"Prefer": "wait=N: answer 504 with the write's id after N seconds, not 30."},
+        headers={
+            "Prefer": Header("wait=N: answer 504 with the write's id after N seconds, not 30.")
+        },
     ),
 )

@@ -32,6 +32,7 @@ class Example:
 
 
 _NO_EXAMPLE = Example()
+_USER = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
 
 
 def openapi_document(
@@ -41,9 +42,11 @@ def openapi_document(
     routes: Sequence[Route],
     examples: Mapping[tuple[str, str], Example],
     relayed: Mapping[tuple[str, str], Mapping[str, int]] = MappingProxyType({}),
+    schemes: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """`examples` are by method and path template, and so are the problems of another service
-    that a call passes on (`relayed`: slug and status).
+    that a call passes on (`relayed`: slug and status). `schemes` are what proves a caller
+    besides a user's token.
     """
     types: list[Any] = [ProblemDocument]
     for route in routes:
@@ -63,11 +66,8 @@ def openapi_document(
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {
-                "user": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-            },
+            "securitySchemes": {"user": _USER, **schemes},
         },
-        "security": [{"user": []}],
     }
 
 
@@ -78,6 +78,7 @@ def _operation(
         "operationId": route.handler.__name__,
         "summary": route.summary,
         "tags": [route.tag],
+        "security": [{scheme: [] for scheme in route.security}],
         "parameters": _parameters(route, example),
         "responses": _responses(route, schema_of, example, relayed),
     }
@@ -104,9 +105,9 @@ def _parameters(route: Route, example: Example) -> list[dict[str, Any]]:
     for parameter in parameters:
         if parameter["name"] in example.parameters:
             parameter["example"] = example.parameters[parameter["name"]]
-    for name, description in route.headers.items():
-        header = _parameter(name, "header", {"type": "string"}, required=False)
-        parameters.append(header | {"description": description})
+    for name, header in route.headers.items():
+        parameter = _parameter(name, "header", header.schema, required=header.is_required)
+        parameters.append(parameter | {"description": header.description})
     return parameters
 
 

@@ -66,6 +66,15 @@ class Answer:
 Handler: TypeAlias = Callable[[Call[Any, Any, Any, Any]], Awaitable[Answer]]
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a request header does, and the JSON Schema of its value."""
+
+    description: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    is_required: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """One call of the API. `body_type` None means that the call takes no body."""
@@ -82,8 +91,10 @@ class Route:
     max_body_bytes: int = MIB
     answers: Mapping[int, Any] = field(default_factory=dict)
     problems: tuple[type[Problem], ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, Header] = field(default_factory=dict)
     """Request headers of this call's own, with what they do, for OpenAPI."""
+    security: tuple[str, ...] = ("user",)
+    """The security schemes of the document that this call needs, all of them."""
     decode: Callable[[bytes], Any] | None = None
     """Reads the body as `body_type`, where the type's own decoder would refuse too much."""
 
@@ -93,8 +104,21 @@ Admit: TypeAlias = Callable[[web.Request, Route, bytes], Awaitable[Caller]]
 
 
 def add_routes(app: web.Application, routes: Iterable[Route], admit: Admit[Caller]) -> None:
+    methods: dict[str, set[str]] = {}
     for route in routes:
         app.router.add_route(route.method, route.path, _adapt(route, admit))
+        methods.setdefault(route.path, set()).add(route.method)
+    for path, allowed in methods.items():
+        # Or else another method of a literal path is taken for one of a template that it fits:
+        # PATCH /v1/executions/delete for PATCH /v1/executions/{execution_id}.
+        app.router.add_route("*", path, _refuse_method(sorted(allowed)))
+
+
+def _refuse_method(allowed: list[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPMethodNotAllowed(request.method, allowed)
+
+    return refuse
 
 
 def _adapt(

@@ -45,6 +45,10 @@ _CODES = {
 _ALSO_READY = frozenset({"UNINITIALIZED", "INITIALIZING"})  # the second is Texera's label
 _STORED = {code: status for status, code in _CODES.items() if status is not Status.UNINITIALIZED}
 
+_ONE = rf"(?:{'|'.join(Status)}|-1|[0-5])"
+STATUS_LIST_SCHEMA = {"pattern": rf"^\s*{_ONE}\s*(?:,\s*{_ONE}\s*)*$"}
+"""Names or codes separated by commas, for callers; names are taken in any case."""
+
 
 def status_of_code(code: int) -> Status:
     """The status a stored code stands for; UNKNOWN for -1 and for codes Texera does not have."""

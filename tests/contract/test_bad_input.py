@@ -4,6 +4,7 @@ The sidecar's calls are made where no central listens, and leave its spool empty
 refused reaches neither. Central's are signed by a sidecar and carry the owner's token.
 """
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -159,3 +160,39 @@ async def test_what_is_no_json_is_one_problem_of_central(caller: Sidecar, route:
         target = CENTRAL.target_of(route)
         status, problem = await central_call(caller, route, target, content, content_type)
         assert (status, problem["type"]) == outcome, content[:20]
+
+
+def other_methods(api: Api) -> list[Any]:
+    """Each path with each method that it does not have, and those that it has."""
+    known = ("GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "HEAD")
+    return [
+        pytest.param(method, path, ", ".join(sorted(has)), id=f"{method} {path}")
+        for path, operations in api.document["paths"].items()
+        if (has := {name.upper() for name in operations})
+        for method in known
+        if method not in has
+    ]
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), other_methods(LOCAL))
+async def test_a_method_that_a_path_of_the_sidecar_does_not_have_is_405(
+    client: Any, method: str, path: str, allowed: str
+) -> None:
+    """A literal path is not taken for a template's: delete for an execution id."""
+    url = client.make_url(re.sub(r"\{\w+\}", "1", path))
+
+    async with client.session.request(method, url, headers={"Authorization": "Bearer t"}) as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), other_methods(CENTRAL))
+async def test_a_method_that_a_path_of_central_does_not_have_is_405(
+    caller: Sidecar, method: str, path: str, allowed: str
+) -> None:
+    target = re.sub(r"\{\w+\}", "1", path)
+    headers = caller.key.headers(method, target, token=mint(WORLD.owner.user_id))
+
+    async with caller.client.session.request(
+        method, caller.client.make_url(target), headers=headers
+    ) as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, allowed)

@@ -43,6 +43,13 @@ async def served(
         yield client
 
 
+CREDENTIALS = {
+    Needs.USER: {"user"},
+    Needs.USER_AND_SOURCE: {"user", "source"},
+    Needs.SOURCE: {"source"},
+}
+
+
 def test_the_document_is_openapi_3_1() -> None:
     document = openapi()
 
@@ -57,7 +64,9 @@ def test_every_route_is_described_with_its_problems(route: Any) -> None:
     headers = {p["name"] for p in operation["parameters"] if p["in"] == "header"}
 
     assert {"400", "401", "503"} <= refused
-    assert "Sidecar-Assertion" in headers
+    [schemes] = operation["security"]
+    assert set(schemes) == CREDENTIALS[route.needs]
+    assert ("Sidecar-Assertion" in headers) == (route.needs is Needs.USER)  # it may be sent
     assert ("Idempotency-Key" in headers) == (route.needs is Needs.USER_AND_SOURCE)
     assert route.summary
 

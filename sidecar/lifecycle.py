@@ -104,9 +104,11 @@ class Sidecar:
             checked_or_not(settings.cu_health),
             metrics,
             period_s=settings.lease_renew_s,
+            restart_ends_runs=settings.cu_restart_ends_runs,
             has_forgotten=has_forgotten,
         )
         spool.on_binding = self.renewals.regained
+        spool.on_append.append(self.renewals.heard_of)
         self.has_forgotten = has_forgotten
         self.not_ready_because = ["starting"]
         _observe(self)

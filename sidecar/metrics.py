@@ -9,7 +9,15 @@ _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25
 
 
 LOST_REASONS = frozenset(
-    {"closed", "ended", "bound-elsewhere", "binding-revoked", "execution-not-found", "not-bound"}
+    {
+        "closed",
+        "ended",
+        "bound-elsewhere",
+        "binding-revoked",
+        "execution-not-found",
+        "not-bound",
+        "unit-gone",
+    }
 )
 
 
@@ -92,7 +100,7 @@ class Metrics:
         )
         self._lost_leases = Counter(
             "sidecar_lost_leases_total",
-            "Leases that central says are no longer ours, by reason.",
+            "Leases that are no longer renewed: not ours any more, or of a unit that is gone.",
             ["reason"],
             registry=registry,
         )

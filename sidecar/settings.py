@@ -55,6 +55,7 @@ class Settings:
     upstream_timeout_s: float
     drain_timeout_s: float
     cu_health: HealthCheck | None
+    cu_restart_ends_runs: bool
     lease_renew_s: float
     assertion_audience: str
     workload_token_file: Path | None
@@ -84,6 +85,7 @@ class Settings:
             upstream_timeout_s=env.seconds("UPSTREAM_TIMEOUT_S", 10, 0.1, 60),
             drain_timeout_s=env.seconds("DRAIN_TIMEOUT_S", 10, 0, 600),
             cu_health=_health_check(env),
+            cu_restart_ends_runs=env.flag("CU_RESTART_ENDS_RUNS", False),
             lease_renew_s=env.seconds("LEASE_RENEW_S", 20, 0.1, 600),
             assertion_audience=env.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
             workload_token_file=_optional_path(env, "WORKLOAD_TOKEN_FILE"),

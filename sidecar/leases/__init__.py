@@ -10,6 +10,12 @@ passes the check of `SIDECAR_CU_HEALTH`. A unit that is gone is looked at four t
 and its runs keep the time that is left of their leases to see it come back. Without the setting
 the sidecar's own life counts. A boot says that a master is a new one, not that it is alive.
 
+A master that restarts in place and tells no boot (a client that does not know of them) would have
+its old runs renewed for ever. With `SIDECAR_CU_RESTART_ENDS_RUNS` its going is noticed: where a
+unit listens as long as it lives, refused connections mean that its process is not there, and
+what ran in it does not come back with the next one. Those runs are not renewed again, unless the
+unit writes to them.
+
 What can go wrong:
 - central does not answer: tried again after a jittered backoff that stays well below a lease, so
   a fleet comes back spread over some seconds. Central fails nobody for its own silence.

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from enum import Enum, auto
 from typing import Protocol
 
 from sidecar.settings import HealthCheck
@@ -10,15 +11,25 @@ CHECK_TIMEOUT_S = 2.0
 """On loopback. A busy unit takes a connection at once, as its kernel does that."""
 
 
+class Life(Enum):
+    """What one look tells."""
+
+    ALIVE = auto()
+    SILENT = auto()
+    """It does not answer as it should: it may be busy, or starting, or stopped."""
+    GONE = auto()
+    """Nobody listens where it listens as long as it lives: its process is not there."""
+
+
 class ComputingUnit(Protocol):
-    async def is_alive(self) -> bool: ...
+    async def look(self) -> Life: ...
 
 
 class Unchecked:
     """Without a check the sidecar's own life counts: they share a pod."""
 
-    async def is_alive(self) -> bool:
-        return True
+    async def look(self) -> Life:
+        return Life.ALIVE
 
 
 class Checked:
@@ -28,12 +39,14 @@ class Checked:
         self._check = check
         self._timeout_s = timeout_s
 
-    async def is_alive(self) -> bool:
+    async def look(self) -> Life:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._look()
+                return Life.ALIVE if await self._look() else Life.SILENT
+        except ConnectionRefusedError:
+            return Life.GONE
         except (OSError, TimeoutError, ValueError, IndexError):
-            return False
+            return Life.SILENT
 
     async def _look(self) -> bool:
         address = self._check.address

@@ -5,11 +5,11 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sidecar.kit.logs import fields
-from sidecar.leases.computing_unit import ComputingUnit
+from sidecar.leases.computing_unit import ComputingUnit, Life
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RelayedProblem
 from sidecar.spool.spool import Spool
@@ -31,6 +31,8 @@ than what is left of a 90 s lease after the longest break that central does not 
 BACKOFFS_PER_LEASE = 6
 EXPECTED_LOSSES = frozenset({"ended"})
 """The run's end came another way than through us; nothing to be warned of."""
+UNIT_GONE = "unit-gone"
+"""Why a lease is no longer renewed that central would still renew."""
 
 
 class Leaseholder(Protocol):
@@ -52,6 +54,7 @@ class Renewals:
         metrics: Metrics,
         *,
         period_s: float,
+        restart_ends_runs: bool = False,
         has_forgotten: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
@@ -61,6 +64,7 @@ class Renewals:
         self._central = central
         self._computing_unit = computing_unit
         self._metrics = metrics
+        self._restart_ends_runs = restart_ends_runs
         self._longest_period_s = period_s
         self._period_s = min(period_s, FIRST_PERIOD_S)
         self._monotonic = monotonic
@@ -84,6 +88,11 @@ class Renewals:
         """Central has bound the execution to this sidecar (again)."""
         self._lost.pop(execution_id, None)
 
+    def heard_of(self, execution_id: int) -> None:
+        """The computing unit has written to the execution: if we gave it up, it lives after all."""
+        if self._lost.get(execution_id) == UNIT_GONE:
+            del self._lost[execution_id]
+
     def describe(self) -> dict[str, Any]:
         """The leases' part of `/status`."""
         return {
@@ -99,7 +108,7 @@ class Renewals:
 
     async def run(self) -> None:
         while True:
-            await self._sleep(await self.renew())
+            await self._rest(await self.renew())
 
     async def renew(self) -> float:
         """One round: looks at the unit, renews. Answers the seconds until the next."""
@@ -108,6 +117,8 @@ class Renewals:
             execution_ids = self.held()
             if not execution_ids:
                 self._current_at = self._monotonic()
+                if not self._is_alive:
+                    await self._looks_alive()
                 return self._until_next(self._period_s)
             if not await self._looks_alive():
                 self._metrics.lease_renewals.labels("unit-down").inc()
@@ -122,6 +133,17 @@ class Renewals:
         self._backoff.limit_s = min(BACKOFF_LIMIT_S, answer.lease_s / BACKOFFS_PER_LEASE)
         return self._until_next(self._period_s)
 
+    async def _rest(self, seconds: float) -> None:
+        """Until the next renewal. A master that ends and comes back meanwhile must be missed."""
+        while seconds > 0:
+            step_s = seconds
+            if self._restart_ends_runs:
+                step_s = min(seconds, self._period_s / CHECKS_PER_PERIOD)
+            await self._sleep(step_s)
+            seconds -= step_s
+            if seconds > 0 and self.held():
+                await self._looks_alive()
+
     async def _remember(self) -> None:
         """After the spool has lost its memory, all that central knows to be ours is renewed.
 
@@ -134,12 +156,15 @@ class Renewals:
             self._losses_known = losses
 
     async def _looks_alive(self) -> bool:
-        is_alive = await self._computing_unit.is_alive()
+        life = await self._computing_unit.look()
+        is_alive = life is Life.ALIVE
         if is_alive != self._is_alive:
             message = "computing unit is back" if is_alive else "computing unit does not answer"
             logger.warning(message, extra=fields(open_executions=len(self.held())))
         self._is_alive = is_alive
         self._metrics.computing_unit_up.set(is_alive)
+        if life is Life.GONE and self._restart_ends_runs:
+            self._lose(dict.fromkeys(self.held(), UNIT_GONE))
         return is_alive
 
     def _renewed(self, lost: list[LostLease]) -> None:
@@ -149,19 +174,18 @@ class Renewals:
         self._has_renewed = True
         self._current_at = self._monotonic()
         self._metrics.lease_renewals.labels("renewed").inc()
-        for lease in lost:
-            self._lost[lease.execution_id] = lease.reason
-            self._metrics.lost_lease(lease.reason)
-            level = logging.INFO if lease.reason in EXPECTED_LOSSES else logging.WARNING
-            logger.log(
-                level,
-                "lease lost",
-                extra=fields(execution_id=lease.execution_id, reason=lease.reason),
-            )
+        self._lose({lease.execution_id: lease.reason for lease in lost})
         # What nobody knows any more need not be remembered as lost.
         known = {binding.execution_id for binding in self._spool.permits.bindings()}
         for execution_id in self._lost.keys() - known - self._adopted:
             del self._lost[execution_id]
+
+    def _lose(self, reasons: Mapping[int, str]) -> None:
+        for execution_id, reason in reasons.items():
+            self._lost[execution_id] = reason
+            self._metrics.lost_lease(reason)
+            level = logging.INFO if reason in EXPECTED_LOSSES else logging.WARNING
+            logger.log(level, "lease lost", extra=fields(execution_id=execution_id, reason=reason))
 
     def _failed(self, outcome: str, problem: CentralUnavailable | RelayedProblem) -> float:
         self._metrics.lease_renewals.labels(outcome).inc()

@@ -50,6 +50,7 @@ def test_every_setting_can_be_set_or_is_the_charts_own(chart: Chart, service: st
     fitting |= {"LOG_LEVEL": "error", "POOL_MIN_SIZE": 1, "POOL_MAX_SIZE": 2, "DRAIN_DELAY_S": 1}
     fitting |= {"DATABASE_TIMEOUT_S": 1, "DRAIN_TIMEOUT_S": 2}
     fitting |= {"LEASE_S": 90, "LEASE_RENEW_S": 20, "CU_HEALTH": "127.0.0.1:1"}
+    fitting |= {"CU_RESTART_ENDS_RUNS": True}
     values = {s.key: fitting.get(s.name.partition("_")[2], 77) for s in free}
 
     objects = chart.render("injection-none", **{service: {"settings": values}})
@@ -61,7 +62,10 @@ def test_every_setting_can_be_set_or_is_the_charts_own(chart: Chart, service: st
         (container,) = fragment["spec"]["initContainers"]
     given = environment(container)
     assert len(free) > 5
-    assert {s.name: given.get(s.name) for s in free} == {s.name: str(values[s.key]) for s in free}
+    expected = {s.name: values[s.key] for s in free}
+    assert {s.name: given.get(s.name) for s in free} == {
+        name: "true" if value is True else str(value) for name, value in expected.items()
+    }
 
 
 def test_chart_and_program_have_one_version() -> None:

@@ -130,13 +130,14 @@ def is_ready(system: Ready, role: str) -> bool:
 
 
 @contextmanager
-def running_pod(folder: Path, lease_s: float = LEASE_S) -> Iterator[Pod]:
+def running_pod(folder: Path, lease_s: float = LEASE_S, **more: str) -> Iterator[Pod]:
     unit = Unit(free_port())
     settings = {
         "CENTRAL_LEASE_S": lease_s,
         "CENTRAL_CLOSER_PERIOD_S": PERIOD_S,
         "SIDECAR_LEASE_RENEW_S": PERIOD_S,
         "SIDECAR_CU_HEALTH": f"127.0.0.1:{unit.port}",
+        **more,
     }
     arguments = [f"--set={name}={value}" for name, value in settings.items()]
     unit.start()

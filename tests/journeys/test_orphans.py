@@ -141,6 +141,27 @@ async def test_a_master_that_restarts_in_place_ends_its_old_runs_at_once(pod: Po
     assert bound["boot_id"] == "second"
 
 
+async def test_a_master_that_restarts_in_place_and_tells_no_boot_loses_its_old_runs_too(
+    system_folder: Path,
+) -> None:
+    """As an unchanged client of the drop-in routes: its sidecar has seen that it was gone."""
+    with running_pod(system_folder, SIDECAR_CU_RESTART_ENDS_RUNS="true") as pod:
+        old = begin(pod)
+        pod.serves_for(LEASE_S)
+        pod.unit.kill()
+        assert becomes_true(
+            lambda: pod.metric("sidecar_ops", "sidecar_computing_unit_up") == 0, PATIENCE_S
+        )
+        pod.unit.start()
+        new = begin(pod)
+
+        assert closes(pod)
+        pod.serves_for(pod.metric("central_ops", "central_uninterrupted_seconds") + 2 * LEASE_S)
+
+        assert await pod.ending(old) == (FAILED, "lease-lapsed")
+        assert await pod.ending(new) == (RUNNING, None)
+
+
 async def test_a_create_whose_answer_was_lost_is_ended_at_the_next_start(
     system_folder: Path,
 ) -> None:

@@ -1,8 +1,11 @@
 """A central that holds leases, for tests: it answers by a script and remembers its calls."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from sidecar.leases.computing_unit import Life
+from sidecar.leases.renewals import Renewals
+from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RelayedProblem
 from sidecar.spool.permits import Binding, Grant
 from sidecar.spool.spool import Spool
@@ -10,6 +13,8 @@ from sidecar.upstream.central import LostLease, RenewedLeases
 
 UNREACHABLE = CentralUnavailable("cannot be reached", retry_after_s=1)
 REFUSED = RelayedProblem({"type": "assertion-invalid", "status": 401, "detail": "no"}, {})
+
+PERIOD_S = 20.0
 
 
 @dataclass
@@ -46,12 +51,12 @@ class LeasingCentral:
 
 @dataclass
 class SwitchedUnit:
-    is_there: bool = True
+    life: Life = Life.ALIVE
     looks: int = 0
 
-    async def is_alive(self) -> bool:
+    async def look(self) -> Life:
         self.looks += 1
-        return self.is_there
+        return self.life
 
 
 async def bind(spool: Spool, *execution_ids: int, ended_at_ms: int | None = None) -> None:
@@ -60,3 +65,39 @@ async def bind(spool: Spool, *execution_ids: int, ended_at_ms: int | None = None
             Binding(execution_id, 1, 2, 3, None, True, ended_at_ms),
             Grant(b"digest", execution_id, 3, 2**31),
         )
+
+
+@dataclass
+class Round:
+    """Renewals over a real spool, waits at their longest, a clock that is set by hand."""
+
+    spool: Spool
+    central: LeasingCentral = field(default_factory=LeasingCentral)
+    unit: SwitchedUnit = field(default_factory=SwitchedUnit)
+    metrics: Metrics = field(default_factory=Metrics)
+    now_s: float = 0.0
+    period_s: float = PERIOD_S
+    events: dict[float, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+
+    def renewals(self, *, has_forgotten: bool = False, restart_ends_runs: bool = False) -> Renewals:
+        return Renewals(
+            self.spool,
+            self.central,
+            self.unit,
+            self.metrics,
+            period_s=self.period_s,
+            restart_ends_runs=restart_ends_runs,
+            has_forgotten=has_forgotten,
+            monotonic=lambda: self.now_s,
+            sleep=self.sleep,
+            uniform=lambda low, high: high,
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        """Time passes; what happens at a moment happens."""
+        self.now_s += seconds
+        for moment in sorted(m for m in self.events if m <= self.now_s):
+            await self.events.pop(moment)()
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sidecar.kit.environment import Address, SettingsError
-from sidecar.leases.computing_unit import Checked, checked_or_not
+from sidecar.leases.computing_unit import Checked, Life, checked_or_not
 from sidecar.settings import HealthCheck, Settings
 from tests.databases import free_port
 
@@ -33,17 +33,18 @@ async def listening(answer: bytes | None) -> AsyncIterator[tuple[Address, list[b
         yield Address("127.0.0.1", server.sockets[0].getsockname()[1]), requests
 
 
-async def looks(address: Address, target: str | None = None) -> bool:
-    return await Checked(HealthCheck(address, target), timeout_s=0.2).is_alive()
+async def looks(address: Address, target: str | None = None) -> Life:
+    return await Checked(HealthCheck(address, target), timeout_s=0.2).look()
 
 
-async def test_whoever_listens_is_alive_and_whoever_does_not_is_not() -> None:
+async def test_whoever_listens_is_alive_and_whoever_refuses_is_gone() -> None:
     async with listening(None) as (address, _):
-        alive = await looks(address)
+        listens = await looks(address)
 
-    assert alive
-    assert not await looks(Address("127.0.0.1", free_port()))
-    assert not await looks(Address("no.such.host.invalid", 80))
+    assert listens is Life.ALIVE
+    assert await looks(Address("127.0.0.1", free_port())) is Life.GONE
+    assert await looks(Address("127.0.0.1", free_port()), "/healthcheck") is Life.GONE
+    assert await looks(Address("no.such.host.invalid", 80)) is Life.SILENT
 
 
 @pytest.mark.parametrize(
@@ -61,13 +62,14 @@ async def test_whoever_listens_is_alive_and_whoever_does_not_is_not() -> None:
 )
 async def test_an_http_check_wants_a_good_answer_in_time(answer: bytes | None, alive: bool) -> None:
     async with listening(answer) as (address, requests):
-        assert await looks(address, "/healthcheck?x=1") is alive
+        life = await looks(address, "/healthcheck?x=1")
 
+    assert life is (Life.ALIVE if alive else Life.SILENT)
     assert requests[0].startswith(b"GET /healthcheck?x=1 HTTP/1.1\r\nHost: 127.0.0.1:")
 
 
 async def test_without_a_check_the_sidecars_own_life_counts() -> None:
-    assert await checked_or_not(None).is_alive()
+    assert await checked_or_not(None).look() is Life.ALIVE
 
 
 @pytest.mark.parametrize(

@@ -2,51 +2,22 @@
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
 
 import pytest
 
+from sidecar.leases.computing_unit import Life
 from sidecar.leases.renewals import BACKOFF_LIMIT_S, Renewals
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable
-from sidecar.spool.spool import Spool
 from tests.unit.sidecar.leasing import (
+    PERIOD_S,
     REFUSED,
     UNREACHABLE,
     LeasingCentral,
-    SwitchedUnit,
+    Round,
     bind,
 )
 from tests.unit.sidecar.spooling import Spools, cut, update
-
-PERIOD_S = 20.0
-
-
-@dataclass
-class Round:
-    """Renewals over a real spool, waits at their longest, a clock that is set by hand."""
-
-    spool: Spool
-    central: LeasingCentral = field(default_factory=LeasingCentral)
-    unit: SwitchedUnit = field(default_factory=SwitchedUnit)
-    metrics: Metrics = field(default_factory=Metrics)
-    now_s: float = 0.0
-    period_s: float = PERIOD_S
-
-    def renewals(self, *, has_forgotten: bool = False) -> Renewals:
-        return Renewals(
-            self.spool,
-            self.central,
-            self.unit,
-            self.metrics,
-            period_s=self.period_s,
-            has_forgotten=has_forgotten,
-            monotonic=lambda: self.now_s,
-            uniform=lambda low, high: high,
-        )
-
-    def count(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 @pytest.fixture
@@ -107,12 +78,12 @@ async def test_a_dead_unit_gets_no_renewal_and_is_looked_at_more_often(round_: R
     renewals = round_.renewals()
     await renewals.renew()
     round_.central.renewed.clear()
-    round_.unit.is_there = False
+    round_.unit.life = Life.SILENT
 
     dead_wait_s = await renewals.renew()
     dead = (list(round_.central.renewed), renewals.describe()["computing_unit_alive"])
     up_while_dead = round_.count("sidecar_computing_unit_up")
-    round_.unit.is_there = True
+    round_.unit.life = Life.ALIVE
     await renewals.renew()
 
     assert (dead, dead_wait_s, up_while_dead) == (([], False), PERIOD_S / 4, 0)

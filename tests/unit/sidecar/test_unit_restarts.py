@@ -1,0 +1,99 @@
+"""A master that goes and comes back: what its going says of its runs, and what it does not."""
+
+import pytest
+
+from sidecar.leases.computing_unit import Life
+from sidecar.leases.renewals import Renewals
+from tests.unit.sidecar.leasing import Round, bind
+from tests.unit.sidecar.spooling import Spools, update
+
+
+@pytest.fixture
+async def round_(spools: Spools) -> Round:
+    return Round(await spools.open())
+
+
+class Enough(Exception):
+    """The test has seen what it wanted."""
+
+
+def at(round_: Round, moment_s: float, life: Life) -> None:
+    async def become() -> None:
+        round_.unit.life = life
+
+    round_.events[moment_s] = become
+
+
+async def until(round_: Round, renewals: Renewals, moment_s: float) -> None:
+    async def stop() -> None:
+        raise Enough
+
+    round_.events[moment_s] = stop
+    with pytest.raises(Enough):
+        await renewals.run()
+
+
+async def test_the_runs_of_a_master_that_restarts_between_two_renewals_are_not_renewed_again(
+    round_: Round,
+) -> None:
+    """It told no boot. What the next master runs is renewed."""
+    await bind(round_.spool, 7)
+    at(round_, 45, Life.GONE)
+    at(round_, 52, Life.ALIVE)
+
+    async def create() -> None:
+        await bind(round_.spool, 9)
+
+    round_.events[60.0] = create
+    renewals = round_.renewals(restart_ends_runs=True)
+
+    await until(round_, renewals, 120)
+
+    assert round_.central.renewed[:3] == [[7]] * 3
+    assert set(map(tuple, round_.central.renewed[3:])) == {(9,)}
+    assert renewals.describe()["lost"] == {"unit-gone": 1}
+    assert round_.count("sidecar_lost_leases_total", reason="unit-gone") == 1
+    assert round_.count("sidecar_computing_unit_up") == 1
+
+
+@pytest.mark.parametrize("life", [Life.GONE, Life.SILENT])
+async def test_a_unit_that_may_have_been_busy_or_tells_its_boots_is_renewed_when_it_is_back(
+    round_: Round, life: Life
+) -> None:
+    await bind(round_.spool, 7)
+    at(round_, 35, life)
+    at(round_, 52, Life.ALIVE)
+
+    await until(round_, round_.renewals(restart_ends_runs=life is Life.SILENT), 90)
+
+    assert len(round_.central.renewed) > 3
+    assert set(map(tuple, round_.central.renewed)) == {(7,)}
+
+
+async def test_a_run_that_its_unit_writes_to_is_alive_after_all(round_: Round) -> None:
+    await bind(round_.spool, 1, 7)
+    renewals = round_.renewals(restart_ends_runs=True)
+    round_.spool.on_append.append(renewals.heard_of)
+    round_.unit.life = Life.GONE
+    await renewals.renew()
+    round_.unit.life = Life.ALIVE
+    await renewals.renew()
+
+    await round_.spool.append(update(execution_id=7, name="x"))
+    await renewals.renew()
+
+    assert round_.central.renewed == [[7]]
+
+
+async def test_a_unit_that_is_gone_is_seen_to_come_back_although_nothing_runs(
+    round_: Round,
+) -> None:
+    await bind(round_.spool, 7)
+    renewals = round_.renewals(restart_ends_runs=True)
+    round_.unit.life = Life.GONE
+    await renewals.renew()
+    round_.unit.life = Life.ALIVE
+
+    await renewals.renew()
+
+    assert renewals.describe()["computing_unit_alive"]

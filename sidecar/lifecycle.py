@@ -45,7 +45,8 @@ from sidecar.spool.status import describe
 from sidecar.sync_calls import SyncCalls
 from sidecar.upstream.central import Central
 from sidecar.upstream.client import CentralClient, open_session
-from sidecar.upstream.identity import SourceIdentity, has_key, load_or_create
+from sidecar.upstream.identity import SourceIdentity
+from sidecar.upstream.source_key import has_key
 from sidecar.upstream.trust import Trust
 from sidecar.upstream.workload import WorkloadToken
 from sidecar.writes import Writes
@@ -168,7 +169,7 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     # A fresh spool under an old key, or a salvaged one, does not know all that was bound.
     is_amnesiac = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
-    identity = load_or_create(settings.spool_dir, settings.assertion_audience)
+    identity = SourceIdentity.of_volume(settings.spool_dir, settings.assertion_audience)
     limits = SpoolLimits(settings.spool_max_bytes, settings.spool_max_entries)
     spool = Spool(settings.spool_dir, limits, faults=faults)
     await spool.open()

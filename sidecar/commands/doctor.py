@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from sidecar.commands.credentials import Whose, check_credentials, parse_environment
 from sidecar.commands.volume import check_key, check_sync, check_volume
 from sidecar.kit.checks import Check, exit_code, fail, ok, told, warn
@@ -26,7 +24,8 @@ from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RelayedProblem
 from sidecar.settings import Settings
 from sidecar.upstream.client import CallContext, CentralClient, open_session
-from sidecar.upstream.identity import KEY_FILE_NAME, SourceIdentity, load_or_create
+from sidecar.upstream.identity import SourceIdentity
+from sidecar.upstream.source_key import SourceKey, has_key
 from sidecar.upstream.trust import Trust
 from sidecar.upstream.workload import WorkloadToken
 
@@ -107,12 +106,12 @@ async def check_central(
 
 def _identity(settings: Settings) -> SourceIdentity:
     """The sidecar's own; one of the moment where there is none that could be read."""
-    if (settings.spool_dir / KEY_FILE_NAME).exists():
+    if has_key(settings.spool_dir):
         try:
-            return load_or_create(settings.spool_dir, settings.assertion_audience)
+            return SourceIdentity.of_volume(settings.spool_dir, settings.assertion_audience)
         except (OSError, ValueError):
             pass  # `check_key` says so; whether central answers can be told all the same
-    return SourceIdentity(Ed25519PrivateKey.generate(), settings.assertion_audience)
+    return SourceIdentity(SourceKey.generate(), settings.assertion_audience)
 
 
 def _clock(offset_s: float) -> Check:

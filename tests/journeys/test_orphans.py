@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dev.polling import becomes_true
-from sidecar.upstream.identity import load_or_create
+from sidecar.upstream.identity import SourceIdentity
 from tests.journeys.calls import call, create
 from tests.journeys.leasing import LEASE_S, PATIENCE_S, Pod, running_pod
 
@@ -186,7 +186,7 @@ def create_behind_its_back(pod: Pod) -> int:
         }
     ).encode()
     env, token = pod.up.published("sidecar")["env"], pod.system["users"]["owner"]["token"]
-    identity = load_or_create(Path(env["SIDECAR_SPOOL_DIR"]), "texera-execution-metadata")
+    identity = SourceIdentity.of_volume(Path(env["SIDECAR_SPOOL_DIR"]), "texera-execution-metadata")
     assertion = identity.assertion(
         "POST", "/v1/executions", body, now=time.time(), token=token, idempotency_key="lost"
     )

@@ -20,7 +20,7 @@ from sidecar.commands.doctor import check_central, check_service_account
 from sidecar.commands.volume import check_key, check_sync, check_volume, mount_of
 from sidecar.kit.checks import Check, Verdict, exit_code, told
 from sidecar.settings import Settings
-from sidecar.upstream.identity import KEY_FILE_NAME, load_or_create
+from sidecar.upstream.source_key import KEY_FILE_NAME, has_key, load_or_create
 
 CLEAN = {
     "PATH": "/usr/bin:/bin",
@@ -147,7 +147,7 @@ def test_a_volume_without_room_for_the_spool_is_told(tmp_path: Path) -> None:
 
 def test_a_key_that_others_can_read_fails(tmp_path: Path) -> None:
     assert check_key(tmp_path).verdict is Verdict.WARN
-    load_or_create(tmp_path, "audience")
+    load_or_create(tmp_path)
     assert check_key(tmp_path).verdict is Verdict.OK
 
     for mode in (0o640, 0o604, 0o660):
@@ -196,10 +196,6 @@ async def central(answer: Callable[[], web.Response]) -> AsyncIterator[str]:
     app.router.add_get("/v1/bindings", serve)
     async with TestServer(app) as server:
         yield str(server.make_url(""))
-
-
-def has_key(spool: Path) -> bool:
-    return (spool / KEY_FILE_NAME).exists()
 
 
 def settings(url: str, spool: Path) -> Settings:

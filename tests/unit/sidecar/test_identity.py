@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
-from sidecar.upstream.identity import KEY_FILE_NAME, SourceIdentity, load_or_create
+from sidecar.upstream.identity import SourceIdentity
+from sidecar.upstream.source_key import KEY_FILE_NAME, SourceKey, load_or_create
 
 AUDIENCE = "central"
 NOW = 1_700_000_000.9
@@ -21,7 +27,7 @@ NOW = 1_700_000_000.9
 
 @pytest.fixture
 def identity(tmp_path: Path) -> SourceIdentity:
-    return load_or_create(tmp_path, AUDIENCE)
+    return SourceIdentity.of_volume(tmp_path, AUDIENCE)
 
 
 def raw(text: str) -> bytes:
@@ -43,7 +49,7 @@ def opened(assertion: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_only_the_owner_may_read_the_key(tmp_path: Path) -> None:
-    load_or_create(tmp_path, AUDIENCE)
+    load_or_create(tmp_path)
 
     mode = stat.S_IMODE((tmp_path / KEY_FILE_NAME).stat().st_mode)
     assert mode == 0o600
@@ -51,8 +57,8 @@ def test_only_the_owner_may_read_the_key(tmp_path: Path) -> None:
 
 
 def test_the_key_is_the_same_after_a_restart(tmp_path: Path) -> None:
-    first = load_or_create(tmp_path, AUDIENCE)
-    again = load_or_create(tmp_path, AUDIENCE)
+    first = SourceIdentity.of_volume(tmp_path, AUDIENCE)
+    again = SourceIdentity.of_volume(tmp_path, AUDIENCE)
 
     assert first.source_id == again.source_id
     assert first.assertion("GET", "/", b"", now=NOW) == again.assertion("GET", "/", b"", now=NOW)
@@ -63,7 +69,7 @@ def test_each_volume_has_a_key_of_its_own(tmp_path: Path) -> None:
     for directory in directories:
         directory.mkdir()
 
-    assert len({load_or_create(directory, AUDIENCE).source_id for directory in directories}) == 2
+    assert len({load_or_create(directory).public_bytes for directory in directories}) == 2
 
 
 def test_a_key_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
@@ -71,24 +77,49 @@ def test_a_key_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
     unfinished.write_bytes(b"half a k")
     unfinished.chmod(0o644)
 
-    load_or_create(tmp_path, AUDIENCE)
+    load_or_create(tmp_path)
 
     assert stat.S_IMODE((tmp_path / KEY_FILE_NAME).stat().st_mode) == 0o600
 
 
-def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
-    key = generate_private_key(SECP256R1())
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def test_the_file_is_what_other_libraries_write_and_read(tmp_path: Path) -> None:
+    theirs = Ed25519PrivateKey.generate()
+    pem = theirs.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / KEY_FILE_NAME).write_bytes(pem)
 
-    for content in (pem, b"", b"no key"):
+    ours = load_or_create(tmp_path)
+
+    assert ours.public_bytes == theirs.public_key().public_bytes_raw()
+    assert ours.sign(b"message") == theirs.sign(b"message")
+    assert ours.pem() == pem
+
+
+def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
+    elliptic, encrypted = generate_private_key(SECP256R1()), BestAvailableEncryption(b"pass")
+    whole = SourceKey.generate().pem()
+    contents = {
+        "of another curve": elliptic.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        ),
+        "encrypted": Ed25519PrivateKey.generate().private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, encrypted
+        ),
+        "empty": b"",
+        "no key": b"no key",
+        "cut short": whole.replace(b"=\n", b"\n").replace(b"MC4C", b"MC4"),
+        "no base64": whole.replace(b"MC4C", b"M"),
+        "half": whole[: len(whole) // 2],
+        "two": whole * 2,
+    }
+    for name, content in contents.items():
         (tmp_path / KEY_FILE_NAME).write_bytes(content)
-        with pytest.raises(ValueError):  # noqa: PT011
-            load_or_create(tmp_path, AUDIENCE)
+        with pytest.raises(ValueError, match="no Ed25519 key"):
+            pytest.fail(f"{name} was taken: {load_or_create(tmp_path)}")
 
 
 def test_a_missing_directory_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        load_or_create(tmp_path / "none", AUDIENCE)
+        load_or_create(tmp_path / "none")
 
 
 def test_the_source_id_is_the_thumbprint_of_the_public_key(identity: SourceIdentity) -> None:

@@ -16,7 +16,7 @@ from sidecar.spool.entry import Batch
 from sidecar.upstream.breaker import Circuit
 from sidecar.upstream.central import Central
 from sidecar.upstream.client import CallContext, CentralClient, Reply, open_session
-from sidecar.upstream.identity import load_or_create
+from sidecar.upstream.identity import SourceIdentity
 
 PROBLEM = "application/problem+json"
 
@@ -76,7 +76,7 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
         peer.client = CentralClient(
             await stack.enter_async_context(open_session()),
             str(server.make_url("/")),
-            load_or_create(tmp_path, "central"),
+            SourceIdentity.of_volume(tmp_path, "central"),
             Metrics(),
             timeout_s=0.5,
             monotonic=lambda: peer.now_s,

@@ -173,6 +173,13 @@ class Metrics:
     def purged(self, kind: str, row_count: int) -> None:
         self._purged.labels(kind).inc(row_count)
 
+    def from_zero(self, closings: Iterable[str] = (), losses: Iterable[str] = ()) -> None:
+        """Shows what may be counted before it is: an increase begins at a zero that was seen."""
+        for reason in closings:
+            self._closed.labels(reason)
+        for reason in losses:
+            self._lost_leases.labels(reason)
+
     def closed(self, reason: str) -> None:
         self._closed.labels(reason).inc()
 

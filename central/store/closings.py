@@ -31,6 +31,7 @@ class Reason(StrEnum):
 class Closings:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        metrics.from_zero(closings=map(str, Reason))
         self._queries = load("closings")
 
     async def close(self, transaction: Transaction, reasons: Mapping[int, Reason]) -> None:

@@ -30,6 +30,7 @@ class Leases:
     ) -> None:
         self._database = database
         self._metrics = metrics
+        metrics.from_zero(losses=map(str, LostReason))
         self.continuity = continuity
         self._lease_s = lease_s
         self._queries = load("leases")

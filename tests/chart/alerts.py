@@ -57,6 +57,11 @@ HEALTHY: Mapping[str, str] = {
     f'central_refusals_total{{{CENTRAL}, slug="uri-conflict"}}': "7x40",
     f'central_closer_passes_total{{{CENTRAL}, outcome="failed"}}': "0x28 0+1x11",
     f'central_closer_passes_total{{{CENTRAL}, outcome="idle"}}': "0+6x40",
+    f"central_uninterrupted_seconds{{{CENTRAL}}}": "0+60x20 0+60x19",
+    f'central_closed_executions_total{{{CENTRAL}, reason="lease-lapsed"}}': "3x40",
+    f'central_closed_executions_total{{{CENTRAL}, reason="unit-terminated"}}': "0+1x40",
+    f'central_lost_leases_total{{{CENTRAL}, reason="closed"}}': "2x40",
+    f'central_lost_leases_total{{{CENTRAL}, reason="ended"}}': "0+1x40",
     f"sidecar_renewal_age_seconds{{{SIDECAR}}}": "20 40 50 3 20x36",
     f"sidecar_spool_epochs{{{SIDECAR}}}": "0x40",
     f'sidecar_rate_limited_calls_total{{{SIDECAR}, what="writes"}}': "3x40",
@@ -109,6 +114,18 @@ FIRING: Mapping[str, Firing] = {
             f'central_closer_passes_total{{{CENTRAL}, outcome="idle"}}': "7x40",
         },
         "The closer of orphaned runs fails every time.",
+    ),
+    "TexeraCentralCloserBlind": Firing(
+        {f"central_uninterrupted_seconds{{{CENTRAL}}}": "0 60 " * 20},
+        "Central has not served renewals for one whole lease, so no silent run is closed.",
+    ),
+    "TexeraCentralClosesRuns": Firing(
+        {f'central_closed_executions_total{{{CENTRAL}, reason="lease-lapsed"}}': "0x25 1x15"},
+        "Runs are closed as FAILED because their unit or its sidecar fell silent.",
+    ),
+    "TexeraCentralClosedTheLiving": Firing(
+        {f'central_lost_leases_total{{{CENTRAL}, reason="closed"}}': "0x25 1x15"},
+        "Runs were closed as FAILED whose sidecar is there all the same.",
     ),
     "TexeraCentralRefusesWrites": Firing(
         {f'central_refusals_total{{{CENTRAL}, slug="uri-conflict"}}': "7x25 8x15"},

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from central.leases import LostReason
+from central.store.closings import Reason
 from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.batching import (
@@ -56,6 +58,21 @@ async def test_a_lapsed_lease_ends_the_run_with_a_reason_in_our_schema_and_the_l
     assert central.counted("central_closed_executions_total", reason="lease-lapsed") == 1
     lines = [getattr(record, "fields", {}) for record in caplog.records]
     assert {"execution_id": silent, "reason": "lease-lapsed"} in lines
+
+
+async def test_what_may_be_closed_or_lost_is_shown_as_zero_from_the_start(
+    central: Replica,
+) -> None:
+    """Prometheus sees no increase in a series that begins with its first one."""
+    for sample, reasons_ in (
+        ("central_closed_executions_total", Reason),
+        ("central_lost_leases_total", LostReason),
+    ):
+        shown = [
+            central.metrics.registry.get_sample_value(sample, {"reason": str(reason)})
+            for reason in reasons_
+        ]
+        assert shown == [0.0] * len(reasons_)
 
 
 async def test_the_sources_own_end_replaces_the_closers_and_a_running_never_reopens(

@@ -197,7 +197,7 @@ EXAMPLES: Mapping[tuple[str, str], Example] = {
         }
     ),
     ("POST", "/v1/bindings/abandoned"): Example(
-        body={"execution_ids": [_RUN]}, answer={"closed": [_RUN]}
+        body={"execution_ids": [_RUN], "reason": "unit-gone"}, answer={"closed": [_RUN]}
     ),
     ("PATCH", "/v1/executions/{execution_id}"): _committed(
         _EXECUTION, {"status": "PAUSED", "name": "Monday's run"}

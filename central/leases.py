@@ -26,6 +26,18 @@ class ExecutionList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     execution_ids: ExecutionIds
 
 
+class AbandonReason(StrEnum):
+    """How the source knows that nobody runs an execution that is bound to it."""
+
+    ABANDONED_CREATE = "abandoned-create"  # it has no record of having created it
+    UNIT_GONE = "unit-gone"  # the process of its computing unit that ran it is not there
+
+
+class AbandonedExecutions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    execution_ids: ExecutionIds
+    reason: AbandonReason = AbandonReason.ABANDONED_CREATE
+
+
 class ClosedExecutions(msgspec.Struct, frozen=True):
     """The executions that the call ended as FAILED."""
 

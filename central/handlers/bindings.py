@@ -9,7 +9,7 @@ from central import wire
 from central.auth.callers import AuthenticatedRoute, Needs, Reader, Source, Writer
 from central.handlers.keyed import answer_once
 from central.kit.routing import Answer, Call, NoParameters
-from central.leases import ClosedExecutions, ExecutionList, OpenBindingsQuery
+from central.leases import AbandonedExecutions, ClosedExecutions, OpenBindingsQuery
 from central.problems import (
     BootSuperseded,
     BoundElsewhere,
@@ -58,11 +58,11 @@ async def list_open_bindings(
 
 
 async def abandon_executions(
-    call: Call[Source, NoParameters, NoParameters, ExecutionList],
+    call: Call[Source, NoParameters, NoParameters, AbandonedExecutions],
 ) -> Answer:
     bindings, source = call.request.app[BINDINGS], call.caller
     unit_id = source.workload.enforced_unit_id
-    return Answer(await bindings.abandon(source.source_id, call.body.execution_ids, unit_id))
+    return Answer(await bindings.abandon(source.source_id, call.body, unit_id))
 
 
 ROUTES = (
@@ -108,10 +108,10 @@ ROUTES = (
         method="POST",
         path="/v1/bindings/abandoned",
         handler=abandon_executions,
-        summary="End executions of which the calling sidecar has no record",
+        summary="End executions that nobody runs, as the calling sidecar knows",
         tag="bindings",
         needs=Needs.SOURCE,
-        body_type=ExecutionList,
+        body_type=AbandonedExecutions,
         answers={200: ClosedExecutions},
     ),
 )

@@ -83,7 +83,9 @@ order by b.execution_id;
 
 -- name: lock_abandoned
 -- Those of them that are still open and the source's. $1 source, $2 execution ids, $3 the one unit
--- whose runs the call may speak for, or null
+-- whose runs the call may speak for, or null, $4 whether only what was bound when it was created
+-- is meant: both moments are then those of one transaction. The binding is locked as well, lest
+-- another source takes over meanwhile.
 select e.eid as execution_id
 from texera_db.workflow_executions e
 join cu_metadata.bindings b on b.execution_id = e.eid
@@ -92,5 +94,6 @@ where e.eid = any ($2::int[])
   and b.source_id = $1
   and b.revoked_at is null
   and ($3::int is null or b.computing_unit_id = $3)
+  and (not $4 or e.starting_time = b.created_at at time zone 'utc')
 order by e.eid
-for update of e;
+for update of e, b;

@@ -5,14 +5,13 @@ has lapsed or its binding was revoked; the taken-over binding is revoked in the 
 transaction, so late entries of the old source are refused from then on.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 from central import wire
 from central.auth.tokens import User
 from central.auth.workloads import ANY_WORKLOAD, Workload
 from central.kit.statuses import status_of_code
-from central.leases import ClosedExecutions
+from central.leases import AbandonedExecutions, AbandonReason, ClosedExecutions
 from central.problems import BoundElsewhere, NotTheExecutionsUser, UserDemoted
 from central.store.boots import boot_superseded
 from central.store.closings import Closings, Reason
@@ -115,15 +114,15 @@ class Bindings:
         return wire.OpenBindings([wire.OpenBinding(**dict(row)) for row in rows])
 
     async def abandon(
-        self, source_id: str, execution_ids: Sequence[int], unit_id: int | None = None
+        self, source_id: str, abandoned: AbandonedExecutions, unit_id: int | None = None
     ) -> ClosedExecutions:
-        """Ends what the source says it has no record of; what is not its own is left alone.
+        """Ends what the source says nobody runs; what is not its own is left alone.
 
-        With `unit_id` it speaks for the runs of that unit only.
+        What it has no record of is ended only if it was bound when it was created: an existing
+        run that was bound belongs to a unit that will write to it again. With `unit_id` it
+        speaks for the runs of that unit only.
         """
-        work = partial(
-            self._abandon, source_id=source_id, execution_ids=execution_ids, unit_id=unit_id
-        )
+        work = partial(self._abandon, source_id=source_id, abandoned=abandoned, unit_id=unit_id)
         return ClosedExecutions(await self._database.run(work))
 
     async def _abandon(
@@ -131,12 +130,16 @@ class Bindings:
         transaction: Transaction,
         *,
         source_id: str,
-        execution_ids: Sequence[int],
+        abandoned: AbandonedExecutions,
         unit_id: int | None,
     ) -> list[int]:
         rows = await transaction.fetch(
-            self._queries["lock_abandoned"], source_id, execution_ids, unit_id
+            self._queries["lock_abandoned"],
+            source_id,
+            abandoned.execution_ids,
+            unit_id,
+            abandoned.reason is AbandonReason.ABANDONED_CREATE,
         )
-        reasons = {row["execution_id"]: Reason.ABANDONED_CREATE for row in rows}
+        reasons = {row["execution_id"]: Reason(abandoned.reason) for row in rows}
         await self._closings.close(transaction, reasons)
         return list(reasons)

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     SUPERSEDED_BOOT = "superseded-boot"
     UNIT_TERMINATED = "unit-terminated"
     ABANDONED_CREATE = "abandoned-create"
+    UNIT_GONE = "unit-gone"
     DEBRIS = "debris"
 
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from sidecar.kit.logs import fields
@@ -32,7 +33,7 @@ BACKOFFS_PER_LEASE = 6
 EXPECTED_LOSSES = frozenset({"ended"})
 """The run's end came another way than through us; nothing to be warned of."""
 UNIT_GONE = "unit-gone"
-"""Why a lease is no longer renewed that central would still renew."""
+"""Why we give up a run whose lease central would still renew."""
 
 
 class Leaseholder(Protocol):
@@ -41,6 +42,10 @@ class Leaseholder(Protocol):
     async def renew_leases(self, execution_ids: Sequence[int]) -> RenewedLeases: ...
 
     async def open_bindings(self, *, min_age_s: float) -> list[int]: ...
+
+    async def abandon(
+        self, execution_ids: Sequence[int], reason: str | None = None
+    ) -> list[int]: ...
 
 
 class Renewals:
@@ -75,6 +80,8 @@ class Renewals:
         self._losses_known = -1 if has_forgotten else spool.memory_losses
         self._adopted: set[int] = set()
         self._lost: dict[int, str] = {}
+        self._untold: set[int] = set()
+        """What was given up and central has not been told of."""
         self._has_renewed = False
         self._current_at = monotonic()
 
@@ -87,11 +94,12 @@ class Renewals:
     def regained(self, execution_id: int) -> None:
         """Central has bound the execution to this sidecar (again)."""
         self._lost.pop(execution_id, None)
+        self._untold.discard(execution_id)
 
     def heard_of(self, execution_id: int) -> None:
         """The computing unit has written to the execution: if we gave it up, it lives after all."""
         if self._lost.get(execution_id) == UNIT_GONE:
-            del self._lost[execution_id]
+            self.regained(execution_id)
 
     def describe(self) -> dict[str, Any]:
         """The leases' part of `/status`."""
@@ -114,6 +122,7 @@ class Renewals:
         """One round: looks at the unit, renews. Answers the seconds until the next."""
         try:
             await self._remember()
+            await self._tell_gone()
             execution_ids = self.held()
             if not execution_ids:
                 self._current_at = self._monotonic()
@@ -141,6 +150,8 @@ class Renewals:
                 step_s = min(seconds, self._period_s / CHECKS_PER_PERIOD)
             await self._sleep(step_s)
             seconds -= step_s
+            if self._untold:
+                return
             if seconds > 0 and self.held():
                 await self._looks_alive()
 
@@ -155,6 +166,20 @@ class Renewals:
             self._adopted = set(await self._central.open_bindings(min_age_s=0))
             self._losses_known = losses
 
+    async def _tell_gone(self) -> None:
+        """Ends what the unit's last process ran. Not in the round that saw it go: a write of the
+        unit that comes meanwhile shows that it lives.
+        """
+        if self._untold:
+            told = sorted(self._untold)
+            try:
+                await self._central.abandon(told, UNIT_GONE)
+            except RelayedProblem as problem:
+                if problem.status != HTTPStatus.BAD_REQUEST:
+                    raise
+                # A central that does not know the reason yet: their leases lapse.
+            self._untold.difference_update(told)
+
     async def _looks_alive(self) -> bool:
         life = await self._computing_unit.look()
         is_alive = life is Life.ALIVE
@@ -164,7 +189,9 @@ class Renewals:
         self._is_alive = is_alive
         self._metrics.computing_unit_up.set(is_alive)
         if life is Life.GONE and self._restart_ends_runs:
-            self._lose(dict.fromkeys(self.held(), UNIT_GONE))
+            gone = self.held()
+            self._lose(dict.fromkeys(gone, UNIT_GONE))
+            self._untold.update(gone)
         return is_alive
 
     def _renewed(self, lost: list[LostLease]) -> None:

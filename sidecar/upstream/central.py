@@ -137,9 +137,12 @@ class Central:
         answer = _decoded(await self._signed("bindings", "GET", target), _open_bindings)
         return [binding.execution_id for binding in answer.bindings]
 
-    async def abandon(self, execution_ids: Sequence[int]) -> list[int]:
-        """Ends executions of which there is no record here. Answers those that were open."""
-        body = msgspec.json.encode({"execution_ids": execution_ids})
+    async def abandon(self, execution_ids: Sequence[int], reason: str | None = None) -> list[int]:
+        """Ends executions that nobody runs: of which there is no record here, unless another
+        reason is given. Answers those that were open.
+        """
+        named = {} if reason is None else {"reason": reason}
+        body = msgspec.json.encode({"execution_ids": execution_ids, **named})
         reply = await self._signed("abandon", "POST", "/v1/bindings/abandoned", body)
         return _decoded(reply, _closed).closed
 

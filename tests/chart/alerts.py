@@ -121,7 +121,7 @@ FIRING: Mapping[str, Firing] = {
     ),
     "TexeraCentralClosesRuns": Firing(
         {f'central_closed_executions_total{{{CENTRAL}, reason="lease-lapsed"}}': "0x25 1x15"},
-        "Runs are closed as FAILED because their unit or its sidecar fell silent.",
+        "Runs are closed as FAILED because their unit or its sidecar is gone.",
     ),
     "TexeraCentralClosedTheLiving": Firing(
         {f'central_lost_leases_total{{{CENTRAL}, reason="closed"}}': "0x25 1x15"},

@@ -208,6 +208,38 @@ async def test_what_the_source_has_no_record_of_is_ended_and_nothing_else(
     assert await reasons(owner_connection, ids) == {abandoned: "abandoned-create"}
 
 
+async def test_an_existing_run_that_was_bound_is_no_abandoned_create(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    """Its unit runs it and will write to it again, although the answer to the bind was lost."""
+    execution_id = await execution_by_sql(owner_connection, status=1)
+    assert (await sidecar.bind(execution_id)).status == 200
+
+    reply = await sidecar.call("POST", "/v1/bindings/abandoned", {"execution_ids": [execution_id]})
+
+    assert reply.body == {"closed": []}
+    assert await statuses(owner_connection, [execution_id]) == [1]
+
+
+async def test_a_unit_that_is_gone_ends_every_run_of_it_that_its_sidecar_names(
+    sidecar: Sidecar, owner_connection: Connection
+) -> None:
+    existing = await execution_by_sql(owner_connection, status=1)
+    await sidecar.bind(existing)
+    new, elsewhere = await created(sidecar), await created(sidecar.another())
+    body = {"execution_ids": [existing, new, elsewhere], "reason": "unit-gone"}
+
+    reply = await sidecar.call("POST", "/v1/bindings/abandoned", body)
+    wrong = await sidecar.call("POST", "/v1/bindings/abandoned", body | {"reason": "boredom"})
+
+    assert reply.body == {"closed": [existing, new]}
+    assert await reasons(owner_connection, [existing, new]) == dict.fromkeys(
+        [existing, new], "unit-gone"
+    )
+    assert await lease(owner_connection, new) is None
+    assert (wrong.outcome, wrong.body["errors"][0]["field"]) == ((400, "invalid-request"), "reason")
+
+
 async def test_open_bindings_may_be_asked_for_by_their_age(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:

@@ -59,7 +59,7 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "open_bindings": ("bindings", ["source-0", 0.0]),
     "find_debris": ("debris", [3600.0, None, None, 120_000, 1000]),
     "lock_debris": ("debris", [ASKED[:500], 3600.0]),
-    "lock_abandoned": ("bindings", ["source-0", ASKED, None]),
+    "lock_abandoned": ("bindings", ["source-0", ASKED, None, True]),
 }
 SMALL_TABLES = {"continuity", "workflow_version"}
 

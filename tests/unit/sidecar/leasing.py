@@ -27,6 +27,8 @@ class LeasingCentral:
     renewed: list[list[int]] = field(default_factory=list)
     ages_s: list[float] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    """Those that were given for it."""
 
     async def renew_leases(self, execution_ids: Sequence[int]) -> RenewedLeases:
         self._fail()
@@ -39,8 +41,10 @@ class LeasingCentral:
         self.ages_s.append(min_age_s)
         return self.open
 
-    async def abandon(self, execution_ids: Sequence[int]) -> list[int]:
+    async def abandon(self, execution_ids: Sequence[int], reason: str | None = None) -> list[int]:
         self._fail()
+        if reason is not None:
+            self.reasons.append(reason)
         self.abandoned += execution_ids
         return list(execution_ids)
 

@@ -4,7 +4,8 @@ import pytest
 
 from sidecar.leases.computing_unit import Life
 from sidecar.leases.renewals import Renewals
-from tests.unit.sidecar.leasing import Round, bind
+from sidecar.problems import RelayedProblem
+from tests.unit.sidecar.leasing import REFUSED, UNREACHABLE, Round, bind
 from tests.unit.sidecar.spooling import Spools, update
 
 
@@ -51,6 +52,7 @@ async def test_the_runs_of_a_master_that_restarts_between_two_renewals_are_not_r
 
     assert round_.central.renewed[:3] == [[7]] * 3
     assert set(map(tuple, round_.central.renewed[3:])) == {(9,)}
+    assert (round_.central.abandoned, round_.central.reasons) == ([7], ["unit-gone"])
     assert renewals.describe()["lost"] == {"unit-gone": 1}
     assert round_.count("sidecar_lost_leases_total", reason="unit-gone") == 1
     assert round_.count("sidecar_computing_unit_up") == 1
@@ -77,12 +79,13 @@ async def test_a_run_that_its_unit_writes_to_is_alive_after_all(round_: Round) -
     round_.unit.life = Life.GONE
     await renewals.renew()
     round_.unit.life = Life.ALIVE
-    await renewals.renew()
 
     await round_.spool.append(update(execution_id=7, name="x"))
     await renewals.renew()
+    await renewals.renew()
 
-    assert round_.central.renewed == [[7]]
+    assert round_.central.renewed == [[7]] * 2
+    assert round_.central.abandoned == [1]
 
 
 async def test_a_unit_that_is_gone_is_seen_to_come_back_although_nothing_runs(
@@ -97,3 +100,33 @@ async def test_a_unit_that_is_gone_is_seen_to_come_back_although_nothing_runs(
     await renewals.renew()
 
     assert renewals.describe()["computing_unit_alive"]
+
+
+async def test_central_is_told_of_it_until_it_has_answered(round_: Round) -> None:
+    await bind(round_.spool, 7)
+    renewals = round_.renewals(restart_ends_runs=True)
+    round_.unit.life = Life.GONE
+    await renewals.renew()
+    round_.central.script = [UNREACHABLE, REFUSED]
+
+    for _ in range(4):
+        await renewals.renew()
+
+    assert round_.central.abandoned == [7]
+
+
+async def test_a_central_that_does_not_know_the_reason_lets_them_lapse(round_: Round) -> None:
+    """And all other leases are renewed."""
+    await bind(round_.spool, 7)
+    renewals = round_.renewals(restart_ends_runs=True)
+    round_.unit.life = Life.GONE
+    await renewals.renew()
+    round_.unit.life = Life.ALIVE
+    await bind(round_.spool, 9)
+    round_.central.script = [
+        RelayedProblem({"type": "invalid-request", "status": 400, "detail": "reason"}, {})
+    ]
+
+    await renewals.renew()
+
+    assert (round_.central.abandoned, round_.central.renewed) == ([], [[9]])

@@ -80,16 +80,16 @@ class Writes:
 
     async def admit(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
         """The execution's binding, and central's yes for this token; asks for both if need be."""
-        admitted = self.admitted(execution_id, context)
-        if admitted is not None:
-            return admitted
+        permit = self.permit(execution_id, context)
+        if permit is not None:
+            return permit
         digest = token_digest(context.token or "")
         return await self._bindings.do(
             (digest, execution_id), lambda: self._bind(execution_id, context)
         )
 
-    def admitted(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant] | None:
-        """The same as far as it is known here."""
+    def permit(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant] | None:
+        """What `admit` answers, as far as it is known without asking."""
         digest = token_digest(context.token or "")
         binding = self._spool.permits.binding(execution_id)
         grant = self._spool.permits.grant(digest, execution_id)

@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 from prometheus_client import Counter
 
 from sidecar.cache.marks import Validity
-from sidecar.front.heads import HEAD_MAX_BYTES, Stamp, may_be_known, plain_head, request_id_of
+from sidecar.front.heads import HEAD_MAX_BYTES, Stamp, may_be_known, plain_head
 from sidecar.kit.routing import ROUTE
 from sidecar.metrics import Metrics
 from sidecar.services import REPEATABLE
@@ -77,11 +77,12 @@ class KnownAnswers:
         request_id = b""
         known = self._known.get(head)
         if known is None:
-            plain = plain_head(head) if len(head) <= HEAD_MAX_BYTES else None
+            if len(head) > HEAD_MAX_BYTES:
+                return None
+            plain, request_id = plain_head(head)
             known = self._known.get(plain) if plain is not None else None
             if plain is None or known is None:
                 return None
-            request_id = request_id_of(head)
             head = plain
         if not known.validity.holds(self._monotonic(), self._wall_clock()):
             self._drop(head)
@@ -111,7 +112,7 @@ class KnownAnswers:
             and may_be_known(head, request, response)
         ):
             return
-        plain = plain_head(head)
+        plain, _ = plain_head(head)
         if plain is None:
             return
         head = plain

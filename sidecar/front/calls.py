@@ -6,6 +6,7 @@ the first time. So once the application has taken a write, what it made of the h
 decoded, admitted, limited and made durable by the very functions that aiohttp's way leads to.
 """
 
+import functools
 import logging
 import re
 import time
@@ -16,7 +17,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
 
-from sidecar.front.heads import HEAD_MAX_BYTES, Stamp, may_be_known, plain_head, request_id_of
+from sidecar.front.heads import HEAD_MAX_BYTES, Stamp, may_be_known, plain_head
 from sidecar.kit.logs import fields
 from sidecar.kit.problem import InternalError, Problem
 from sidecar.kit.routing import ROUTE, json_response, problem_response
@@ -32,6 +33,9 @@ BODY_MAX_BYTES = 64 * 1024
 ENTRY_OVERHEAD_BYTES = 1000
 
 _LENGTH = re.compile(rb"\r\n(?i:content-length):[ \t]*([0-9]{1,7})[ \t]*(?=\r\n)")
+
+
+_SERVER = SERVER_SOFTWARE.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +76,19 @@ class KnownCalls:
         end = data.find(b"\r\n\r\n", 0, HEAD_MAX_BYTES) + 4
         if end < 4:
             return None
-        head = data[:end]
-        plain, length = _without_length(head)
+        plain, length, request_id = _without_length(data[:end])
         if plain is None or length != len(data) - end or length > BODY_MAX_BYTES:
             return None
         known = self._known.get(plain)
         if known is None:
             return None
-        return Begun(known, data[end:], self._stamp.request_id(request_id_of(head)))
+        return Begun(known, data[end:], self._stamp.request_id(request_id))
 
     async def answer(self, begun: Begun) -> bytes | None:
         """The whole answer, counted as given; None where only aiohttp's way leads to one."""
         known, request_id = begun.known, begun.request_id.decode()
         try:
-            response = json_response(await known.call.again(begun.body))
+            answer = await known.call.again(begun.body)
         except NotResumable:
             return None
         except Problem as problem:
@@ -93,6 +96,8 @@ class KnownCalls:
         except Exception:
             logger.exception("request failed", extra=fields(request_id=request_id))
             response = problem_response(InternalError("see the log"), request_id)
+        else:
+            response = json_response(answer)
         self._metrics.http_requests.labels(known.route, known.method, response.status).inc()
         return self._written(response, begun.request_id)
 
@@ -100,13 +105,11 @@ class KnownCalls:
         body = response.body
         assert isinstance(body, bytes)  # noqa: S101 (it was made from JSON here)
         headers = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
-        phrase = HTTPStatus(response.status).phrase
-        return b"HTTP/1.1 %d %s\r\n%sContent-Length: %d\r\nServer: %s\r\n%s%s" % (
-            response.status,
-            phrase.encode(),
+        return b"%s%sContent-Length: %d\r\nServer: %s\r\n%s%s" % (
+            _status_line(response.status),
             headers.encode(),
             len(body),
-            SERVER_SOFTWARE.encode(),
+            _SERVER,
             self._stamp(request_id),
             body,
         )
@@ -116,7 +119,7 @@ class KnownCalls:
         call = request.get(RESUMABLE)
         if call is None or not may_be_known(head, request, response):
             return
-        plain, _ = _without_length(head)
+        plain, _, _ = _without_length(head)
         if plain is None:
             return
         self._drop(plain)
@@ -132,12 +135,18 @@ class KnownCalls:
             self.size_bytes -= known.size_bytes
 
 
-def _without_length(head: bytes) -> tuple[bytes | None, int]:
-    """The plain head without the one length of its body, and that; None if it has not just one."""
-    plain = plain_head(head)
-    if plain is None:
-        return None, 0
-    lengths = _LENGTH.findall(plain)
-    if len(lengths) != 1:
-        return None, 0
-    return _LENGTH.sub(b"", plain), int(lengths[0])
+def _without_length(head: bytes) -> tuple[bytes | None, int, bytes]:
+    """The plain head without the one length of its body, that length, and the request's id.
+
+    None if it does not have just one.
+    """
+    plain, request_id = plain_head(head)
+    lengths = _LENGTH.findall(plain) if plain is not None else ()
+    if plain is None or len(lengths) != 1:
+        return None, 0, request_id
+    return _LENGTH.sub(b"", plain), int(lengths[0]), request_id
+
+
+@functools.cache
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()

@@ -124,12 +124,13 @@ class Connection(asyncio.Protocol):
             self._hold(data)
             return
         if self._message is None:
-            answer = self._door.answers.answer(data)
-            if answer is not None:
-                self._transport.write(answer)
-                return
-            begun = self._door.calls.begin(data)
-            if begun is not None:
+            # Only reads are known by their answers, and only writes have bodies.
+            if data.startswith(b"GET "):
+                answer = self._door.answers.answer(data)
+                if answer is not None:
+                    self._transport.write(answer)
+                    return
+            elif (begun := self._door.calls.begin(data)) is not None:
                 self.call = asyncio.get_running_loop().create_task(self._go_on(begun, data))
                 return
             self._message = Message()

@@ -21,15 +21,17 @@ _VARYING_MAX = 3
 _TAKES_MORE_THAN_A_LOOK = (hdrs.UPGRADE, hdrs.EXPECT, hdrs.TRANSFER_ENCODING)
 
 
-def plain_head(head: bytes) -> bytes | None:
-    """The head without what varies; None if there is more of that than one request has."""
+def plain_head(head: bytes) -> tuple[bytes | None, bytes]:
+    """The head without what varies, and the caller's own request id.
+
+    None if there is more that varies than one request has; the first id of several; an empty one
+    if there is none.
+    """
     plain, count = _VARYING.subn(b"", head)
-    return plain if count <= _VARYING_MAX else None
-
-
-def request_id_of(head: bytes) -> bytes:
-    """The caller's own id, the first if there are several; empty if there is none."""
-    return next((match[1] for match in _VARYING.finditer(head) if match[1]), b"")
+    if not count:
+        return plain, b""
+    request_id = next((match[1] for match in _VARYING.finditer(head) if match[1]), b"")
+    return plain if count <= _VARYING_MAX else None, request_id
 
 
 def may_be_known(head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> bool:

@@ -31,19 +31,21 @@ async def durable(
     wait_s = preferred_wait_s(call.request)
     decoder = _decoder(cast("Hashable", type(call.body)))
 
-    async def write(body: Any) -> Answer:
-        entry_of = prepare(body)
-        binding, grant = await own.writes.admit(execution_id, caller)
-        status, answer = await own.writes.submit(entry_of(binding, grant.user_id), wait_s)
+    async def submit(new: NewEntry) -> Answer:
+        status, answer = await own.writes.submit(new, wait_s)
         return Answer(answer_of(answer), status)
 
     async def again(raw_body: bytes) -> Answer:
-        if own.writes.admitted(execution_id, caller) is None:
+        permit = own.writes.permit(execution_id, caller)
+        if permit is None:
             raise NotResumable  # central has to be asked, for the request that comes now
         with own.limits.call(caller.token or ""):
-            return await write(decode_body(raw_body, decoder))
+            entry_of = prepare(decode_body(raw_body, decoder))
+            return await submit(entry_of(permit[0], permit[1].user_id))
 
-    answer = await write(call.body)
+    entry_of = prepare(call.body)
+    binding, grant = await own.writes.admit(execution_id, caller)
+    answer = await submit(entry_of(binding, grant.user_id))
     call.request[RESUMABLE] = Resumable(again)
     return answer
 

@@ -30,6 +30,10 @@ BACKOFF_LIMIT_S = 10.0
 """How widely a fleet is spread that waited for central. With a call's own timeout it is less
 than what is left of a 90 s lease after the longest break that central does not count as one."""
 BACKOFFS_PER_LEASE = 6
+ROUND_TIMEOUT_S = 10.0
+"""However long other calls may take: on a connection that died silently nothing comes back, and the
+lease must outlast the wait for that, and the next round."""
+ROUNDS_PER_LEASE = 3
 EXPECTED_LOSSES = frozenset({"ended"})
 """The run's end came another way than through us; nothing to be warned of."""
 UNIT_GONE = "unit-gone"
@@ -82,6 +86,7 @@ class Renewals:
         self._lost: dict[int, str] = {}
         self._untold: set[int] = set()
         """What was given up and central has not been told of."""
+        self._round_timeout_s = ROUND_TIMEOUT_S
         self._has_renewed = False
         self._current_at = monotonic()
 
@@ -121,25 +126,33 @@ class Renewals:
     async def renew(self) -> float:
         """One round: looks at the unit, renews. Answers the seconds until the next."""
         try:
-            await self._remember()
-            await self._tell_gone()
-            execution_ids = self.held()
-            if not execution_ids:
-                self._current_at = self._monotonic()
-                if not self._is_alive:
-                    await self._looks_alive()
-                return self._until_next(self._period_s)
-            if not await self._looks_alive():
-                self._metrics.lease_renewals.labels("unit-down").inc()
-                return self._until_next(self._period_s / CHECKS_PER_PERIOD)
-            answer = await self._central.renew_leases(execution_ids)
+            async with asyncio.timeout(self._round_timeout_s):
+                return await self._round()
+        except TimeoutError:
+            hung = CentralUnavailable("central did not answer in time", retry_after_s=0)
+            return self._failed("unavailable", hung)
         except CentralUnavailable as problem:
             return self._failed("unavailable", problem)
         except RelayedProblem as problem:
             return self._failed("refused", problem)
+
+    async def _round(self) -> float:
+        await self._remember()
+        await self._tell_gone()
+        execution_ids = self.held()
+        if not execution_ids:
+            self._current_at = self._monotonic()
+            if not self._is_alive:
+                await self._looks_alive()
+            return self._until_next(self._period_s)
+        if not await self._looks_alive():
+            self._metrics.lease_renewals.labels("unit-down").inc()
+            return self._until_next(self._period_s / CHECKS_PER_PERIOD)
+        answer = await self._central.renew_leases(execution_ids)
         self._renewed(answer.lost)
         self._period_s = min(self._longest_period_s, answer.lease_s / RENEWALS_PER_LEASE)
         self._backoff.limit_s = min(BACKOFF_LIMIT_S, answer.lease_s / BACKOFFS_PER_LEASE)
+        self._round_timeout_s = min(ROUND_TIMEOUT_S, answer.lease_s / ROUNDS_PER_LEASE)
         return self._until_next(self._period_s)
 
     async def _rest(self, seconds: float) -> None:

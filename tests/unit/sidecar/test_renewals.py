@@ -1,5 +1,6 @@
 """Renewals: everything that is open, in one call, while the unit is alive."""
 
+import asyncio
 import random
 from collections import Counter
 
@@ -143,6 +144,29 @@ async def test_a_short_lease_is_renewed_more_often_than_was_set(round_: Round) -
 
     assert wait_s == 1.5
     assert max(waits_s) == 1.0
+
+
+async def test_a_renewal_that_hangs_is_given_up_while_the_lease_still_lives(
+    round_: Round, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that died silently, and a call's own timeout set high."""
+    await bind(round_.spool, 7)
+    round_.central.lease_s = 0.3
+    renewals = round_.renewals()
+    await renewals.renew()
+
+    async def hang(_: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with monkeypatch.context() as hanging:
+        hanging.setattr(round_.central, "renew_leases", hang)
+        async with asyncio.timeout(20):
+            wait_s = await renewals.renew()
+    await renewals.renew()
+
+    assert wait_s <= 1
+    assert round_.central.renewed == [[7], [7]]
+    assert round_.count("sidecar_lease_renewals_total", outcome="unavailable") == 1
 
 
 async def test_what_a_spool_has_forgotten_is_renewed_all_the_same(round_: Round) -> None:

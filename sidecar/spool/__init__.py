@@ -17,6 +17,11 @@ Syncs. What was acknowledged and what was cut is synced before anyone hears of i
 system both share one commit (`cut_with_next_append`). A settling is not: should the machine's
 power take it, the batch is in flight again, and central answers it as before.
 
+A sync that fails leaves it open what of the log is on the disk, and no later one says: the kernel
+tells of it once. So everything that has the file open is abandoned, and whoever opens a log, after
+a failure or at a start, writes it to the disk again first (`log.write_again`). SQLite's own way of
+writing the log back says nothing of a failure, so the committer does it.
+
 Exactly once. Central remembers, per (source, epoch), the number, the digest and the answer of
 the last batch. A crash between any two steps leads to the same batch being sent again, and
 to the stored answer. When central says that we are out of step, or when a file had to be

@@ -13,8 +13,10 @@ again (`needs_sync=False`) is only written; the next commit that is synced takes
 the log is one file. Work may also *stand*: it is tried at the end of each group, inside the
 same commit, until it has something to answer.
 
-A connection that met trouble is not trusted again. The file is opened anew for the next group,
-healed if it was damaged, and the index is made from it before anything else is told.
+Nothing is trusted that met trouble. Of a sync that failed it cannot be known what of the log is on
+the disk, and what SQLite remembers of the log stays as long as any connection has it open: so all
+are abandoned, the readers' too. The file is opened anew for the next group, its log brought to the
+disk again, healed if it was damaged, and the index is made from it before anything else is told.
 """
 
 import asyncio
@@ -61,6 +63,16 @@ class Opened(Protocol):
 
     def install(self) -> None:
         """Makes the index in memory from what was read at open. Called on the event loop."""
+
+    def write_log_back(self) -> None:
+        """Writes the log back to the file where it has grown long. Raises sqlite3.Error."""
+
+    def close(self) -> None:
+        """Closes it in order: SQLite writes the log back."""
+
+    def abandon(self) -> None:
+        """Closes all that has the file open, as it is: SQLite shall remember nothing of it, and
+        do nothing more with it."""
 
 
 class Opener(Protocol):
@@ -161,8 +173,10 @@ class Committer:
                 self._loop.call_soon_threadsafe(_answer, group)
                 if ending:
                     return
+                self._write_log_back()
         finally:
-            self._close_connection()
+            if self._opened is not None:
+                self._opened.close()
 
     def _group_of(self, first: _Work) -> tuple[list[_Work], _Work | None, bool]:
         """What shares a commit; work that came too early for it; whether it is the last."""
@@ -181,7 +195,7 @@ class Committer:
             begun = False
             if self._is_suspected:
                 self._is_suspected, self._distrust = False, True
-                self._close_connection()
+                self._abandon()
             try:
                 opened = self._opened or self._open()
                 if group[0].is_alone:
@@ -235,8 +249,18 @@ class Committer:
         self._loop.call_soon_threadsafe(opened.install)
         return opened
 
+    def _write_log_back(self) -> None:
+        """After the answer, so that nobody waits for it but who comes next."""
+        if self._opened is None:
+            return
+        try:
+            self._opened.write_log_back()
+        except sqlite3.Error as error:
+            if code_of(error) not in _LEAVE_THE_FILE_SOUND:  # then it is tried again
+                logger.exception("spool's log not written back")
+                self._recover(error)
+
     def _recover(self, error: Exception) -> None:
-        """After a failed sync nothing the connection remembers can be trusted."""
         if self._opened is not None and code_of(error) in _LEAVE_THE_FILE_SOUND:
             try:
                 if self._opened.connection.in_transaction:
@@ -245,12 +269,12 @@ class Committer:
             except sqlite3.Error:
                 logger.exception("spool rollback failed")
         self._distrust = self._distrust or is_damage(error)
-        self._close_connection()
+        self._abandon()
 
-    def _close_connection(self) -> None:
-        if self._opened is not None:
-            self._opened.connection.close()
-            self._opened = None
+    def _abandon(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.abandon()
 
 
 def code_of(error: BaseException) -> int:

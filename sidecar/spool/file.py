@@ -6,11 +6,10 @@ wrong (`SpoolUnavailable`, `SpoolVolumeFull`), and the next one tries again.
 
 import asyncio
 import errno
+import functools
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +22,8 @@ from sidecar.spool.committer import Committer, code_of, is_damage
 from sidecar.spool.entry import WriteRecord
 from sidecar.spool.faults import Faults
 from sidecar.spool.lock import SpoolInUse, VolumeLock
+from sidecar.spool.open_file import OpenFile
+from sidecar.spool.reader import NotOpened, Reader
 from sidecar.spool.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -55,8 +56,7 @@ class SpoolFile:
         self._ballast = Ballast(directory)
         self._lock = VolumeLock(directory)
         self._committer = Committer(self._open_in_thread, faults=faults)
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        self._reader: tuple[sqlite3.Connection, os.stat_result] | None = None
+        self._reader = Reader(self._path)
         self.lost_count = 0
         self.salvage_count = 0
         self.is_short_of_space = False
@@ -90,8 +90,7 @@ class SpoolFile:
     async def close(self) -> None:
         """Commits what is waiting, then closes."""
         await self._committer.close()
-        await asyncio.get_running_loop().run_in_executor(self._readers, self._close_reader)
-        self._readers.shutdown()
+        await self._reader.close()
         self._lock.release()
 
     async def write(
@@ -114,14 +113,11 @@ class SpoolFile:
             )
         except (sqlite3.Error, OSError) as error:
             self.is_short_of_space = self.is_short_of_space or _is_no_space(error)
-            if code_of(error) == sqlite3.SQLITE_READONLY:
-                # What was opened while the volume was read-only stays so for the whole process,
-                # as long as any connection has it open.
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._readers, self._close_reader)
-            elif not (urgent and _is_no_space(error)):
+            # What was opened while the volume was read-only stays so: it may be writable by now.
+            is_read_only = code_of(error) == sqlite3.SQLITE_READONLY
+            if not is_read_only and not (urgent and _is_no_space(error)):
                 raise self._problem_of(error) from error
-            elif not self._ballast.release(releases):
+            if not is_read_only and not self._ballast.release(releases):
                 # What was written lately stands in the log and in the file: written back, the
                 # log gives its room to this.
                 with suppress(sqlite3.Error, OSError):
@@ -146,17 +142,18 @@ class SpoolFile:
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs work on a connection that only reads; it does not wait for a commit under way."""
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._readers, self._read_in_thread, work)
+            return await self._reader.read(work)
+        except NotOpened:
+            pass
         except (sqlite3.Error, OSError) as error:
             if not is_damage(error):
                 raise self._problem_of(error) from error
-        self._committer.distrust()
-        await self.write(lambda connection: None)
+            self._committer.distrust()
+        await self.write(lambda connection: None)  # opens it
         try:
-            return await loop.run_in_executor(self._readers, self._read_in_thread, work)
-        except (sqlite3.Error, OSError) as error:
+            return await self._reader.read(work)
+        except (NotOpened, sqlite3.Error, OSError) as error:
             raise self._problem_of(error) from error
 
     async def refill_ballast(self) -> None:
@@ -171,20 +168,22 @@ class SpoolFile:
 
     # In the committer's thread
 
-    def _open_in_thread(self, *, distrust: bool) -> "OpenFile":
+    def _open_in_thread(self, *, distrust: bool) -> OpenFile:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._lock.hold()
-        connection, salvaged = salvage.open_spool(self._directory, distrust=distrust)
+        connection, index, salvaged = salvage.open_spool(self._directory, distrust=distrust)
         try:
             snapshot = Snapshot.of(connection)
             # What shares this group is numbered before the event loop hears of the new file.
             self._number_from(snapshot.next_seq + salvaged.seq_leap)
-            return OpenFile(self, connection, snapshot, salvaged, self._path)
+            tell = functools.partial(self._opened, snapshot, salvaged)
+            return OpenFile(self._path, connection, index, self._reader, tell)
         except BaseException:
             connection.close()
+            index.close()
             raise
 
-    def opened(self, snapshot: Snapshot, salvaged: salvage.Salvaged) -> None:
+    def _opened(self, snapshot: Snapshot, salvaged: salvage.Salvaged) -> None:
         """On the event loop: the file was opened, and this is what it holds."""
         self.lost_count += salvaged.lost_count
         self.salvage_count += int(salvaged.salvaged)
@@ -197,59 +196,6 @@ class SpoolFile:
         """In the committer's thread, before damaged rows leave the file."""
         self.lost_count += len(rows)
         salvage.keep_rows(self._directory, rows)
-
-    # In the reader's thread
-
-    def _read_in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._reader is None or not os.path.samestat(self._path.stat(), self._reader[1]):
-            self._close_reader()
-            self._reader = (schema.connect_read_only(self._path), self._path.stat())
-        try:
-            return work(self._reader[0])
-        except sqlite3.Error:
-            self._close_reader()
-            raise
-
-    def _close_reader(self) -> None:
-        if self._reader is not None:
-            self._reader[0].close()
-            self._reader = None
-
-
-class OpenFile:
-    """The open file, and what it held when it was opened."""
-
-    def __init__(
-        self,
-        file: SpoolFile,
-        connection: sqlite3.Connection,
-        snapshot: Snapshot,
-        salvaged: salvage.Salvaged,
-        path: Path,
-    ) -> None:
-        self.connection = connection
-        self._file = file
-        self._snapshot: Snapshot | None = snapshot
-        self._salvaged = salvaged
-        self._paths = (path, path.with_name(path.name + schema.WAL_SUFFIX))
-        self._known: list[os.stat_result] | None = None
-
-    def check_in_place(self) -> None:
-        """SQLite goes on writing to a file that was moved or deleted; a restart would not find it.
-
-        Raises OSError.
-        """
-        found = [path.stat() for path in self._paths]
-        if self._known is None:
-            self._known = found
-        for path, known, now in zip(self._paths, self._known, found, strict=True):
-            if not os.path.samestat(known, now):
-                raise OSError(errno.ESTALE, "was replaced behind the sidecar's back", path.name)
-
-    def install(self) -> None:
-        if self._snapshot is not None:
-            self._file.opened(self._snapshot, self._salvaged)
-            self._snapshot = None
 
 
 def _is_no_space(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 from sidecar.spool import ledger, properties, schema
 from sidecar.spool.entry import merged_checksum, record_checksum
 from sidecar.spool.inspection import Inspected
-from sidecar.spool.log import Log, believed_frames
+from sidecar.spool.log import Log
 from sidecar.spool.salvage import QUARANTINE
 from sidecar.spool.settling import SETTLED_KEPT
 
@@ -45,7 +45,7 @@ def _structure(spool: Inspected) -> Iterator[str]:
     if schema.shape(spool.connection) != schema.expected_shape():
         yield f"tables are not those of format {schema.FORMAT_VERSION}"
     path = spool.directory / schema.FILE_NAME
-    if not spool.is_live and Log(path).forgets_beyond(believed_frames(path)):
+    if not spool.is_live and Log(path).forgets_beyond(spool.log_index.frame_count):
         yield "the log is damaged: SQLite does not see all of its commits (a start puts them back)"
 
 

@@ -17,7 +17,7 @@ import msgspec
 from sidecar.spool import history, ledger, lock, properties, schema
 from sidecar.spool.carving import Carver
 from sidecar.spool.entry import Urgency, WriteRecord, WriteState
-from sidecar.spool.log import Log
+from sidecar.spool.log import Log, LogIndex
 
 PAGE = 500
 """Rows of one look. A longer one would keep the log from being written back."""
@@ -48,9 +48,12 @@ class Line:
 class Inspected:
     """A spool that is being looked at. Raises `Unreadable` where the file is damaged."""
 
-    def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, directory: Path, connection: sqlite3.Connection, log_index: LogIndex
+    ) -> None:
         self.directory = directory
         self.connection = connection
+        self.log_index = log_index
         self.is_live = lock.is_held(directory)
         try:
             version = schema.version_of(connection)
@@ -214,8 +217,11 @@ def inspected(directory: Path) -> Iterator[Inspected]:
     log = path.with_name(path.name + schema.WAL_SUFFIX)
     is_complete = not lock.is_held(directory) and not (log.exists() and log.stat().st_size)
     try:
-        with closing(schema.connect_read_only(path, immutable=is_complete)) as connection:
-            yield Inspected(directory, connection)
+        with (
+            closing(LogIndex(path)) as log_index,
+            closing(schema.connect_read_only(path, immutable=is_complete)) as connection,
+        ):
+            yield Inspected(directory, connection, log_index)
     except sqlite3.Error as error:
         raise Unreadable(f"{path}: {error}") from error
 

@@ -5,6 +5,7 @@ word. After a crash that is right: what follows was never acknowledged. After a 
 not: what follows was. Source: "WAL-mode File Format", sections 1.1 to 1.3.
 """
 
+import os
 import struct
 from collections import Counter
 from pathlib import Path
@@ -15,8 +16,9 @@ from sidecar.spool.schema import PAGE_BYTES, SHM_SUFFIX, WAL_SUFFIX
 HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
 FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES
+COPIED_BYTES = 256 * 1024  # at a time
 _SALTS_FROM = 8
-_READ_FRAMES = struct.Struct("=I")
+_FRAME_COUNT = struct.Struct("=I")
 _FRAME_COUNT_AT = 16  # mxFrame in the index's first header
 
 
@@ -71,6 +73,26 @@ class Log:
             return log.read(PAGE_BYTES).ljust(PAGE_BYTES, b"\0")
 
 
+def write_again(file: Path) -> None:
+    """Brings the whole log to the disk, whatever became of earlier syncs. Raises OSError.
+
+    The kernel speaks of a failed sync once and from then on takes what it could not write for
+    written: the next sync, of this process or of one started since, brings only what is newer.
+    Written again, it is new.
+    """
+    try:
+        descriptor = os.open(file.with_name(file.name + WAL_SUFFIX), os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        at = 0
+        while octets := os.pread(descriptor, COPIED_BYTES, at):
+            at += os.pwrite(descriptor, octets, at)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _checksum(raw: bytes) -> bytes:
     """Of the header; its words are little-endian where SQLite wrote it on such a machine."""
     order = "<" if raw[:4] == b"\x37\x7f\x06\x82" else ">"
@@ -81,12 +103,30 @@ def _checksum(raw: bytes) -> bytes:
     return struct.pack(">II", first, second)
 
 
-def believed_frames(file: Path) -> int:
-    """How many frames SQLite believes, as its index of the log says once the file is open."""
-    try:
-        with file.with_name(file.name + SHM_SUFFIX).open("rb") as index:
-            index.seek(_FRAME_COUNT_AT)
-            (count,) = _READ_FRAMES.unpack(index.read(_READ_FRAMES.size))
-    except (OSError, struct.error):
-        return 0
-    return int(count)
+class LogIndex:
+    """SQLite's index of the log, in the file it shares with the other connections.
+
+    Its descriptor may be closed only when no connection of this process has the database open any
+    more: with it go all locks that the process has on the file (fcntl(2)), SQLite's own included.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._path = file.with_name(file.name + SHM_SUFFIX)
+        self._descriptor: int | None = None
+
+    @property
+    def frame_count(self) -> int:
+        """How many frames SQLite believes, once it has opened the log."""
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_RDONLY)
+            raw = os.pread(self._descriptor, _FRAME_COUNT.size, _FRAME_COUNT_AT)
+            (count,) = _FRAME_COUNT.unpack(raw)
+        except (OSError, struct.error):
+            return 0
+        return int(count)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

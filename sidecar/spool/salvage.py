@@ -27,7 +27,7 @@ from sidecar.kit.logs import fields
 from sidecar.spool import properties, schema, settling, upgrades
 from sidecar.spool.carving import Carver, add_unknown
 from sidecar.spool.entry import WriteRecord
-from sidecar.spool.log import Log, believed_frames
+from sidecar.spool.log import Log, LogIndex, write_again
 
 logger = logging.getLogger(__name__)
 
@@ -55,24 +55,28 @@ class Salvaged:
 
 def open_spool(
     directory: Path, *, distrust: bool = False, gmtime: Callable[[], time.struct_time] = time.gmtime
-) -> tuple[sqlite3.Connection, Salvaged]:
+) -> tuple[sqlite3.Connection, LogIndex, Salvaged]:
     """The spool's connection, whatever was found. Raises sqlite3.Error and OSError only for a
     volume that cannot be used.
 
-    `distrust` salvages even a file that looks whole: its damage was met at work.
+    `distrust` salvages even a file that looks whole: its damage was met at work. The log's index
+    is the caller's to close, after the connection and all others.
     """
     path = directory / schema.FILE_NAME
     aside = _Aside(directory, gmtime)
     if (directory / _READY).exists():
         _replace(directory, aside)
     connection: sqlite3.Connection | None = None
+    index = LogIndex(path)
     fault = "damage was met at work" if distrust else _fault_of_header(path)
     try:
         if fault is None:
             log = Log(path)
+            if log.frames:
+                write_again(path)
             connection = schema.connect(path)
             is_blank = schema.is_blank(connection)
-            believed = believed_frames(path)
+            believed = index.frame_count
             if is_blank and log.forgets_beyond(believed):
                 fault = "log damaged at its beginning"
             else:
@@ -88,22 +92,22 @@ def open_spool(
                 fault = fault_of(connection)
             if fault is None:
                 ended = _set_aside_malformed(connection, directory)
-                return connection, replace(salvaged, ended=tuple(ended))
+                return connection, index, replace(salvaged, ended=tuple(ended))
     except sqlite3.DatabaseError as error:
         if not _speaks_of_the_file(error):
-            _close(connection)
+            _close(connection, index)
             raise
         fault = str(error)
     except BaseException:
-        _close(connection)
+        _close(connection, index)
         raise
     try:
         salvaged = _rescue(directory, path, aside, fault or "unknown")
     finally:
-        _close(connection)
+        _close(connection, index)
     connection = schema.connect(path)
     schema.settle_in(connection)
-    return connection, salvaged
+    return connection, index, salvaged
 
 
 def _fault_of_header(path: Path) -> str | None:
@@ -167,10 +171,11 @@ def _speaks_of_the_file(error: sqlite3.DatabaseError) -> bool:
     )
 
 
-def _close(connection: sqlite3.Connection | None) -> None:
+def _close(connection: sqlite3.Connection | None, index: LogIndex) -> None:
     if connection is not None:
         with suppress(sqlite3.Error):
             connection.close()
+    index.close()
 
 
 def _set_aside_malformed(connection: sqlite3.Connection, directory: Path) -> list[WriteRecord]:

@@ -105,6 +105,8 @@ def settle_in(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    # SQLite would say nothing of a sync that fails while it writes the log back by itself.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
     # What was settled is overwritten: what salvage finds on a page is what still waits.
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA journal_size_limit = 8388608")  # a grown log shrinks to 8 MiB
@@ -166,7 +168,11 @@ def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connect
         uri, uri=True, timeout=1, isolation_level=None, check_same_thread=False
     )
     connection.text_factory = _text
-    connection.execute("PRAGMA cache_size = -1024")
+    try:
+        connection.execute("PRAGMA cache_size = -1024")
+    except sqlite3.Error:
+        connection.close()  # or it lived on, and had the file open, as long as the error does
+        raise
     return connection
 
 
@@ -176,6 +182,11 @@ def new_epoch() -> str:
 
 def _text(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")
+
+
+def write_log_back(connection: sqlite3.Connection) -> None:
+    """Writes as much of the log back as nobody is reading, so that it may begin anew."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def truncate_log(connection: sqlite3.Connection) -> None:

@@ -26,6 +26,7 @@ SEED = int(os.environ.get("CRASH_SEED", secrets.randbelow(10**6)))
 SIDECARS = 4
 LONGEST_LIFE_S = 0.3
 CREATE_SHARE = 0.02
+FAILING_SYNCS, FAILING_DEATHS = 0.05, 12
 
 
 async def torment(sidecar: Sidecar, kills: Iterator[int], chance: random.Random) -> None:
@@ -75,3 +76,28 @@ async def test_killed_sidecars_lose_nothing_and_repeat_nothing(database: Databas
         assert await created(it) == sorted(it.execution_ids())
         assert [await sample(s.ops_url, calls("abandon")) for s in sidecars] == [0] * SIDECARS
         assert len(it.ledger.acknowledged()) > 5 * KILLS
+
+
+@pytest.mark.timeout(180)
+async def test_what_is_acknowledged_between_failed_syncs_survives_a_power_cut(
+    database: Database,
+) -> None:
+    async with trial(database, SEED) as it:
+        sidecar = await it.add_sidecar()
+        for writer in it.writers:
+            writer.is_refused_at_times = True
+        sidecar.failing_syncs = FAILING_SYNCS
+
+        async with it.writing():
+            for _ in range(FAILING_DEATHS):
+                await sidecar.kill(it.chance)
+                sidecar.start()
+                await asyncio.sleep(it.chance.uniform(LONGEST_LIFE_S, 3 * LONGEST_LIFE_S))
+
+        sidecar.failing_syncs = 0.0
+        await sidecar.kill(it.chance)
+        sidecar.start()
+        await sidecar.until_ready()
+        assert await it.complaints() == [], f"CRASH_SEED={SEED}"
+        assert len(it.ledger.acknowledged()) < len(it.ledger.writes)
+        assert sidecar.log.read_text().count("spool commit failed") > FAILING_DEATHS

@@ -9,12 +9,19 @@ have lost; `volume.Volume.cut_power` makes a legal state of them.
 It is a VFS of SQLite's own kind (https://www.sqlite.org/vfs.html), the default one with three of
 its methods wrapped, so neither the spool nor Python's sqlite3 knows of it. The kept file is named
 after the real one and its inode: a log that was deleted and made anew is another file.
+
+A sync may fail, as the kernel lets it fail: it says so once, and no later sync brings to the disk
+what was written before, unless somebody writes it again. Readable it stays on some file systems
+(ext4, XFS), on others it is what it was before (Btrfs).
+What the sidecar writes to SQLite's files by itself (`os.pwrite`, `os.fsync`) is seen too.
 """
 
 import _sqlite3
 import ctypes
+import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +31,7 @@ _Write = ctypes.CFUNCTYPE(_int, _pointer, _pointer, _int, _offset)
 _Truncate = ctypes.CFUNCTYPE(_int, _pointer, _offset)
 _Sync = ctypes.CFUNCTYPE(_int, _pointer, _int)
 
+SQLITE_IOERR_FSYNC = 1034
 SYNC_S = 0.001
 """What a sync takes, as on a good disk: a moment in which nothing may be promised yet."""
 
@@ -61,9 +69,11 @@ class _File:
     """What was done to one file since its last sync, oldest first."""
 
     def __init__(self, path: Path, kept: Path, *, is_new: bool) -> None:
+        self.name = path.name
+        self.inode = path.stat().st_ino
         self._path = path
         self._kept = kept
-        self._name = f"{path.name}@{path.stat().st_ino}"
+        self._kept_as = kept / f"{path.name}@{self.inode}"
         # SQLite syncs the folder too when it first syncs a log or a journal that it has made.
         self._syncs_folder = is_new and path.name.endswith(("-wal", "-journal"))
         self._changes: list[tuple[int, bytes | None]] = []
@@ -79,11 +89,19 @@ class _File:
     def truncate(self, size: int) -> None:
         self._changes.append((size, None))
 
+    def lose(self, *, forgets: bool) -> None:
+        """What a failed sync should have written is taken for written, and perhaps forgotten."""
+        self._changes.clear()
+        if forgets:
+            old = self._kept_as.read_bytes() if self._kept_as.exists() else b""
+            descriptor = os.open(self._path, os.O_WRONLY)  # stays open, as above
+            os.pwrite(descriptor, old.ljust(self._path.stat().st_size, b"\0"), 0)
+
     def sync(self) -> None:
         """From its end on the disk has to keep all of it. A kill in the middle is a torn sync."""
         threading.Event().wait(SYNC_S)
         changes, self._changes = self._changes, []
-        descriptor = os.open(self._kept / self._name, os.O_WRONLY | os.O_CREAT, 0o600)
+        descriptor = os.open(self._kept_as, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             for at, octets in changes:
                 if octets is None:
@@ -101,12 +119,24 @@ class _File:
 
 
 class LossyDisk:
-    """Installed once in a process, for every database it opens from then on."""
+    """Installed once in a process, for every database it opens from then on.
+
+    `fails` is asked at each sync, with the file's name, whether this one does, and `forgets` says
+    what can be read after it.
+    """
 
     installed: "ClassVar[LossyDisk]"  # for good: SQLite calls it and cannot keep it alive
 
-    def __init__(self, kept: Path) -> None:
+    def __init__(
+        self,
+        kept: Path,
+        fails: Callable[[str], bool] = lambda name: False,
+        *,
+        forgets: bool = False,
+    ) -> None:
         self._kept = kept
+        self._fails = fails
+        self._forgets = forgets
         self._by_name: dict[str, _File] = {}
         self._by_handle: dict[int, _File] = {}
         self._wrapped: dict[int, _Methods] = {}
@@ -122,7 +152,34 @@ class LossyDisk:
         self._vfs.open = _Open(self._open)
         if sqlite.sqlite3_vfs_register(ctypes.byref(self._vfs), 1):
             raise OSError("SQLite did not take the disk")
+        self._pwrite, self._fsync = os.pwrite, os.fsync
+        os.pwrite, os.fsync = self._write_by_hand, self._sync_by_hand  # type: ignore[assignment]
         LossyDisk.installed = self
+
+    def _write_by_hand(self, descriptor: int, octets: Any, at: int) -> int:
+        written = self._pwrite(descriptor, octets, at)
+        file = self._opened_as(descriptor)
+        if file is not None:
+            file.write(at, octets[:written])
+        return written
+
+    def _sync_by_hand(self, descriptor: Any) -> None:
+        self._fsync(descriptor)
+        file = self._opened_as(descriptor)
+        if file is not None and not self._sync(file):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def _opened_as(self, descriptor: int) -> _File | None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        file = self._by_name.get(name)
+        return file if file is not None and file.inode == os.fstat(descriptor).st_ino else None
+
+    def _sync(self, file: _File) -> bool:
+        if self._fails(file.name):
+            file.lose(forgets=self._forgets)
+            return False
+        file.sync()
+        return True
 
     def _open(self, vfs: int, name: int | None, handle: int, flags: int, told: int) -> int:
         path = Path(os.fsdecode(ctypes.string_at(name))) if name else None
@@ -168,8 +225,8 @@ class LossyDisk:
     def _syncing(self, usual: Any) -> Any:
         def sync(handle: int, flags: int) -> int:
             result: int = usual(handle, flags)
-            if not result:
-                self._by_handle[handle].sync()
+            if not result and not self._sync(self._by_handle[handle]):
+                return SQLITE_IOERR_FSYNC
             return result
 
         return sync

@@ -123,6 +123,8 @@ class Sidecar:
     settings: Mapping[str, str] = field(default_factory=dict)
     execution_ids: list[int] = field(default_factory=list)
     """What its writers write to."""
+    failing_syncs: float = 0.0
+    """The share of its disk's syncs that fail, from its next start on; needs a zygote."""
 
     def __post_init__(self) -> None:
         self.token = mint(WORLD.owner.user_id)
@@ -143,7 +145,7 @@ class Sidecar:
         variables = environment(**(own | dict(self.settings)))
         if self.zygote is not None:
             synced = str(self.volume.synced)
-            order = Order(variables, str(self.log), synced, fault, fault_count)
+            order = Order(variables, str(self.log), synced, fault, fault_count, self.failing_syncs)
             self.process = Process(*self.zygote.fork(order))
         else:
             argv = [sys.executable, "-m", "sidecar", "serve"]

@@ -13,7 +13,7 @@ from dev.world import WORLD
 from tests.journeys.crashing.ledger import Kind, Ledger, Write
 
 RETRY_S = 0.005
-CREATED, ACCEPTED = 201, 202
+CREATED, ACCEPTED, UNAVAILABLE = 201, 202, 503
 FLUSH_TIMEOUT_S = 60
 NEWEST = 6
 """How many of a sidecar's executions are written to at one time."""
@@ -54,6 +54,8 @@ class Writer:
         self._ports: dict[int, str] = {}
         self._create_key: str | None = None
         self.stopping = False
+        self.is_refused_at_times = False
+        """Whether the sidecar's volume is in trouble, so that it may say no."""
 
     async def run(self) -> None:
         """Writes until told to stop, on a new connection whenever one breaks.
@@ -90,21 +92,26 @@ class Writer:
             port = str(GlobalPortId(f"{self._name}x{number}", "main", 0, False, False))
             uri = UriOwner(WORLD.workflow_id, execution_id).result_uri(port)
             write = self._ledger.send(execution_id, Kind.PORT, port, uri)
-            await self._put(line, write, "PUT", f"{path}/ports/{port}", {"result_uri": uri})
-            self._ports[execution_id] = port
+            if await self._put(line, write, "PUT", f"{path}/ports/{port}", {"result_uri": uri}):
+                self._ports[execution_id] = port
         else:
             write = self._ledger.send(execution_id, kind, port, str(number))
             await self._put(line, write, "PATCH", f"{path}/ports/{port}", {"result_bytes": number})
 
     async def _put(
         self, line: HttpLine, write: Write, method: str, path: str, body: dict[str, Any]
-    ) -> None:
+    ) -> bool:
+        """Whether it was acknowledged."""
         try:
             answer = await line.send(line.request(method, path, body))
         except OSError:
             self._ledger.give_up(write)
             raise
+        if answer.status == UNAVAILABLE and self.is_refused_at_times:
+            self._ledger.give_up(write)  # it may have been stored all the same
+            return False
         _settle(self._ledger, write, answer)
+        return True
 
 
 @asynccontextmanager

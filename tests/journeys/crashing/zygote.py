@@ -12,6 +12,7 @@ reads an `Order` per line from standard input and answers the process id of each
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ class Order:
     fault: str | None = None
     """A fault point: the process kills itself when it has come to it `fault_count` times."""
     fault_count: int = 1
+    failing_syncs: float = 0.0
+    """The share of the disk's syncs that fail."""
 
 
 class Zygote:
@@ -101,7 +104,12 @@ def become_sidecar(order: Order) -> NoReturn:
     os.environ.clear()
     os.environ.update(order.environment)
     if order.synced is not None:
-        LossyDisk(Path(order.synced)).install()
+        chance = random.Random(os.getpid())
+        LossyDisk(
+            Path(order.synced),
+            lambda name: chance.random() < order.failing_syncs,
+            forgets=chance.random() < 0.5,
+        ).install()
     faults = DeathAt(order.fault, order.fault_count) if order.fault else NO_FAULTS
     settings = Settings.from_environment(os.environ)
     logs.configure(settings.log_level)

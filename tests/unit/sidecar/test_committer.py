@@ -28,6 +28,15 @@ class OpenTable:
     def install(self) -> None:
         self.installed()
 
+    def write_log_back(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def abandon(self) -> None:
+        self.connection.close()
+
 
 @dataclass
 class Bench:

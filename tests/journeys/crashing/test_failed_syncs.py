@@ -1,0 +1,94 @@
+"""A sync that failed takes nothing along that is acknowledged later."""
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.salvage import QUARANTINE
+from sidecar.spool.spool import Spool
+from tests.journeys.crashing.volume import Volume
+from tests.systems import ROOT
+
+PROGRAM = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from sidecar.problems import SpoolUnavailable
+from sidecar.spool import open_file
+from sidecar.spool.entry import NewEntry, Outcome, Urgency
+from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.spool import Spool
+from tests.journeys.crashing.lossy_disk import LossyDisk
+
+live, synced, answer = (Path(argument) for argument in sys.argv[1:4])
+fate, moment = sys.argv[4:]
+failing = []
+LossyDisk(synced, lambda _: failing and failing.pop(), forgets=fate == "forgotten").install()
+
+def write(name):
+    return NewEntry(7, 1, "update_execution", {"name": name}, Urgency.REST)
+
+async def main():
+    spool = Spool(live, SpoolLimits(2**26))
+    await spool.open()
+    seq = await spool.append(write("settled"))
+    batch = await spool.cut(hurry=True)
+    if moment == "write-back":
+        open_file.WRITTEN_BACK_FROM_FRAMES = 1
+        failing.append(True)
+    await spool.settle(batch, [Outcome(seq, "applied")], lambda records: None)  # is not synced
+    if moment == "commit":
+        assert (await spool.find(seq)).state == "committed"  # on a connection that stays open
+        failing.append(True)
+        try:
+            await spool.append(write("refused"))
+        except SpoolUnavailable:
+            pass
+    await spool.append(write("acknowledged"))
+    assert not failing
+    open_file.WRITTEN_BACK_FROM_FRAMES = 1000
+    again = await spool.in_flight()
+    if fate == "readable" or moment == "commit":  # else it is a race what was written by then
+        assert (again is not None) is (fate == "forgotten")
+    if again is not None:
+        assert again == batch
+        await spool.settle(again, [Outcome(seq, "applied")], lambda records: None)
+    batch = await spool.cut(hurry=True)
+    answer.write_text(f"{batch.epoch} {batch.number} {batch.digest}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def write_and_die(volume: Volume, answer: Path, fate: str, moment: str) -> None:
+    arguments = [str(volume.live), str(volume.synced), str(answer), fate, moment]
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], check=False, cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("moment", ["commit", "write-back"])
+@pytest.mark.parametrize("fate", ["readable", "forgotten"])
+async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
+    tmp_path: Path, fate: str, moment: str
+) -> None:
+    """Central may have the second batch: to go back to the first would deliver it twice."""
+    volume, answer = Volume.create(tmp_path / "volume"), tmp_path / "answer"
+    write_and_die(volume, answer, fate, moment)
+    volume.cut_power(random.Random(1))  # with this seed all that was not synced is lost
+
+    spool = Spool(volume.live, SpoolLimits(2**26))
+    await spool.open()
+    batch = await spool.in_flight()
+    await spool.close()
+
+    assert batch is not None
+    assert f"{batch.epoch} {batch.number} {batch.digest}" == answer.read_text()
+    names = [msgspec.json.decode(entry.document)["name"] for entry in batch.entries]
+    assert "acknowledged" in names
+    assert not (volume.live / QUARANTINE).exists()

@@ -1,0 +1,72 @@
+"""What has the file open: the writer, who reads beside it, and SQLite's locks on their behalf."""
+
+import subprocess
+import sys
+
+import pytest
+
+from sidecar.problems import SpoolUnavailable
+from sidecar.spool.log import FRAME_BYTES
+from sidecar.spool.open_file import WRITTEN_BACK_FROM_FRAMES
+from sidecar.spool.schema import FILE_NAME, SHM_SUFFIX, WAL_SUFFIX
+from tests.unit.sidecar.spooling import EID, Spools, cut, numbers, settle, update
+
+IS_FREE = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)
+"""
+"""Succeeds where nobody holds the byte by which SQLite tells whether it is the first to come."""
+
+
+async def test_whoever_looks_beside_a_spool_at_work_is_not_the_first_to_come(
+    spools: Spools,
+) -> None:
+    """The first makes the log's index anew, from under everybody who has it open."""
+    spool = await spools.open()
+    await spool.append(update(name="n"))
+    index = str(spools.directory / (FILE_NAME + SHM_SUFFIX))
+
+    done = subprocess.run([sys.executable, "-c", IS_FREE, index], check=False, stderr=-3)  # noqa: ASYNC221
+
+    assert done.returncode != 0
+
+
+async def test_the_log_does_not_grow_with_what_was_settled(spools: Spools) -> None:
+    spool = await spools.open()
+    log = spools.directory / (FILE_NAME + WAL_SUFFIX)
+
+    for _ in range(5 * WRITTEN_BACK_FROM_FRAMES // 50):
+        await spool.append(update(name="n" * 180_000))  # some fifty pages
+        await settle(spool, await cut(spool))
+
+    assert log.stat().st_size < 1.2 * WRITTEN_BACK_FROM_FRAMES * FRAME_BYTES
+
+
+async def test_a_spool_that_was_closed_leaves_no_log_and_skips_no_numbers(spools: Spools) -> None:
+    spool = await spools.open()
+    seq = await spool.append(update(name="n"))
+    assert len(await spool.waiting(EID)) == 1  # read on a connection of its own
+
+    await spools.close()
+
+    assert not (spools.directory / (FILE_NAME + WAL_SUFFIX)).exists()
+    spool = await spools.open()
+    assert await spool.append(update(name="n")) == seq + 1
+
+
+async def test_a_read_after_trouble_sees_what_the_writer_has_opened_anew(spools: Spools) -> None:
+    spool = await spools.open()
+    seq = await spool.append(update(name="n"))
+    away = spools.directory.with_name("away")
+    spools.directory.rename(away)
+    with pytest.raises(SpoolUnavailable):
+        await spool.append(update(name="lost"))
+    with pytest.raises(SpoolUnavailable):
+        await spool.waiting(EID)
+    away.rename(spools.directory)
+
+    waiting = await spool.waiting(EID)
+
+    assert waiting[0].seq == seq
+    assert numbers(await cut(spool)) == [entry.seq for entry in waiting]

@@ -107,3 +107,26 @@ async def test_a_renewal_in_the_middle_of_a_pass_saves_its_run(
     assert await central.make_pass() == 0
 
     assert await statuses(owner_connection, [eid]) == [1]
+
+
+async def test_an_end_that_comes_in_the_middle_of_a_pass_stays(
+    central: Replica, owner_connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Texera's own SQL, which knows of no lease."""
+    (eid,) = await add_leased(owner_connection, 1)
+    await serve_for(owner_connection, central, LEASE_S + 10)
+    orphans = central.closer._orphans
+    look = orphans.look
+
+    async def look_and_be_overtaken(few: int, one_in: int) -> object:
+        found = await look(few, one_in)
+        await owner_connection.execute(
+            "update texera_db.workflow_executions set status = 3 where eid = $1", eid
+        )
+        return found
+
+    monkeypatch.setattr(orphans, "look", look_and_be_overtaken)
+
+    assert await central.make_pass() == 0
+
+    assert await statuses(owner_connection, [eid]) == [3]

@@ -1,4 +1,4 @@
-"""The delivery loop, and those who wait for it."""
+"""The delivery loop."""
 
 import asyncio
 import logging
@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from sidecar.delivery.rest import Rest
+from sidecar.delivery.waiting import Waiting
 from sidecar.kit.logs import fields
 from sidecar.kit.problem import Problem
 from sidecar.metrics import Metrics
@@ -72,15 +73,13 @@ class Delivery:
         self._parked = Backoff(BACKOFF_BASE_S, PARKED_LIMIT_S, uniform=uniform)
         self._slow_start = SlowStart(FIRST_BATCH_ENTRIES, BATCH_MAX_ENTRIES)
         self._wake = asyncio.Event()
-        self._flushes = 0
+        self._waiting = Waiting(spool, self.wake)
         self._draining = asyncio.Event()
-        self._waiters: dict[int, list[asyncio.Future[WriteRecord]]] = {}
-        self._progress = asyncio.Condition()
         self._rest = Rest(monotonic, self._cannot_wait)
         self.parked_because: str | None = None
         spool.on_append.append(lambda execution_id: self.wake())
         spool.on_set_aside = self._set_aside
-        spool.on_load = self.wake
+        spool.on_load = self._reloaded
 
     def wake(self) -> None:
         """There is something new to deliver."""
@@ -89,8 +88,13 @@ class Delivery:
 
     def _cannot_wait(self) -> bool:
         """Whether somebody waits for what is not delivered yet, or a run has ended."""
-        someone_waits = self._draining.is_set() or self._flushes > 0 or bool(self._waiters)
+        someone_waits = self._draining.is_set() or bool(self._waiting)
         return someone_waits or self._spool.queues.has_terminal
+
+    def _reloaded(self) -> None:
+        """The spool was opened anew: more may wait than was known, or less."""
+        self.wake()
+        self._waiting.look_again()
 
     async def run(self) -> None:
         """Delivers until cancelled, or until `drain` finds nothing left."""
@@ -110,7 +114,7 @@ class Delivery:
         await self._rest.over()
         while True:
             self._wake.clear()
-            hurry = self._draining.is_set() or self._flushes > 0
+            hurry = self._draining.is_set() or self._waiting.is_flushing
             batch = await self._spool.in_flight() or await self._spool.cut(
                 hurry=hurry, max_entries=self._slow_start.limit
             )
@@ -169,9 +173,6 @@ class Delivery:
         self._metrics.batch_entries.observe(len(batch.entries))
         self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
         self._tell(records)
-        if self._flushes:
-            async with self._progress:
-                self._progress.notify_all()
 
     def _set_aside(self, records: Sequence[WriteRecord]) -> None:
         """The spool found these damaged: they ended here, whatever central has of them."""
@@ -184,9 +185,7 @@ class Delivery:
             self._metrics.writes.labels(record.op, record.state).inc()
             if record.state is WriteState.REFUSED:
                 self._tell_refusal(record)
-            for waiter in self._waiters.pop(record.seq, ()):
-                if not waiter.done():
-                    waiter.set_result(record)
+        self._waiting.tell(records)
 
     def _age_s(self, entry: Entry) -> float:
         made_at_ms: int = msgspec.json.decode(entry.document)["made_at_ms"]
@@ -268,50 +267,16 @@ class Delivery:
 
     # Those who wait
 
-    def watch(self, seq: int) -> "asyncio.Future[WriteRecord]":
-        """How the write will end. Ask before it is sure that it has not ended yet."""
-        future: asyncio.Future[WriteRecord] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(seq, []).append(future)
-        self.wake()
-        return future
-
     async def wait_settled(self, seq: int, timeout_s: float) -> WriteRecord | None:
         """How the write ended, or None if the time was not enough."""
-        future = self.watch(seq)
-        try:
-            known = await self._spool.find(seq)
-            if known is not None and known.state is not WriteState.DURABLE:
-                return known
-            async with asyncio.timeout(timeout_s):
-                return await future
-        except TimeoutError:
-            return None
-        finally:
-            self._forget(seq, future)
-
-    def _forget(self, seq: int, future: "asyncio.Future[WriteRecord]") -> None:
-        waiters = self._waiters.get(seq, [])
-        if future in waiters:
-            waiters.remove(future)
-        if not waiters:
-            self._waiters.pop(seq, None)
+        return await self._waiting.until_ended(seq, timeout_s)
 
     async def flush(self, timeout_s: float) -> int:
-        """Waits until all that is durable now is settled. Answers how many writes still wait."""
-        last_seq = self._spool.last_seq
+        """Waits until all that is durable now is settled. Answers how many writes still wait.
 
-        def are_settled() -> bool:
-            return self._spool.queues.are_settled_up_to(last_seq)
-
-        self._flushes += 1
-        self.wake()
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s), self._progress:
-                    await self._progress.wait_for(are_settled)
-        finally:
-            self._flushes -= 1
-        return 0 if are_settled() else self._spool.queues.entry_count
+        Raises `SpoolUnavailable`.
+        """
+        return await self._waiting.until_flushed(timeout_s)
 
     def begin_drain(self) -> None:
         """From now on `run` returns once nothing is left."""

@@ -59,6 +59,11 @@ class Entry:
     """The first number of those whose place it took, if it took any."""
 
     @property
+    def oldest_seq(self) -> int:
+        """The first number that it answers for."""
+        return self.seq if self.merge_head is None else self.merge_head
+
+    @property
     def size_bytes(self) -> int:
         return len(self.document) + ENTRY_OVERHEAD_BYTES
 

@@ -1,5 +1,6 @@
 """What is asked about writes: where one stands, and which a user has."""
 
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -47,6 +48,15 @@ def list_writes(
             (user_id, state, limit),
         )
     return sorted(_records(rows), key=lambda record: -record.seq)[:limit]
+
+
+def oldest(connection: sqlite3.Connection) -> float:
+    """The first number that any waiting write answers for; infinity if none waits."""
+    numbers = connection.execute(
+        "SELECT (SELECT min(seq) FROM entries),"
+        " (SELECT min(merge_head) FROM entries WHERE merge_head IS NOT NULL)"
+    ).fetchone()
+    return min((number for number in numbers if number is not None), default=math.inf)
 
 
 def newest_settled(

@@ -38,6 +38,15 @@ class Questions:
         ]
         return sorted(entries, key=lambda entry: entry.seq)
 
+    async def are_settled_up_to(self, seq: int) -> bool:
+        """Whether nothing is left that was durable when `seq` was the newest number.
+
+        What took an older write's place answers for that one.
+        """
+        oldest = await self._file.read(history.oldest)
+        settling = (entry.oldest_seq for entry in self._settling)
+        return min(settling, default=oldest) > seq and oldest > seq
+
     async def find(self, seq: int) -> WriteRecord | None:
         return await self._file.read(lambda connection: history.find(connection, seq))
 

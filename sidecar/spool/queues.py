@@ -38,7 +38,8 @@ class Queue:
     """One execution's unsettled entries: how many of each urgency, and the oldest number."""
 
     first_seq: int
-    """No entry is older. A write that took another's place counts from that one's number."""
+    """No entry is older. One that took an older one's place is ranked by that one's number while
+    it is the oldest."""
     counts: list[int] = field(default_factory=lambda: [0] * len(Urgency))
     mergeable: int = 0
     mergeable_since: float = 0.0
@@ -169,10 +170,6 @@ class Queues:
     def has_terminal(self) -> bool:
         """Whether the end of a run waits."""
         return self._terminal_count > 0
-
-    def are_settled_up_to(self, seq: int) -> bool:
-        """Whether nothing is left that was durable when `seq` was the newest number."""
-        return all(queue.first_seq > seq for queue in self._queues.values())
 
     def _discount(self, entry: Entry | Mergeable) -> None:
         self._end_merging([entry])

@@ -17,10 +17,11 @@ from dev.bench.footprint import footprint
 from dev.bench.hot_reads import hot_reads
 from dev.bench.load import backlog, writers
 from dev.bench.machine import described
-from dev.bench.measurements import committed_write, durable_write, replayed_run
 from dev.bench.nginx import has_tools
 from dev.bench.page import Page
 from dev.bench.plot import plot
+from dev.bench.runs import far_run, replayed_run
+from dev.bench.single_writes import committed_write, durable_write
 from dev.bench.sql_reads import sql_reads
 from dev.child import ROOT
 from dev.problems import DevProblem
@@ -145,6 +146,8 @@ def _measurements(
         yield footprint(bench, counts.rounds, counts.distinct_s if tools else 0)
     if only in {None, "writes"}:
         yield replayed_run(bench, counts.runs, plan, name, POLL_S)
+        base = bench.system.ports.base
+        yield far_run(base, counts.runs, plan, name, POLL_S)
         yield durable_write(bench, counts.rounds, counts.writes)
         yield committed_write(bench, counts.rounds, counts.committed)
         yield writers(bench, counts.rounds, counts.load)

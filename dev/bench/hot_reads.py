@@ -7,8 +7,8 @@ from urllib.parse import quote, urlsplit
 from dev.bench.bench_system import Bench, expect
 from dev.bench.figure import Figure, Goal, Section
 from dev.bench.http_line import HttpLine
-from dev.bench.measurements import Way, interleaved
 from dev.bench.nginx import nginx_before
+from dev.bench.rounds import Way, interleaved
 from dev.bench.wrk import KEYS, TRACED, Load, load
 from dev.vfs_uri import global_port_id, result_uri
 

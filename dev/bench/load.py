@@ -12,7 +12,8 @@ from dev.bench.bench_system import BASELINE_OFFSET, Bench, expect
 from dev.bench.cpu import cpu_us, used_us, with_children
 from dev.bench.figure import Figure, Goal, Quartiles, Section
 from dev.bench.http_line import HttpLine
-from dev.bench.measurements import drained, interleaved
+from dev.bench.rounds import interleaved
+from dev.bench.single_writes import drained
 from dev.ports import HOST
 from dev.system import CENTRAL_ROLE
 

@@ -20,12 +20,13 @@ async def described(connection: "asyncpg.Connection[asyncpg.Record]", folder: Pa
         name: await connection.fetchval("SELECT current_setting($1)", name)
         for name in ("server_version", "fsync", "synchronous_commit")
     }
+    syncs = Quartiles.of(sync_us(folder, SYNC_COUNT))
     return [
         f"{os.cpu_count()} cores, {cpu_model()}, shared by clients, services and Postgres",
         f"Python {platform.python_version()}, {platform.system()}",
         f"Postgres {shown['server_version']}, fsync {shown['fsync']}",
         f"synchronous_commit {shown['synchronous_commit']}",
-        f"fdatasync of {SYNC_BYTES} appended bytes, beside the spool: {sync_us(folder).text(0)} µs",
+        f"fdatasync of {SYNC_BYTES} appended bytes, beside the spool: {syncs.text(0)} µs",
     ]
 
 
@@ -37,15 +38,15 @@ def cpu_model() -> str:
     return found[1] if found else platform.processor() or "CPU unknown"
 
 
-def sync_us(folder: Path) -> Quartiles:
+def sync_us(folder: Path, count: int) -> list[float]:
     """What the disk takes to keep a little more of a file, in microseconds."""
     samples = []
     path = folder / "fdatasync"
     with path.open("wb", buffering=0) as file:
-        for _ in range(SYNC_COUNT):
+        for _ in range(count):
             began_at = time.perf_counter_ns()
             file.write(bytes(SYNC_BYTES))
             os.fdatasync(file.fileno())
             samples.append((time.perf_counter_ns() - began_at) / 1000)
     path.unlink()
-    return Quartiles.of(samples)
+    return samples

@@ -1,28 +1,17 @@
 """The cached read beside the SQL that it replaces, call by call."""
 
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 
 import asyncpg
 
 from dev.bench.bench_system import Bench, expect
+from dev.bench.far import RTT_MS, far_connection
 from dev.bench.figure import Figure, Goal, Section, timed_us
 from dev.bench.hot_reads import stored_result
-from dev.bench.measurements import WARM_UP_COUNT, Way, interleaved
-from dev.child import Child
-from dev.database_url import tcp_address, with_address
-from dev.latency import Forward
-from dev.ports import HOST
-from dev.probes import listens, wait_for
+from dev.bench.rounds import WARM_UP_COUNT, Way, interleaved
 
 # What the computing unit asks today: the table has one row for each port of the execution.
 SELECT = "SELECT result_uri FROM texera_db.operator_port_executions WHERE workflow_execution_id=$1"
-SLOW_OFFSET = 32
-RTT_MS = 1
 
 
 async def sql_reads(bench: Bench, rounds: int, count: int) -> Section:
@@ -41,10 +30,13 @@ async def sql_reads(bench: Bench, rounds: int, count: int) -> Section:
     async def held() -> None:
         await bench.direct.fetch(SELECT, execution_id)
 
-    async with _slow(bench, url) as slow, asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
+    async with (
+        far_connection(bench) as far_held,
+        asyncpg.create_pool(url, min_size=1, max_size=1) as pool,
+    ):
 
         async def far() -> None:
-            await slow.fetch(SELECT, execution_id)
+            await far_held.fetch(SELECT, execution_id)
 
         async def pooled() -> None:
             async with pool.acquire() as connection:
@@ -83,23 +75,3 @@ async def sql_reads(bench: Bench, rounds: int, count: int) -> Section:
             Goal("cached read / SQL through a pool", sidecar.ratios_to(pooled_sql), 0.4, "x", 2),
         ],
     )
-
-
-@asynccontextmanager
-async def _slow(bench: Bench, url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A connection to the database with a round trip added."""
-    folder, port = bench.system.folder, bench.system.ports.base + SLOW_OFFSET
-    argv = [sys.executable, "-m", "dev", "latency", "--rtt-ms", str(RTT_MS)]
-    argv.append(f"--forward={Forward(port, *tcp_address(url))}")
-    env = folder.environment("slow", {}, os.environ)
-    forwarder = await Child.start("slow", argv, env, folder.log("slow"), signal.SIGKILL)
-    try:
-        await wait_for(forwarder, listens(port))
-        connection = await asyncpg.connect(with_address(url, HOST, port))
-        try:
-            yield connection
-        finally:
-            await connection.close()
-    finally:
-        forwarder.process.kill()
-        await forwarder.process.wait()

@@ -1,43 +1,26 @@
-"""Writes and whole runs. In each, every round takes all ways in turn, the first one changing."""
+"""One write after the other: until it is durable, and until it is committed."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from urllib.parse import quote, urlsplit
+from statistics import median
+from urllib.parse import quote
 
-from dev import figures
 from dev.bench.baseline_server import UPDATE_NAME
 from dev.bench.bench_system import Bench, expect
-from dev.bench.figure import Figure, Goal, Section, timed_us
-from dev.computing_unit import ComputingUnit
-from dev.direct_sql import DirectSqlBackend
-from dev.metadata_backend import MetadataBackend
-from dev.narrators import Silence
+from dev.bench.far import RTT_MS, far_connection
+from dev.bench.figure import Figure, Goal, Quartiles, Section, timed_us
+from dev.bench.machine import SYNC_BYTES, sync_us
+from dev.bench.rounds import WARM_UP_COUNT, Way, interleaved
 from dev.problems import DevProblem
-from dev.run_plan import RunPlan
-from dev.system import CENTRAL_ROLE
 
 WAIT = "Prefer: wait=5\r\n"
-WARM_UP_COUNT = 50
 IDLE_PAUSE_S = 0.02  # longer than a delivery takes, so that each write finds the system idle
 DRAIN_TIMEOUT_S = 60.0
-
-Way = Callable[[], Awaitable[list[float]]]
-
-
-async def interleaved(ways: list[Way], round_count: int) -> list[list[list[float]]]:
-    """The rounds of each way. Another way begins each round."""
-    rounds: list[list[list[float]]] = [[] for _ in ways]
-    for number in range(round_count):
-        for place in range(len(ways)):
-            way = (number + place) % len(ways)
-            rounds[way].append(await ways[way]())
-    return rounds
 
 
 async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
     line, baseline, names = bench.sidecar, bench.baseline, bench.names
-    mine, theirs, direct_id = [await bench.new_execution() for _ in range(3)]
+    mine, theirs, direct_id, far_id = [await bench.new_execution() for _ in range(4)]
     last_write = ""
 
     async def acknowledge() -> None:
@@ -61,15 +44,29 @@ async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
     for call in (acknowledge, update_by_http, update_directly):
         await timed_us(call, WARM_UP_COUNT)
     await drained(bench, last_write)
-    ways: list[Way] = [
-        acknowledge_all,
-        lambda: timed_us(update_by_http, count),
-        lambda: timed_us(update_directly, count),
-    ]
-    taken = await interleaved(ways, rounds)
+    async with far_connection(bench) as far:
+
+        async def update_afar() -> None:
+            await far.execute(UPDATE_NAME, far_id, f"name {next(names)}")
+
+        async def sync() -> list[float]:
+            return sync_us(bench.system.folder.path, count)
+
+        await timed_us(update_afar, WARM_UP_COUNT)
+        ways: list[Way] = [
+            acknowledge_all,
+            lambda: timed_us(update_by_http, count),
+            lambda: timed_us(update_directly, count),
+            lambda: timed_us(update_afar, count),
+            sync,
+        ]
+        taken = await interleaved(ways, rounds)
     sidecar = Figure("the sidecar, answered when durable", "µs", taken[0])
     http = Figure("HTTP call with one committed UPDATE", "µs", taken[1])
     direct = Figure("direct committed UPDATE", "µs", taken[2])
+    distant = Figure(f"the same, {RTT_MS} ms away", "µs", taken[3])
+    disk = Figure(f"fdatasync of {SYNC_BYTES} appended bytes, beside the spool", "µs", taken[4])
+    beyond = [median(a) - median(b) for a, b in zip(taken[0], taken[4], strict=True)]
     beside = sidecar.ratios_to(direct)
     return Section(
         "Durable acknowledgement",
@@ -79,8 +76,18 @@ async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
         "itself. What the sidecar took is delivered before the next way begins. "
         "Beside the direct statement the acknowledgement "
         f"takes {beside.text(2)} times as long (no goal is set on loopback).",
-        [sidecar, http, direct],
-        [Goal("durable acknowledgement / HTTP UPDATE", sidecar.ratios_to(http), 1.0, "x", 2)],
+        [sidecar, http, direct, distant, disk],
+        [
+            Goal("durable acknowledgement / HTTP UPDATE", sidecar.ratios_to(http), 1.0, "x", 2),
+            Goal(
+                f"durable acknowledgement / UPDATE {RTT_MS} ms away",
+                sidecar.ratios_to(distant),
+                0.35,
+                "x",
+                2,
+            ),
+            Goal("durable acknowledgement beyond one sync", Quartiles.of(beyond), 600, "µs", 0),
+        ],
     )
 
 
@@ -122,42 +129,4 @@ async def committed_write(bench: Bench, rounds: int, count: int) -> Section:
         f"{IDLE_PAUSE_S * 1000:.0f} ms between them.",
         [figure],
         [Goal("committed, p50", figure.quartiles, 10.0, "ms", 2)],
-    )
-
-
-async def replayed_run(
-    bench: Bench, rounds: int, plan: RunPlan, name: str, poll_s: float
-) -> Section:
-    ready = bench.system.ready
-    owner = ready["users"]["owner"]
-    role = str(urlsplit(ready["database"]).username)
-
-    async def statements(backend: MetadataBackend, by: str) -> list[float]:
-        await figures.reset_statements(bench.direct)
-        unit = ComputingUnit(
-            plan,
-            backend,
-            Silence(),
-            workflow_id=ready["workflow_id"],
-            computing_unit_id=ready["computing_unit_id"],
-            poll_s=poll_s,
-        )
-        report = await unit.run()
-        if report.errors:
-            raise DevProblem(f"The replayed run had errors: {report.errors[0]}")
-        return [float(await figures.statements_of(bench.direct, by))]
-
-    async def by_sql() -> list[float]:
-        async with DirectSqlBackend(ready["database"], owner["user_id"]) as direct:
-            return await statements(direct, role)
-
-    taken = await interleaved([lambda: statements(bench.backend, CENTRAL_ROLE), by_sql], rounds)
-    sidecar = Figure("through the sidecar (central's role)", "statements", taken[0])
-    direct = Figure("direct SQL", "statements", taken[1])
-    return Section(
-        "SQL statements of a replayed run",
-        f"`{name}` with a poll every {poll_s:g} s, counted by "
-        "pg_stat_statements; BEGIN and COMMIT count.",
-        [sidecar, direct],
-        [Goal("statements / direct SQL", sidecar.ratios_to(direct), 0.1, "x", 3)],
     )

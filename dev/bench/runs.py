@@ -1,0 +1,95 @@
+"""Whole runs, replayed through the sidecar and by direct SQL."""
+
+from urllib.parse import urlsplit
+
+from dev import figures
+from dev.bench.bench_system import Bench
+from dev.bench.far import RTT_MS
+from dev.bench.figure import Figure, Goal, Section
+from dev.bench.rounds import interleaved
+from dev.computing_unit import ComputingUnit, RunReport
+from dev.database_url import with_address
+from dev.direct_sql import DirectSqlBackend
+from dev.metadata_api import SidecarBackend
+from dev.metadata_backend import MetadataBackend
+from dev.narrators import Silence
+from dev.ports import HOST
+from dev.problems import DevProblem
+from dev.ready import Ready
+from dev.run_plan import RunPlan
+from dev.system import CENTRAL_ROLE, Options, System
+
+FAR_SYSTEM_OFFSET = 60
+
+
+async def replayed_run(
+    bench: Bench, rounds: int, plan: RunPlan, name: str, poll_s: float
+) -> Section:
+    ready = bench.system.ready
+    owner = ready["users"]["owner"]
+    role = str(urlsplit(ready["database"]).username)
+
+    async def statements(backend: MetadataBackend, by: str) -> list[float]:
+        await figures.reset_statements(bench.direct)
+        await replay(ready, plan, backend, poll_s)
+        return [float(await figures.statements_of(bench.direct, by))]
+
+    async def by_sql() -> list[float]:
+        async with DirectSqlBackend(ready["database"], owner["user_id"]) as direct:
+            return await statements(direct, role)
+
+    taken = await interleaved([lambda: statements(bench.backend, CENTRAL_ROLE), by_sql], rounds)
+    sidecar = Figure("through the sidecar (central's role)", "statements", taken[0])
+    direct = Figure("direct SQL", "statements", taken[1])
+    return Section(
+        "SQL statements of a replayed run",
+        f"`{name}` with a poll every {poll_s:g} s, counted by "
+        "pg_stat_statements; BEGIN and COMMIT count.",
+        [sidecar, direct],
+        [Goal("statements / direct SQL", sidecar.ratios_to(direct), 0.1, "x", 3)],
+    )
+
+
+async def far_run(port_base: int, rounds: int, plan: RunPlan, name: str, poll_s: float) -> Section:
+    """A system of its own, with a round trip before central and one before Postgres."""
+    options = Options(port_base=port_base + FAR_SYSTEM_OFFSET, rtt_ms=RTT_MS)
+    async with System(options) as system:
+        ready = system.ready
+        owner = ready["users"]["owner"]
+        far_url = with_address(ready["database"], HOST, system.ports.slow_postgres)
+
+        async def by_sidecar() -> list[float]:
+            async with SidecarBackend(ready["sidecar"], owner["token"]) as sidecar:
+                return [(await replay(ready, plan, sidecar, poll_s)).waited_s * 1000]
+
+        async def by_sql() -> list[float]:
+            async with DirectSqlBackend(far_url, owner["user_id"]) as direct:
+                return [(await replay(ready, plan, direct, poll_s)).waited_s * 1000]
+
+        taken = await interleaved([by_sidecar, by_sql], rounds)
+    sidecar = Figure("through the sidecar", "ms", taken[0])
+    direct = Figure("direct SQL", "ms", taken[1])
+    return Section(
+        "What a replayed run waits for metadata",
+        f"`{name}` with a poll every {poll_s:g} s; all its calls together, with {RTT_MS} ms of"
+        " round trip between sidecar and central, between central and Postgres, and between direct"
+        " SQL and Postgres.",
+        [sidecar, direct],
+        [Goal(f"waited / direct SQL {RTT_MS} ms away", sidecar.ratios_to(direct), 0.1, "x", 3)],
+    )
+
+
+async def replay(ready: Ready, plan: RunPlan, backend: MetadataBackend, poll_s: float) -> RunReport:
+    """One run in the ready system. Raises `DevProblem` if anything in it failed."""
+    unit = ComputingUnit(
+        plan,
+        backend,
+        Silence(),
+        workflow_id=ready["workflow_id"],
+        computing_unit_id=ready["computing_unit_id"],
+        poll_s=poll_s,
+    )
+    report = await unit.run()
+    if report.errors:
+        raise DevProblem(f"The replayed run had errors: {report.errors[0]}")
+    return report

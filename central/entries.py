@@ -39,6 +39,15 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
 
 
+_INT64 = {"type": "integer", "minimum": -INT64_MAX, "maximum": INT64_MAX}
+_ANY_ENTRY = {
+    "type": "object",
+    "description": "one write; what more it says is judged for itself and never spoils its batch",
+    "required": ["seq", "execution_id"],
+    "properties": {"op": {}, "seq": _INT64, "execution_id": _INT64},
+}
+
+
 class BatchRequest(Struct, frozen=True):
     """The envelope of a batch. Its members outlive wire versions; unknown ones are ignored."""
 
@@ -47,7 +56,7 @@ class BatchRequest(Struct, frozen=True):
     batch: Annotated[int, msgspec.Meta(ge=1, le=INT64_MAX)]
     digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     sent_at_ms: Milliseconds
-    entries: list[Raw]
+    entries: list[Annotated[Raw, msgspec.Meta(extra_json_schema=_ANY_ENTRY)]]
 
 
 class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op"):

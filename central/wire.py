@@ -10,10 +10,16 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from central.kit.fields import ByteCount, Id, ShortText, Text
-from central.kit.statuses import STATUS_LIST_SCHEMA, Status
+from central.kit.statuses import STATUS_LIST_SCHEMA, TRANSIENT_CODE, Status
 from central.kit.vfs import GLOBAL_PORT_ID_SCHEMA, OPERATOR_ID_SCHEMA
 
 StatusList: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=STATUS_LIST_SCHEMA)]
+# The names are looked up without regard to case, so they are a hint here and no type.
+StatusName: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*Status]})]
+StatusCode: TypeAlias = Annotated[int, msgspec.Meta(ge=TRANSIENT_CODE, le=5)]
+StatusValue: TypeAlias = Annotated[
+    StatusName | StatusCode, msgspec.Meta(description="a name, or Texera's code")
+]
 # Judged by `entries`, which says what is wrong in words: these tell a document's reader.
 OperatorId: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=OPERATOR_ID_SCHEMA)]
 PortId: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=GLOBAL_PORT_ID_SCHEMA)]
@@ -122,7 +128,7 @@ class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ExecutionChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At least one of these; null means absent, except that a null `log_location` is stored."""
 
-    status: str | int | None = None
+    status: StatusValue | None = None
     result: Text | None = None
     log_location: Text | msgspec.UnsetType | None = msgspec.UNSET
     runtime_stats_uri: Text | None = None

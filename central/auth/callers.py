@@ -126,11 +126,11 @@ SCHEMES = MappingProxyType(
         }
     }
 )
-_SECURITY: Mapping[Needs, tuple[str, ...]] = MappingProxyType(
+_SECURITY: Mapping[Needs, tuple[tuple[str, ...], ...]] = MappingProxyType(
     {
-        Needs.USER: ("user",),
-        Needs.USER_AND_SOURCE: ("user", "source"),
-        Needs.SOURCE: ("source",),
+        Needs.USER: (("user",), ("user", "source")),
+        Needs.USER_AND_SOURCE: (("user", "source"),),
+        Needs.SOURCE: (("source",),),
     }
 )
 _KEY = {
@@ -140,13 +140,6 @@ _KEY = {
         is_required=True,
     )
 }
-_HEADERS: Mapping[Needs, Mapping[str, Described]] = MappingProxyType(
-    {
-        Needs.USER: {HEADER: Described("Verified if sent.")},
-        Needs.USER_AND_SOURCE: _KEY,
-        Needs.SOURCE: {},
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +152,8 @@ class AuthenticatedRoute(Route):
         problems = (*self.problems, *_PROBLEMS[self.needs], DatabaseUnavailable)
         object.__setattr__(self, "problems", problems)
         object.__setattr__(self, "security", _SECURITY[self.needs])
-        object.__setattr__(self, "headers", {**_HEADERS[self.needs], **self.headers})
+        if self.needs is Needs.USER_AND_SOURCE:
+            object.__setattr__(self, "headers", {**_KEY, **self.headers})
 
 
 class Admission:

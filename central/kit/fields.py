@@ -6,7 +6,7 @@ is looked at again field by field; only the refusal pays for that.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -23,10 +23,6 @@ ByteCount = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX, description="a size 
 # Postgres text cannot hold U+0000; refusing it here keeps an acknowledged write storable.
 Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
 ShortText = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$", max_length=128)]
-
-
-_DECODED: Mapping[Any, Any] = {list[msgspec.Raw]: list[Any]}
-"""What stands for a type once the JSON has been decoded."""
 
 
 def is_storable(text: str) -> bool:
@@ -118,11 +114,20 @@ def _faults(
                 faults.append(FieldError(name, "is required"))
             continue
         try:
-            msgspec.convert(value[name], _DECODED.get(field.type, field.type), strict=strict)
+            msgspec.convert(value[name], _as_decoded(field.type), strict=strict)
         except msgspec.ValidationError as field_error:
             faults.append(_fault(field_error, name))
     # A struct's own __post_init__ speaks about fields together: its words are all there is.
     return faults or [_fault(error, "")]
+
+
+def _as_decoded(kind: Any) -> Any:
+    """The type of a decoded value: nothing of it is raw any more."""
+    if get_origin(kind) is not list:
+        return kind
+    [member] = get_args(kind)
+    is_raw = msgspec.Raw in (member, *get_args(member))
+    return list[Any] if is_raw else kind
 
 
 def _fault(error: msgspec.ValidationError, name: str) -> FieldError:

@@ -26,14 +26,15 @@ _GLOBAL_PORT_ID = re.compile(
     r"portId=(0|[1-9][0-9]{0,9}),isInternal=(true|false),isInput=(true|false)\)"
 )
 
-# The same for callers, as OpenAPI has it. Whether a port of ten digits fits, we judge.
-_ID_FOR_CALLERS = _URI_CHARACTERS.replace("$,]", "$]")
+# The same for callers, as OpenAPI has it. An escape is left out, because tools take it for one of
+# the request's own; whether a port of ten digits fits, we judge.
+_ID_FOR_CALLERS = r"[A-Za-z0-9\-_.!~*'();:@&=+$]|[^\x00-\x7f\x80-\x9f\s]"
 OPERATOR_ID_SCHEMA = {
-    "pattern": f"^{_ID_FOR_CALLERS}+$",
+    "pattern": f"^(?:{_ID_FOR_CALLERS})+$",
     "minLength": 1,
     "maxLength": OPERATOR_ID_MAX_LENGTH,
 }
-_NAME_FOR_CALLERS = _ID_FOR_CALLERS.replace("_", "") + "+"
+_NAME_FOR_CALLERS = f"(?:{_ID_FOR_CALLERS.replace('_', '')})+"
 GLOBAL_PORT_ID_SCHEMA = {
     "pattern": rf"^\(logicalOpId={_NAME_FOR_CALLERS},layerName={_NAME_FOR_CALLERS},"
     r"portId=(?:0|[1-9][0-9]{0,8}),isInternal=(?:true|false),isInput=(?:true|false)\)$",

@@ -78,7 +78,7 @@ def _operation(
         "operationId": route.handler.__name__,
         "summary": route.summary,
         "tags": [route.tag],
-        "security": [{scheme: [] for scheme in route.security}],
+        "security": [{scheme: [] for scheme in choice} for choice in route.security],
         "parameters": _parameters(route, example),
         "responses": _responses(route, schema_of, example, relayed),
     }

@@ -93,8 +93,8 @@ class Route:
     problems: tuple[type[Problem], ...] = ()
     headers: Mapping[str, Header] = field(default_factory=dict)
     """Request headers of this call's own, with what they do, for OpenAPI."""
-    security: tuple[str, ...] = ("user",)
-    """The security schemes of the document that this call needs, all of them."""
+    security: tuple[tuple[str, ...], ...] = (("user",),)
+    """Which of the document's security schemes this call needs together; each a choice."""
     decode: Callable[[bytes], Any] | None = None
     """Reads the body as `body_type`, where the type's own decoder would refuse too much."""
 

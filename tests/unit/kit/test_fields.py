@@ -1,7 +1,7 @@
 """What a request's fields may hold, and what is said of those that hold something else."""
 
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -26,6 +26,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
 class Envelope(msgspec.Struct):
     number: int
     members: list[msgspec.Raw]
+    described: list[Annotated[msgspec.Raw, msgspec.Meta(description="anything")]] = []
 
 
 @pytest.mark.parametrize(("kit", "refusal"), KITS)
@@ -54,7 +55,9 @@ def test_a_part_that_stays_raw_is_not_named_for_another_parts_fault(
     kit: ModuleType, refusal: type[Exception]
 ) -> None:
     with pytest.raises(refusal) as raised:
-        kit.decode_body(b'{"number": "x", "members": [{"a": 1}]}', msgspec.json.Decoder(Envelope))
+        kit.decode_body(
+            b'{"number": "x", "members": [{}], "described": [{}]}', msgspec.json.Decoder(Envelope)
+        )
 
     assert fields_of(raised.value) == ["number"]
 

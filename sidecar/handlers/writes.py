@@ -6,6 +6,8 @@ from sidecar.kit.routing import Answer, Call, NoParameters, Route
 from sidecar.services import services
 from sidecar.upstream.client import CallContext
 
+SPOOL_PROBLEMS = (*READ_PROBLEMS, problems.SpoolUnavailable)
+
 
 async def fetch_write(call: Call[CallContext, wire.WritePath, NoParameters, None]) -> Answer:
     return Answer(await services(call.request).writes.find(call.path.write_id, call.caller))
@@ -32,7 +34,7 @@ ROUTES = (
         tag="writes",
         path_type=wire.WritePath,
         answers={200: wire.WriteAnswer},
-        problems=(*READ_PROBLEMS, problems.WriteNotFound),
+        problems=(*SPOOL_PROBLEMS, problems.WriteNotFound),
     ),
     Route(
         method="GET",
@@ -42,7 +44,7 @@ ROUTES = (
         tag="writes",
         query_type=wire.WritesQuery,
         answers={200: wire.Writes},
-        problems=READ_PROBLEMS,
+        problems=SPOOL_PROBLEMS,
     ),
     Route(
         method="POST",
@@ -52,6 +54,6 @@ ROUTES = (
         tag="writes",
         query_type=wire.FlushQuery,
         answers={200: wire.FlushAnswer},
-        problems=(*READ_PROBLEMS, problems.NotDelivered),
+        problems=(*SPOOL_PROBLEMS, problems.NotDelivered),
     ),
 )

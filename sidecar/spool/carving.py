@@ -126,17 +126,18 @@ class Carver:
 
     def _take_out_what_ended(self) -> None:
         self.target.execute("DELETE FROM entries WHERE seq IN (SELECT seq FROM settled)")
-        self.target.execute("DELETE FROM entries WHERE seq IN (SELECT seq FROM merged)")
         # A damaged write ends out of its turn.
         self.target.execute(
             "DELETE FROM entries WHERE seq < (SELECT max(seq) FROM settled"
             " WHERE settled.execution_id = entries.execution_id AND NOT (state = 'refused'"
             """ AND coalesce(CAST(problem AS TEXT), '') LIKE '{"type":"write-damaged"%'))"""
         )
+        # Whoever took its place may be lost: then what it said itself is the best there is.
         self.target.execute(
             "DELETE FROM merged WHERE head NOT IN"
             " (SELECT merge_head FROM entries WHERE merge_head IS NOT NULL)"
         )
+        self.target.execute("DELETE FROM entries WHERE seq IN (SELECT seq FROM merged)")
         self.unread.difference_update(
             seq
             for seq in list(self.unread)
@@ -195,7 +196,8 @@ def _rows_before_documents(
 
 
 def add_unknown(connection: sqlite3.Connection, found: sqlite3.Connection) -> int:
-    """Brings what was found to a whole file: ends that it does not know of, then entries.
+    """Brings what was found to a whole file: ends that it does not know of, then entries, then
+    whose place they took.
 
     The batch in flight stays as it is. A power cut may have torn its answer, which is not synced,
     and with a part of it the batch could not be sent again unchanged. Answers how many entries
@@ -219,8 +221,23 @@ def add_unknown(connection: sqlite3.Connection, found: sqlite3.Connection) -> in
             " UNION SELECT 1 FROM merged WHERE seq = ?1)",
             row,
         ).rowcount
+    _add_merged(connection, found)
     for table in ("bindings", "grants"):
         for row in found.execute(f"SELECT * FROM {table}"):  # noqa: S608
             marks = ", ".join("?" * len(row))
             connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608
     return count
+
+
+def _add_merged(connection: sqlite3.Connection, found: sqlite3.Connection) -> None:
+    """Those whose place was taken wait with the entry that took it, and not by themselves. None of
+    them is in flight: what a batch has had keeps its place."""
+    for row in found.execute("SELECT seq, head, checksum FROM merged ORDER BY seq"):
+        is_added = connection.execute(
+            "INSERT OR IGNORE INTO merged SELECT ?1, ?2, ?3 WHERE EXISTS"
+            " (SELECT 1 FROM entries WHERE merge_head = ?2 AND seq <> ?1) AND NOT EXISTS"
+            " (SELECT 1 FROM settled WHERE seq = ?1)",
+            row,
+        ).rowcount
+        if is_added:
+            connection.execute("DELETE FROM entries WHERE seq = ?", (row[0],))

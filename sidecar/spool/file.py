@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sidecar.kit.logs import fields
 from sidecar.problems import SpoolUnavailable, SpoolVolumeFull
-from sidecar.spool import salvage, schema
+from sidecar.spool import quarantine, salvage, schema
 from sidecar.spool.ballast import Ballast
 from sidecar.spool.committer import Committer, code_of, is_damage
 from sidecar.spool.entry import WriteRecord
@@ -195,7 +195,7 @@ class SpoolFile:
     def keep_rows(self, rows: list[tuple[Any, ...]]) -> None:
         """In the committer's thread, before damaged rows leave the file."""
         self.lost_count += len(rows)
-        salvage.keep_rows(self._directory, rows)
+        quarantine.keep_rows(self._directory, rows)
 
 
 def _is_no_space(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from sidecar.spool import ledger, properties, schema
 from sidecar.spool.entry import merged_checksum, record_checksum
 from sidecar.spool.inspection import Inspected
 from sidecar.spool.log import Log
-from sidecar.spool.salvage import QUARANTINE
+from sidecar.spool.quarantine import FOLDER, ROWS_FILE
 from sidecar.spool.settling import SETTLED_KEPT
 
 
@@ -26,16 +26,16 @@ def faults(spool: Inspected) -> Iterator[str]:
 
 def set_aside(directory: Path) -> Iterator[str]:
     """What earlier damage has left under `quarantine/`."""
-    quarantine = directory / QUARANTINE
+    quarantine = directory / FOLDER
     if not quarantine.is_dir():
         return
     for folder in sorted(path for path in quarantine.iterdir() if path.is_dir()):
         size = sum(file.stat().st_size for file in folder.iterdir())
-        yield f"{QUARANTINE}/{folder.name}: {size} bytes"
-    entries = quarantine / "entries.jsonl"
+        yield f"{FOLDER}/{folder.name}: {size} bytes"
+    entries = quarantine / ROWS_FILE
     if entries.exists():
         count = len(entries.read_bytes().splitlines())
-        yield f"{QUARANTINE}/{entries.name}: {count} damaged entries as they were found"
+        yield f"{FOLDER}/{entries.name}: {count} damaged entries as they were found"
 
 
 def _structure(spool: Inspected) -> Iterator[str]:

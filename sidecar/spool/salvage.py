@@ -11,32 +11,27 @@ A crash while a file is replaced leaves either the old file in its place, or the
 under `rescued.ready`: the next start goes on from there.
 """
 
-import json
 import logging
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sidecar.kit.logs import fields
-from sidecar.spool import properties, schema, settling, upgrades
+from sidecar.spool import properties, quarantine, schema, settling, upgrades
+from sidecar.spool.ballast import Ballast
 from sidecar.spool.carving import Carver, add_unknown
 from sidecar.spool.entry import WriteRecord
 from sidecar.spool.log import Log, LogIndex, write_again
+from sidecar.spool.quarantine import Aside
 
 logger = logging.getLogger(__name__)
 
 SEQ_LEAP = 1_000_000
 """Numbers skipped after a crash or damage, so that none that was lost is ever given again."""
-QUARANTINE_KEPT = 1
-"""Files set aside that are kept as evidence: each may be as large as the spool, and the volume is
-made for two of them (a pod whose emptyDir grows beyond its limit is evicted, spool and all)."""
-QUARANTINE = "quarantine"
 _READY = "rescued.ready"
 
 
@@ -63,7 +58,7 @@ def open_spool(
     is the caller's to close, after the connection and all others.
     """
     path = directory / schema.FILE_NAME
-    aside = _Aside(directory, gmtime)
+    aside = Aside(directory, gmtime)
     if (directory / _READY).exists():
         _replace(directory, aside)
     connection: sqlite3.Connection | None = None
@@ -146,23 +141,6 @@ def fault_of(connection: sqlite3.Connection) -> str | None:
     return None
 
 
-def keep_rows(directory: Path, rows: list[tuple[Any, ...]]) -> None:
-    """Appends damaged entries, as they were found, to `quarantine/entries.jsonl`."""
-    logger.error("damaged entries set aside", extra=fields(seqs=[row[0] for row in rows]))
-    try:
-        quarantine = directory / QUARANTINE
-        quarantine.mkdir(exist_ok=True)
-        with (quarantine / "entries.jsonl").open("a") as file:
-            for row in rows:
-                file.write(json.dumps([_readable(value) for value in row]) + "\n")
-    except OSError:
-        logger.exception("damaged entries could not be kept")
-
-
-def _readable(value: Any) -> Any:
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
-
-
 def _speaks_of_the_file(error: sqlite3.DatabaseError) -> bool:
     """Whether the file's contents are at fault, rather than the volume it is on."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -181,17 +159,19 @@ def _close(connection: sqlite3.Connection | None, index: LogIndex) -> None:
 def _set_aside_malformed(connection: sqlite3.Connection, directory: Path) -> list[WriteRecord]:
     connection.execute("BEGIN IMMEDIATE")
     ended = settling.set_aside(
-        connection, settling.malformed(connection), lambda rows: keep_rows(directory, rows)
+        connection,
+        settling.malformed(connection),
+        lambda rows: quarantine.keep_rows(directory, rows),
     )
     connection.execute("COMMIT")
     return ended
 
 
 def _add_forgotten(
-    connection: sqlite3.Connection, path: Path, log: Log, believed: int, aside: "_Aside"
+    connection: sqlite3.Connection, path: Path, log: Log, believed: int, aside: Aside
 ) -> Salvaged:
     """Puts back what the log holds beyond the point up to which SQLite believes it."""
-    kept_log = aside.copy_of_log()
+    kept_log = aside.copy(path.with_name(path.name + schema.WAL_SUFFIX))
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as found:
         schema.create(found)
         carver = Carver(found)
@@ -205,7 +185,7 @@ def _add_forgotten(
     logger.error(
         "damaged log: what it still held was put back",
         extra=fields(
-            quarantine=str(kept_log),
+            quarantine=str(kept_log) if kept_log is not None else None,
             forgotten_frames=sum(frame.number > believed for frame in log.frames),
             kept_count=kept,
             unreadable_seqs=sorted(carver.unread),
@@ -214,9 +194,10 @@ def _add_forgotten(
     return Salvaged(seq_leap=SEQ_LEAP, kept_count=kept, lost_count=len(carver.unread))
 
 
-def _rescue(directory: Path, path: Path, aside: "_Aside", fault: str) -> Salvaged:
+def _rescue(directory: Path, path: Path, aside: Aside, fault: str) -> Salvaged:
     """Puts a new file with what could be read in the place of the damaged one."""
     aside.make_room()
+    Ballast(directory).release(0)  # what waits is worth more
     unfinished = directory / "rescued.sqlite3"
     for suffix in ("", schema.WAL_SUFFIX, schema.SHM_SUFFIX, "-journal"):
         unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
@@ -251,51 +232,13 @@ def _rescue(directory: Path, path: Path, aside: "_Aside", fault: str) -> Salvage
     return Salvaged(salvaged=True, seq_leap=SEQ_LEAP, kept_count=kept, lost_count=lost)
 
 
-def _replace(directory: Path, aside: "_Aside") -> None:
+def _replace(directory: Path, aside: Aside) -> None:
     """The log goes first: a new file must never be opened with the old one's log."""
     for suffix in (schema.WAL_SUFFIX, schema.SHM_SUFFIX, ""):
         aside.take(directory / (schema.FILE_NAME + suffix))
     _sync(directory)
     (directory / _READY).rename(directory / schema.FILE_NAME)
     _sync(directory)
-
-
-class _Aside:
-    """Where damaged files go: `quarantine/<time>-<n>/`, made at first need."""
-
-    def __init__(self, directory: Path, gmtime: Callable[[], time.struct_time]) -> None:
-        self._directory = directory
-        self._gmtime = gmtime
-        self._folder: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        if self._folder is None:
-            stamp = time.strftime("%Y%m%dT%H%M%S", self._gmtime())
-            number = 0
-            while (folder := self._directory / QUARANTINE / f"{stamp}-{number}").exists():
-                number += 1
-            folder.mkdir(parents=True)
-            self._folder = folder
-        return self._folder
-
-    def take(self, file: Path) -> None:
-        with suppress(FileNotFoundError):
-            file.rename(self.folder / file.name)
-
-    def copy_of_log(self) -> Path:
-        log = self._directory / (schema.FILE_NAME + schema.WAL_SUFFIX)
-        return Path(shutil.copy(log, self.folder / log.name))
-
-    def make_room(self) -> None:
-        """The oldest evidence goes, and the ballast: what waits is worth more."""
-        with suppress(OSError):
-            (self._directory / "ballast").unlink()
-        folders = sorted(
-            path for path in (self._directory / QUARANTINE).glob("*-*") if path.is_dir()
-        )
-        for folder in folders[: len(folders) + 1 - QUARANTINE_KEPT]:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

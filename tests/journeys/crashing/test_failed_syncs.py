@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sidecar.spool.limits import SpoolLimits
-from sidecar.spool.salvage import QUARANTINE
+from sidecar.spool.quarantine import FOLDER
 from sidecar.spool.spool import Spool
 from tests.journeys.crashing.volume import Volume
 from tests.systems import ROOT
@@ -91,4 +91,4 @@ async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
     assert f"{batch.epoch} {batch.number} {batch.digest}" == answer.read_text()
     names = [msgspec.json.decode(entry.document)["name"] for entry in batch.entries]
     assert "acknowledged" in names
-    assert not (volume.live / QUARANTINE).exists()
+    assert not (volume.live / FOLDER).exists()

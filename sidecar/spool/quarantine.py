@@ -1,0 +1,79 @@
+"""Where damage is kept for whoever wants to look at it: `quarantine/` beside the file."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sidecar.kit.logs import fields
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "quarantine"
+FOLDERS_KEPT = 1
+"""Files set aside that are kept as evidence: each may be as large as the spool, and the volume is
+made for two of them (a pod whose emptyDir grows beyond its limit is evicted, spool and all)."""
+ROWS_FILE = "entries.jsonl"
+ROWS_MAX_BYTES = 16 * 1024 * 1024
+
+
+def keep_rows(directory: Path, rows: list[tuple[Any, ...]]) -> None:
+    """Appends damaged entries, as they were found, to `quarantine/entries.jsonl`."""
+    logger.error("damaged entries set aside", extra=fields(seqs=[row[0] for row in rows]))
+    file = directory / FOLDER / ROWS_FILE
+    try:
+        file.parent.mkdir(exist_ok=True)
+        if file.exists() and file.stat().st_size > ROWS_MAX_BYTES:
+            file.unlink()
+        with file.open("a") as opened:
+            for row in rows:
+                opened.write(json.dumps([_readable(value) for value in row]) + "\n")
+    except OSError:
+        logger.exception("damaged entries could not be kept")
+
+
+def _readable(value: Any) -> Any:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+class Aside:
+    """Where the files of one damage go: `quarantine/<time>-<n>/`, made at first need. Earlier ones
+    make room for it."""
+
+    def __init__(self, directory: Path, gmtime: Callable[[], time.struct_time]) -> None:
+        self._quarantine = directory / FOLDER
+        self._gmtime = gmtime
+        self._folder: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        if self._folder is None:
+            self.make_room()
+            stamp = time.strftime("%Y%m%dT%H%M%S", self._gmtime())
+            number = 0
+            while (folder := self._quarantine / f"{stamp}-{number}").exists():
+                number += 1
+            folder.mkdir(parents=True)
+            self._folder = folder
+        return self._folder
+
+    def take(self, file: Path) -> None:
+        with suppress(FileNotFoundError):
+            file.rename(self.folder / file.name)
+
+    def copy(self, file: Path) -> Path | None:
+        """The copy; None where the volume has no room for it: what waits is worth more."""
+        try:
+            return Path(shutil.copy(file, self.folder / file.name))
+        except OSError:
+            logger.exception("damaged file could not be kept", extra=fields(file=str(file)))
+            return None
+
+    def make_room(self) -> None:
+        folders = sorted(path for path in self._quarantine.glob("*-*") if path.is_dir())
+        for folder in folders[: len(folders) + 1 - FOLDERS_KEPT]:
+            shutil.rmtree(folder, ignore_errors=True)

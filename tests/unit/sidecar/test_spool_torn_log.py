@@ -1,0 +1,147 @@
+"""A log of which the disk has a part: what it still holds is put back, and nothing twice."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sidecar.spool import fsck, inspection, space
+from sidecar.spool.entry import WriteState
+from sidecar.spool.log import FRAME_BYTES, HEADER_BYTES, Log
+from sidecar.spool.quarantine import FOLDER, FOLDERS_KEPT
+from sidecar.spool.schema import FILE_NAME
+from sidecar.spool.spool import Spool
+from tests.unit.sidecar.damaging import LOG_NAME, copy_as_killed
+from tests.unit.sidecar.spooling import (
+    EID,
+    OTHER_EID,
+    Spools,
+    cut,
+    numbers,
+    settle,
+    size_only,
+    state_of,
+    update,
+)
+
+
+def frames_of(directory: Path) -> int:
+    return len(Log(directory / FILE_NAME).frames)
+
+
+def lose_frame(directory: Path, number: int) -> None:
+    """The disk has never had it."""
+    with (directory / LOG_NAME).open("r+b") as log:
+        log.seek(HEADER_BYTES + (number - 1) * FRAME_BYTES)
+        log.write(bytes(FRAME_BYTES))
+
+
+def faults_of(directory: Path) -> list[str]:
+    with inspection.inspected(directory) as spool:
+        return list(fsck.faults(spool))
+
+
+async def killed(spools: Spools, to: Path) -> Spools:
+    """What the spool would leave if it was killed now, closed meanwhile."""
+    copy_as_killed(spools.directory, to)
+    await spools.close()
+    return Spools(to, spools.limits)
+
+
+async def test_what_took_a_place_in_the_forgotten_part_answers_for_it(
+    spools: Spools, tmp_path: Path
+) -> None:
+    spool = await spools.open()
+    first = await spool.append(size_only(1))
+    await spool.reclaim()  # the log begins anew
+    other = await spool.append(update(OTHER_EID, name="torn"))
+    torn = frames_of(spools.directory)
+    second = await spool.append(size_only(2))
+    third = await spool.append(size_only(3))
+    left = await killed(spools, tmp_path / "killed")
+    lose_frame(left.directory, torn)
+
+    spool = await left.open()
+
+    assert [entry.seq for entry in await spool.waiting(EID)] == [third]
+    states = [await state_of(spool, seq) for seq in (first, second, third)]
+    assert states == [WriteState.DURABLE] * 3
+    assert spool.queues.merged_count == 2
+    assert faults_of(left.directory) == []
+    ended = await settle(spool, await cut(spool))
+    assert {record.seq for record in ended} - {other} == {first, second, third}
+    assert (spool.queues.merged_count, spool.queues.size_bytes) == (0, 0)
+    await left.close()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_any_part_of_several_unsynced_commits_leaves_the_batch_whole_or_settled(
+    spools: Spools, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    spool = await spools.open()
+    members = [await spool.append(update(name="n" * 5_000)) for _ in range(8)]
+    batch = await cut(spool)
+    waiting = await spool.append(update(OTHER_EID, name="waits"))
+    synced = frames_of(spools.directory)
+    await settle(spool, batch)
+    for _ in range(2):
+        await spool._file.write(space.reclaim, needs_sync=False)
+    unsynced = range(synced + 1, frames_of(spools.directory) + 1)
+    assert len(unsynced) > 5
+    left = await killed(spools, tmp_path / "killed")
+    share = chance.random()
+    for number in unsynced:
+        if chance.random() < share:
+            lose_frame(left.directory, number)
+
+    spool = await left.open()
+
+    again = await spool.in_flight()
+    assert again in (batch, None)
+    states = {await state_of(spool, seq) for seq in members}
+    assert states == {WriteState.DURABLE if again else WriteState.COMMITTED}
+    assert [entry.seq for entry in await spool.waiting(OTHER_EID)] == [waiting]
+    assert (spool.epochs_begun, spool.quarantined_count) == (0, 0)
+    assert faults_of(left.directory) == []
+    if again is not None:
+        await settle(spool, again)
+    assert numbers(await cut(spool)) == [waiting]
+    await left.close()
+
+
+async def test_of_many_damages_the_last_is_kept(spools: Spools, tmp_path: Path) -> None:
+    spool: Spool = await spools.open()
+    await spool.append(update(name="n"))
+    torn = frames_of(spools.directory)
+    await spool.append(update(name="m"))
+    left = await killed(spools, tmp_path / "killed")
+    lose_frame(left.directory, torn)
+    shutil.copytree(left.directory, tmp_path / "torn")
+
+    for _ in range(4):
+        await left.open()
+        await left.close()
+        shutil.copytree(tmp_path / "torn", left.directory, dirs_exist_ok=True)
+
+    folders = [path for path in (left.directory / FOLDER).iterdir() if path.is_dir()]
+    assert len(folders) == FOLDERS_KEPT
+    assert (folders[0] / LOG_NAME).read_bytes() == (tmp_path / "torn" / LOG_NAME).read_bytes()
+
+
+async def test_a_torn_log_is_put_back_on_a_volume_that_has_no_room_for_a_copy(
+    spools: Spools, tmp_path: Path
+) -> None:
+    spool = await spools.open()
+    await spool.append(update(name="n"))
+    torn = frames_of(spools.directory)
+    seq = await spool.append(update(name="m"))
+    left = await killed(spools, tmp_path / "killed")
+    lose_frame(left.directory, torn)
+    (left.directory / FOLDER).write_text("in the way")
+
+    spool = await left.open()
+
+    assert [entry.seq for entry in await spool.waiting(EID)][-1] == seq
+    await left.close()

@@ -97,6 +97,7 @@ def running(
         "--external-hostname=localhost",
         "--endpoint-reconciler-type=none",  # loopback is no address for endpoints
         "--authorization-mode=RBAC",
+        "--allow-privileged",  # as clusters do, so that it is the chart's policy that refuses
         "--runtime-config=admissionregistration.k8s.io/v1beta1=true",  # off by default since v1
         "--service-cluster-ip-range=10.255.0.0/24",
         "--service-account-issuer=https://kubernetes.default.svc",

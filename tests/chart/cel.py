@@ -17,18 +17,21 @@ EXTENSIONS = ("optional", "strings", "two-var-comprehensions")
 
 
 class Evaluator:
-    """Evaluates expressions over `object` and `variables`."""
+    """Evaluates expressions over `object`, `request` and `variables`."""
 
     def __init__(self, cel: Any) -> None:
         lines = "".join(f"  - name: {name}\n" for name in EXTENSIONS)
         config = cel.NewEnvConfigFromYaml(f"name: admission\nextensions:\n{lines}")
-        known = {"object": cel.Type.DYN, "variables": cel.Type.DYN}
+        known = dict.fromkeys(("object", "request", "variables"), cel.Type.DYN)
         self._environment = cel.NewEnv(config=config, variables=known)
 
     def value(self, expression: str, pod: Pod, variables: Mapping[str, Any]) -> Any:
         """Raises ValueError for what does not compile or evaluate, as Kubernetes would refuse."""
         compiled = self._environment.compile(_without_patches(expression))
-        found = compiled.eval(data={"object": pod, "variables": dict(variables)})
+        # What a pod is made with has no ephemeral containers: those come to one that is there.
+        request = {"operation": "UPDATE" if "ephemeralContainers" in pod["spec"] else "CREATE"}
+        given = {"object": pod, "request": request, "variables": dict(variables)}
+        found = compiled.eval(data=given)
         if found.type().name() == "*error*":
             raise ValueError(f"{found.value()}: {expression}")
         return found.plain_value()

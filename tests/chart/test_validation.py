@@ -49,6 +49,14 @@ def mount_a_token(pod: Pod) -> None:
     master(pod)["volumeMounts"] = [{"name": "mine", "mountPath": "/token"}]
 
 
+def show_a_folder_of_the_node(pod: Pod, path: str) -> None:
+    pod["spec"]["volumes"] = [
+        *pod["spec"].get("volumes", []),
+        {"name": "node", "hostPath": {"path": path}},
+    ]
+    master(pod)["volumeMounts"] = [{"name": "node", "mountPath": "/node"}]
+
+
 DIRTY: dict[str, tuple[Callable[[Pod], Any], str]] = {
     "a credential by value": (
         lambda pod: master(pod)["env"].append(variable("STORAGE_JDBC_PASSWORD", "x")),
@@ -146,7 +154,45 @@ DIRTY: dict[str, tuple[Callable[[Pod], Any], str]] = {
         lambda pod: pod["spec"].pop("automountServiceAccountToken"),
         "a service-account token is mounted",
     ),
+    "the service account's mount by another way": (
+        lambda pod: master(pod).update(
+            volumeMounts=[{"name": "x", "mountPath": TOKEN_PATH.removeprefix("/var") + "/"}]
+        ),
+        "a service-account token is mounted",
+    ),
+    "the node's folders": (
+        lambda pod: show_a_folder_of_the_node(pod, "/var/lib/kubelet/pods"),
+        "validation.allowedHostPaths does not name",
+    ),
+    "all of the node": (
+        lambda pod: show_a_folder_of_the_node(pod, "/"),
+        "validation.allowedHostPaths does not name",
+    ),
+    "a folder named like the mounter's": (
+        lambda pod: show_a_folder_of_the_node(pod, "/mnt/texera-mounts-too"),
+        "validation.allowedHostPaths does not name",
+    ),
+    "a privileged container": (
+        lambda pod: master(pod).update(securityContext={"privileged": True}),
+        "a privileged container",
+    ),
+    "a privileged debugger": (
+        lambda pod: debug(pod, securityContext={"privileged": True}),
+        "a privileged container",
+    ),
     "no sidecar": (lambda pod: pod["spec"].pop("initContainers"), "the pod has no sidecar"),
+    "another program in the sidecar": (
+        lambda pod: init(pod)[0].update(command=["/bin/sh", "-c", "cat /var/run/secrets/*/*"]),
+        "not the one that was installed",
+    ),
+    "other arguments of the sidecar": (
+        lambda pod: init(pod)[0].update(args=["spool", "export"]),
+        "not the one that was installed",
+    ),
+    "a sidecar as the computing unit's user": (
+        lambda pod: init(pod)[0]["securityContext"].update(runAsUser=1001),
+        "not the one that was installed",
+    ),
     "a sidecar of another image": (
         lambda pod: init(pod)[0].update(image="texera-cu-sidecar:evil"),
         "not the one that was installed",
@@ -199,6 +245,17 @@ def test_a_harmless_debugger_passes(evaluator: Evaluator, guard: Object, clean: 
     debug(clean, targetContainerName="computing-unit-master")
 
     assert evaluator.refusals(guard, clean) == []
+
+
+def test_a_pod_older_than_the_release_can_be_debugged(evaluator: Evaluator, guard: Object) -> None:
+    """With credentials, without a sidecar: what the debugger brings is judged, not the pod."""
+    old = admitted(computing_unit())
+
+    debug(old)
+    assert evaluator.refusals(guard, old) == []
+
+    debug(old, name="another", env=[variable("STORAGE_JDBC_URL", "x")])
+    assert len(evaluator.refusals(guard, old)) == 1
 
 
 def test_sources_on_the_list_pass(evaluator: Evaluator, chart: Chart, clean: Pod) -> None:

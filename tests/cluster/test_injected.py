@@ -19,12 +19,16 @@ REFUSED_WHEN_CREATED = (
     "shared processes",
     "the spool in another container",
     "a token for another audience",
+    "the node's folders",
+    "all of the node",
+    "a privileged container",
 )
 REFUSED_WHEN_ADDED = (
     "a credential of an ephemeral container",
     "variables from a Secret",
     "the spool in an ephemeral container",
     "a debugger inside the sidecar",
+    "a privileged debugger",
 )
 
 
@@ -81,6 +85,23 @@ def test_a_clean_ephemeral_container_is_let_in(running_unit: Cluster) -> None:
     pod["spec"]["ephemeralContainers"] = [{"name": "debugger", "image": "busybox:1"}]
 
     add_ephemeral(running_unit, pod)
+
+
+def test_a_pod_older_than_the_release_can_be_debugged(release: Cluster) -> None:
+    """Made before the policies were: here, made with another label."""
+    old = computing_unit()
+    old["metadata"]["labels"]["type"] = "older"
+    release.created(old)
+    in_pool = f"--namespace={POOL}"
+    try:
+        release.kubectl(
+            "label", "pod", "computing-unit-7", "type=computing-unit", "--overwrite", in_pool
+        )
+        pod = release.get("pod", "computing-unit-7", in_pool)
+        pod["spec"]["ephemeralContainers"] = [{"name": "debugger", "image": "busybox:1"}]
+        add_ephemeral(release, pod)
+    finally:
+        release.kubectl("delete", "pod", "computing-unit-7", in_pool, "--force")
 
 
 def add_ephemeral(cluster: Cluster, pod: Pod) -> None:

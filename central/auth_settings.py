@@ -103,6 +103,10 @@ class WorkloadSettings:
         }
 
 
+FULL_BATCH_ENTRIES = 1_000
+"""What a sidecar may send, and every central has to take."""
+
+
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
     """What one user and one source may ask of a replica. 0 is no limit."""
@@ -117,7 +121,7 @@ class LimitSettings:
     user_open_bindings: int = 20_000
     source_open_bindings: int = 5_000
     batch_entries: int = 2_000
-    """Sidecars of this version send 1,000 at most."""
+    """At least `FULL_BATCH_ENTRIES`; 0 is no limit."""
 
     def describe(self) -> dict[str, Any]:
         return {f"limit_{name}": getattr(self, name) for name in self.__dataclass_fields__}
@@ -134,8 +138,20 @@ def read_limit_settings(environment: Environment) -> LimitSettings:
         burst_s=environment.seconds("LIMIT_BURST_S", 60.0, 0.0, 3600.0),
         user_open_bindings=environment.integer("LIMIT_USER_OPEN_BINDINGS", 20_000, 0, 10**9),
         source_open_bindings=environment.integer("LIMIT_SOURCE_OPEN_BINDINGS", 5_000, 0, 10**9),
-        batch_entries=environment.integer("LIMIT_BATCH_ENTRIES", 2_000, 0, 10**9),
+        batch_entries=_batch_entries(environment),
     )
+
+
+def _batch_entries(environment: Environment) -> int:
+    most = environment.integer("LIMIT_BATCH_ENTRIES", 2_000, 0, 10**9)
+    if 0 < most < FULL_BATCH_ENTRIES:
+        # A batch is sent again unchanged until it is taken: this one never would be.
+        environment.fault(
+            "LIMIT_BATCH_ENTRIES",
+            f"expected 0 or at least {FULL_BATCH_ENTRIES}, which is a sidecar's full batch,"
+            f" got {most}",
+        )
+    return most
 
 
 def read_token_settings(environment: Environment) -> TokenSettings:

@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from central import entries as central
+from central.auth_settings import FULL_BATCH_ENTRIES
 from sidecar.spool import ledger, schema
+from sidecar.spool.batching import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES
 from sidecar.spool.entry import Batch, NewEntry, Urgency
 from sidecar.upstream.central import batch_body, outcomes_of
 
@@ -115,3 +117,9 @@ def test_an_answer_of_a_newer_central_is_read() -> None:
 def test_what_is_no_answer_to_the_batch_settles_nothing(strange: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         outcomes_of(strange, 1, {1})
+
+
+def test_every_central_takes_a_full_batch() -> None:
+    """Its members are fixed before it is sent: one that is too long would be sent for ever."""
+    assert BATCH_MAX_ENTRIES <= FULL_BATCH_ENTRIES
+    assert BATCH_MAX_BYTES < central.MAX_BODY_BYTES

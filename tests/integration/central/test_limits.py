@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from central.auth_settings import LimitSettings
+from central.auth_settings import FULL_BATCH_ENTRIES, LimitSettings
 from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.authority import Sidecar, serving_central
@@ -114,10 +114,10 @@ async def test_ordinary_creates_are_not_counted_each_time(database: Database) ->
 
 
 async def test_a_batch_has_a_most_of_entries(database: Database) -> None:
-    async with serving(database, BATCH_ENTRIES="2") as sidecar:
+    async with serving(database, BATCH_ENTRIES=str(FULL_BATCH_ENTRIES)) as sidecar:
         change = {"execution_id": 1, "op": "update_execution", "name": "x"}
-        fits = await sidecar.deliver(change, change)
-        too_many = await sidecar.deliver(change, change, change)
+        fits = await sidecar.deliver(*[change] * FULL_BATCH_ENTRIES)
+        too_many = await sidecar.deliver(*[change] * (FULL_BATCH_ENTRIES + 1))
 
     assert fits.status == 200
     assert too_many.outcome == (413, "body-too-large")

@@ -46,6 +46,15 @@ def test_every_fault_is_told_at_once() -> None:
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize("most", ["1", "999"])
+def test_a_limit_below_a_full_batch_is_refused_before_it_parks_a_sidecar(most: str) -> None:
+    with pytest.raises(SettingsError, match=r"LIMIT_BATCH_ENTRIES.*at least 1000"):
+        read_settings(ENOUGH | {"CENTRAL_LIMIT_BATCH_ENTRIES": most})
+
+    for enough in ("0", "1000"):
+        read_settings(ENOUGH | {"CENTRAL_LIMIT_BATCH_ENTRIES": enough})
+
+
 @pytest.mark.parametrize("secret", ["random", "RANDOM"])
 def test_texeras_random_secret_is_one_nobody_else_can_know(secret: str) -> None:
     with pytest.raises(SettingsError, match="CENTRAL_JWT_SECRET"):

@@ -8,7 +8,7 @@ workflow is blocked by nothing, as in Texera.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -59,14 +59,10 @@ class ExportPlan(msgspec.Struct, frozen=True):
 
 
 class DatasetName(msgspec.Struct, frozen=True, order=True):
-    """A dataset as a path names it. Both parts are compared without regard to case."""
+    """A dataset as a path names it. The database compares both parts, without regard to case."""
 
     owner_email: str
     name: str
-
-    @property
-    def key(self) -> "DatasetName":
-        return DatasetName(self.owner_email.lower(), self.name.lower())
 
     def __str__(self) -> str:
         return f"{self.name} ({self.owner_email})"
@@ -95,10 +91,13 @@ def dataset_of_path(path: str) -> DatasetName | None:
 
 
 def blocked_operators(
-    content: Any, read: Mapping[str, DatasetName], restricted: Iterable[DatasetName]
+    content: Any, read: Mapping[str, DatasetName], restricted: Mapping[DatasetName, DatasetName]
 ) -> dict[str, list[str]]:
-    """The operators that may not be exported, each with the labels of the datasets why."""
-    labels = {dataset.key: str(dataset) for dataset in restricted}
+    """The operators that may not be exported, each with the labels of the datasets why.
+
+    `restricted` has what the names that are read stand for, where that may not be downloaded.
+    """
+    labels = {named: str(dataset) for named, dataset in restricted.items()}
     feeds: defaultdict[str, set[str]] = defaultdict(set)
     for link in _objects(content, "links"):
         source, target = _operator_of(link.get("source")), _operator_of(link.get("target"))
@@ -106,9 +105,7 @@ def blocked_operators(
             feeds[source].add(target)
     blocked: defaultdict[str, set[str]] = defaultdict(set)
     queue = deque(
-        (operator, labels[dataset.key])
-        for operator, dataset in read.items()
-        if dataset.key in labels
+        (operator, labels[dataset]) for operator, dataset in read.items() if dataset in labels
     )
     while queue:
         operator, label = queue.popleft()

@@ -36,12 +36,13 @@ where w.wid = $1
   ));
 
 -- name: restricted_datasets
--- Those of others that may not be downloaded. $1 user; arrays: $2 the owner's e-mail and $3 the
--- dataset's name, both in lower case
-select owner.email as owner_email, dataset.name
-from unnest($2::text[], $3::text[]) as asked (owner_email, name)
-join texera_db."user" owner on lower(owner.email) = asked.owner_email
+-- Those of others that may not be downloaded, by their place among what was asked. Both sides of a
+-- comparison are lowered here: what is lower case depends on the database's locale.
+-- $1 user; arrays: $2 the owner's e-mail and $3 the dataset's name
+select asked.place, owner.email as owner_email, dataset.name
+from unnest($2::text[], $3::text[]) with ordinality as asked (owner_email, name, place)
+join texera_db."user" owner on lower(owner.email) = lower(asked.owner_email)
 join texera_db.dataset dataset
-    on dataset.owner_uid = owner.uid and lower(dataset.name) = asked.name
+    on dataset.owner_uid = owner.uid and lower(dataset.name) = lower(asked.name)
 where owner.uid <> $1 and not dataset.is_downloadable
 order by owner.email, dataset.name;

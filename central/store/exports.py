@@ -65,12 +65,15 @@ class Exports:
         read = exports.datasets_read(workflow)
         if not read:
             return {}
-        asked = sorted({dataset.key for dataset in read.values()})
+        asked = sorted(set(read.values()))
         rows = await self._database.read(
             self._queries["restricted_datasets"],
             user.user_id,
             [dataset.owner_email for dataset in asked],
             [dataset.name for dataset in asked],
         )
-        restricted = [exports.DatasetName(row["owner_email"], row["name"]) for row in rows]
+        restricted = {
+            asked[row["place"] - 1]: exports.DatasetName(row["owner_email"], row["name"])
+            for row in rows
+        }
         return exports.blocked_operators(workflow, read, restricted)

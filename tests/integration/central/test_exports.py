@@ -62,6 +62,34 @@ async def test_an_admin_is_blocked_like_anyone(sidecar: Sidecar) -> None:
     assert [operator["blocked"] for operator in answer.body["operators"]] == [True, False, True]
 
 
+@pytest.mark.parametrize("name", ["Ärzte", "İstanbul", "PREISE", "ΣΑΣ"])
+async def test_a_dataset_blocks_however_its_name_is_written(
+    sidecar: Sidecar, owner_connection: Any, name: str
+) -> None:
+    """Whatever this process and the database's locale each take for its lower case."""
+    await owner_connection.execute("UPDATE texera_db.dataset SET name = $1", name)
+    await owner_connection.execute(
+        "UPDATE texera_db.workflow SET content = replace(content, 'licensed-prices', $1)", name
+    )
+
+    answer = await plan(sidecar)
+
+    assert [operator["blocked"] for operator in answer.body["operators"]] == [True, False, True]
+
+
+async def test_the_case_of_an_address_lets_nothing_through(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    await owner_connection.execute(
+        "UPDATE texera_db.workflow SET content = replace(content, $1, upper($1))",
+        WORLD.stranger.email,
+    )
+
+    answer = await plan(sidecar)
+
+    assert [operator["blocked"] for operator in answer.body["operators"]] == [True, False, True]
+
+
 async def test_a_dataset_made_downloadable_blocks_no_longer(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:

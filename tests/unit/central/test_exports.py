@@ -57,7 +57,7 @@ def test_a_block_spreads_downstream_only_and_through_cycles() -> None:
     )  # fmt: skip
     read = datasets_read(workflow)
 
-    blocked = blocked_operators(workflow, read, [LICENSED])
+    blocked = blocked_operators(workflow, read, {LICENSED: LICENSED})
 
     label = "prices (stranger@example.org)"
     assert blocked == {operator: [label] for operator in ("scan", "join", "chart", "loop")}
@@ -70,18 +70,21 @@ def test_every_dataset_in_the_way_is_named() -> None:
         [("s1", "join"), ("s2", "join")],
     )
 
-    blocked = blocked_operators(workflow, datasets_read(workflow), [other, LICENSED])
+    restricted = {other: other, LICENSED: LICENSED}
+
+    blocked = blocked_operators(workflow, datasets_read(workflow), restricted)
 
     assert blocked["join"] == ["maps (b@x.org)", "prices (stranger@example.org)"]
     assert blocked["s2"] == ["maps (b@x.org)"]
 
 
-def test_the_case_of_an_address_lets_nothing_through() -> None:
+def test_a_dataset_is_blocked_as_it_is_named_and_shown_as_it_is_called() -> None:
     workflow = content({"scan": "/Stranger@Example.org/Prices/v1/f"}, [])
+    named = DatasetName("Stranger@Example.org", "Prices")
 
-    blocked = blocked_operators(workflow, datasets_read(workflow), [LICENSED])
+    blocked = blocked_operators(workflow, datasets_read(workflow), {named: LICENSED})
 
-    assert list(blocked) == ["scan"]
+    assert blocked == {"scan": ["prices (stranger@example.org)"]}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_the_case_of_an_address_lets_nothing_through() -> None:
 def test_a_strange_workflow_blocks_nothing(strange: Any) -> None:
     read = datasets_read(strange)
 
-    assert blocked_operators(strange, read, [LICENSED]) == {}
+    assert blocked_operators(strange, read, {LICENSED: LICENSED}) == {}
 
 
 @pytest.mark.parametrize(

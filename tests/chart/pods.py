@@ -46,6 +46,8 @@ CREDENTIALS = [
     variable("AUTH_JWT_SECRET", "8a1204762fd6c3a9"),
     variable("USER_JWT_TOKEN", "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl"),
 ]
+STRIPPED = "9e6ce38fefa1"
+"""The first digits of the SHA-256 of the names above, sorted, with commas between."""
 # What every container but the sidecar ends with, whatever it began with.
 ENDPOINTS = [
     variable(
@@ -122,7 +124,7 @@ class Case:
     def expected(self, sidecar: dict[str, Any]) -> Pod:
         """The pod that has to come back, `sidecar` being the container that joins."""
         pod = copy.deepcopy(self.pod)
-        pod["metadata"]["labels"]["texera-cu-sidecar/injected"] = "true"
+        pod["metadata"]["labels"]["texera-cu-sidecar/stripped"] = STRIPPED
         spec = pod["spec"]
         spec["automountServiceAccountToken"] = False
         spec["terminationGracePeriodSeconds"] = self.grace_period_s

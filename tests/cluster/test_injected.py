@@ -1,6 +1,7 @@
 """Pods created through a real API server come back injected and clean, or do not come back."""
 
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -118,6 +119,22 @@ def test_other_pods_are_none_of_its_business(release: Cluster) -> None:
         spec = release.created(pod, "--dry-run=server")["spec"]
         assert "initContainers" not in spec
         assert spec["containers"][0]["env"] == pod["spec"]["containers"][0]["env"]
+
+
+def test_the_notes_show_the_pods_that_still_hold_what_is_stripped_now(
+    release: Cluster, running_unit: Cluster
+) -> None:
+    def shown() -> str:
+        notes = release.helm("get", "notes", "metadata", "--namespace=texera")
+        (line,) = (line for line in notes.splitlines() if line.startswith("  kubectl "))
+        _, *arguments = shlex.split(line)
+        return release.kubectl(*arguments, "--output=name").strip()
+
+    before = shown()
+    with upgraded(release, "injection-strips-everything"):
+        after = shown()
+
+    assert (before, after) == ("", "pod/computing-unit-7")
 
 
 def test_a_quota_on_requests_lets_injected_pods_in(release: Cluster) -> None:

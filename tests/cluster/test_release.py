@@ -66,7 +66,7 @@ def test_the_notes_say_what_is_stripped_and_what_then_breaks(kubernetes: Cluster
 
     assert "STORAGE_JDBC_PASSWORD" in policy
     assert 'set to "random": exports to a dataset need the export plan' in policy
-    assert "-l 'type=computing-unit,!texera-cu-sidecar/injected'" in policy
+    assert "-l 'type=computing-unit,texera-cu-sidecar/stripped!=" in policy
     for row in ("hasReadAccess", "resolveWarehouseName", "datasetResolveFunc", "FileLister", "Pve"):
         assert row in policy
     assert "Before you uninstall, let the sidecars deliver" in policy

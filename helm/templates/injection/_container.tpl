@@ -149,8 +149,14 @@ volumeMounts:
 {{- add .Values.injection.computingUnitStopSeconds .Values.sidecar.settings.drainTimeoutS 5 -}}
 {{- end }}
 
-{{- define "sidecar.injectedLabel" -}}
-{{ include "name" . }}/injected
+{{- /* On every injected pod, with the digest of the list it was stripped by: a longer list must not
+take the pods of a shorter one for clean. */}}
+{{- define "sidecar.strippedLabel" -}}
+{{ include "name" . }}/stripped
+{{- end }}
+
+{{- define "sidecar.strippedDigest" -}}
+{{ .Values.injection.strip | default list | sortAlpha | join "," | sha256sum | trunc 12 }}
 {{- end }}
 
 {{- define "sidecar.volumeNames" -}}

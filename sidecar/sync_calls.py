@@ -2,24 +2,34 @@
 
 The CU's order holds all the same. A sync write follows what waits in the spool for the same
 executions, and a plan is asked for again if writes to the execution it names were still on
-their way. Both wait for delivery, which is at work anyway.
+their way. Both wait for delivery, which is at work anyway. So do reads that central answers by
+the statuses it knows of (which run completed last, which are running): a read is asked for first,
+so that nobody waits for what he may not see.
 """
 
 from collections.abc import Iterable
 
 import msgspec
 
-from sidecar import wire_sync
+from sidecar import wire, wire_sync
+from sidecar.cache.read_through import Seen
 from sidecar.delivery.delivery import Delivery
-from sidecar.overlay import lay_over
-from sidecar.problems import NotDelivered
+from sidecar.overlay import Costs, lay_over
+from sidecar.problems import NotDelivered, RelayedProblem
 from sidecar.reads import Reads
+from sidecar.spool.entry import Urgency
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central import Central
 from sidecar.upstream.client import CallContext
 
 SETTLE_WAIT_S = 10.0
 """How long a sync call waits for writes that came before it."""
+STATUS_WAIT_S = 5.0
+"""How long a read waits for statuses; then it is answered as central knows them."""
+
+ENDS = frozenset({Urgency.TERMINAL})
+STATUSES = frozenset({Urgency.TERMINAL, Urgency.STATUS})
+NO_COMPLETED_RUN = "no-completed-run"
 
 _deleted = msgspec.json.Decoder(wire_sync.DeletedExecutions)
 _bookmarked = msgspec.json.Decoder(wire_sync.BookmarkedExecutions)
@@ -97,6 +107,41 @@ class SyncCalls:
             reply = await self._central.ask("export-plan", target, body, context)
             plan = _plan.decode(reply.body)
         return plan
+
+    async def costs(self, workflow_id: int, context: CallContext) -> Seen[Costs]:
+        """Of the run that completed last, one whose end has yet to be delivered included."""
+        try:
+            seen = await self._reads.costs(workflow_id, context)
+        except RelayedProblem as problem:
+            if problem.slug != NO_COMPLETED_RUN or not await self._statuses_arrive(
+                workflow_id, ENDS
+            ):
+                raise
+            return await self._reads.costs(workflow_id, context)
+        if await self._statuses_arrive(workflow_id, ENDS):
+            return await self._reads.costs(workflow_id, context)
+        return seen
+
+    async def page(
+        self, workflow_id: int, query: wire.ListQuery, context: CallContext
+    ) -> wire.ExecutionPage:
+        """Executions by the statuses they have, those that have yet to be delivered included."""
+        page = await self._reads.page(workflow_id, query, context)
+        if query.status is not None and await self._statuses_arrive(workflow_id, STATUSES):
+            return await self._reads.page(workflow_id, query, context)
+        return page
+
+    async def _statuses_arrive(self, workflow_id: int, urgencies: frozenset[Urgency]) -> bool:
+        """Whether statuses of the workflow's runs were on their way and are at central now."""
+        newest = 0
+        for execution_id in self._spool.queues.lengths() if self._central.is_reachable else ():
+            binding = self._spool.permits.binding(execution_id)
+            if binding is not None and binding.workflow_id == workflow_id:
+                waiting = await self._spool.waiting(execution_id)
+                seqs = [entry.seq for entry in waiting if entry.urgency in urgencies]
+                newest = max(newest, *seqs) if seqs else newest
+        ended = newest and await self._delivery.wait_settled(newest, STATUS_WAIT_S)
+        return bool(ended)
 
     async def _settle(self, execution_ids: Iterable[int]) -> None:
         """Returns once what waits now for these executions is settled."""

@@ -21,8 +21,8 @@ async def put_operator_costs(
 async def fetch_operator_costs(
     call: Call[CallContext, wire.WorkflowPath, NoParameters, None],
 ) -> Answer:
-    reads = services(call.request).reads
-    seen = await reads.costs(call.path.workflow_id, call.caller)
+    sync_calls = services(call.request).sync_calls
+    seen = await sync_calls.costs(call.path.workflow_id, call.caller)
     return seen_answer(call.request, seen.value.costs, seen)
 
 

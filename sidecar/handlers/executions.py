@@ -63,8 +63,8 @@ async def list_executions(
     query = call.query
     for name in (query.status or "").split(",") if query.status is not None else ():
         operations.status_named(_name_or_code(name.strip()))
-    reads = services(call.request).reads
-    return Answer(await reads.page(call.path.workflow_id, query, call.caller))
+    sync_calls = services(call.request).sync_calls
+    return Answer(await sync_calls.page(call.path.workflow_id, query, call.caller))
 
 
 def _name_or_code(text: str) -> str | int:

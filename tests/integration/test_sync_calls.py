@@ -9,8 +9,10 @@ import pytest
 
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
 from dev.world import WORLD
+from sidecar.lifecycle import background
+from sidecar.sync_calls import STATUS_WAIT_S
 from tests.databases import Database
-from tests.stacks import COMMITTED, Stack, running_stack
+from tests.stacks import COMMITTED, LocalReply, Stack, running_stack
 
 WID = WORLD.workflow_id
 PORT = global_port_id("op-1", 0)
@@ -122,6 +124,63 @@ async def test_costs_are_durable_and_seen_before_they_are_delivered(
     assert committed.headers["X-Cache"] == "miss"
     costs = {"execution_id": eid, "runtime_stats_uri": None, "operators": {"op-1": 2.5}}
     assert pending.body == committed.body == costs
+
+
+@pytest.fixture
+async def idle(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
+    """A sidecar that delivers nothing until a test lets it."""
+    async with running_stack(database.central_url, tmp_path, is_delivering=False) as stack:
+        yield stack
+
+
+async def asked_before_delivery(stack: Stack, target: str) -> LocalReply:
+    """What is answered to who asked before the delivery of what waits began."""
+    asked = asyncio.ensure_future(stack.get(target))
+    await asyncio.wait({asked}, timeout=0.3)  # who does not wait for it is answered by now
+    async with background(stack.sidecar.delivery.run()):
+        return await asked
+
+
+@pytest.mark.parametrize("has_older", [True, False], ids=["after another", "the first"])
+async def test_costs_are_of_the_run_whose_end_is_on_its_way(
+    idle: Stack, owner_connection: Any, has_older: bool
+) -> None:
+    """The next run's scheduler asks a moment after the run before it has completed."""
+    if not has_older:
+        await owner_connection.execute("DELETE FROM texera_db.workflow_executions WHERE status = 3")
+    eid = await idle.create()
+    await idle.call("PUT", f"/v1/executions/{eid}/operator-costs", {"operators": {"op-1": 2.5}})
+    await idle.call("PATCH", f"/v1/executions/{eid}", {"status": "COMPLETED"})
+
+    costs = await asked_before_delivery(idle, f"/v1/workflows/{WID}/operator-costs")
+
+    assert costs.body == {
+        "execution_id": eid,
+        "runtime_stats_uri": None,
+        "operators": {"op-1": 2.5},
+    }
+
+
+@pytest.mark.parametrize(("status", "is_in_it"), [("RUNNING", True), ("READY", False)])
+async def test_a_list_by_status_knows_the_status_on_its_way(
+    idle: Stack, status: str, is_in_it: bool
+) -> None:
+    eid = await idle.create()
+    await idle.call("PATCH", f"/v1/executions/{eid}", {"status": "RUNNING"})
+
+    page = await asked_before_delivery(idle, f"/v1/workflows/{WID}/executions?status={status}")
+
+    assert [row["execution_id"] == eid for row in page.body["executions"][:1]] == [True] * is_in_it
+
+
+async def test_who_may_not_see_a_workflow_does_not_wait_for_its_runs(idle: Stack) -> None:
+    eid = await idle.create()
+    await idle.call("PATCH", f"/v1/executions/{eid}", {"status": "COMPLETED"})
+
+    for target in ("operator-costs", "executions?status=RUNNING"):
+        async with asyncio.timeout(STATUS_WAIT_S):  # nothing is ever delivered here
+            answer = await idle.get(f"/v1/workflows/{WID}/{target}", user=WORLD.stranger)
+        assert answer.outcome == (404, "workflow-not-found")
 
 
 async def test_a_repeated_key_gets_the_first_answer(stack: Stack) -> None:

@@ -54,6 +54,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end }}
 
+{{- /* Where the container listens. A Service may have any port; one below 1024 is not for a process
+without privileges. */}}
+{{- define "central.port" -}}7080{{- end }}
+{{- define "central.opsPort" -}}7081{{- end }}
+
 {{- define "central.host" -}}
 {{ include "central.name" . }}.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}
 {{- end }}

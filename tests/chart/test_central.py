@@ -121,14 +121,24 @@ def test_central_may_do_nothing_on_its_node(chart: Chart) -> None:
         }
 
 
-def test_probes_ask_the_ops_listener(chart: Chart) -> None:
-    found = container(chart.render("placement"))
+def test_a_service_may_have_ports_that_a_process_without_privileges_cannot(chart: Chart) -> None:
+    objects = chart.render("placement")
+    found = container(objects)
 
-    ports = {port["name"]: port["containerPort"] for port in found["ports"]}
-    assert ports == {"api": 80, "ops": 81}
     variables = environment(found)
-    assert variables["CENTRAL_LISTEN"] == "0.0.0.0:80"
-    assert variables["CENTRAL_OPS_LISTEN"] == "0.0.0.0:81"
+    assert variables["CENTRAL_LISTEN"] == "0.0.0.0:7080"
+    assert variables["CENTRAL_OPS_LISTEN"] == "0.0.0.0:7081"
+    ports = {port["name"]: port["containerPort"] for port in found["ports"]}
+    assert ports == {"api": 7080, "ops": 7081}
+    services = {p["port"]: p["targetPort"] for p in objects.one("Service")["spec"]["ports"]}
+    assert services == {80: "api", 81: "ops"}
+    url = environment(chart.sidecar("placement"))["SIDECAR_CENTRAL_URL"]
+    assert url.endswith(".svc.cluster.local:80")
+
+
+def test_probes_ask_the_ops_listener(chart: Chart) -> None:
+    found = container(chart.render())
+
     for probe, path in (("startup", "/readyz"), ("readiness", "/readyz"), ("liveness", "/livez")):
         assert found[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "ops"}
 
@@ -198,7 +208,23 @@ def test_the_migration_runs_before_install_and_upgrade(chart: Chart) -> None:
         "secretKeyRef": {"name": "texera-owner", "key": "url"}
     }
     assert migrate["image"] == container(objects)["image"]
+    # helm waits 5 minutes; the Job must have failed by then, or nobody is told why.
+    assert job["spec"]["activeDeadlineSeconds"] < 300
     assert chart.render("no-migration").of("Job") == []
+
+
+def test_what_central_needs_to_run_the_migration_and_the_test_have_too(chart: Chart) -> None:
+    """An authority of the database's, nodes that take them."""
+    objects = chart.render("placement")
+    central, job = pod(objects), objects.one("Job")["spec"]["template"]["spec"]
+
+    (migrate,) = job["containers"]
+    assert environment(migrate)["PGSSLROOTCERT"] == environment(container(objects))["PGSSLROOTCERT"]
+    assert migrate["volumeMounts"][0] in container(objects)["volumeMounts"]
+    assert job["volumes"][0] in central["volumes"]
+    for spec in (job, objects.one("Pod")["spec"]):
+        for field in ("nodeSelector", "tolerations", "affinity", "imagePullSecrets"):
+            assert spec[field] == central[field], field
 
 
 def test_an_account_of_ones_own_is_used_and_not_made(chart: Chart) -> None:

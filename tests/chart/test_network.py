@@ -31,6 +31,26 @@ def test_computing_units_reach_central_and_dns(units: Object, chart: Chart) -> N
     assert {port["protocol"] for port in dns["ports"]} == {"UDP", "TCP"}
 
 
+def test_a_policy_names_the_pods_port_and_not_the_services(chart: Chart) -> None:
+    """A Service's address and port are translated before a policy looks."""
+    objects = chart.render("network-policies", central={"service": {"port": 80}})
+
+    (port,) = objects.one("NetworkPolicy", "computing-units")["spec"]["egress"][0]["ports"]
+    (container,) = objects.one("Deployment")["spec"]["template"]["spec"]["containers"]
+    assert port["port"] in [p["containerPort"] for p in container["ports"] if p["name"] == "api"]
+
+
+def test_a_unit_that_keeps_its_sql_may_reach_postgres(chart: Chart) -> None:
+    """Stripping in steps, as the README says."""
+    rule = {"to": [{"podSelector": {}}], "ports": [{"port": 5432}]}
+    objects = chart.render(
+        injection={"strip": ["AUTH_JWT_SECRET"]},
+        networkPolicy={"computingUnits": {"enabled": True, "allow": [rule]}},
+    )
+
+    assert rule in objects.one("NetworkPolicy", "computing-units")["spec"]["egress"]
+
+
 def test_computing_units_do_not_reach_postgres(units: Object) -> None:
     """By port, wherever it is; by address, on no port where it is on a private one."""
     postgres = ipaddress.ip_address("10.20.30.40")

@@ -109,13 +109,44 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "injection.env: STORAGE_JDBC_URL is also in injection.strip",
     ),
     "a network policy without the database": (
-        {"networkPolicy": {"central": {"enabled": True}}},
+        {"networkPolicy": {"central": {"enabled": True, "allow": [RANGE]}}},
         "networkPolicy.central.database.to",
     ),
     "a way to Postgres": (
         {"networkPolicy": {"computingUnits": {"enabled": True, "allow": [RANGE]}}},
         "port 5432 is Postgres'",
     ),
+    "a way to Postgres where central has it": (
+        {
+            "networkPolicy": {
+                "computingUnits": {"enabled": True, "allow": [RANGE | {"ports": [{"port": 6432}]}]},
+                "central": {"database": {"port": 6432}},
+            }
+        },
+        "port 6432 is Postgres'",
+    ),
+    "no way to the key sets": (
+        {
+            "networkPolicy": {
+                "central": {"enabled": True, "database": {"to": [{"podSelector": {}}]}}
+            }
+        },
+        "networkPolicy.central.allow: must let central fetch its key sets",
+    ),
+    "autoscaling without a measure": (
+        {
+            "central": {
+                "autoscaling": {"enabled": True},
+                "resources": {"requests": {"cpu": None}},
+            }
+        },
+        "central.resources.requests.cpu",
+    ),
+    "algorithms of two kinds": (
+        {"central": {"settings": {"jwtAlgorithms": "HS256, RS256"}}},
+        "HS256, RS256 mixes algorithms",
+    ),
+    "a name that no Service can have": ({"fullnameOverride": "1st"}, "1st does not"),
 }
 
 ILL_TYPED: dict[str, dict[str, Any]] = {
@@ -138,6 +169,19 @@ ILL_TYPED: dict[str, dict[str, Any]] = {
     },
     "a way to every port": {"networkPolicy": {"computingUnits": {"allow": [{"to": [{}]}]}}},
     "an unknown action": {"validation": {"action": "Audit"}},
+    "a name with a dot": {"fullnameOverride": "texera.metadata"},
+    "a label that selectors go by": {"central": {"podLabels": {"app.kubernetes.io/name": "x"}}},
+    "a common label that selectors go by": {"commonLabels": {"app.kubernetes.io/component": "x"}},
+    "a volume of the chart's own name": {
+        "central": {"extraVolumes": [{"name": "tls", "emptyDir": {}}]}
+    },
+    "the computing unit's port": {"sidecar": {"port": 8085}},
+    "a stripped name of the sidecar's own": {"injection": {"strip": ["SIDECAR_CENTRAL_URL"]}},
+    "a way to a port by its name": {
+        "networkPolicy": {
+            "computingUnits": {"allow": [RANGE | {"ports": [{"port": "tcp-postgresql"}]}]}
+        }
+    },
     "a stripped name that is none": {"injection": {"strip": ["STORAGE JDBC"]}},
     "an envFrom of no kind": {"validation": {"allowedEnvFrom": ["texera-env"]}},
     "the computing unit's user": {"sidecar": {"runAsUser": 1001}},

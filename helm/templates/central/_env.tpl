@@ -17,7 +17,7 @@
   value: {{ .jwt.jwks.url | default "/etc/central/jwks/jwks.json" | quote }}
 {{- end }}
 - name: CENTRAL_LISTEN
-  value: {{ printf "0.0.0.0:%d" (int .service.port) | quote }}
+  value: {{ printf "0.0.0.0:%s" (include "central.port" $) | quote }}
 {{- if $.Values.tls.enabled }}
 - name: CENTRAL_TLS_CERT_FILE
   value: /etc/central/tls/tls.crt
@@ -25,7 +25,7 @@
   value: /etc/central/tls/tls.key
 {{- end }}
 - name: CENTRAL_OPS_LISTEN
-  value: {{ printf "0.0.0.0:%d" (int .service.opsPort) | quote }}
+  value: {{ printf "0.0.0.0:%s" (include "central.opsPort" $) | quote }}
 - name: CENTRAL_ASSERTION_AUDIENCE
   value: {{ $.Values.assertionAudience | quote }}
 {{- with $.Values.workloadIdentity }}

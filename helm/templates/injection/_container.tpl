@@ -159,6 +159,11 @@ take the pods of a shorter one for clean. */}}
 {{ .Values.injection.strip | default list | sortAlpha | join "," | sha256sum | trunc 12 }}
 {{- end }}
 
+{{- /* Do computing units lose the database's credentials? */}}
+{{- define "strips.sql" -}}
+{{- range .Values.injection.strip }}{{ if hasPrefix "STORAGE_JDBC_" . }}true{{ end }}{{ end -}}
+{{- end }}
+
 {{- define "sidecar.volumeNames" -}}
 {{- range include "sidecar.volumes" . | fromYamlArray }}
 - {{ .name }}

@@ -10,10 +10,17 @@ from dev.world import WORLD
 from tests.databases import Database, connected
 from tests.integration.central.authority import Reply, Sidecar
 from tests.integration.central.batching import Connection
-from tests.integration.central.leasing import add_leased, lease, reasons, statuses
+from tests.integration.central.leasing import (
+    add_leased,
+    lease,
+    reasons,
+    replica,
+    statuses,
+)
 from tests.integration.central.rows import execution_by_sql, until_blocking
 
 UNIT = f"/v1/computing-units/{WORLD.computing_unit_id}/boots"
+HOLD_UNIT = f"select pg_advisory_xact_lock(7080004, {WORLD.computing_unit_id})"
 
 
 async def boot(sidecar: Sidecar, boot_id: str, **options: Any) -> Reply:
@@ -141,6 +148,34 @@ async def test_a_bind_under_way_is_seen_by_the_boot_that_supersedes_its_own(
         await binding.execute("commit")
 
     assert (await booting).body == {"closed": [execution_id]}
+
+
+async def test_a_create_that_slips_through_a_units_first_boot_is_closed_by_the_closer(
+    sidecar: Sidecar, database: Database, owner_connection: Connection
+) -> None:
+    """It named no boot, there was none to hold, and it was not committed when the boot looked."""
+    async with connected(database.central_url) as creating, replica(database) as central:
+        async with connected(database.central_url) as holding:
+            await holding.execute(f"begin; {HOLD_UNIT}")
+            booting = asyncio.create_task(boot(sidecar, "first"))
+            await until_blocking(holding)
+            await creating.execute("begin")
+            slipped = await creating.fetchrow(
+                load("executions")["create_execution"].text,
+                WORLD.owner.user_id, WORLD.workflow_id, WORLD.computing_unit_id, "name", "test",
+                sidecar.source_id, 90.0, None,
+            )  # fmt: skip
+            await holding.execute("commit")
+        closed = (await booting).body["closed"]
+        await creating.execute("commit")
+        after = await created(sidecar)
+        await central.make_pass()
+
+    assert slipped is not None
+    assert closed == []
+    assert await reasons(owner_connection, [slipped["execution_id"], after]) == {
+        slipped["execution_id"]: "superseded-boot"
+    }
 
 
 async def test_a_create_that_comes_while_a_boot_is_under_way_is_refused(

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from dev.bench.bench_system import Bench, bench_of
 from dev.bench.figure import Section
 from dev.bench.footprint import footprint
+from dev.bench.full_spool import full_spool
 from dev.bench.hot_reads import hot_reads
 from dev.bench.load import backlog, writers
 from dev.bench.machine import described
@@ -48,6 +49,7 @@ class Counts:
     runs: int
     load: int
     backlog: int
+    full_spool: int
     wrk_s: int
     distinct_s: int
 
@@ -68,6 +70,7 @@ FULL = Counts(
     runs=1,
     load=2_000,
     backlog=8_000,
+    full_spool=1_000_000,
     wrk_s=3,
     distinct_s=80,
 )
@@ -79,6 +82,7 @@ QUICK = Counts(
     runs=1,
     load=100,
     backlog=200,
+    full_spool=320,
     wrk_s=1,
     distinct_s=4,
 )
@@ -152,6 +156,7 @@ def _measurements(
         yield committed_write(bench, counts.rounds, counts.committed)
         yield writers(bench, counts.rounds, counts.load)
         yield backlog(bench, counts.rounds, counts.backlog)
+        yield full_spool(bench, counts.full_spool)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,17 @@ def used_us(before: dict[int, float], after: dict[int, float]) -> float:
 
 def rss_mib(pid: int) -> float:
     """VmRSS."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return _memory_mib(pid, "VmRSS")
+
+
+def highest_rss_mib(pid: int) -> float:
+    """The most that VmRSS has ever been."""
+    return _memory_mib(pid, "VmHWM")
+
+
+def _memory_mib(pid: int, name: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
     return int(found[1]) / 1024 if found else 0.0
 
 

@@ -9,7 +9,7 @@ from dev.kube.tools import ToolMissing
 def main() -> int:
     """0 if all of it is there; else 1, after a sentence for each that is not."""
     code = 0
-    for get in (tools.helm, tools.promtool, binaries.build):
+    for get in (tools.helm, tools.promtool, binaries.build, binaries.build_beta):
         try:
             print(get())
         except ToolMissing as missing:

@@ -1,6 +1,7 @@
-"""kube-apiserver and etcd, built from their Go modules (go.mod and go.sum beside this file).
+"""kube-apiserver and etcd, built from their Go modules: the newest, and the newest of v1beta1.
 
-Once for each content of those files, into the cache outside the clone; six minutes on two cores.
+Their versions stand in go.mod and go.sum beside this file, and in beta/. Each is built once for
+each content of those files, into the cache outside the clone; six minutes on two cores.
 """
 
 import hashlib
@@ -14,7 +15,9 @@ from pathlib import Path
 
 from dev.kube.tools import ToolMissing, cache_folder, filling
 
-HERE = Path(__file__).parent
+NEWEST = Path(__file__).parent
+BETA = NEWEST / "beta"
+"""Kubernetes 1.35: MutatingAdmissionPolicy is v1beta1, and off unless its feature gate is on."""
 PACKAGES = {
     "etcd": "go.etcd.io/etcd/server/v3",
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
@@ -28,54 +31,59 @@ class ControlPlaneBinaries:
     kube_apiserver: Path
 
 
-def kubernetes_version() -> str:
+def kubernetes_version(modules: Path) -> str:
     """Such as v1.37.2, from go.mod."""
-    found = re.search(r"k8s\.io/kubernetes (v\d+\.\d+\.\d+)$", _go_mod(), re.MULTILINE)
+    go_mod = (modules / "go.mod").read_text()
+    found = re.search(r"k8s\.io/kubernetes (v\d+\.\d+\.\d+)$", go_mod, re.MULTILINE)
     assert found is not None
     return found[1]
 
 
-def _go_mod() -> str:
-    return (HERE / "go.mod").read_text()
+def folder(modules: Path) -> Path:
+    text = "".join((modules / name).read_text() for name in ("go.mod", "go.sum"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return cache_folder() / f"control-plane-{kubernetes_version(modules)}-{digest}"
 
 
-def folder() -> Path:
-    modules = _go_mod() + (HERE / "go.sum").read_text()
-    digest = hashlib.sha256(modules.encode()).hexdigest()[:12]
-    return cache_folder() / f"control-plane-{kubernetes_version()}-{digest}"
-
-
-def built() -> ControlPlaneBinaries | None:
+def built(modules: Path = NEWEST) -> ControlPlaneBinaries | None:
     """What an earlier run has built."""
-    made = folder()
-    if not made.exists():
+    newest, server = folder(NEWEST), folder(modules)
+    if not (newest.exists() and server.exists()):
         return None
-    return ControlPlaneBinaries(made / "etcd", made / "kube-apiserver")
+    return ControlPlaneBinaries(newest / "etcd", server / "kube-apiserver")
 
 
-def build() -> ControlPlaneBinaries:
-    """Builds what is not built yet. Raises `ToolMissing`."""
+def build() -> Path:
+    """The newest's folder. Builds what is not built yet. Raises `ToolMissing`."""
+    return _build(NEWEST, "etcd", "kube-apiserver")
+
+
+def build_beta() -> Path:
+    """The same of the newest of v1beta1, which has no etcd of its own."""
+    return _build(BETA, "kube-apiserver")
+
+
+def _build(modules: Path, *names: str) -> Path:
     if shutil.which("go") is None:
         raise ToolMissing("There is no Go here to build kube-apiserver and etcd with.")
-    with filling(folder()) as made:
-        if made is not None:
-            for name, package in PACKAGES.items():
+    made = folder(modules)
+    with filling(made) as scratch:
+        if scratch is not None:
+            for name in names:
                 print(f"kube: building {name}", file=sys.stderr, flush=True)
-                _go_build(package, made / name)
-    found = built()
-    assert found is not None
-    return found
+                _go_build(modules, PACKAGES[name], scratch / name)
+    return made
 
 
-def _go_build(package: str, target: Path) -> None:
-    version = kubernetes_version()
+def _go_build(modules: Path, package: str, target: Path) -> None:
+    version = kubernetes_version(modules)
     major, minor, _ = version.removeprefix("v").split(".")
     # The release's own build sets these; clients ask the server for them.
     variables = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     flags = [f"-X k8s.io/component-base/version.{key}={text}" for key, text in variables.items()]
     run = subprocess.run(
         ["go", "build", "-ldflags", " ".join(["-s", "-w", *flags]), "-o", target, package],
-        cwd=HERE,
+        cwd=modules,
         env=os.environ | {"GOFLAGS": "-mod=readonly -buildvcs=false"},
         capture_output=True,
         text=True,

@@ -57,13 +57,11 @@ class ControlPlane:
 
 
 @contextmanager
-def running(
-    binaries: ControlPlaneBinaries, folder: Path, emulated_version: str | None = None
-) -> Iterator[ControlPlane]:
+def running(binaries: ControlPlaneBinaries, folder: Path, *options: str) -> Iterator[ControlPlane]:
     """Runs both while the block runs; they end with this process, however that ends.
 
-    With an `emulated_version` (`1.36`) the server has the APIs, the CEL and the feature gates of
-    that release.
+    `options` are more of kube-apiserver's own. With `--emulated-version=1.36` it has the APIs, the
+    CEL and the feature gates of that release.
     """
     client, peer, port = (free_port() for _ in range(3))
     key = folder / "service-account.key"
@@ -103,9 +101,8 @@ def running(
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={key}",
         f"--service-account-key-file={key}",
+        *options,
     ]
-    if emulated_version is not None:
-        apiserver.append(f"--emulated-version={emulated_version}")
     with ExitStack() as processes:
         processes.enter_context(_process(list(map(str, etcd)), folder / "etcd.log"))
         log = folder / "kube-apiserver.log"

@@ -5,6 +5,7 @@ Where its programs have not been built (`make test-cluster` builds them) the tes
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -27,16 +28,17 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @contextmanager
 def running_cluster(
-    folders: pytest.TempPathFactory, emulated_version: str | None = None
+    folders: pytest.TempPathFactory, *options: str, modules: Path = binaries.NEWEST
 ) -> Iterator[Cluster]:
-    programs = binaries.built()
+    """The API server of these modules, started with these options too."""
+    programs = binaries.built(modules)
     if programs is None:
         pytest.skip("not run: kube-apiserver is not built here; `make test-cluster` does it")
     try:
         helm, kubectl = tools.helm(), tools.kubectl()
     except ToolMissing as missing:
         pytest.skip(f"not run: {missing}")
-    with control_plane.running(programs, folders.mktemp("cluster"), emulated_version) as plane:
+    with control_plane.running(programs, folders.mktemp("cluster"), *options) as plane:
         cluster = Cluster(helm, kubectl, plane, folders.mktemp("home"))
         for namespace in (NAMESPACE, POOL, REFERENCE):
             cluster.kubectl("create", "namespace", namespace)
@@ -65,8 +67,8 @@ def release(kubernetes: Cluster) -> Iterator[Cluster]:
 
 
 @contextmanager
-def installed(cluster: Cluster) -> Iterator[None]:
-    cluster.release("install", options=("--no-hooks",))
+def installed(cluster: Cluster, *features: str) -> Iterator[None]:
+    cluster.release("install", *features, options=("--no-hooks",))
     cluster.eventually(lambda: is_injected(cluster) is True)
     yield
     cluster.helm("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--no-hooks")

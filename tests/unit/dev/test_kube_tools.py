@@ -64,14 +64,14 @@ def test_without_go_the_api_server_is_missing_with_a_reason(
         binaries.build()
 
 
-def test_another_go_mod_is_another_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_go_mod_is_another_build(tmp_path: Path) -> None:
     for name in ("go.mod", "go.sum"):
-        (tmp_path / name).write_text((binaries.HERE / name).read_text())
-    before = binaries.folder()
+        (tmp_path / name).write_text((binaries.NEWEST / name).read_text())
+    before = binaries.folder(binaries.NEWEST)
 
-    monkeypatch.setattr(binaries, "HERE", tmp_path)
-    assert binaries.folder() == before
+    assert binaries.folder(tmp_path) == before
     (tmp_path / "go.sum").write_text("")
 
-    assert binaries.folder() != before
-    assert binaries.kubernetes_version() in before.name
+    assert binaries.folder(tmp_path) != before
+    assert binaries.kubernetes_version(tmp_path) in before.name
+    assert binaries.folder(binaries.BETA) != before

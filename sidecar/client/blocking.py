@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
-from sidecar.client.exchange import PASSING, Call, Unreachable, pause_s
+from sidecar.client.exchange import PASSING, Call, pause_s, unreachable
 
 T = TypeVar("T")
 
@@ -68,11 +68,12 @@ class Client:
                 status, retry_after, content = self._once(call)
             except (http.client.HTTPException, OSError) as error:
                 self.close()
-                # A kept connection may have been closed by the other end: that is no failure.
-                if is_new:
+                # A kept connection may have been closed by the other end: that is no failure,
+                # while silence is one on any connection.
+                if is_new or isinstance(error, TimeoutError):
                     wait_s = 1.0
                     if self._clock() + wait_s > give_up_at:
-                        raise Unreachable(f"{call.method} {call.target}: {error}") from error
+                        raise unreachable(call, error) from error
             else:
                 wait_s = pause_s(retry_after)
                 if status not in PASSING or self._clock() + wait_s > give_up_at:

@@ -17,7 +17,10 @@ LONGEST_PAUSE_S = 5.0
 
 
 class ApiProblem(Exception):
-    """The call was answered with a problem (RFC 9457). docs/problems.md has them all."""
+    """The call was answered with a problem (RFC 9457). docs/problems.md has them all.
+
+    What is no answer of a sidecar at all is `http-` and its status.
+    """
 
     def __init__(self, status: int, document: Mapping[str, Any]) -> None:
         self.status = status
@@ -65,12 +68,17 @@ class Call(Generic[T]):
     def outcome(self, status: int, content: bytes) -> T:
         """The answer, as its type. Raises `ApiProblem`."""
         answer = decoded(content)
-        if 200 <= status < 300:
+        if 200 <= status < 300 and isinstance(answer, dict):
             return self.read(answer)
         problem = ApiProblem(status, answer if isinstance(answer, dict) else {})
         if problem.type in self.absent:
             return None  # type: ignore[return-value]  # such a call's T has None in it
         raise problem
+
+
+def unreachable(call: Call[Any], error: Exception) -> Unreachable:
+    """The last that was seen of a call; some errors have no words of their own."""
+    return Unreachable(f"{call.method} {call.target}: {str(error) or type(error).__name__}")
 
 
 def pause_s(retry_after: str | None) -> float:

@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 import aiohttp
 from yarl import URL
 
-from sidecar.client.exchange import PASSING, Call, Unreachable, pause_s
+from sidecar.client.exchange import PASSING, Call, pause_s, unreachable
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class AsyncClient:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 wait_s = 1.0
                 if self._clock() + wait_s > give_up_at:
-                    raise Unreachable(f"{call.method} {call.target}: {error}") from error
+                    raise unreachable(call, error) from error
             else:
                 wait_s = pause_s(retry_after)
                 if status not in PASSING or self._clock() + wait_s > give_up_at:

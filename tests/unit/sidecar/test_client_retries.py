@@ -135,13 +135,92 @@ def test_nobody_there_is_told_after_the_patience(send_all: Callable[..., list[in
 
 
 @either
-def test_a_page_that_is_no_problem_of_ours_is_told_as_its_status(
-    send_all: Callable[..., list[int]],
+@pytest.mark.parametrize(
+    ("page", "status"), [(reply("502 Bad", b"<html>"), 502), (reply("200 OK", b"<html>"), 200)]
+)
+def test_a_page_that_is_no_answer_of_ours_is_told_as_its_status(
+    send_all: Callable[..., list[int]], page: bytes, status: int
 ) -> None:
-    with answering([reply("502 Bad", b"<html>")]) as url, pytest.raises(ApiProblem) as told:
+    with answering([page]) as url, pytest.raises(ApiProblem) as told:
         send_all(url, Pauses(), 3, [CALL])
 
-    assert (told.value.type, told.value.status) == ("http-502", 502)
+    assert (told.value.type, told.value.status) == (f"http-{status}", status)
+
+
+@contextmanager
+def silent_after_one_answer() -> Iterator[str]:
+    """A server that answers the first call and leaves every other open."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65_536)
+                peer.sendall(OK)
+                ended.wait(60)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        ended.set()
+        thread.join(10)
+
+
+def test_silence_counts_against_the_patience_on_a_kept_connection_too() -> None:
+    pauses = Pauses()
+    with (
+        silent_after_one_answer() as url,
+        Client(
+            url, token="t", timeout_s=0.2, patience_s=2, clock=pauses.now, sleep=pauses.sleep
+        ) as client,
+    ):
+        assert client.send(CALL) == 7
+        with pytest.raises(Unreachable, match="timed out"):
+            client.send(CALL)
+
+    assert pauses.slept == [1, 1]
+
+
+async def test_the_asyncio_client_says_what_silence_was() -> None:
+    pauses = Pauses()
+    with silent_after_one_answer() as url:
+        async with AsyncClient(
+            url, token="t", timeout_s=0.2, patience_s=2, clock=pauses.now, sleep=pauses.sleep_async
+        ) as client:
+            assert await client.send(CALL) == 7
+            with pytest.raises(Unreachable, match=r": .+"):
+                await client.send(CALL)
+
+    assert pauses.slept == [1, 1]
+
+
+async def test_a_call_that_was_cancelled_spoils_no_other() -> None:
+    """Its connection goes with it, or its late answer would be the next call's."""
+    asked = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65_536)
+                asked.set()
+                assert peer.recv(65_536) == b"", "the cancelled call's connection is still used"
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65_536)
+                peer.sendall(OK)
+
+        serving = asyncio.ensure_future(asyncio.to_thread(serve))
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        async with AsyncClient(url, token="t") as client:
+            cancelled = asyncio.ensure_future(client.send(CALL))
+            await asyncio.to_thread(asked.wait, 60)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            assert await client.send(CALL) == 7
+            await serving
 
 
 def test_a_token_may_change_between_calls() -> None:

@@ -28,6 +28,7 @@ from central.handlers import (
     workflows,
     writes,
 )
+from central.kit.bodies import Intake
 from central.kit.openapi import openapi_document
 from central.kit.problem import Problem
 from central.kit.routing import ROUTE, add_routes, answer_problems
@@ -66,11 +67,14 @@ def central_app(
     stores: Mapping[web.AppKey[Any], Any],
     *,
     connection_max_age_s: float,
+    intake: Intake | None = None,
     clock: Callable[[], float] = time.perf_counter,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> web.Application:
+    intake = intake or Intake()
     app = web.Application(
         middlewares=[
+            intake.connections.middleware,
             _counting(metrics, clock),
             _ending_old_connections(connection_max_age_s, clock, uniform),
             _noting_unserved_renewals,
@@ -82,7 +86,7 @@ def central_app(
     )
     for key, store in stores.items():
         app[key] = store
-    add_routes(app, ROUTES, admission.admit)
+    add_routes(app, ROUTES, admission.admit, intake)
     app.on_response_prepare.append(_name_user)
     document = msgspec.json.encode(openapi())
 

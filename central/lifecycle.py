@@ -40,8 +40,10 @@ from central.handlers.selections import SELECTIONS
 from central.handlers.uris import URIS
 from central.handlers.workflows import COSTS, EXPORTS, VERSIONS
 from central.handlers.writes import WRITES
+from central.kit.bodies import Intake
+from central.kit.connections import Connections, listening
 from central.kit.logs import fields
-from central.kit.ops import ops_app
+from central.kit.ops import serving_ops
 from central.kit.problem import Problem
 from central.metrics import Metrics
 from central.purging import keep_purging
@@ -74,6 +76,9 @@ from central.store.writes import Writes
 from central.tls import ServerCertificate
 
 logger = logging.getLogger(__name__)
+
+BODIES_SHARE = 0.5
+"""Of the room for large bodies, for one address: a pod's programs leave the others the rest."""
 
 
 def stores(
@@ -154,11 +159,15 @@ async def serve(settings: Settings) -> int:
     admission = admission_of(settings, database, metrics)
     resources = stores(database, metrics, settings.lease_s, settings.limits)
     closer = closer_of(settings, database, resources[LEASES], metrics)
+    callers = Connections(settings.limits.connections, metrics.ended_connection)
+    intake = Intake(callers, room_bytes=settings.limits.body_bytes, share=BODIES_SHARE)
+    metrics.watch_callers(lambda: callers.count, lambda: intake.held_bytes)
     app = central_app(
         admission,
         metrics,
         resources,
         connection_max_age_s=settings.connection_max_age_s,
+        intake=intake,
     )
 
     def describe() -> Mapping[str, Any]:
@@ -167,7 +176,9 @@ async def serve(settings: Settings) -> int:
 
     async with AsyncExitStack() as life:
         life.push_async_callback(database.close)
-        ops = web.AppRunner(ops_app(metrics.registry, lambda: not_ready_because, describe))
+        ops = serving_ops(
+            metrics.registry, lambda: not_ready_because, describe, settings.ops_listen
+        )
         api = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=settings.drain_timeout_s
         )
@@ -176,11 +187,8 @@ async def serve(settings: Settings) -> int:
             certificate = ServerCertificate(settings.tls.certificate_file, settings.tls.key_file)
             await life.enter_async_context(_background(certificate.renewed.watch()))
             context = certificate.context
-        listeners = ((ops, settings.ops_listen, None), (api, settings.listen, context))
-        for runner, address, tls in listeners:
-            life.push_async_callback(runner.cleanup)
-            await runner.setup()
-            await web.TCPSite(runner, address.host, address.port, ssl_context=tls).start()
+        await life.enter_async_context(ops)
+        await life.enter_async_context(listening(api, settings.listen, callers, context))
         opening = asyncio.create_task(_open(database))
         life.callback(opening.cancel)
         await life.enter_async_context(_background(closer.run()))

@@ -130,6 +130,13 @@ class Metrics:
             registry=registry,
         )
 
+        self._ended_connections = Counter(
+            "central_ended_connections_total",
+            "Connections of callers that ended for lack of room, by how.",
+            ["how"],
+            registry=registry,
+        )
+
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests.labels(route, method, str(status)).inc()
         self._request_seconds.labels(route, method).observe(seconds)
@@ -190,6 +197,20 @@ class Metrics:
 
     def refusal(self, slug: str) -> None:
         self._refusals.labels(slug).inc()
+
+    def ended_connection(self, how: str) -> None:
+        """`how` is refused or cut-off."""
+        self._ended_connections.labels(how).inc()
+
+    def watch_callers(
+        self, connections: Callable[[], float], body_bytes: Callable[[], float]
+    ) -> None:
+        """Shows what callers take: connections, and large bodies held in memory."""
+        for name, description, read in (
+            ("central_connections", "Connections of callers.", connections),
+            ("central_held_body_bytes", "Large bodies that are held in memory.", body_bytes),
+        ):
+            Gauge(name, description, registry=self.registry).set_function(read)
 
     def watch_connections(self, connections: Callable[[], tuple[int, int]]) -> None:
         """Shows the pool's connections; `connections` answers (open, in use)."""

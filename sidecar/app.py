@@ -19,6 +19,7 @@ from sidecar.handlers import (
     workflows,
     writes,
 )
+from sidecar.kit.bodies import Intake
 from sidecar.kit.openapi import openapi_document
 from sidecar.kit.routing import MIB, ROUTE, add_routes, answer_problems
 from sidecar.metrics import Metrics
@@ -43,7 +44,11 @@ _DESCRIPTION = (
 )
 
 
-def local_app(services: Services, metrics: Metrics) -> web.Application:
+def local_app(
+    services: Services, metrics: Metrics, intake: Intake | None = None
+) -> web.Application:
+    intake = intake or Intake()
+
     @web.middleware
     async def count(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -61,10 +66,10 @@ def local_app(services: Services, metrics: Metrics) -> web.Application:
         with services.limits.call(request.get(TOKEN, "")):
             return await handler(request)
 
-    middlewares = [count, answer_problems, guard, limit]
+    middlewares = [intake.connections.middleware, count, answer_problems, guard, limit]
     app = web.Application(middlewares=middlewares, client_max_size=MIB)
     app[SERVICES] = services
-    add_routes(app, ROUTES, admit)
+    add_routes(app, ROUTES, admit, intake)
     document = msgspec.json.encode(openapi())
 
     async def serve_openapi(_: web.Request) -> web.Response:

@@ -15,8 +15,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from typing import Any
 
-from aiohttp import web
-
 from sidecar import __version__
 from sidecar.app import local_app
 from sidecar.boots import Boots
@@ -26,8 +24,10 @@ from sidecar.front.answers import KnownAnswers
 from sidecar.front.calls import KnownCalls
 from sidecar.front.door import FrontDoor
 from sidecar.front.listening import listening
+from sidecar.kit.bodies import Intake
+from sidecar.kit.connections import Connections
 from sidecar.kit.logs import fields
-from sidecar.kit.ops import ops_app
+from sidecar.kit.ops import serving_ops
 from sidecar.leases.abandoned import end_abandoned
 from sidecar.leases.computing_unit import checked_or_not
 from sidecar.leases.renewals import Renewals
@@ -93,6 +93,10 @@ class Sidecar:
         self.metrics = metrics
         answers = KnownAnswers(int(settings.cache_max_bytes * ANSWERS_SHARE), metrics)
         self.door = FrontDoor(answers, KnownCalls(metrics)) if settings.front_door else None
+        self.intake = Intake(
+            Connections(settings.limits.connections, metrics.ended_connection),
+            room_bytes=settings.limits.body_bytes,
+        )
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
         limits = LocalLimits(settings.limits, spool, metrics)
         writes = Writes(spool, self.delivery, central, reads, access, limits, metrics)
@@ -208,12 +212,16 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
 @asynccontextmanager
 async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
     settings = sidecar.settings
-    ops = web.AppRunner(ops_app(sidecar.metrics.registry, sidecar.not_ready, sidecar.describe))
-    local = local_app(sidecar.services, sidecar.metrics)
+    local = local_app(sidecar.services, sidecar.metrics, sidecar.intake)
     async with AsyncExitStack() as listeners:
-        listeners.push_async_callback(ops.cleanup)
-        await ops.setup()
-        await web.TCPSite(ops, settings.ops_listen.host, settings.ops_listen.port).start()
+        await listeners.enter_async_context(
+            serving_ops(
+                sidecar.metrics.registry,
+                sidecar.not_ready,
+                sidecar.describe,
+                settings.ops_listen,
+            )
+        )
         await listeners.enter_async_context(
             listening(
                 local,
@@ -221,6 +229,7 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
                 (settings.listen.host, settings.listen.port),
                 settings.unix_socket,
                 shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+                counted=sidecar.intake.connections,
             )
         )
         yield
@@ -283,6 +292,16 @@ def _observe(sidecar: Sidecar) -> None:
         "sidecar_cache_bytes",
         "What remembered values take.",
         lambda: sidecar.services.reads.size_bytes,
+    )
+    metrics.observe(
+        "sidecar_connections",
+        "Connections to the local API.",
+        lambda: sidecar.intake.connections.count,
+    )
+    metrics.observe(
+        "sidecar_held_body_bytes",
+        "Large bodies that are held in memory.",
+        lambda: sidecar.intake.held_bytes,
     )
     metrics.observe(
         "sidecar_leases",

@@ -80,6 +80,12 @@ class Metrics:
             ["what"],
             registry=registry,
         )
+        self._ended_connections = Counter(
+            "sidecar_ended_connections_total",
+            "Connections to the local API that ended for lack of room, by how.",
+            ["how"],
+            registry=registry,
+        )
         self.upstream_requests = Counter(
             "sidecar_upstream_requests_total",
             "Calls to central by what they were for and how they ended.",
@@ -110,6 +116,10 @@ class Metrics:
             registry=registry,
         )
         self.computing_unit_up.set(1)
+
+    def ended_connection(self, how: str) -> None:
+        """`how`: `refused` or `cut-off`."""
+        self._ended_connections.labels(how).inc()
 
     def lost_lease(self, reason: str) -> None:
         known = reason if reason in LOST_REASONS else "other"  # of a newer central

@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from . import problem
+from .bodies import Intake
 from .fields import convert_strings, decode_body
 from .logs import fields
 from .problem import Problem
@@ -103,10 +104,16 @@ Admit: TypeAlias = Callable[[web.Request, Route, bytes], Awaitable[Caller]]
 """Who calls, or a `Problem`: the service's own, given the request, its route and its body."""
 
 
-def add_routes(app: web.Application, routes: Iterable[Route], admit: Admit[Caller]) -> None:
+def add_routes(
+    app: web.Application,
+    routes: Iterable[Route],
+    admit: Admit[Caller],
+    intake: Intake | None = None,
+) -> None:
+    intake = intake or Intake()
     methods: dict[str, set[str]] = {}
     for route in routes:
-        app.router.add_route(route.method, route.path, _adapt(route, admit))
+        app.router.add_route(route.method, route.path, _adapt(route, admit, intake))
         methods.setdefault(route.path, set()).add(route.method)
     for path, allowed in methods.items():
         # Or else another method of a literal path is taken for one of a template that it fits:
@@ -122,13 +129,16 @@ def _refuse_method(allowed: list[str]) -> Callable[[web.Request], Awaitable[web.
 
 
 def _adapt(
-    route: Route, admit: Admit[Caller]
+    route: Route, admit: Admit[Caller], intake: Intake
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     decoder = msgspec.json.Decoder(route.body_type) if route.body_type is not None else None
 
     async def serve(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = route.path
-        raw_body = await read_body(request, route.max_body_bytes)
+        async with intake.body(request, route.max_body_bytes) as raw_body:
+            return json_response(await answer(request, raw_body))
+
+    async def answer(request: web.Request, raw_body: bytes) -> Answer:
         caller = await admit(request, route, raw_body)
         path = convert_strings(request.match_info, route.path_type, "path")
         query = convert_strings(_single_values(request), route.query_type, "query")
@@ -141,8 +151,7 @@ def _adapt(
             )
         elif decoder is None and raw_body:
             raise problem.invalid_field("body", "this call takes no body")
-        answer = await route.handler(Call(request, caller, path, query, body, raw_body))
-        return json_response(answer)
+        return await route.handler(Call(request, caller, path, query, body, raw_body))
 
     return serve
 
@@ -156,19 +165,6 @@ def json_response(answer: Answer) -> web.Response:
         headers=answer.headers,
         content_type="application/json",
     )
-
-
-async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """The whole body. Raises `BodyTooLarge`, before reading where the length is announced."""
-    refusal = problem.BodyTooLarge(f"the body may have at most {max_bytes} bytes")
-    if request.content_length is not None and request.content_length > max_bytes:
-        raise refusal
-    chunks = bytearray()
-    async for chunk in request.content.iter_any():
-        chunks += chunk
-        if len(chunks) > max_bytes:
-            raise refusal
-    return bytes(chunks)
 
 
 def _single_values(request: web.Request) -> dict[str, str]:

@@ -11,6 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from sidecar.front.answers import KnownAnswers
 from sidecar.front.calls import Begun, KnownCalls
 from sidecar.front.message import Message
+from sidecar.kit.connections import Connections, Seat
 
 SWEEP_PERIOD_S = 10.0
 HEAD_TIMEOUT_S = 30.0
@@ -35,6 +36,7 @@ class FrontDoor:
     def __init__(self, answers: KnownAnswers, calls: KnownCalls) -> None:
         self.answers = answers
         self.calls = calls
+        self.counted = Connections()
         self._connections: set[Connection] = set()
         self._by_handler: dict[object, Connection] = {}
         self._server: web.Server | None = None
@@ -51,8 +53,9 @@ class FrontDoor:
 
         return CompletionLog
 
-    def open(self, server: web.Server) -> None:
+    def open(self, server: web.Server, counted: Connections) -> None:
         self._server = server
+        self.counted = counted
         self._sweep()
 
     async def close(self, *, timeout_s: float) -> None:
@@ -109,6 +112,7 @@ class Connection(asyncio.Protocol):
         self._door = door
         self.call: asyncio.Task[None] | None = None
         self._held = b""
+        self._seat: Seat | None = None
         self._handler: RequestHandler | None = None
         self._message: Message | None = None
         self._quiet_sweeps = 0
@@ -117,9 +121,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._seat = self._door.counted.admit(transport)
 
     def data_received(self, data: bytes) -> None:
         self._quiet_sweeps = 0
+        if self._seat is None:
+            return  # it was refused, and is being closed
         if self.call is not None:
             self._hold(data)
             return
@@ -129,6 +136,7 @@ class Connection(asyncio.Protocol):
                 answer = self._door.answers.answer(data)
                 if answer is not None:
                     self._transport.write(answer)
+                    self._door.counted.used(self._seat)
                     return
             elif (begun := self._door.calls.begin(data)) is not None:
                 self.call = asyncio.get_running_loop().create_task(self._go_on(begun, data))
@@ -138,7 +146,8 @@ class Connection(asyncio.Protocol):
 
     async def _go_on(self, begun: Begun, data: bytes) -> None:
         """Answers a known call. Its caller may leave: what was begun is not undone by that."""
-        answer = await self._door.calls.answer(begun)
+        with self._door.counted.working(self._transport):
+            answer = await self._door.calls.answer(begun)
         self.call = None
         held, self._held = self._held, b""
         if self._transport.is_closing():
@@ -160,6 +169,10 @@ class Connection(asyncio.Protocol):
 
     def _give_to_aiohttp(self, data: bytes) -> None:
         assert self._message is not None  # noqa: S101 (for the type checker)
+        assert self._seat is not None  # noqa: S101 (likewise)
+        if not self._seat.hears(data):
+            self._transport.abort()
+            return
         if not self._message.is_lost:
             self._message.feed(data)
         if self._handler is None:
@@ -210,6 +223,8 @@ class Connection(asyncio.Protocol):
             self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._seat is not None:
+            self._door.counted.lost(self._seat)
         self._door.lost(self, self._handler)
         if self._handler is not None:
             self._handler.connection_lost(exc)

@@ -8,6 +8,7 @@ from pathlib import Path
 from aiohttp import web
 
 from sidecar.front.door import FOREVER_S, FrontDoor
+from sidecar.kit.connections import Connections, CountedConnection
 
 
 @asynccontextmanager
@@ -18,10 +19,13 @@ async def listening(
     unix_socket: Path | None,
     *,
     shutdown_timeout_s: float,
+    counted: Connections | None = None,
 ) -> AsyncIterator[None]:
     """Serves `app` for the block; `door` None leaves every request to aiohttp."""
     async with (
-        connections(app, door, shutdown_timeout_s=shutdown_timeout_s) as connection,
+        connections(
+            app, door, shutdown_timeout_s=shutdown_timeout_s, counted=counted
+        ) as connection,
         AsyncExitStack() as stack,
     ):
         loop = asyncio.get_running_loop()
@@ -36,13 +40,18 @@ async def listening(
 
 @asynccontextmanager
 async def connections(
-    app: web.Application, door: FrontDoor | None, *, shutdown_timeout_s: float
+    app: web.Application,
+    door: FrontDoor | None,
+    *,
+    shutdown_timeout_s: float,
+    counted: Connections | None = None,
 ) -> AsyncIterator[Callable[[], asyncio.BaseProtocol]]:
     """What makes the protocol of each new connection to `app`."""
+    counted = Connections() if counted is None else counted
     if door is None:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s)
         async with _set_up(runner) as server:
-            yield server
+            yield lambda: CountedConnection(counted, server)
         return
     runner = web.AppRunner(
         app,
@@ -51,7 +60,7 @@ async def connections(
         shutdown_timeout=shutdown_timeout_s,
     )
     async with _set_up(runner) as server:
-        door.open(server)
+        door.open(server, counted)
         try:
             yield door
         finally:

@@ -10,7 +10,9 @@ import msgspec
 
 from .problem import (
     BodyTooLarge,
+    BodyTooSlow,
     InvalidRequest,
+    NoRoom,
     Problem,
     ProblemDocument,
     UnsupportedMediaType,
@@ -138,7 +140,7 @@ def _responses(
     slugs: dict[int, list[str]] = {}
     problems: tuple[type[Problem], ...] = (InvalidRequest, *route.problems)
     if route.body_type is not None:
-        problems += (BodyTooLarge, UnsupportedMediaType)
+        problems += (BodyTooLarge, BodyTooSlow, NoRoom, UnsupportedMediaType)
     for raised in problems:
         slugs.setdefault(raised.status, []).append(raised.slug)
     for slug, problem_status in relayed.items():

@@ -4,22 +4,42 @@ Readiness never depends on what lies behind the service: an unready pod would be
 from callers that it can still serve (DESIGN.md section 3).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, exposition
 
+from .connections import Connections, listening
+from .environment import Address
 from .routing import answer_problems
+
+CONNECTIONS_MAX = 64
+"""Probes, scrapes and an operator need a handful."""
 
 NotReady: TypeAlias = Callable[[], list[str]]
 """The reasons for which the service should get no new requests; none means ready."""
 Describe: TypeAlias = Callable[[], Mapping[str, Any]]
 
 
+@asynccontextmanager
+async def serving_ops(
+    registry: CollectorRegistry, not_ready: NotReady, describe: Describe, address: Address
+) -> AsyncIterator[None]:
+    """The ops listener, for the block. Raises OSError for a taken port."""
+    connections = Connections(CONNECTIONS_MAX)
+    runner = web.AppRunner(ops_app(registry, not_ready, describe, connections))
+    async with listening(runner, address, connections):
+        yield
+
+
 def ops_app(
-    registry: CollectorRegistry, not_ready: NotReady, describe: Describe
+    registry: CollectorRegistry,
+    not_ready: NotReady,
+    describe: Describe,
+    connections: Connections,
 ) -> web.Application:
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
@@ -37,7 +57,7 @@ def ops_app(
         body = msgspec.json.encode(describe(), enc_hook=str)
         return web.Response(body=body, content_type="application/json")
 
-    app = web.Application(middlewares=[answer_problems])
+    app = web.Application(middlewares=[connections.middleware, answer_problems])
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)

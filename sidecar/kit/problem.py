@@ -104,6 +104,20 @@ class BodyTooLarge(Problem):
     status = 413
 
 
+class BodyTooSlow(Problem):
+    """The body did not come in time."""
+
+    slug = "body-too-slow"
+    status = 408
+
+
+class NoRoom(Problem):
+    """The service holds as much as it can at once."""
+
+    slug = "no-room"
+    status = 503
+
+
 class UnsupportedMediaType(Problem):
     """The body is not JSON."""
 

@@ -101,7 +101,7 @@ CASES: dict[str, bytes] = {
     "a huge head": get(URIS, "X-Filler: " + "a" * 9000),
     "a huge path": get("/" + "a" * 9000),
     "many small headers": get(URIS, *[f"X-{n}: a" for n in range(200)]),
-    "sixty-four kilobytes of head": get(URIS, *[f"X-{n}: " + "a" * 8000 for n in range(9)]),
+    "sixteen kilobytes of head": get(URIS, *[f"X-{n}: " + "a" * 8000 for n in range(2)]),
     "trailing garbage": KNOWN + b"\x00\x01garbage\r\n\r\n",
     "garbage first": b"\x16\x03\x01garbage\r\n\r\n" + KNOWN,
     "an empty line first": b"\r\n" + KNOWN,

@@ -28,4 +28,6 @@ What can go wrong:
 
 At its start a sidecar ends what an earlier life of its created and never heard of
 (`abandoned.py`): the answer to a create was lost with the process, so no computing unit runs it.
+Where the answer was lost and the process lived on, nobody renews that execution: it lapses, unless
+the computing unit repeats the create with its key.
 """

@@ -12,6 +12,7 @@ from tests.contract.rows.pairs import (
     WID,
     Pair,
     console_of,
+    fetch_row,
     result_of,
     run_of,
     store_result,
@@ -22,6 +23,12 @@ EXPIRED = (
     "SELECT eid FROM texera_db.workflow_executions WHERE ((last_update_time IS NULL"
     " AND starting_time < $1) OR last_update_time < $1) AND (result <> '' OR log_location <> '')"
     " ORDER BY eid"
+)
+ONE_TIME_CLEAR = (
+    "UPDATE texera_db.workflow_executions SET result = '', log_location = NULL,"
+    " status = CASE status WHEN 3 THEN 3 ELSE 4 END"
+    " WHERE (last_update_time < $1 OR (last_update_time IS NULL AND starting_time < $1))"
+    " AND (result <> '' OR log_location <> '')"
 )
 CLEAR = "UPDATE texera_db.workflow_executions SET result = '', log_location = NULL WHERE eid = $1"
 UNIT = f"/v1/computing-units/{CUID}/expired-executions"
@@ -138,6 +145,22 @@ async def test_row_15_expired_results_of_the_unit_are_cleared(pair: Pair) -> Non
     assert cleared.body == {"cleared": expired}
     before, after = await pair.tables()
     assert before == after
+
+
+async def test_row_15_hazard_a_killed_run_is_not_made_a_failed_one(now: Pair) -> None:
+    """At a server's start, whatever was no COMPLETED run and pointed to something became FAILED."""
+    eid = WORLD.completed_execution_id
+    await now.both(
+        "UPDATE texera_db.workflow_executions SET status = 5, result = 'r' WHERE eid = $1", eid
+    )
+
+    await now.old_rows.execute(ONE_TIME_CLEAR, a_day_ago())
+    cleared = await now.new.call("POST", f"{UNIT}/clear", {"execution_ids": [eid]})
+
+    assert cleared.body == {"cleared": [eid]}
+    assert (await fetch_row(now.old_rows, eid))["status"] == 4
+    row = await fetch_row(now.new_rows, eid)
+    assert (row["status"], row["result"], row["log_location"]) == (5, "", None)
 
 
 async def test_row_15_hazard_other_units_rows_and_running_ones_are_left_alone(now: Pair) -> None:

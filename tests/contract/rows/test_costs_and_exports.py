@@ -31,6 +31,20 @@ async def test_row_16_the_statistics_of_the_latest_completed_run_are_found(
     assert new.body["operators"] is None
 
 
+@pytest.mark.parametrize("uri", [None, ""])
+async def test_row_16_a_newest_run_without_statistics_hides_the_older_ones(
+    pair: Pair, uri: str | None
+) -> None:
+    """The estimator looks no further back, and counts ports instead."""
+    eid = await pair.started(status=3, runtime_stats_uri=uri)
+    old = await pair.old_rows.fetchval(COSTS, WID)
+
+    new = await pair.new.get(f"/v1/workflows/{WID}/operator-costs")
+
+    assert not old
+    assert new.body == {"execution_id": eid, "runtime_stats_uri": None, "operators": None}
+
+
 async def test_row_16_what_the_unit_knew_at_completion_needs_no_statistics_document(
     now: Pair,
 ) -> None:

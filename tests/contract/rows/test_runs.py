@@ -105,6 +105,7 @@ async def test_row_02_hazard_a_rename_of_129_characters_is_refused_at_once(
     if status == 400:
         assert [error["field"] for error in answer.body["errors"]] == ["name"]
         assert "128" in answer.body["detail"]
+        assert "write_id" not in answer.body  # at once: it never became a write
 
 
 async def test_row_02_hazard_a_workflow_deleted_in_mid_run_ends_its_writes_and_no_others(

@@ -63,7 +63,8 @@ def local_app(
     async def limit(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        with services.limits.call(request.get(TOKEN, "")):
+        user_id = services.writes.known_user(request.get(TOKEN, ""))
+        with services.limits.call(user_id, request.method):
             return await handler(request)
 
     middlewares = [intake.connections.middleware, count, answer_problems, guard, limit]

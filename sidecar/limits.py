@@ -9,7 +9,9 @@ what would hit others, or fill the spool faster than central could ever take it:
   That exemption is bounded too, by execution, or it would be the way around;
 - the spool, by share: above half of its ordinary room, whoever has more than half of what
   waits is refused while another user is bound here. A user alone may fill it (503 `spool-full`);
-- calls under way, by token: each costs memory, and may hold one of the connections to central.
+- calls under way, by user: each holds a connection here and maybe one to central. Writes are
+  counted apart, so that no number of polls keeps a run from being ended. Tokens that central has
+  not vouched for cost nothing to make up: all of them together are counted as one user.
 
 State: of this process; a restart begins anew.
 """
@@ -34,6 +36,8 @@ REMEMBERED_EXECUTIONS = 10_000
 EXEMPT_STATUSES = 10
 """Terminal statuses of one execution within a burst that count for nothing: a run has one, or
 two (KILLED, then COMPLETED), and its client may repeat them."""
+WRITING = frozenset({"PATCH", "PUT"})
+"""The methods of what a running program stores, its end among it."""
 CALLS_RETRY_AFTER_S = 1.0
 SHARE_RETRY_AFTER_S = 5.0
 SHARE = 0.5
@@ -64,21 +68,25 @@ class LocalLimits:
             REMEMBERED_EXECUTIONS,
             monotonic=monotonic,
         )
-        self._under_way: defaultdict[str, int] = defaultdict(int)
+        self._under_way: defaultdict[tuple[int | None, bool], int] = defaultdict(int)
 
     @contextmanager
-    def call(self, token: str) -> Iterator[None]:
-        """A call of this token, for as long as it is under way. Raises `RateLimited`."""
-        most = self._settings.calls_under_way
-        if most and self._under_way[token] >= most:
-            self._refuse("calls", f"{most} calls of this token are under way", CALLS_RETRY_AFTER_S)
-        self._under_way[token] += 1
+    def call(self, user_id: int | None, method: str) -> Iterator[None]:
+        """A call, for as long as it is under way; None: of a token that nobody has vouched for.
+
+        Raises `RateLimited`.
+        """
+        most, kind = self._settings.calls_under_way, (user_id, method in WRITING)
+        if most and self._under_way[kind] >= most:
+            whose = "tokens that are not known here" if user_id is None else "this user"
+            self._refuse("calls", f"{most} calls of {whose} are under way", CALLS_RETRY_AFTER_S)
+        self._under_way[kind] += 1
         try:
             yield
         finally:
-            self._under_way[token] -= 1
-            if not self._under_way[token]:
-                del self._under_way[token]
+            self._under_way[kind] -= 1
+            if not self._under_way[kind]:
+                del self._under_way[kind]
 
     def check_write(self, new: NewEntry) -> None:
         """Before a write is made durable. Raises `RateLimited`."""

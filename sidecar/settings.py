@@ -20,8 +20,9 @@ class LimitSettings:
     write_bytes_per_s: float = 4.0 * MIB
     burst_s: float = 60.0
     """How many seconds' worth may come at once."""
-    calls_under_way: int = 256
-    connections: int = 512
+    calls_under_way: int = 128
+    """Of one user: writes, and others likewise. Four times this and more have a connection."""
+    connections: int = 640
     """Of all users together, as are the bodies."""
     body_bytes: int = 8 * MIB
 
@@ -96,8 +97,8 @@ class Settings:
                 writes_per_s=env.number("LIMIT_WRITES_PER_S", 2000.0, 0.0, 1e9),
                 write_bytes_per_s=env.number("LIMIT_WRITE_BYTES_PER_S", 4.0 * MIB, 0.0, 1e12),
                 burst_s=env.seconds("LIMIT_BURST_S", 60.0, 0.0, 3600.0),
-                calls_under_way=env.integer("LIMIT_CALLS_UNDER_WAY", 256, 0, 1_000_000),
-                connections=env.integer("LIMIT_CONNECTIONS", 512, 0, 1_000_000),
+                calls_under_way=env.integer("LIMIT_CALLS_UNDER_WAY", 128, 0, 1_000_000),
+                connections=env.integer("LIMIT_CONNECTIONS", 640, 0, 1_000_000),
                 body_bytes=env.integer("LIMIT_BODY_BYTES", 8 * MIB, 0, 10**12),
             ),
             log_level=env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),

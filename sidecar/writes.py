@@ -140,16 +140,22 @@ class Writes:
 
     # What became of writes
 
+    def known_user(self, token: str) -> int | None:
+        """Whose token this is, as far as that is remembered here."""
+        digest = token_digest(token)
+        return self._access.user_of(digest) or self._spool.permits.user_of(digest)
+
     async def user_of(self, context: CallContext) -> int:
         """Whose token this is: remembered, or asked of central."""
-        digest = token_digest(context.token or "")
-        known = self._spool.permits.user_of(digest) or self._access.user_of(digest)
+        known = self.known_user(context.token or "")
         if known is not None:
             return known
         reply = await self._central.identify(context)
         if reply.user_id is None or reply.token_expires_at is None:
             raise CentralUnavailable("central did not say whose token this is", retry_after_s=1)
-        self._access.identify(digest, reply.user_id, reply.token_expires_at)
+        self._access.identify(
+            token_digest(context.token or ""), reply.user_id, reply.token_expires_at
+        )
         return reply.user_id
 
     async def find(self, write_id: str, context: CallContext) -> wire.WriteAnswer:

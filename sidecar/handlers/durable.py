@@ -39,7 +39,7 @@ async def durable(
         permit = own.writes.permit(execution_id, caller)
         if permit is None:
             raise NotResumable  # central has to be asked, for the request that comes now
-        with own.limits.call(caller.token or ""):
+        with own.limits.call(permit[1].user_id, call.request.method):
             entry_of = prepare(decode_body(raw_body, decoder))
             return await submit(entry_of(permit[0], permit[1].user_id))
 

@@ -15,7 +15,7 @@ from tests.journeys.calls import call, create
 from tests.journeys.test_guard import spoken
 
 MIB = 2**20
-FLOODED = [("sidecar", 512), ("central", 2048), ("sidecar_ops", 64), ("central_ops", 64)]
+FLOODED = [("sidecar", 640), ("central", 2048), ("sidecar_ops", 64), ("central_ops", 64)]
 
 
 def memory_bytes(ready: Ready, role: str) -> int:
@@ -134,7 +134,7 @@ def test_a_connection_at_work_outlives_the_flood(system: Ready) -> None:
 
     with (
         connected(system["sidecar"], 1, head.encode()) as (polling,),
-        connected(system["sidecar"], 700),
+        connected(system["sidecar"], 800),
     ):
         polling.settimeout(20)
         answer = polling.recv(65536)

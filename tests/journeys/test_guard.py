@@ -14,12 +14,9 @@ MIB = 2**20
 TOO_BIG = f"/v1/executions/{2**31}"
 
 
-def spoken(ready: Ready, head: str, body: bytes = b"") -> tuple[int, Any]:
+def spoken(ready: Ready, head: str, body: bytes = b"", *, over: str = "TCP") -> tuple[int, Any]:
     """What is answered to these very bytes, sent without waiting for anything."""
-    address = urlsplit(ready["sidecar"])
-    assert address.hostname
-    assert address.port
-    with socket.create_connection((address.hostname, address.port), timeout=20) as line:
+    with connected(ready, over) as line:
         line.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
         answer = b""
         while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < _length(answer):
@@ -29,6 +26,18 @@ def spoken(ready: Ready, head: str, body: bytes = b"") -> tuple[int, Any]:
             answer += received
     top, _, content = answer.partition(b"\r\n\r\n")
     return int(top.split()[1]), json.loads(content)
+
+
+def connected(ready: Ready, over: str) -> socket.socket:
+    if over == "unix socket":
+        line = socket.socket(socket.AF_UNIX)
+        line.settimeout(20)
+        line.connect(ready["processes"]["sidecar"]["env"]["SIDECAR_UNIX_SOCKET"])
+        return line
+    address = urlsplit(ready["sidecar"])
+    assert address.hostname
+    assert address.port
+    return socket.create_connection((address.hostname, address.port), timeout=20)
 
 
 def _length(answer: bytes) -> int:
@@ -43,6 +52,7 @@ def run(system: Ready) -> str:
     return f"/v1/executions/{create(system)}"
 
 
+@pytest.mark.parametrize("over", ["TCP", "unix socket"])
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
@@ -67,14 +77,14 @@ def run(system: Ready) -> str:
     ],
 )  # fmt: skip
 def test_what_is_not_plain_and_local_is_refused(
-    system: Ready, run: str, head: str, expected: tuple[int, str]
+    system: Ready, run: str, head: str, expected: tuple[int, str], over: str
 ) -> None:
     token = f"Authorization: Bearer {system['users']['owner']['token']}"
     # Once known, the same read would be answered from memory: the guard comes before that too.
     plain = f"GET {run} HTTP/1.1\nHost: localhost\n{token}"
-    assert [spoken(system, plain)[0] for _ in range(2)] == [200, 200]
+    assert [spoken(system, plain, over=over)[0] for _ in range(2)] == [200, 200]
 
-    status, problem = spoken(system, head.format(run=run, token=token, big=TOO_BIG))
+    status, problem = spoken(system, head.format(run=run, token=token, big=TOO_BIG), over=over)
 
     assert (status, problem["type"]) == expected
 
@@ -104,14 +114,17 @@ def test_a_body_that_is_no_plain_json_is_refused(
     assert (status, problem["type"]) == expected
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_sent(system: Ready, run: str) -> None:
+@pytest.mark.parametrize("over", ["TCP", "unix socket"])
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent(
+    system: Ready, run: str, over: str
+) -> None:
     token = system["users"]["owner"]["token"]
     head = (
         f"PATCH {run} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {token}\n"
         f"Content-Type: application/json\nContent-Length: {MIB + 1}"
     )
 
-    status, problem = spoken(system, head)
+    status, problem = spoken(system, head, over=over)
 
     assert (status, problem["type"]) == (413, "body-too-large")
 

@@ -112,17 +112,26 @@ async def test_of_two_users_one_that_fills_the_spool_is_held_at_half(spool: Spoo
     assert _counted(limited, "share") == 1
 
 
-async def test_calls_under_way_are_counted_by_token_and_given_back(spool: Spool) -> None:
+@pytest.mark.parametrize("user_id", [1, None])
+async def test_calls_under_way_are_counted_by_user_and_given_back(
+    spool: Spool, user_id: int | None
+) -> None:
     limited = Limited(spool, calls_under_way=2)
     call = limited.limits.call
 
-    with call("a"), call("a"):
-        with pytest.raises(RateLimited), call("a"):
-            raise AssertionError("was let through")
-        with call("b"):
-            pass
-    with call("a"), call("a"):
-        pass
+    def is_refused(method: str) -> bool:
+        try:
+            with call(user_id, method):
+                return False
+        except RateLimited:
+            return True
+
+    with call(user_id, "GET"), call(user_id, "POST"):
+        assert is_refused("GET")
+        with call(2, "GET"), call(user_id, "PATCH"), call(user_id, "PUT"):
+            assert is_refused("PATCH")
+    assert not is_refused("GET")
+    assert not is_refused("PATCH")
 
     assert not limited.limits._under_way
 

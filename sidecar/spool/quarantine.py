@@ -5,7 +5,6 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,10 @@ class Aside:
         self._gmtime = gmtime
         self._folder: Path | None = None
 
+    def resume(self) -> None:
+        """Goes on with the newest folder, if there is one: a crash has come in between."""
+        self._folder = max(self._folders(), default=None)
+
     @property
     def folder(self) -> Path:
         if self._folder is None:
@@ -62,7 +65,7 @@ class Aside:
         return self._folder
 
     def take(self, file: Path) -> None:
-        with suppress(FileNotFoundError):
+        if file.exists():
             file.rename(self.folder / file.name)
 
     def copy(self, file: Path) -> Path | None:
@@ -74,6 +77,10 @@ class Aside:
             return None
 
     def make_room(self) -> None:
-        folders = sorted(path for path in self._quarantine.glob("*-*") if path.is_dir())
+        folders = self._folders()
         for folder in folders[: len(folders) + 1 - FOLDERS_KEPT]:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(path for path in self._quarantine.glob("*-*") if path.is_dir())

@@ -60,6 +60,7 @@ def open_spool(
     path = directory / schema.FILE_NAME
     aside = Aside(directory, gmtime)
     if (directory / _READY).exists():
+        aside.resume()
         _replace(directory, aside)
     connection: sqlite3.Connection | None = None
     index = LogIndex(path)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendering import POOL, Chart, Object, Objects, environment
+from tests.chart.rendering import POOL, Chart, Object, Objects, Refused, environment
 
 
 def pod(objects: Objects) -> Object:
@@ -148,6 +148,19 @@ def test_a_rollout_never_has_fewer_replicas(chart: Chart) -> None:
 
     assert deployment["replicas"] == 2
     assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_a_rollout_waits_for_the_replica_that_ends(chart: Chart) -> None:
+    """A Deployment does not count pods that end; the connection budget counts one."""
+    deployment = chart.render("every-setting").one("Deployment")["spec"]
+
+    ends_s = deployment["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert deployment["minReadySeconds"] >= ends_s
+    budget = {"central": {"replicas": 5, "database": {"connectionBudget": 71}}}
+    assert chart.render(**budget).one("Deployment")
+    budget["central"]["database"] = {"connectionBudget": 70}
+    with pytest.raises(Refused, match="take 71 connections"):
+        chart.render(**budget)
 
 
 def test_replicas_spread_over_nodes_and_zones(chart: Chart) -> None:

@@ -56,11 +56,11 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "more connections than the budget": (
         {"central": {"replicas": 5}},
-        "5 replicas, one more while rolling out, times settings.poolMaxSize 10",
+        "5 replicas, two more while rolling out, times settings.poolMaxSize 10",
     ),
     "more connections than the budget, once scaled up": (
         {"central": {"autoscaling": {"enabled": True, "maxReplicas": 6}}},
-        "take 71 connections",
+        "take 81 connections",
     ),
     "fewest above most": (
         {"central": {"autoscaling": {"enabled": True, "minReplicas": 4, "maxReplicas": 3}}},

@@ -78,7 +78,8 @@ def write_again(file: Path) -> None:
 
     The kernel speaks of a failed sync once and from then on takes what it could not write for
     written: the next sync, of this process or of one started since, brings only what is newer.
-    Written again, it is new.
+    Written again, it is new. Also, a process that was killed in a sync leaves what nobody has
+    synced, and whoever opens it acts on it: a batch in flight is sent.
     """
     try:
         descriptor = os.open(file.with_name(file.name + WAL_SUFFIX), os.O_RDWR)

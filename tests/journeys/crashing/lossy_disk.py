@@ -170,9 +170,14 @@ class LossyDisk:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def _opened_as(self, descriptor: int) -> _File | None:
-        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
-        file = self._by_name.get(name)
-        return file if file is not None and file.inode == os.fstat(descriptor).st_ino else None
+        """One of SQLite's files, be it that SQLite has not opened it yet."""
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if not path.name.endswith((".sqlite3", "-wal")):
+            return None
+        file = self._by_name.get(path.name)
+        if file is None or file.inode != os.fstat(descriptor).st_ino:
+            file = self._by_name[path.name] = _File(path, self._kept, is_new=False)
+        return file
 
     def _sync(self, file: _File) -> bool:
         if self._fails(file.name):

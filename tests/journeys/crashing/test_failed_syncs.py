@@ -1,4 +1,4 @@
-"""A sync that failed takes nothing along that is acknowledged later."""
+"""A sync that failed, or never ended, takes nothing along that counts on it later."""
 
 import random
 import signal
@@ -66,9 +66,38 @@ asyncio.run(main())
 """
 
 
-def write_and_die(volume: Volume, answer: Path, fate: str, moment: str) -> None:
-    arguments = [str(volume.live), str(volume.synced), str(answer), fate, moment]
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], check=False, cwd=ROOT)
+KILLED_IN_A_SYNC = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from sidecar.spool.entry import NewEntry, Urgency
+from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.spool import Spool
+from tests.journeys.crashing.lossy_disk import LossyDisk
+
+live, synced, answer = (Path(argument) for argument in sys.argv[1:4])
+is_second = sys.argv[4] == "second"
+dying = []
+LossyDisk(synced, lambda _: dying and os.kill(os.getpid(), signal.SIGKILL)).install()
+
+async def main():
+    spool = Spool(live, SpoolLimits(2**26))
+    await spool.open()
+    if not is_second:
+        await spool.append(NewEntry(7, 1, "update_execution", {"name": "n"}, Urgency.REST))
+        dying.append(True)
+        await spool.cut(hurry=True)
+    batch = await spool.in_flight()
+    answer.write_text(f"{batch.epoch} {batch.number} {batch.digest}")  # sent
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def run(program: str, volume: Volume, answer: Path, *arguments: str) -> None:
+    """Until it kills itself."""
+    command = [sys.executable, "-c", program, str(volume.live), str(volume.synced), str(answer)]
+    done = subprocess.run([*command, *arguments], check=False, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -79,7 +108,7 @@ async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
 ) -> None:
     """Central may have the second batch: to go back to the first would deliver it twice."""
     volume, answer = Volume.create(tmp_path / "volume"), tmp_path / "answer"
-    write_and_die(volume, answer, fate, moment)
+    run(PROGRAM, volume, answer, fate, moment)
     volume.cut_power(random.Random(1))  # with this seed all that was not synced is lost
 
     spool = Spool(volume.live, SpoolLimits(2**26))
@@ -92,3 +121,22 @@ async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
     names = [msgspec.json.decode(entry.document)["name"] for entry in batch.entries]
     assert "acknowledged" in names
     assert not (volume.live / FOLDER).exists()
+
+
+async def test_a_batch_that_was_found_at_a_start_is_on_the_disk_before_it_is_sent(
+    tmp_path: Path,
+) -> None:
+    """One process is killed while it syncs the cut, and its next one goes on from there."""
+    volume, answer = Volume.create(tmp_path / "volume"), tmp_path / "answer"
+    for life in ("first", "second"):
+        assert not answer.exists()
+        run(KILLED_IN_A_SYNC, volume, answer, life)
+    volume.cut_power(random.Random(1))
+
+    spool = Spool(volume.live, SpoolLimits(2**26))
+    await spool.open()
+    batch = await spool.in_flight()
+    await spool.close()
+
+    assert batch is not None
+    assert f"{batch.epoch} {batch.number} {batch.digest}" == answer.read_text()

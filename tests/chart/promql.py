@@ -13,6 +13,8 @@ from tests.chart.rendering import ROOT
 
 SCRAPED = {"namespace", "job", "pod", "le"}
 """Labels that a scrape adds, and a histogram's own."""
+PATTERNS = {"5.."}
+"""Of values that are no words: statuses."""
 HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -32,6 +34,18 @@ def metrics() -> dict[str, set[str]]:
     return found
 
 
+@cache
+def words() -> set[str]:
+    """Every text in the two services' code: what a label can be must be one of them."""
+    return {
+        node.value
+        for service in ("central", "sidecar")
+        for path in Path(ROOT, service).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
 def _labels(call: ast.Call) -> Iterator[str]:
     for argument in call.args[2:]:
         if isinstance(argument, ast.List):
@@ -41,12 +55,16 @@ def _labels(call: ast.Call) -> Iterator[str]:
 
 
 def faults(expression: str) -> list[str]:
-    """Metrics that no code defines, and labels they lack. Raises ValueError for no PromQL."""
+    """Metrics that no code defines, labels they lack, and values that no code gives them.
+
+    Raises ValueError for no PromQL.
+    """
     found = []
     tree = promql_parser.parse(expression)
     grouped = set(_grouping(tree))
     known = set(SCRAPED)
-    for name, labels in _selectors(tree):
+    for name, matched in _selectors(tree):
+        labels = set(matched)
         metric = name if name in metrics() else HISTOGRAM.sub("", name)
         if name == "up":
             continue
@@ -56,14 +74,16 @@ def faults(expression: str) -> list[str]:
         known |= metrics()[metric]
         unknown = labels - metrics()[metric] - SCRAPED
         found += [f"{name}: no label {label}" for label in sorted(unknown)]
+        values = {v for label in labels & metrics()[metric] for v in matched[label].split("|")}
+        found += [f"{name}: nothing is {v}" for v in sorted(values - words() - PATTERNS)]
     return found + [f"no label {label} to group by" for label in sorted(grouped - known)]
 
 
-def _selectors(tree: Any) -> Iterator[tuple[str, set[str]]]:
-    """Name and matched labels of every vector selector."""
+def _selectors(tree: Any) -> Iterator[tuple[str, dict[str, str]]]:
+    """Name and matched labels, each with its value, of every vector selector."""
     for node in _nodes(tree):
         if isinstance(node, promql_parser.VectorSelector):
-            yield str(node.name), {m.name for m in node.matchers.matchers}
+            yield str(node.name), {m.name: m.value for m in node.matchers.matchers}
 
 
 def _grouping(tree: Any) -> Iterator[str]:

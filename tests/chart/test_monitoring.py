@@ -216,6 +216,9 @@ def test_the_check_of_names_sees_what_is_not_there() -> None:
         "central_requests_totals: no such metric"
     ]
     assert faults('central_requests_total{code="500"}') == ["central_requests_total: no label code"]
+    assert faults('central_database_connections{state="inuse"}') == [
+        "central_database_connections: nothing is inuse"
+    ]
     assert faults("sum by (code) (central_requests_total)") == ["no label code to group by"]
     assert faults("histogram_quantile(0.9, sidecar_delivery_seconds_bucket)") == []
     with pytest.raises(ValueError, match="unclosed"):

@@ -125,6 +125,19 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         },
         "port 6432 is Postgres'",
     ),
+    "a scraper that is kept out": (
+        {
+            "networkPolicy": {
+                "central": {
+                    "enabled": True,
+                    "database": {"to": [{"podSelector": {}}]},
+                    "allow": [RANGE],
+                }
+            },
+            "monitoring": {"serviceMonitor": {"enabled": True}},
+        },
+        "networkPolicy.central.scrapers",
+    ),
     "no way to the key sets": (
         {
             "networkPolicy": {

@@ -152,8 +152,7 @@ class Connection(asyncio.Protocol):
         held, self._held = self._held, b""
         if self._transport.is_closing():
             return
-        if len(held) > HELD_MAX_BYTES:
-            self._transport.resume_reading()
+        self._read_on()
         if answer is not None:
             self._transport.write(answer)
         else:
@@ -163,9 +162,14 @@ class Connection(asyncio.Protocol):
             self.data_received(held)
 
     def _hold(self, data: bytes) -> None:
-        had, self._held = len(self._held), self._held + data
-        if had <= HELD_MAX_BYTES < len(self._held):
+        self._held += data
+        if len(self._held) > HELD_MAX_BYTES:
             self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        """Reads again, if neither what is held nor what its caller has not read is in the way."""
+        if not self._paused and len(self._held) <= HELD_MAX_BYTES:
+            self._transport.resume_reading()
 
     def _give_to_aiohttp(self, data: bytes) -> None:
         assert self._message is not None  # noqa: S101 (for the type checker)
@@ -218,7 +222,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._paused:
             self._paused = False
-            self._transport.resume_reading()
+            self._read_on()
         if self._handler is not None:
             self._handler.resume_writing()
 

@@ -141,6 +141,32 @@ async def test_who_sends_on_without_end_is_read_no_further(here: World) -> None:
         assert not wire.is_paused
 
 
+async def test_reading_goes_on_when_both_reasons_to_stop_are_gone(here: World) -> None:
+    async with connections(app_of(here), door_of(here), shutdown_timeout_s=2.0) as connection:
+        wire = Wire(connection())  # type: ignore[arg-type]
+        much = patch(named("two")) * (HELD_MAX_BYTES // len(patch(named("two"))) + 1)
+        await wire.send(patch(named("known")))
+        await until(lambda: len(wire.replies()) == 1)
+
+        wire.protocol.data_received(patch(named("one")))
+        wire.protocol.data_received(much)
+        wire.protocol.pause_writing()
+        wire.protocol.resume_writing()
+        assert wire.is_paused, "much is held"
+        wire.protocol.data_received(b"")
+        assert wire.is_paused
+        await until(lambda: len(wire.replies()) >= 2 + much.count(b"two"))
+        assert not wire.is_paused
+
+        wire = Wire(connection())
+        wire.protocol.data_received(patch(named("three")))
+        wire.protocol.pause_writing()
+        await until(lambda: len(wire.replies()) == 1)
+        assert wire.is_paused, "the caller has not read"
+        wire.protocol.resume_writing()
+        assert not wire.is_paused
+
+
 async def test_a_write_is_kept_though_its_caller_left(here: World, door: Served) -> None:
     line = await door.line()
     await line.ask(patch(named("known")))

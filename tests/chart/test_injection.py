@@ -133,6 +133,8 @@ def test_the_sidecar_cannot_unpublish_the_unit_nor_cost_it_its_class(
     assert "readinessProbe" not in sidecar
     assert sidecar["restartPolicy"] == "Always"
     assert sidecar["startupProbe"]["httpGet"]["path"] == "/readyz"
+    # Ready or not, a restart would mend nothing: a volume that is gone, say.
+    assert sidecar["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert sidecar["resources"]["requests"] == sidecar["resources"]["limits"]
     assert set(sidecar["resources"]["limits"]) == {"cpu", "memory"}
 

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 import pytest
 import yaml
 
-from tests.chart.rendering import FEATURES, NAMESPACE, RELEASE, Chart
+from tests.chart.rendering import FEATURES, NAMESPACE, RELEASE, Chart, environment
+from tests.chart.test_environment import only_container
 from tests.chart.test_render import CUSTOM
 from tests.cluster.clients import Cluster, Denied, release_arguments
+from tests.cluster.conftest import installed, is_injected
 
 INSTALL_TIMEOUT_S = 90
 JOB = f"{RELEASE}-texera-cu-sidecar-migration"
@@ -103,11 +105,53 @@ def test_without_the_migration_there_is_no_central(kubernetes: Cluster) -> None:
     kubernetes.kubectl("delete", "job", JOB, f"--namespace={NAMESPACE}", "--wait=false")
 
 
+@pytest.fixture
+def release(kubernetes: Cluster) -> Iterator[Cluster]:
+    """For one test only: others here install it themselves."""
+    with installed(kubernetes):
+        yield kubernetes
+
+
+def test_an_upgrade_that_cannot_migrate_changes_nothing_and_can_be_tried_again(
+    release: Cluster,
+) -> None:
+    def log_level() -> str | None:
+        name = f"{RELEASE}-texera-cu-sidecar-central"
+        deployment = release.get("deployment", name, f"--namespace={NAMESPACE}")
+        level: str | None = environment(only_container(deployment)).get("CENTRAL_LOG_LEVEL")
+        return level
+
+    with installing(release, "upgrade", "every-setting") as helm:
+        release.eventually(lambda: exists(release, "job", JOB))
+        finish(release, "Failed", "FailureTarget")
+        assert helm.wait(INSTALL_TIMEOUT_S) != 0
+    failed = release.get("job", JOB, f"--namespace={NAMESPACE}")["metadata"]["uid"]
+
+    assert log_level() == "info"
+    assert is_injected(release) is True
+
+    def is_made_anew() -> bool:
+        try:
+            job = release.get("job", JOB, f"--namespace={NAMESPACE}")
+        except Denied:
+            return False
+        return bool(job["metadata"]["uid"] != failed)
+
+    with installing(release, "upgrade", "every-setting") as helm:
+        release.eventually(is_made_anew)
+        finish(release, "Complete", "SuccessCriteriaMet")
+        assert helm.wait(INSTALL_TIMEOUT_S) == 0
+
+    assert log_level() == "debug"
+
+
 @contextmanager
-def installing(cluster: Cluster) -> "Iterator[subprocess.Popen[bytes]]":
-    """helm install, which waits for its hooks."""
+def installing(
+    cluster: Cluster, verb: str = "install", *features: str
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """helm install or upgrade, which waits for its hooks."""
     process = subprocess.Popen(
-        [cluster.helm_program, *release_arguments("install"), "--timeout=60s"],
+        [cluster.helm_program, *release_arguments(verb, *features), "--timeout=60s"],
         env=cluster.environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

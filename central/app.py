@@ -14,7 +14,7 @@ from aiohttp import web
 from cachetools import TTLCache
 
 from central import __version__
-from central.auth.callers import CHANGER, SCHEMES, USER, Admission, AuthenticatedRoute
+from central.auth.callers import CHANGER, END_TURN, SCHEMES, USER, Admission, AuthenticatedRoute
 from central.entries import MAX_BODY_BYTES
 from central.examples import EXAMPLES
 from central.handlers import (
@@ -80,6 +80,7 @@ def central_app(
             _noting_unserved_renewals,
             answer_problems,
             _naming_answers,
+            _ending_turns,
             _auditing_refusals,
         ],
         client_max_size=MAX_BODY_BYTES,
@@ -115,6 +116,17 @@ async def _name_user(request: web.Request, response: web.StreamResponse) -> None
     if user is not None:
         response.headers["X-User-Id"] = str(user.user_id)
         response.headers["X-Token-Expires-At"] = str(int(user.expires_at))
+
+
+@web.middleware
+async def _ending_turns(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Lets the next call of the same caller go to work."""
+    try:
+        return await handler(request)
+    finally:
+        end = request.get(END_TURN)
+        if end is not None:
+            end()
 
 
 @web.middleware

@@ -122,6 +122,8 @@ class LimitSettings:
     source_open_bindings: int = 5_000
     batch_entries: int = 2_000
     """At least `FULL_BATCH_ENTRIES`; 0 is no limit."""
+    calls_at_work: int = 5
+    """Of one user, or of one source; others wait their turn. Half of the pool's connections."""
     connections: int = 2_048
     """Of all callers together, as are the bodies."""
     body_bytes: int = 32 * 1024 * 1024
@@ -142,6 +144,7 @@ def read_limit_settings(environment: Environment) -> LimitSettings:
         user_open_bindings=environment.integer("LIMIT_USER_OPEN_BINDINGS", 20_000, 0, 10**9),
         source_open_bindings=environment.integer("LIMIT_SOURCE_OPEN_BINDINGS", 5_000, 0, 10**9),
         batch_entries=_batch_entries(environment),
+        calls_at_work=environment.integer("LIMIT_CALLS_AT_WORK", 5, 0, 10**6),
         connections=environment.integer("LIMIT_CONNECTIONS", 2_048, 0, 10**6),
         body_bytes=environment.integer("LIMIT_BODY_BYTES", 32 * 1024 * 1024, 0, 10**12),
     )

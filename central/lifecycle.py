@@ -27,6 +27,7 @@ from central.auth.limits import CallLimits
 from central.auth.signatures import Keys, SharedSecret
 from central.auth.standing import LiveAccounts
 from central.auth.tokens import TokenVerifier
+from central.auth.turns import Turns
 from central.auth.workloads import WorkloadVerifier
 from central.auth_settings import LimitSettings, TokenSettings, WorkloadSettings
 from central.closer import Closer
@@ -126,6 +127,7 @@ def admission_of(settings: Settings, database: Database, metrics: Metrics) -> Ad
         accounts,
         None if settings.workloads is None else workload_verifier(settings.workloads, metrics),
         CallLimits(settings.limits, metrics),
+        Turns(settings.limits.calls_at_work, metrics),
     )
 
 

@@ -5,7 +5,7 @@ with the rows it names is decided by the store's statements, in the same round t
 work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from central.auth.assertions import HEADER, AssertionVerifier, SignedCall
 from central.auth.limits import CallLimits
 from central.auth.standing import LiveAccounts
 from central.auth.tokens import TokenVerifier, User, challenge, invalid_token
+from central.auth.turns import Turns
 from central.auth.workloads import ANY_WORKLOAD, Workload, WorkloadVerifier
 from central.auth.workloads import HEADER as WORKLOAD_HEADER
 from central.kit.problem import Problem, invalid_field
@@ -41,6 +42,9 @@ from central.problems import (
 
 USER: web.RequestKey[User] = web.RequestKey("user", User)
 """The user of a valid token, for the headers that every answer to them carries."""
+
+END_TURN: web.RequestKey[Callable[[], None]] = web.RequestKey("end_turn")
+"""To be called when the call is answered: the next one of its caller may go to work."""
 
 CHANGER: web.RequestKey["Changer"] = web.RequestKey("changer")
 """Who tries to change something: known before it is known whether they may."""
@@ -166,19 +170,28 @@ class Admission:
         accounts: LiveAccounts | None = None,
         workloads: WorkloadVerifier | None = None,
         limits: CallLimits | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """Without `accounts` a token's role is believed until the token expires.
 
         Without `workloads` a source may call from anywhere, without `limits` as often as it
-        likes.
+        likes; without `turns` with as many calls at once.
         """
         self._tokens = tokens
         self._assertions = assertions
         self._accounts = accounts
         self._workloads = workloads
         self._limits = limits
+        self._turns = turns
 
     async def admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
+        caller = await self._admit(request, route, body)
+        if self._turns is not None:
+            who = caller.source_id if isinstance(caller, Source) else caller.user.user_id
+            request[END_TURN] = await self._turns.take(who)
+        return caller
+
+    async def _admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
         needs = route.needs if isinstance(route, AuthenticatedRoute) else Needs.USER_AND_SOURCE
         token = bearer_token(request)
         user = None

@@ -1,5 +1,6 @@
 """What one user and one source may ask of central, called directly and with keys made up."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from tests.databases import Database
 from tests.integration.central.authority import Sidecar, serving_central
 from tests.integration.central.rows import execution_by_sql
 
+VERSION = f"/v1/workflows/{WORLD.workflow_id}/versions/latest"
+WAITING = "select count(*) from pg_locks where not granted"
 FEW = {"CENTRAL_LIMIT_BURST_S": "100"}  # and rates so low that the length of a test gives none
 
 
@@ -129,3 +132,22 @@ async def test_no_limit_is_a_setting(database: Database) -> None:
     async with serving(database, **dict.fromkeys(names, "0")) as sidecar:
         assert await called(sidecar, 50) == [200] * 50
         assert (await sidecar.create()).status == 201
+
+
+async def test_a_flood_of_one_users_calls_holds_up_nobody_else(
+    database: Database, owner_connection: Any
+) -> None:
+    read = f"/v1/executions/{WORLD.completed_execution_id}"
+    async with serving_central(database.central_url) as sidecar:
+        async with owner_connection.transaction():
+            await owner_connection.execute("lock texera_db.workflow_executions")
+            flood = [asyncio.create_task(sidecar.get(read)) for _ in range(40)]
+            while await owner_connection.fetchval(WAITING) < 5:
+                pass
+            other = await sidecar.get(VERSION, WORLD.writer)
+            is_held_up = [task.done() for task in flood]
+        flooded = [(await task).status for task in flood]
+
+    assert other.status == 200
+    assert not any(is_held_up)
+    assert flooded == [200] * 40

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dev.bench.http_line import Answer, HttpLine
+from sidecar.__main__ import EXIT_CANNOT_CREATE
 from tests.databases import Database
 from tests.journeys.crashing.processes import Sidecar
 from tests.journeys.crashing.trial import Trial, trial
@@ -231,3 +232,28 @@ async def test_a_spool_put_back_after_central_went_on_loses_nothing(
         async with HttpLine(client.sidecar.ops_url) as line:
             status = (await line.send(line.request("GET", "/status"))).json()
         assert status["spool"]["epochs_begun"] == 1
+
+
+async def test_a_second_sidecar_on_a_spool_in_use_ends_at_once_and_disturbs_nobody(
+    database: Database,
+) -> None:
+    async with trial(database, 6) as it:
+        client = Client(await it.add_sidecar(forked=False))
+        execution_id = client.sidecar.execution_ids[0]
+        settings = {"SIDECAR_SPOOL_DIR": str(client.sidecar.volume.live)}
+        second = Sidecar(it.folder / "second", it.central.url, settings=settings)
+
+        second.start()
+        await second.process.ends()
+
+        assert second.process.child is not None
+        assert second.process.child.returncode == EXIT_CANNOT_CREATE
+        assert "another sidecar uses" in second.log.read_text()
+        assert (await client.patch(execution_id, status="COMPLETED")).status == 202
+        assert await client.flush() == 200
+
+        # The lock ends with the process, however that ends.
+        await client.sidecar.process.kill()
+        second.start()
+        await second.until_ready()
+        await second.process.kill()

@@ -95,6 +95,19 @@ async def test_a_symmetric_key_that_is_published_signs_nothing(issuer: Issuer) -
     assert parse_jwks(json.dumps(issuer.document).encode(), ["HS256"]) == []
 
 
+async def test_a_private_key_that_is_published_signs_nothing(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has read the set could sign with it."""
+    private = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY))
+    issuer.document = {"keys": [private | {"kid": "one"}]}
+
+    await Verifying(issuer.url).refuses(signed(RSA_KEY, "one"), "kid")
+
+    assert "jwks has a private key" in caplog.messages
+    assert private["d"] not in caplog.text
+
+
 async def test_a_key_speaks_under_its_own_name_only(issuer: Issuer) -> None:
     issuer.document = {"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_RSA_KEY, "two")]}
     verifying = Verifying(issuer.url)

@@ -183,6 +183,8 @@ def _add_forgotten(
         properties.raise_top(connection, max(carver.top_seq, *carver.unread, 0))
         connection.execute("COMMIT")
         found.execute("COMMIT")
+    # What was not written over would be found again, as damage, at each start.
+    schema.truncate_log(connection)
     logger.error(
         "damaged log: what it still held was put back",
         extra=fields(

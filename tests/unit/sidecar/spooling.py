@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from sidecar.spool import fsck, inspection
 from sidecar.spool.entry import (
     Batch,
     NewEntry,
@@ -92,6 +93,12 @@ async def settle(spool: Spool, batch: Batch, outcome: str = "applied") -> list[W
 
 def numbers(batch: Batch) -> list[int]:
     return [entry.seq for entry in batch.entries]
+
+
+def faults_of(directory: Path) -> list[str]:
+    """What `fsck` says."""
+    with inspection.inspected(directory) as spool:
+        return list(fsck.faults(spool))
 
 
 async def state_of(spool: Spool, seq: int) -> WriteState | None:

@@ -1,9 +1,7 @@
 """How writes ended stays readable: the last 10,000, through restarts, merged ones among them."""
 
 import asyncio
-from pathlib import Path
 
-from sidecar.spool import fsck, inspection
 from sidecar.spool.entry import WriteState
 from sidecar.spool.settling import SETTLED_KEPT
 from sidecar.spool.spool import Spool
@@ -12,6 +10,7 @@ from tests.unit.sidecar.spooling import (
     USER,
     Spools,
     cut,
+    faults_of,
     settle,
     size_only,
     state_of,
@@ -20,11 +19,6 @@ from tests.unit.sidecar.spooling import (
 
 MERGED = 20
 AT_ONCE = 500
-
-
-def faults_of(directory: Path) -> list[str]:
-    with inspection.inspected(directory) as spool:
-        return list(fsck.faults(spool))
 
 
 async def settled(spool: Spool, count: int) -> list[int]:

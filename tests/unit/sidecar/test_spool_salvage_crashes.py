@@ -8,12 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.spool import fsck, inspection
 from sidecar.spool.quarantine import FOLDER
 from sidecar.spool.schema import FILE_NAME, PAGE_BYTES
 from tests.systems import ROOT
 from tests.unit.sidecar.damaging import LOG_NAME, copy_as_killed
-from tests.unit.sidecar.spooling import EID, OTHER_EID, Spools, cut, numbers, settle, update
+from tests.unit.sidecar.spooling import (
+    EID,
+    OTHER_EID,
+    Spools,
+    cut,
+    faults_of,
+    numbers,
+    settle,
+    update,
+)
 
 STEPS = 24
 """More than there are."""
@@ -90,8 +98,7 @@ async def test_whenever_it_dies_nothing_is_lost_and_nothing_is_opened_with_a_str
         assert numbers(await cut(spool)) == in_file + in_log
         assert await spool.append(update(name="new")) > in_log[-1]
         assert await spool.find(ended) is not None
-        with inspection.inspected(folder) as opened:
-            assert list(fsck.faults(opened)) == []
+        assert faults_of(folder) == []
         evidence = list((folder / FOLDER).glob(f"*/{FILE_NAME}"))
         assert [path.read_bytes()[:4] for path in evidence] == [b"\xff" * 4]
         assert not list(folder.glob("rescued*"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.spool import fsck, inspection, space
+from sidecar.spool import space
 from sidecar.spool.entry import WriteState
 from sidecar.spool.log import FRAME_BYTES, HEADER_BYTES, Log
 from sidecar.spool.quarantine import FOLDER, FOLDERS_KEPT
@@ -18,6 +18,7 @@ from tests.unit.sidecar.spooling import (
     OTHER_EID,
     Spools,
     cut,
+    faults_of,
     numbers,
     settle,
     size_only,
@@ -35,11 +36,6 @@ def lose_frame(directory: Path, number: int) -> None:
     with (directory / LOG_NAME).open("r+b") as log:
         log.seek(HEADER_BYTES + (number - 1) * FRAME_BYTES)
         log.write(bytes(FRAME_BYTES))
-
-
-def faults_of(directory: Path) -> list[str]:
-    with inspection.inspected(directory) as spool:
-        return list(fsck.faults(spool))
 
 
 async def killed(spools: Spools, to: Path) -> Spools:
@@ -145,3 +141,26 @@ async def test_a_torn_log_is_put_back_on_a_volume_that_has_no_room_for_a_copy(
 
     assert [entry.seq for entry in await spool.waiting(EID)][-1] == seq
     await left.close()
+
+
+async def test_what_was_put_back_is_no_damage_at_the_next_start(
+    spools: Spools, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = await spools.open()
+    await spool.append(update(name="n"))
+    torn = frames_of(spools.directory)
+    for _ in range(5):
+        await spool.append(update(name="m"))
+    left = await killed(spools, tmp_path / "killed")
+    lose_frame(left.directory, torn)
+    await left.open()
+    again = await killed(left, tmp_path / "again")
+    assert "damaged log" in caplog.text
+    caplog.clear()
+
+    spool = await again.open()
+
+    assert len(await spool.waiting(EID)) >= 5
+    assert "damaged log" not in caplog.text
+    assert not (again.directory / FOLDER).exists()
+    await again.close()

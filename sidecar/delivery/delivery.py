@@ -74,6 +74,7 @@ class Delivery:
         self._slow_start = SlowStart(FIRST_BATCH_ENTRIES, BATCH_MAX_ENTRIES)
         self._wake = asyncio.Event()
         self._waiting = Waiting(spool, self.wake)
+        self._untold: Batch | None = None
         self._draining = asyncio.Event()
         self._rest = Rest(monotonic, self._cannot_wait)
         self.parked_because: str | None = None
@@ -102,6 +103,7 @@ class Delivery:
         self._set_aside(untold)
         while True:
             try:
+                await self._tell_untold()
                 batch = await self._next_batch()
                 if batch is None:
                     return
@@ -166,13 +168,25 @@ class Delivery:
         await self._settle(batch, outcomes)
 
     async def _settle(self, batch: Batch, outcomes: list[Outcome]) -> None:
+        self._untold = batch  # should the spool fail now, it may be settled all the same
         records = await self._spool.settle(
             batch, outcomes, lambda records: self._listener.settled(batch.entries, records)
         )
+        self._untold = None
         self._metrics.batches.labels("delivered").inc()
         self._metrics.batch_entries.observe(len(batch.entries))
         self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
         self._tell(records)
+
+    async def _tell_untold(self) -> None:
+        """How the writes ended whose settling the spool has kept without saying so."""
+        batch = self._untold
+        if batch is not None and await self._spool.in_flight() != batch:
+            found = [await self._spool.find(entry.seq) for entry in batch.entries]
+            ended = [write for write in found if write and write.state is not WriteState.DURABLE]
+            self._listener.settled(batch.entries, ended)
+            self._tell(ended)
+        self._untold = None  # or it is sent again, and answered as before
 
     def _set_aside(self, records: Sequence[WriteRecord]) -> None:
         """The spool found these damaged: they ended here, whatever central has of them."""

@@ -4,7 +4,8 @@ What is the truth. One SQLite file (`spool.sqlite3`, WAL, synchronous=FULL). Wha
 sidecar has promised is in it; everything in memory is an index of it and is made again at
 start, and changed in the order of the commits. One thread owns the connection (`committer`):
 writers that arrive while a commit runs share the next one, so the disk's sync is paid once per
-group and never waited for on purpose. One process owns the directory (`lock`).
+group and never waited for on purpose. Reads have a connection of their own (`reader`), open only
+while the writer's is (`open_file`). One process owns the directory (`lock`).
 
 An entry's life. `append` stores it and returns its number once the commit has reached the
 disk: from then on it is *durable*. `cut` fixes the members and the digest of the next batch,
@@ -30,7 +31,7 @@ which the log and `sidecar_spool_epochs_total` say.
 
 Damage. Every entry carries a checksum; a damaged one ends as refused (`write-damaged`). A file or
 log that SQLite would not read whole is read page by page (`carving`): what can be read is kept,
-the rest set aside under `quarantine/` and counted, and the start never stopped. A volume that is
+the rest set aside (`quarantine`) and counted, and the start never stopped. A volume that is
 full, read-only or gone refuses writes with a clear answer and is tried again with the next; a
 ballast file is given up so that terminal statuses still fit.
 

@@ -73,6 +73,8 @@ async def test_a_caller_and_a_flush_are_told_of_an_end_that_a_reopened_file_know
     assert record is not None
     assert record.state is WriteState.COMMITTED
     assert len(bench.central.batches) == 1
+    told = {"op": "update_execution", "state": "committed"}
+    await until(lambda: bench.count("sidecar_writes_total", **told) == 1)
 
 
 async def test_a_caller_is_told_of_a_write_that_a_salvage_lost(bench: Bench) -> None:

@@ -15,6 +15,9 @@ from sidecar.services import REPEATABLE
 
 ENTRY_OVERHEAD_BYTES = 1500
 """What a kept answer costs beside its texts: the objects, their slots, the dict's entry."""
+TOGETHER_MAX_BYTES = 256 * 1024
+"""Of answers to one piece of requests. A piece has room for hundreds of them, and is answered
+before anybody can see that its caller does not read: aiohttp sends one answer after the other."""
 TOUCH_PERIOD_S = 1.0
 """How often a value in use is told so, lest it be evicted as forgotten."""
 
@@ -60,13 +63,16 @@ class KnownAnswers:
         found = self._find(data)
         if found is not None:
             return self._given(*found)
-        all_found, start = [], 0
+        all_found, start, size_bytes = [], 0, 0
         while start < len(data):
             end = data.find(b"\r\n\r\n", start) + 4
             if end < 4 or end - start == len(data):
                 return None
             found = self._find(data[start:end])
             if found is None:
+                return None
+            size_bytes += len(found[0].head) + len(found[0].body)
+            if size_bytes > TOGETHER_MAX_BYTES:
                 return None
             all_found.append(found)
             start = end
@@ -77,7 +83,8 @@ class KnownAnswers:
         request_id = b""
         known = self._known.get(head)
         if known is None:
-            if len(head) > HEAD_MAX_BYTES:
+            # The end comes first: what is cut out may stand behind it, and would be lost.
+            if len(head) > HEAD_MAX_BYTES or head.find(b"\r\n\r\n") != len(head) - 4:
                 return None
             plain, request_id = plain_head(head)
             known = self._known.get(plain) if plain is not None else None

@@ -6,18 +6,17 @@ the first time. So once the application has taken a write, what it made of the h
 decoded, admitted, limited and made durable by the very functions that aiohttp's way leads to.
 """
 
-import functools
 import logging
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
 
 from sidecar.front.heads import HEAD_MAX_BYTES, Stamp, may_be_known, plain_head
+from sidecar.kit.bodies import SMALL_BYTES
 from sidecar.kit.logs import fields
 from sidecar.kit.problem import InternalError, Problem
 from sidecar.kit.routing import ROUTE, json_response, problem_response
@@ -28,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 MAX_BYTES = 1024 * 1024
 """For heads of calls: some five hundred."""
-BODY_MAX_BYTES = 64 * 1024
-"""Larger ones are rare, and aiohttp refuses those that are too large while they come."""
-ENTRY_OVERHEAD_BYTES = 1000
+BODY_MAX_BYTES = SMALL_BYTES
+"""Larger ones are rare, share a room and have to come in time: all of that is aiohttp's way."""
+ENTRY_OVERHEAD_BYTES = 1500
 
 _LENGTH = re.compile(rb"\r\n(?i:content-length):[ \t]*([0-9]{1,7})[ \t]*(?=\r\n)")
 
@@ -106,7 +105,7 @@ class KnownCalls:
         assert isinstance(body, bytes)  # noqa: S101 (it was made from JSON here)
         headers = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
         return b"%s%sContent-Length: %d\r\nServer: %s\r\n%s%s" % (
-            _status_line(response.status),
+            f"HTTP/1.1 {response.status} {response.reason}\r\n".encode(),
             headers.encode(),
             len(body),
             _SERVER,
@@ -145,8 +144,3 @@ def _without_length(head: bytes) -> tuple[bytes | None, int, bytes]:
     if plain is None or len(lengths) != 1:
         return None, 0, request_id
     return _LENGTH.sub(b"", plain), int(lengths[0]), request_id
-
-
-@functools.cache
-def _status_line(status: int) -> bytes:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()

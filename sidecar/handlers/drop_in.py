@@ -41,11 +41,13 @@ async def drop_in_create(
 
 
 async def drop_in_put_runtime_stats_uri(call: WriteCall) -> Answer:
+    execution_id = call.path.eid
+
     def prepare(body: drop_in.DropInRuntimeStatsUri) -> EntryOf:
         def entry_of(binding: Binding, user_id: int) -> NewEntry:
             if binding.workflow_id != body.workflow_id:
                 raise problems.ExecutionNotFound(
-                    f"workflowId: execution {call.path.eid} is not one of workflow"
+                    f"workflowId: execution {execution_id} is not one of workflow"
                     f" {body.workflow_id}"
                 )
             members = {"runtime_stats_uri": body.uri}

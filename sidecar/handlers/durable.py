@@ -27,7 +27,8 @@ async def durable(
     answer_of: Callable[[wire.WriteAnswer], Any] = lambda answer: answer,
 ) -> Answer:
     """Makes the write durable, and its like of other bodies for whoever has the request's head."""
-    own, caller = services(call.request), call.caller
+    # `again` is kept for long: it holds none of the request, whose body and connection are large.
+    own, caller, method = services(call.request), call.caller, call.request.method
     wait_s = preferred_wait_s(call.request)
     decoder = _decoder(cast("Hashable", type(call.body)))
 
@@ -39,7 +40,7 @@ async def durable(
         permit = own.writes.permit(execution_id, caller)
         if permit is None:
             raise NotResumable  # central has to be asked, for the request that comes now
-        with own.limits.call(permit[1].user_id, call.request.method):
+        with own.limits.call(permit[1].user_id, method):
             entry_of = prepare(decode_body(raw_body, decoder))
             return await submit(entry_of(permit[0], permit[1].user_id))
 

@@ -102,6 +102,8 @@ CASES: dict[str, bytes] = {
     "a huge path": get("/" + "a" * 9000),
     "many small headers": get(URIS, *[f"X-{n}: a" for n in range(200)]),
     "sixteen kilobytes of head": get(URIS, *[f"X-{n}: " + "a" * 8000 for n in range(2)]),
+    "an id behind the end": KNOWN + b"X-Request-Id: a\r\n",
+    "a trace behind the end": get(URIS, TRACE) + b"traceparent: a\r\n",
     "trailing garbage": KNOWN + b"\x00\x01garbage\r\n\r\n",
     "garbage first": b"\x16\x03\x01garbage\r\n\r\n" + KNOWN,
     "an empty line first": b"\r\n" + KNOWN,

@@ -1,6 +1,8 @@
 """Writes whose heads are known go past aiohttp, and end as they would have through it."""
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,17 @@ import pytest
 
 from sidecar.front.door import HELD_MAX_BYTES
 from sidecar.front.listening import connections, listening
+from sidecar.kit.bodies import SMALL_BYTES
+from sidecar.problems import RelayedProblem
 from tests.databases import free_port
 from tests.unit.sidecar.delivering import until
 from tests.unit.sidecar.front_writes import EID, OTHER_EID, furnish, named, patch
 from tests.unit.sidecar.fronting import Line, Served, Wire, app_of, door_of, get, served
-from tests.unit.sidecar.reading import World, world
+from tests.unit.sidecar.reading import WORKFLOW, World, world
 
 ROW = f"/v1/executions/{EID}"
+ROUTE = f"PATCH {ROW} ".encode()
+DROP_IN_ROUTE = f"PUT /api/internal/execution-metadata/{EID}/runtime-stats-uri ".encode()
 
 
 @pytest.fixture
@@ -78,7 +84,7 @@ async def test_trace_and_request_id_may_be_new_each_time(here: World, door: Serv
         patch(named("n")).replace(b"application/json", b"text/plain"),
         patch(named("n")) + get(ROW),
         patch(named("n"))[:-1],
-        patch(b'{"result":"' + b"r" * 70_000 + b'"}'),
+        patch(named("n") + b" " * SMALL_BYTES),
     ],
     ids=lambda data: data[:300],
 )
@@ -217,6 +223,54 @@ async def test_heads_of_writes_are_bounded(here: World) -> None:
         before = listener.to_aiohttp
         await line.ask(patch(named("n"), "X-Filler: 99"))
         assert listener.to_aiohttp == before
+
+
+async def test_heads_of_writes_keep_nothing_of_the_requests_they_came_with(here: World) -> None:
+    count, blanks = 20, b" " * 200_000
+    stats = msgspec.json.encode(
+        {"workflowId": WORKFLOW, "uri": f"vfs:///wid/{WORKFLOW}/eid/{EID}/runtimestatistics"}
+    )
+    async with connections(app_of(here), door_of(here), shutdown_timeout_s=2.0) as connection:
+        tracemalloc.start()
+        try:
+            for number in range(count):
+                other = f"X-Filler: {number}"
+                for write in (
+                    patch(named("n") + blanks, other),
+                    patch(stats + blanks, other).replace(ROUTE, DROP_IN_ROUTE),
+                ):
+                    wire = Wire(connection())  # type: ignore[arg-type]
+                    await wire.send(write)
+                    await until(lambda of=wire: bool(of.written))  # type: ignore[misc]
+                    assert wire.replies()[0].status == 202
+                    wire.close()
+            await here.deliver()
+            gc.collect()
+            held_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert held_bytes < count * len(blanks) / 4
+
+
+async def test_a_status_that_has_no_name_is_answered_all_the_same(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies = []
+    for front_door in (True, False):
+        async with served(here, front_door=front_door) as listener:
+            line = await listener.line()
+            await line.ask(patch(named("known")))
+
+            async def refuse(new: Any) -> int:
+                raise RelayedProblem({"type": "odd", "status": 499, "detail": "no name"}, {})
+
+            with monkeypatch.context() as patched:
+                patched.setattr(here.spool, "append", refuse)
+                replies.append(await line.ask(patch(named("refused"), "X-Request-Id: one")))
+
+    assert replies[0].comparable() == replies[1].comparable()
+    assert replies[0].status == 499
 
 
 async def test_a_fault_of_our_own_is_a_problem_and_no_second_write(

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.sidecar.fronting import Line, Served, get, served
+from sidecar.front.listening import connections
+from tests.unit.sidecar.delivering import until
+from tests.unit.sidecar.fronting import Line, Served, Wire, app_of, door_of, get, served
 from tests.unit.sidecar.reading import (
     ACCESS_TTL_S,
     ROW_TTL_S,
@@ -187,6 +189,28 @@ async def test_a_no_to_one_read_ends_every_answer_about_the_execution(
     before = door.to_aiohttp
     assert (await line.ask(get(URIS, token="b"))).status == 200
     assert door.to_aiohttp == before, "the other's yes stands"
+
+
+async def test_one_piece_of_requests_is_not_answered_with_more_than_a_caller_can_read(
+    here: World,
+) -> None:
+    await here.bind(EID, created_here=False)
+    await here.write(EID, "update_execution", result="r" * 20_000)
+    await here.deliver()
+    async with connections(app_of(here), door_of(here), shutdown_timeout_s=2.0) as connection:
+        wire = Wire(connection())  # type: ignore[arg-type]
+        for _ in range(3):
+            await wire.send(get(ROW))
+        wire.written.clear()
+
+        wire.protocol.data_received(get(ROW) * 10)
+        assert len(wire.written) > 10 * 20_000
+        wire.written.clear()
+        wire.protocol.data_received(get(ROW) * 100)
+        assert not wire.written, "aiohttp sends them, one after the other"
+        await until(lambda: len(wire.written) > 100 * 20_000)
+
+    assert len(wire.replies()) == 100
 
 
 async def test_an_evicted_value_is_not_given_again(tmp_path: Path) -> None:

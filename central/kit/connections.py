@@ -120,7 +120,10 @@ class Connections:
 
     @property
     def middleware(self) -> Callable[..., Awaitable[web.StreamResponse]]:
-        """The outermost: where one request has ended, the next one's head begins."""
+        """The outermost: where one request has ended, the next one's head begins.
+
+        A request that was answered early ends with the rest of its body, which is yet to come.
+        """
 
         @web.middleware
         async def begin_anew(
@@ -132,7 +135,7 @@ class Connections:
             finally:
                 seat = self._seats.get(transport) if transport is not None else None
                 if seat is not None:
-                    seat.begin()
+                    request.content.on_eof(seat.begin)
                     self.used(seat)
 
         return begin_anew

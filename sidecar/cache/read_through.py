@@ -159,7 +159,8 @@ class ReadThrough(Generic[ValueT]):
         except (CentralUnavailable, TimeoutError):
             return cached, "stale"
         except RelayedProblem as problem:
-            if problem.status != TOO_MANY_REQUESTS:
+            # Central answers: who asks too much must not keep an old yes alive by that.
+            if problem.status != TOO_MANY_REQUESTS or verdict is Verdict.STALE:
                 raise
             return cached, "stale"
 

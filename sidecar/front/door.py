@@ -41,6 +41,7 @@ class FrontDoor:
         self._by_handler: dict[object, Connection] = {}
         self._server: web.Server | None = None
         self._sweeping: asyncio.TimerHandle | None = None
+        self.is_closing = False
 
     def completion_log(self) -> type[AbstractAccessLogger]:
         finished = self._finished
@@ -61,8 +62,10 @@ class FrontDoor:
     async def close(self, *, timeout_s: float) -> None:
         """Ends what aiohttp does not know of; its own connections end with its server.
 
-        Calls under way are answered, if they do not take longer than `timeout_s`.
+        Calls under way are answered, if they do not take longer than `timeout_s`; those that come
+        now are aiohttp's, whose server waits for them in the same way.
         """
+        self.is_closing = True
         if self._sweeping is not None:
             self._sweeping.cancel()
         calls = [c.call for c in self._connections if c.call is not None]
@@ -75,6 +78,9 @@ class FrontDoor:
         connection = Connection(self)
         self._connections.add(connection)
         return connection
+
+    def begin(self, data: bytes) -> Begun | None:
+        return None if self.is_closing else self.calls.begin(data)
 
     def open_handler(self, connection: "Connection") -> RequestHandler:
         assert self._server is not None  # noqa: S101 (opened before it listens)
@@ -138,7 +144,7 @@ class Connection(asyncio.Protocol):
                     self._transport.write(answer)
                     self._door.counted.used(self._seat)
                     return
-            elif (begun := self._door.calls.begin(data)) is not None:
+            elif (begun := self._door.begin(data)) is not None:
                 self.call = asyncio.get_running_loop().create_task(self._go_on(begun, data))
                 return
             self._message = Message()

@@ -16,6 +16,8 @@ from sidecar.front.answers import KnownAnswers
 from sidecar.front.calls import KnownCalls
 from sidecar.front.door import FrontDoor
 from sidecar.front.listening import listening
+from sidecar.kit.bodies import Intake
+from sidecar.kit.connections import Connections
 from sidecar.limits import LocalLimits
 from sidecar.services import Services
 from sidecar.settings import LimitSettings
@@ -25,6 +27,7 @@ from tests.databases import free_port
 from tests.unit.sidecar.reading import World
 
 MIB = 1024 * 1024
+CONNECTIONS, ROOM_BYTES = 640, 8 * MIB
 TICKS = 40
 """Turns of the event loop in which any request here is over: nothing in it takes time."""
 
@@ -127,7 +130,7 @@ def _parsed(head: bytes) -> Reply:
     return Reply(int(status), headers, b"", version)
 
 
-def app_of(world: World) -> web.Application:
+def app_of(world: World, intake: Intake | None = None) -> web.Application:
     delivery = Delivery(world.spool, world.central, world.metrics, world.reads)
     boots = Boots(world.spool, world.central, world.reads)
     limits = LocalLimits(LimitSettings(), world.spool, world.metrics)
@@ -135,7 +138,8 @@ def app_of(world: World) -> web.Application:
         world.spool, delivery, world.central, world.reads, world.access, limits, world.metrics
     )
     sync_calls = SyncCalls(world.spool, delivery, world.central, world.reads)
-    return local_app(Services(world.reads, writes, sync_calls, limits, boots), world.metrics)
+    services = Services(world.reads, writes, sync_calls, limits, boots)
+    return local_app(services, world.metrics, intake)
 
 
 def door_of(world: World, max_bytes: int = MIB) -> FrontDoor:
@@ -146,11 +150,13 @@ def door_of(world: World, max_bytes: int = MIB) -> FrontDoor:
 
 @asynccontextmanager
 async def served(world: World, *, front_door: bool, max_bytes: int = MIB) -> AsyncIterator[Served]:
-    app, door = app_of(world), door_of(world, max_bytes) if front_door else None
+    counted = Connections(CONNECTIONS)
+    app = app_of(world, Intake(counted, room_bytes=ROOM_BYTES))
+    door = door_of(world, max_bytes) if front_door else None
     listener = Served(free_port(), door=door)
     app.middlewares.insert(0, _counting(listener))
     address = ("127.0.0.1", listener.port)
-    async with listening(app, door, address, None, shutdown_timeout_s=2.0):
+    async with listening(app, door, address, None, shutdown_timeout_s=2.0, counted=counted):
         try:
             yield listener
         finally:

@@ -62,6 +62,7 @@ class PlayedCentral(Central):
     unchanged_count: int = 0
     is_down: bool = False
     is_known_down: bool = False
+    asks_for_less: bool = False
     answers_early: bool = False
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     called: asyncio.Event = field(default_factory=asyncio.Event)
@@ -84,6 +85,8 @@ class PlayedCentral(Central):
         await self.may_answer.wait()
         if self.is_down:
             raise CentralUnavailable("central is down", retry_after_s=1)
+        if self.asks_for_less:
+            raise refusal("rate-limited", 429)
         return early or self._reply(target, context.token or "", etag)
 
     async def bind(

@@ -1,6 +1,5 @@
 """Writes whose heads are known go past aiohttp, and end as they would have through it."""
 
-import asyncio
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -11,13 +10,12 @@ import msgspec
 import pytest
 
 from sidecar.front.door import HELD_MAX_BYTES
-from sidecar.front.listening import connections, listening
+from sidecar.front.listening import connections
 from sidecar.kit.bodies import SMALL_BYTES
 from sidecar.problems import RelayedProblem
-from tests.databases import free_port
 from tests.unit.sidecar.delivering import until
 from tests.unit.sidecar.front_writes import EID, OTHER_EID, furnish, named, patch
-from tests.unit.sidecar.fronting import Line, Served, Wire, app_of, door_of, get, served
+from tests.unit.sidecar.fronting import Served, Wire, app_of, door_of, get, served
 from tests.unit.sidecar.reading import WORKFLOW, World, world
 
 ROW = f"/v1/executions/{EID}"
@@ -184,32 +182,6 @@ async def test_a_write_is_kept_though_its_caller_left(here: World, door: Served)
 
     await until(lambda: here.spool.queues.length(EID) == 2)
     assert await names_in(here) == ["known", "left behind"]
-
-
-async def test_a_write_under_way_is_answered_before_the_listener_ends(
-    here: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    port, begun, append = free_port(), asyncio.Event(), here.spool.append
-
-    async def slowly(new: Any) -> int:
-        begun.set()
-        await asyncio.sleep(0.05)
-        return await append(new)
-
-    async with listening(
-        app_of(here), door_of(here), ("127.0.0.1", port), None, shutdown_timeout_s=30.0
-    ):
-        line = Line(*await asyncio.open_connection("127.0.0.1", port))
-        await line.ask(patch(named("known")))
-        monkeypatch.setattr(here.spool, "append", slowly)
-        await line.send(patch(named("last")))
-        await begun.wait()
-
-    reply = await line.reply()
-    assert reply is not None, "the connection was closed without an answer"
-    assert reply.status == 202
-    assert await line.reply() is None
-    line.writer.close()
 
 
 async def test_heads_of_writes_are_bounded(here: World) -> None:

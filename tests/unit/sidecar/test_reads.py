@@ -283,3 +283,15 @@ async def test_an_old_yes_is_not_used_because_central_is_slow(tmp_path: Path) ->
         assert still_waiting
         with pytest.raises(RelayedProblem):
             await reading
+
+
+async def test_who_asks_too_much_sees_old_values_but_not_beyond_an_old_yes(here: World) -> None:
+    await here.reads.latest(WORKFLOW, None, caller())
+    here.central.asks_for_less = True
+
+    here.clock.now_s += ACCESS_TTL_S - 1
+    assert (await here.reads.latest(WORKFLOW, None, caller())).source == "stale"
+    here.clock.now_s += 1
+    with pytest.raises(RelayedProblem) as refused:
+        await here.reads.latest(WORKFLOW, None, caller())
+    assert refused.value.status == 429

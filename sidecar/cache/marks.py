@@ -51,8 +51,8 @@ class Validity:
 class Generations:
     """A mark per key that a write moves: what was begun under an older one is out of date."""
 
-    def __init__(self, kept: int = GENERATIONS_KEPT) -> None:
-        self._marks = _Marks(kept)
+    def __init__(self, kept: int | None = None) -> None:
+        self._marks = _Marks(GENERATIONS_KEPT if kept is None else kept)
 
     def current(self, key: Hashable) -> Mark:
         mark: Mark | None = self._marks.get(key)

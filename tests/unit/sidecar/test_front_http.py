@@ -134,6 +134,14 @@ async def test_a_request_may_come_byte_by_byte(pair: Pair) -> None:
         assert await pair.differences([bytes([byte]) for byte in CASES[name]]) == []
 
 
+@pytest.mark.parametrize("first", [get("/nowhere"), KNOWN, patch(f"Content-Length: {len(BODY)}")])
+async def test_a_body_that_looks_like_a_known_request_is_a_body(pair: Pair, first: bytes) -> None:
+    begun = patch(f"Content-Length: {len(KNOWN)}", body=b"")
+
+    assert await pair.differences([first + begun, KNOWN, KNOWN]) == []
+    assert await pair.differences([first, begun, KNOWN, KNOWN]) == []
+
+
 async def test_the_turn_comes_back_after_requests_that_are_not_known(pair: Pair) -> None:
     wire = pair.connect(pair.door)
     for unknown in (

@@ -117,7 +117,7 @@ def parsed(received: bytes) -> list[Reply]:
         head, _, rest = rest.partition(b"\r\n\r\n")
         replies.append(_parsed(head))
         # An answer to HEAD names a length and has no body.
-        if not rest.startswith(b"HTTP/1."):
+        if not rest.startswith(b"HTTP/"):
             length = int(replies[-1].header("Content-Length") or 0)
             replies[-1].body, rest = rest[:length], rest[length:]
     return replies

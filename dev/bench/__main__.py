@@ -51,7 +51,7 @@ class Counts:
     backlog: int
     full_spool: int
     wrk_s: int
-    distinct_s: int
+    distinct: int
 
     def sentence(self) -> str:
         return (
@@ -72,7 +72,7 @@ FULL = Counts(
     backlog=8_000,
     full_spool=1_000_000,
     wrk_s=3,
-    distinct_s=80,
+    distinct=1_000_000,
 )
 QUICK = Counts(
     rounds=2,
@@ -84,7 +84,7 @@ QUICK = Counts(
     backlog=200,
     full_spool=320,
     wrk_s=1,
-    distinct_s=4,
+    distinct=20_000,
 )
 
 
@@ -147,7 +147,7 @@ def _measurements(
             yield hot_reads(bench, counts.rounds, counts.wrk_s)
         else:
             print("not measured: nginx and wrk are missing", file=sys.stderr)
-        yield footprint(bench, counts.rounds, counts.distinct_s if tools else 0)
+        yield footprint(bench, counts.rounds, counts.distinct if tools else 0)
     if only in {None, "writes"}:
         yield replayed_run(bench, counts.runs, plan, name, POLL_S)
         base = bench.system.ports.base

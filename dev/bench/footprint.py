@@ -19,6 +19,8 @@ from dev.problems import DevProblem
 SIDECAR_OFFSET = 33
 POLLS = 1000
 DISTINCT_PARTS = 4
+DISTINCT_RUN_S = 1
+"""Of wrk at a time: it is told seconds, and what is wanted is a number of requests."""
 START_TIMEOUT_S = 20.0
 PROBE_PAUSE_S = 0.002
 SETTLE_S = 2.0
@@ -28,31 +30,33 @@ _CALLS = re.compile(
 )
 
 
-async def footprint(bench: Bench, rounds: int, distinct_s: int) -> list[Section]:
-    """`distinct_s`: for how long wrk, if it is there, sends heads that were never seen."""
+async def footprint(bench: Bench, rounds: int, distinct: int) -> list[Section]:
+    """`distinct`: how many heads that were never seen wrk sends at least, if it is there."""
     sections = [await _central_calls(bench, rounds)]
-    if distinct_s:
-        sections.append(await _distinct(bench, distinct_s))
+    if distinct:
+        sections.append(await _distinct(bench, distinct))
     return [*sections, await _start_and_memory(bench, rounds)]
 
 
-async def _distinct(bench: Bench, seconds: int) -> Section:
+async def _distinct(bench: Bench, count: int) -> Section:
     ready = bench.system.ready
     pid, token = ready["processes"]["sidecar"]["pid"], ready["users"]["owner"]["token"]
     script = bench.system.folder.path / "distinct.lua"
-    script.write_text(DISTINCT)
     target = await stored_result(bench)
-    held, sent = [rss_mib(pid)], 0
-    for _ in range(DISTINCT_PARTS):
-        found = await load(
-            ready["sidecar"] + target,
-            token,
-            connections=16,
-            seconds=max(1, seconds // DISTINCT_PARTS),
-            pids=[pid],
-            script=script,
-        )
-        sent += found.request_count
+    held, sent, runs = [rss_mib(pid)], 0, 0
+    for part in range(1, DISTINCT_PARTS + 1):
+        while sent < part * count / DISTINCT_PARTS:
+            runs += 1
+            script.write_text(DISTINCT.format(run=runs))
+            found = await load(
+                ready["sidecar"] + target,
+                token,
+                connections=16,
+                seconds=DISTINCT_RUN_S,
+                pids=[pid],
+                script=script,
+            )
+            sent += found.request_count
         held.append(rss_mib(pid))
     figure = Figure(f"VmRSS before, and after each quarter of {sent:,} heads", "MiB", [held], 1)
     last_half = Quartiles.of([held[-1] - held[DISTINCT_PARTS // 2]])

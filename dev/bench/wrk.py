@@ -31,7 +31,7 @@ DISTINCT = """
 local number = 0
 request = function()
     number = number + 1
-    wrk.headers["X-Unlike"] = number
+    wrk.headers["X-Unlike"] = "{run}-" .. number
     return wrk.format()
 end
 """

@@ -33,7 +33,6 @@ from sidecar.leases.computing_unit import checked_or_not
 from sidecar.leases.renewals import Renewals
 from sidecar.limits import LocalLimits
 from sidecar.metrics import Metrics
-from sidecar.problems import SpoolUnavailable
 from sidecar.reads import Reads
 from sidecar.services import Services
 from sidecar.settings import Settings
@@ -42,6 +41,7 @@ from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.schema import has_spool
 from sidecar.spool.spool import Spool
 from sidecar.spool.status import describe
+from sidecar.spool.upkeep import keep_house
 from sidecar.sync_calls import SyncCalls
 from sidecar.upstream.central import Central
 from sidecar.upstream.client import CentralClient, open_session
@@ -55,7 +55,6 @@ logger = logging.getLogger(__name__)
 
 EXIT_LEFT_OVER = 75
 """Ended with writes still in the spool (EX_TEMPFAIL): the next start delivers them."""
-HOUSEKEEPING_PERIOD_S = 60.0
 SHUTDOWN_TIMEOUT_S = 2.0
 ANSWERS_SHARE = 0.25
 """Of the room for what is remembered, for whole answers at the front door."""
@@ -155,7 +154,7 @@ async def serve(settings: Settings, faults: Faults = NO_FAULTS) -> int:
         await life.enter_async_context(_listening(sidecar))
         delivering = await life.enter_async_context(background(sidecar.delivery.run()))
         await life.enter_async_context(background(sidecar.renewals.run()))
-        await life.enter_async_context(background(_keep_house(sidecar.spool)))
+        await life.enter_async_context(background(keep_house(sidecar.spool)))
         sidecar.not_ready_because = []
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()
@@ -252,17 +251,6 @@ def _tell_failure(task: "asyncio.Task[None]") -> None:
         # A sidecar that no longer delivers must not look alive: the pod restarts it.
         logger.critical("background task failed", exc_info=task.exception())
         signal.raise_signal(signal.SIGTERM)
-
-
-async def _keep_house(spool: Spool) -> None:
-    """Forgets runs that are long over and gives the volume its space back."""
-    while True:
-        await asyncio.sleep(HOUSEKEEPING_PERIOD_S)
-        try:
-            await spool.purge_permits()
-            await spool.reclaim()
-        except SpoolUnavailable as problem:  # a volume in trouble is tried again, not fled from
-            logger.warning("housekeeping put off", extra=fields(detail=problem.detail))
 
 
 def _observe(sidecar: Sidecar) -> None:

@@ -197,6 +197,11 @@ class Spool(Questions, Rights, Batching):
 
     # Space
 
+    async def try_volume(self) -> None:
+        """Opens the file again if the volume could not be used. Raises `SpoolUnavailable`."""
+        if self._file.unavailable_because is not None:
+            await self._file.write(lambda connection: None)
+
     async def reclaim(self) -> None:
         """Gives the space of settled writes back to the volume."""
         await self._reclaimer.reclaim()

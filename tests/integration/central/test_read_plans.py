@@ -55,9 +55,11 @@ BY_WORKFLOW = {
     "executions.list_executions": f"{WORKFLOW}, {USER}, false, null, null, null, 2",
     "costs.latest_costs": f"{WORKFLOW}, {USER}, false",
 }
-ON_UNIT = {
+OTHERS = {
     "executions.list_executions": f"{WORKFLOW}, {USER}, false, {UNIT}, null, null, 2",
     "expired.expired_executions": f"{UNIT}, {USER}, 0, 100",
+    "exports.export_facts": f"{WORKFLOW}, {UNIT}, {USER}, false",
+    "versions.latest_version": f"{WORKFLOW}, {USER}, false",
 }
 
 
@@ -141,7 +143,7 @@ async def test_without_them_a_look_up_by_workflow_walks_whole_tables(
 
 async def test_with_them_it_touches_a_few_pages(indexed: Database) -> None:
     await assert_few_pages(indexed, BY_WORKFLOW)
-    await assert_few_pages(indexed, ON_UNIT)
+    await assert_few_pages(indexed, OTHERS)
 
 
 async def test_an_unfinished_index_is_made_anew(indexed: Database) -> None:

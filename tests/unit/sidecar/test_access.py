@@ -2,6 +2,7 @@
 
 import pytest
 
+from sidecar.cache import access
 from sidecar.cache.access import AccessMemory, Verdict, token_digest
 
 TOKEN, OTHER_TOKEN = token_digest("token"), token_digest("other")
@@ -108,3 +109,17 @@ def test_knowing_the_user_opens_no_execution(memory: AccessMemory, clock: Clock)
     assert memory.verdict(TOKEN, EID) is Verdict.UNKNOWN
     clock.now_s += TTL_S
     assert memory.user_of(TOKEN) is None
+
+
+def test_a_yes_that_had_to_make_room_ends_whatever_was_kept_on_it(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "ACCESS_ENTRIES_MAX", 2)
+    memory = AccessMemory(ttl_s=TTL_S, stale_s=STALE_S, wall_clock=clock)
+    for number in (EID, OTHER_EID):
+        memory.allow(TOKEN, number, USER, NEVER)
+    terms = [memory.term(TOKEN, number) for number in (EID, OTHER_EID)]
+
+    memory.allow(OTHER_TOKEN, EID, USER, NEVER)
+
+    assert [term and term.mark.holds for term in terms] == [False, True]

@@ -66,6 +66,20 @@ async def test_the_end_of_a_run_goes_at_once_and_takes_along_what_is_before_it(
 
 
 @pytest.mark.usefixtures("_for_ever")
+async def test_after_what_could_not_wait_it_rests_again(bench: Bench) -> None:
+    await used(bench)
+    await bench.spool.append(update(name="waits"))
+    await bench.spool.append(update(urgency=Urgency.TERMINAL, status="COMPLETED"))
+    await until(lambda: bench.spool.queues.entry_count == 0)
+
+    await bench.spool.append(update(execution_id=OTHER_EID, name="can wait"))
+    await asyncio.sleep(0.05)
+
+    assert len(bench.central.batches) == 2
+    assert await bench.delivery.flush(30) == 0
+
+
+@pytest.mark.usefixtures("_for_ever")
 async def test_what_somebody_waits_for_goes_at_once(bench: Bench) -> None:
     await used(bench)
     seq = await bench.spool.append(update(name="waited for"))

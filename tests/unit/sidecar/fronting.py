@@ -130,15 +130,17 @@ def _parsed(head: bytes) -> Reply:
     return Reply(int(status), headers, b"", version)
 
 
-def app_of(world: World, intake: Intake | None = None) -> web.Application:
+def app_of(
+    world: World, intake: Intake | None = None, limits: LimitSettings | None = None
+) -> web.Application:
     delivery = Delivery(world.spool, world.central, world.metrics, world.reads)
     boots = Boots(world.spool, world.central, world.reads)
-    limits = LocalLimits(LimitSettings(), world.spool, world.metrics)
+    local = LocalLimits(limits or LimitSettings(), world.spool, world.metrics)
     writes = Writes(
-        world.spool, delivery, world.central, world.reads, world.access, limits, world.metrics
+        world.spool, delivery, world.central, world.reads, world.access, local, world.metrics
     )
     sync_calls = SyncCalls(world.spool, delivery, world.central, world.reads)
-    services = Services(world.reads, writes, sync_calls, limits, boots)
+    services = Services(world.reads, writes, sync_calls, local, boots)
     return local_app(services, world.metrics, intake)
 
 

@@ -9,6 +9,7 @@ from prometheus_client import Counter
 
 from sidecar.cache.marks import Validity
 from sidecar.front.heads import HEAD_MAX_BYTES, Stamp, may_be_known, plain_head
+from sidecar.front.kept import Kept
 from sidecar.kit.routing import ROUTE
 from sidecar.metrics import Metrics
 from sidecar.services import REPEATABLE
@@ -31,7 +32,6 @@ class _Known:
     body: bytes
     requests: Counter
     reads: Counter
-    size_bytes: int
     touched_at: float
 
 
@@ -46,13 +46,15 @@ class KnownAnswers:
         monotonic: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._max_bytes = max_bytes
         self._metrics = metrics
         self._monotonic = monotonic
         self._wall_clock = wall_clock
-        self._known: dict[bytes, _Known] = {}
+        self._known: Kept[_Known] = Kept(max_bytes)
         self._stamp = Stamp(wall_clock)
-        self.size_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self._known.size_bytes
 
     def answer(self, data: bytes) -> bytes | None:
         """The answers to the requests in `data`, if it is nothing but known ones; else None.
@@ -92,7 +94,7 @@ class KnownAnswers:
                 return None
             head = plain
         if not known.validity.holds(self._monotonic(), self._wall_clock()):
-            self._drop(head)
+            self._known.drop(head)
             return None
         return known, request_id
 
@@ -129,23 +131,13 @@ class KnownAnswers:
             if name not in {"X-Request-Id", hdrs.DATE}
         ]
         answer_head = b"".join(lines)
-        self._drop(head)
         known = _Known(
             repeatable.validity,
             answer_head,
             response.body,
             self._metrics.http_requests.labels(request[ROUTE], request.method, 200),
             self._metrics.cache_requests.labels(repeatable.resource, "hit"),
-            ENTRY_OVERHEAD_BYTES + len(head) + len(answer_head) + len(response.body),
             self._monotonic(),
         )
-        if known.size_bytes <= self._max_bytes:
-            self._known[head] = known
-            self.size_bytes += known.size_bytes
-        while self.size_bytes > self._max_bytes:
-            self._drop(next(iter(self._known)))
-
-    def _drop(self, head: bytes) -> None:
-        known = self._known.pop(head, None)
-        if known is not None:
-            self.size_bytes -= known.size_bytes
+        texts_bytes = len(head) + len(answer_head) + len(response.body)
+        self._known.put(head, known, ENTRY_OVERHEAD_BYTES + texts_bytes)

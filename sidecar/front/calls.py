@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
 
 from sidecar.front.heads import HEAD_MAX_BYTES, Stamp, may_be_known, plain_head
+from sidecar.front.kept import Kept
 from sidecar.kit.bodies import SMALL_BYTES
 from sidecar.kit.logs import fields
 from sidecar.kit.problem import InternalError, Problem
@@ -42,7 +43,6 @@ class _Known:
     call: Resumable
     route: str
     method: str
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,12 @@ class KnownCalls:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._metrics = metrics
-        self._max_bytes = max_bytes
-        self._known: dict[bytes, _Known] = {}
+        self._known: Kept[_Known] = Kept(max_bytes)
         self._stamp = Stamp(wall_clock)
-        self.size_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self._known.size_bytes
 
     def begin(self, data: bytes) -> Begun | None:
         """The request in `data`, if it is exactly one of a known head; else None."""
@@ -121,17 +123,8 @@ class KnownCalls:
         plain, _, _ = _without_length(head)
         if plain is None:
             return
-        self._drop(plain)
-        size_bytes = ENTRY_OVERHEAD_BYTES + len(plain)
-        self._known[plain] = _Known(call, request[ROUTE], request.method, size_bytes)
-        self.size_bytes += size_bytes
-        while self.size_bytes > self._max_bytes:
-            self._drop(next(iter(self._known)))
-
-    def _drop(self, head: bytes) -> None:
-        known = self._known.pop(head, None)
-        if known is not None:
-            self.size_bytes -= known.size_bytes
+        known = _Known(call, request[ROUTE], request.method)
+        self._known.put(plain, known, ENTRY_OVERHEAD_BYTES + len(plain))
 
 
 def _without_length(head: bytes) -> tuple[bytes | None, int, bytes]:

@@ -8,6 +8,7 @@ COPY requirements/sidecar.txt /tmp/requirements.txt
 RUN python -m venv --without-pip /opt/venv \
     && python -m pip --python /opt/venv/bin/python --no-cache-dir install \
         --no-deps --only-binary :all: --require-hashes -r /tmp/requirements.txt
+COPY kit /app/kit
 COPY sidecar /app/sidecar
 # Compiled here, because the root file system is read-only where it runs.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app
@@ -17,6 +18,7 @@ COPY requirements/central.txt /tmp/requirements.txt
 RUN python -m venv --without-pip /opt/venv \
     && python -m pip --python /opt/venv/bin/python --no-cache-dir install \
         --no-deps --only-binary :all: --require-hashes -r /tmp/requirements.txt
+COPY kit /app/kit
 COPY central /app/central
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app
 

@@ -10,11 +10,11 @@ import os
 import sys
 
 from central import __version__
-from central.commands import bindings, debris, doctor, retention
-from central.kit import logs
-from central.kit.environment import EXIT_USAGE, SettingsError
+from central.cli import bindings, doctor, orphans, retention
 from central.migrations import MigrationFailed
 from central.settings import read_migrate_settings, read_settings
+from kit.http import logs
+from kit.http.settings import EXIT_USAGE, SettingsError
 
 EXIT_FAILED = 1
 EXIT_CANNOT_CREATE = 73
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     doctor.add_parser(commands)
     bindings.add_parser(commands)
-    debris.add_parser(commands)
+    orphans.add_parser(commands)
     retention.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "doctor":
                 return doctor.run(options, os.environ)
             case "debris":
-                return debris.run(options, os.environ)
+                return orphans.run(options, os.environ)
             case "retention":
                 return retention.run(options, os.environ)
             case _:

@@ -14,31 +14,38 @@ from aiohttp import web
 from cachetools import TTLCache
 
 from central import __version__
-from central.auth.callers import CHANGER, END_TURN, SCHEMES, USER, Admission, AuthenticatedRoute
-from central.entries import MAX_BODY_BYTES
-from central.examples import EXAMPLES
-from central.handlers import (
+from central.api import (
     batches,
     bindings,
+    bulk,
     executions,
     expired,
     leases,
-    selections,
     uris,
     workflows,
     writes,
 )
-from central.kit.bodies import Intake
-from central.kit.openapi import openapi_document
-from central.kit.problem import Problem
-from central.kit.routing import ROUTE, add_routes, answer_problems
+from central.auth.authenticator import (
+    CHANGER,
+    END_TURN,
+    SCHEMES,
+    USER,
+    Admission,
+    AuthenticatedRoute,
+)
+from central.examples import EXAMPLES
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable
-from central.store.refusals import Refusal, Refusals
+from central.store.audit import AuditLog, Refusal
+from central.wire.entries import MAX_BODY_BYTES
+from kit.http.body_reader import BodyReader
+from kit.http.openapi import openapi_document
+from kit.http.problems import Problem
+from kit.http.routing import ROUTE, add_routes, problem_middleware
 
 ROUTES: tuple[AuthenticatedRoute, ...] = (
     *executions.ROUTES,
-    *selections.ROUTES,
+    *bulk.ROUTES,
     *workflows.ROUTES,
     *expired.ROUTES,
     *uris.ROUTES,
@@ -48,7 +55,7 @@ ROUTES: tuple[AuthenticatedRoute, ...] = (
     *leases.ROUTES,
 )
 
-REFUSALS: web.AppKey[Refusals] = web.AppKey("refusals", Refusals)
+REFUSALS: web.AppKey[AuditLog] = web.AppKey("refusals", AuditLog)
 
 _ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -67,21 +74,21 @@ def central_app(
     stores: Mapping[web.AppKey[Any], Any],
     *,
     connection_max_age_s: float,
-    intake: Intake | None = None,
+    intake: BodyReader | None = None,
     clock: Callable[[], float] = time.perf_counter,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> web.Application:
-    intake = intake or Intake()
+    intake = intake or BodyReader()
     app = web.Application(
         middlewares=[
             intake.connections.middleware,
-            _counting(metrics, clock),
-            _ending_old_connections(connection_max_age_s, clock, uniform),
-            _noting_unserved_renewals,
-            answer_problems,
+            metrics_middleware(metrics, clock),
+            connection_age(connection_max_age_s, clock, uniform),
+            renewal_failures,
+            problem_middleware,
             _naming_answers,
-            _ending_turns,
-            _auditing_refusals,
+            release_slot,
+            audit_refusals,
         ],
         client_max_size=MAX_BODY_BYTES,
     )
@@ -119,7 +126,7 @@ async def _name_user(request: web.Request, response: web.StreamResponse) -> None
 
 
 @web.middleware
-async def _ending_turns(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def release_slot(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Lets the next call of the same caller go to work."""
     try:
         return await handler(request)
@@ -130,7 +137,7 @@ async def _ending_turns(request: web.Request, handler: _Handler) -> web.StreamRe
 
 
 @web.middleware
-async def _auditing_refusals(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def audit_refusals(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Keeps what a source tried to change and was refused, whichever route it tried.
 
     The entries of batches have their refusals kept with the batch; this is for whole calls.
@@ -153,7 +160,7 @@ async def _auditing_refusals(request: web.Request, handler: _Handler) -> web.Str
         raise
 
 
-def _counting(metrics: Metrics, clock: Callable[[], float]) -> Any:
+def metrics_middleware(metrics: Metrics, clock: Callable[[], float]) -> Any:
     @web.middleware
     async def count(request: web.Request, handler: _Handler) -> web.StreamResponse:
         started_at = clock()
@@ -167,7 +174,7 @@ def _counting(metrics: Metrics, clock: Callable[[], float]) -> Any:
 
 
 @web.middleware
-async def _noting_unserved_renewals(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def renewal_failures(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """The closer must not take our silence for the sidecar's, whatever kept us from answering.
 
     What we refuse (4xx) is no failure: else any caller could keep the closer from its work.
@@ -199,7 +206,7 @@ async def _naming_answers(request: web.Request, handler: _Handler) -> web.Stream
     return response
 
 
-def _ending_old_connections(
+def connection_age(
     max_age_s: float, clock: Callable[[], float], uniform: Callable[[float, float], float]
 ) -> Any:
     """Sidecars keep connections open for ever; new replicas would get no load."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from central.kit.environment import Environment, without_secrets
+from kit.http.settings import EnvReader, without_secrets
 
 UNIT_PLACE = "{computing_unit_id}"
 HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
@@ -52,7 +52,7 @@ class TokenSettings:
         return {
             "jwt_algorithms": self.algorithms,
             "jwt_lowercase_secret": self.lowercase_secret,
-            "jwt_jwks": None if self.jwks is None else shown(self.jwks.location),
+            "jwt_jwks": None if self.jwks is None else redact(self.jwks.location),
             "jwt_issuer": self.issuer,
             "jwt_audience": self.audience,
             "jwt_leeway_s": self.leeway_s,
@@ -94,7 +94,7 @@ class WorkloadSettings:
     def describe(self) -> dict[str, Any]:
         return {
             "workload_identity": self.mode,
-            "workload_jwks": shown(self.jwks.location),
+            "workload_jwks": redact(self.jwks.location),
             "workload_algorithms": self.algorithms,
             "workload_audience": self.audience,
             "workload_issuer": self.issuer,
@@ -122,17 +122,17 @@ class LimitSettings:
     source_open_bindings: int = 5_000
     batch_entries: int = 2_000
     """At least `FULL_BATCH_ENTRIES`; 0 is no limit."""
-    calls_at_work: int = 5
+    concurrent_calls: int = 5
     """Of one user, or of one source; others wait their turn. Half of the pool's connections."""
     connections: int = 2_048
     """Of all callers together, as are the bodies."""
-    body_bytes: int = 32 * 1024 * 1024
+    buffered_body_bytes: int = 32 * 1024 * 1024
 
     def describe(self) -> dict[str, Any]:
         return {f"limit_{name}": getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def read_limit_settings(environment: Environment) -> LimitSettings:
+def read_limit_settings(environment: EnvReader) -> LimitSettings:
     most = 1e9
     return LimitSettings(
         user_calls_per_s=environment.number("LIMIT_USER_CALLS_PER_S", 500.0, 0.0, most),
@@ -144,13 +144,15 @@ def read_limit_settings(environment: Environment) -> LimitSettings:
         user_open_bindings=environment.integer("LIMIT_USER_OPEN_BINDINGS", 20_000, 0, 10**9),
         source_open_bindings=environment.integer("LIMIT_SOURCE_OPEN_BINDINGS", 5_000, 0, 10**9),
         batch_entries=_batch_entries(environment),
-        calls_at_work=environment.integer("LIMIT_CALLS_AT_WORK", 5, 0, 10**6),
+        concurrent_calls=environment.integer("LIMIT_CONCURRENT_CALLS", 5, 0, 10**6),
         connections=environment.integer("LIMIT_CONNECTIONS", 2_048, 0, 10**6),
-        body_bytes=environment.integer("LIMIT_BODY_BYTES", 32 * 1024 * 1024, 0, 10**12),
+        buffered_body_bytes=environment.integer(
+            "LIMIT_BUFFERED_BODY_BYTES", 32 * 1024 * 1024, 0, 10**12
+        ),
     )
 
 
-def _batch_entries(environment: Environment) -> int:
+def _batch_entries(environment: EnvReader) -> int:
     most = environment.integer("LIMIT_BATCH_ENTRIES", 2_000, 0, 10**9)
     if 0 < most < FULL_BATCH_ENTRIES:
         # A batch is sent again unchanged until it is taken: this one never would be.
@@ -162,7 +164,7 @@ def _batch_entries(environment: Environment) -> int:
     return most
 
 
-def read_token_settings(environment: Environment) -> TokenSettings:
+def read_token_settings(environment: EnvReader) -> TokenSettings:
     algorithms = _algorithms(environment)
     is_shared = algorithms[0] in HMAC_ALGORITHMS
     return TokenSettings(
@@ -178,7 +180,7 @@ def read_token_settings(environment: Environment) -> TokenSettings:
     )
 
 
-def _algorithms(environment: Environment) -> tuple[str, ...]:
+def _algorithms(environment: EnvReader) -> tuple[str, ...]:
     """One or more of one kind: a set that mixes them would take a public key for a secret."""
     known = (*HMAC_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS)
     chosen = _named_algorithms(environment, "JWT_ALGORITHMS", "hs256", known)
@@ -194,7 +196,7 @@ def _algorithms(environment: Environment) -> tuple[str, ...]:
 
 
 def _named_algorithms(
-    environment: Environment, name: str, default: str, known: Sequence[str]
+    environment: EnvReader, name: str, default: str, known: Sequence[str]
 ) -> tuple[str, ...]:
     """The algorithms of a comma-separated list, in any case; none if one is not known."""
     by_name = {algorithm.upper(): algorithm for algorithm in known}
@@ -206,7 +208,7 @@ def _named_algorithms(
     return chosen
 
 
-def _secret(environment: Environment) -> str:
+def _secret(environment: EnvReader) -> str:
     secret = environment.text("JWT_SECRET")
     if secret.lower() == "random":
         # Texera then makes a secret per process, which no other service can know.
@@ -214,7 +216,7 @@ def _secret(environment: Environment) -> str:
     return secret
 
 
-def _jwks(environment: Environment, name: str) -> JwksSettings:
+def _jwks(environment: EnvReader, name: str) -> JwksSettings:
     """`name` is the setting that says where the key set is."""
     ca_file = environment.optional_text("JWKS_CA_FILE")
     bearer_file = environment.optional_text("WORKLOAD_JWKS_TOKEN_FILE")
@@ -229,14 +231,14 @@ def _jwks(environment: Environment, name: str) -> JwksSettings:
     )
 
 
-def read_assertion_settings(environment: Environment) -> AssertionSettings:
+def read_assertion_settings(environment: EnvReader) -> AssertionSettings:
     return AssertionSettings(
         audience=environment.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
         clock_skew_s=environment.seconds("ASSERTION_CLOCK_SKEW_S", 30.0, 0.0, 300.0),
     )
 
 
-def read_workload_settings(environment: Environment, audience: str) -> WorkloadSettings | None:
+def read_workload_settings(environment: EnvReader, audience: str) -> WorkloadSettings | None:
     """None where workload identity is off."""
     mode = environment.choice("WORKLOAD_IDENTITY", "off", ("off", "warn", "require"))
     if mode == "off":
@@ -253,18 +255,18 @@ def read_workload_settings(environment: Environment, audience: str) -> WorkloadS
     )
 
 
-def _public_key_algorithms(environment: Environment) -> tuple[str, ...]:
+def _public_key_algorithms(environment: EnvReader) -> tuple[str, ...]:
     chosen = _named_algorithms(environment, "WORKLOAD_ALGORITHMS", "rs256", PUBLIC_KEY_ALGORITHMS)
     return chosen or ("RS256",)
 
 
-def _pod_name(environment: Environment) -> str:
+def _pod_name(environment: EnvReader) -> str:
     pattern = environment.text("WORKLOAD_POD_NAME", f"computing-unit-{UNIT_PLACE}")
     if pattern.count(UNIT_PLACE) != 1:
         environment.fault("WORKLOAD_POD_NAME", f"expected a name with one {UNIT_PLACE}")
     return pattern
 
 
-def shown(location: str) -> str:
+def redact(location: str) -> str:
     """A path as it is; a URL without whoever logs in, and without its query."""
     return without_secrets(location) if "://" in location else location

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from central.entries import digest_of
-from central.kit.openapi import Example
+from central.wire.entries import digest_of
+from kit.http.openapi import Example
 
 _WORKFLOW, _UNIT, _RUN = 101, 201, 1001
 _PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"

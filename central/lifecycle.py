@@ -18,63 +18,63 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from central import __version__
+from central.api.batches import BATCHES, LIMITS
+from central.api.bindings import BINDINGS
+from central.api.bulk import SELECTIONS
+from central.api.executions import EXECUTIONS
+from central.api.expired import EXPIRED
+from central.api.idempotent import IDEMPOTENCY_KEYS
+from central.api.leases import BOOTS, LEASES
+from central.api.uris import URIS
+from central.api.workflows import COSTS, EXPORTS, VERSIONS
+from central.api.writes import WRITES
 from central.app import REFUSALS, central_app
-from central.auth.assertions import AssertionVerifier
-from central.auth.callers import Admission
+from central.auth.account_roles import AccountRoleCache
+from central.auth.authenticator import Admission
+from central.auth.concurrency import PerCallerSemaphore
 from central.auth.jwks import KeySet
 from central.auth.jwks_source import source_of
-from central.auth.limits import CallLimits
+from central.auth.rate_limits import RateLimits
 from central.auth.signatures import Keys, SharedSecret
-from central.auth.standing import LiveAccounts
-from central.auth.tokens import TokenVerifier
-from central.auth.turns import Turns
-from central.auth.workloads import WorkloadVerifier
+from central.auth.source_assertions import AssertionVerifier
+from central.auth.user_tokens import TokenVerifier
+from central.auth.workload_tokens import WorkloadVerifier
 from central.auth_settings import LimitSettings, TokenSettings, WorkloadSettings
-from central.closer import Closer
-from central.handlers.batches import BATCHES, LIMITS
-from central.handlers.bindings import BINDINGS
-from central.handlers.executions import EXECUTIONS
-from central.handlers.expired import EXPIRED
-from central.handlers.keyed import IDEMPOTENCY_KEYS
-from central.handlers.leases import BOOTS, LEASES
-from central.handlers.selections import SELECTIONS
-from central.handlers.uris import URIS
-from central.handlers.workflows import COSTS, EXPORTS, VERSIONS
-from central.handlers.writes import WRITES
-from central.kit.bodies import Intake
-from central.kit.connections import Connections, listening
-from central.kit.logs import fields
-from central.kit.ops import serving_ops
-from central.kit.problem import Problem
+from central.jobs.orphan_closer import OrphanCloser
+from central.jobs.purger import run_purger
 from central.metrics import Metrics
-from central.purging import keep_purging
 from central.settings import Settings
 from central.store.accounts import Accounts
+from central.store.audit import AuditLog
 from central.store.batches import Batches
+from central.store.binding_cache import BindingCache
+from central.store.binding_quota import BindingQuota
 from central.store.bindings import Bindings
 from central.store.boots import Boots
-from central.store.closings import Closings
-from central.store.continuity import Continuity
+from central.store.bulk import Selections
+from central.store.close_executions import Closings
 from central.store.costs import Costs
 from central.store.database import Database
+from central.store.entries import EntryStore
 from central.store.executions import Executions
 from central.store.expired import Expired
 from central.store.exports import Exports
 from central.store.idempotency import IdempotencyKeys
 from central.store.leases import Leases
-from central.store.open_bindings import OpenBindings
 from central.store.orphans import OrphanStore
-from central.store.refusals import Refusals
+from central.store.renewal_availability import RenewalAvailability
 from central.store.retention import Retention
-from central.store.rows import Rows
-from central.store.running import RunningExecutions
 from central.store.schema import Schema
-from central.store.selections import Selections
 from central.store.uris import Uris
 from central.store.versions import Versions
 from central.store.warehouses import Warehouses
 from central.store.writes import Writes
 from central.tls import ServerCertificate
+from kit.http.body_reader import BodyReader
+from kit.http.connection_limits import ConnectionLimiter, listening
+from kit.http.logs import fields
+from kit.http.ops import serve_ops
+from kit.http.problems import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +86,9 @@ def stores(
     database: Database, metrics: Metrics, lease_s: float, limits: LimitSettings
 ) -> dict[web.AppKey[Any], Any]:
     """Every store, by the key its handlers know it by."""
-    open_bindings = OpenBindings(limits, metrics)
-    warehouses, rows, closings = Warehouses(Schema()), Rows(), Closings(metrics)
-    continuity, running = Continuity(database, lease_s), RunningExecutions()
+    open_bindings = BindingQuota(limits, metrics)
+    warehouses, rows, closings = Warehouses(Schema()), EntryStore(), Closings(metrics)
+    continuity, running = RenewalAvailability(database, lease_s), BindingCache()
     return {
         BATCHES: Batches(database, rows, running, metrics),
         BINDINGS: Bindings(database, warehouses, closings, open_bindings, lease_s),
@@ -100,7 +100,7 @@ def stores(
         LIMITS: limits,
         LEASES: Leases(database, continuity, metrics, lease_s),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database),
-        REFUSALS: Refusals(database),
+        REFUSALS: AuditLog(database),
         SELECTIONS: Selections(),
         URIS: Uris(database),
         VERSIONS: Versions(database),
@@ -120,14 +120,14 @@ def admission_of(settings: Settings, database: Database, metrics: Metrics) -> Ad
     """Who is let in, by what these settings name."""
     tokens, accounts = settings.tokens, None
     if tokens.account_check_s > 0:
-        accounts = LiveAccounts(Accounts(database), tokens.account_check_s)
+        accounts = AccountRoleCache(Accounts(database), tokens.account_check_s)
     return Admission(
         TokenVerifier(users_keys(tokens, metrics), tokens, metrics),
         AssertionVerifier(settings.assertions, metrics),
         accounts,
         None if settings.workloads is None else workload_verifier(settings.workloads, metrics),
-        CallLimits(settings.limits, metrics),
-        Turns(settings.limits.calls_at_work, metrics),
+        RateLimits(settings.limits, metrics),
+        PerCallerSemaphore(settings.limits.concurrent_calls, metrics),
     )
 
 
@@ -137,8 +137,10 @@ def workload_verifier(settings: WorkloadSettings, metrics: Metrics) -> WorkloadV
     return WorkloadVerifier(keys, settings, metrics)
 
 
-def closer_of(settings: Settings, database: Database, leases: Leases, metrics: Metrics) -> Closer:
-    return Closer(
+def closer_of(
+    settings: Settings, database: Database, leases: Leases, metrics: Metrics
+) -> OrphanCloser:
+    return OrphanCloser(
         leases.continuity,
         OrphanStore(database, Closings(metrics), settings.lease_s),
         metrics,
@@ -161,8 +163,10 @@ async def serve(settings: Settings) -> int:
     admission = admission_of(settings, database, metrics)
     resources = stores(database, metrics, settings.lease_s, settings.limits)
     closer = closer_of(settings, database, resources[LEASES], metrics)
-    callers = Connections(settings.limits.connections, metrics.ended_connection)
-    intake = Intake(callers, room_bytes=settings.limits.body_bytes, share=BODIES_SHARE)
+    callers = ConnectionLimiter(settings.limits.connections, metrics.dropped_connection)
+    intake = BodyReader(
+        callers, max_total_bytes=settings.limits.buffered_body_bytes, share=BODIES_SHARE
+    )
     metrics.watch_callers(lambda: callers.count, lambda: intake.held_bytes)
     app = central_app(
         admission,
@@ -178,9 +182,7 @@ async def serve(settings: Settings) -> int:
 
     async with AsyncExitStack() as life:
         life.push_async_callback(database.close)
-        ops = serving_ops(
-            metrics.registry, lambda: not_ready_because, describe, settings.ops_listen
-        )
+        ops = serve_ops(metrics.registry, lambda: not_ready_because, describe, settings.ops_listen)
         api = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=settings.drain_timeout_s
         )
@@ -195,7 +197,7 @@ async def serve(settings: Settings) -> int:
         life.callback(opening.cancel)
         await life.enter_async_context(_background(closer.run()))
         retention = Retention(database, metrics, settings.retention)
-        await life.enter_async_context(_background(keep_purging(retention)))
+        await life.enter_async_context(_background(run_purger(retention)))
         not_ready_because.clear()
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()

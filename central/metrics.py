@@ -105,7 +105,7 @@ class Metrics:
             registry=registry,
         )
         self.held_leases = Gauge(
-            "central_closer_held_leases",
+            "central_orphans_withheld",
             "Lapsed leases that are not closed because too many lapsed at once: look at the fleet.",
             registry=registry,
         )
@@ -130,10 +130,10 @@ class Metrics:
             registry=registry,
         )
 
-        self._ended_connections = Counter(
-            "central_ended_connections_total",
+        self._dropped_connections = Counter(
+            "central_connections_dropped_total",
             "Connections of callers that ended for lack of room, by how.",
-            ["how"],
+            ["reason"],
             registry=registry,
         )
 
@@ -180,7 +180,7 @@ class Metrics:
     def purged(self, kind: str, row_count: int) -> None:
         self._purged.labels(kind).inc(row_count)
 
-    def from_zero(self, closings: Iterable[str] = (), losses: Iterable[str] = ()) -> None:
+    def init_labels(self, closings: Iterable[str] = (), losses: Iterable[str] = ()) -> None:
         """Shows what may be counted before it is: an increase begins at a zero that was seen."""
         for reason in closings:
             self._closed.labels(reason)
@@ -198,9 +198,9 @@ class Metrics:
     def refusal(self, slug: str) -> None:
         self._refusals.labels(slug).inc()
 
-    def ended_connection(self, how: str) -> None:
+    def dropped_connection(self, how: str) -> None:
         """`how` is refused or cut-off."""
-        self._ended_connections.labels(how).inc()
+        self._dropped_connections.labels(how).inc()
 
     def watch_callers(
         self, connections: Callable[[], float], body_bytes: Callable[[], float]
@@ -208,7 +208,7 @@ class Metrics:
         """Shows what callers take: connections, and large bodies held in memory."""
         for name, description, read in (
             ("central_connections", "Connections of callers.", connections),
-            ("central_held_body_bytes", "Large bodies that are held in memory.", body_bytes),
+            ("central_buffered_body_bytes", "Large bodies that are held in memory.", body_bytes),
         ):
             Gauge(name, description, registry=self.registry).set_function(read)
 

@@ -1,9 +1,9 @@
 """The problems this service answers with: the slug is the `type`, the docstring the `title`.
 
-`central.kit.problem` has those that any service has (invalid-request, no-such-route, ...).
+`kit.http.problems` has those that any service has (invalid-request, no-such-route, ...).
 """
 
-from central.kit.problem import Problem
+from kit.http.problems import Problem
 
 # --- who calls
 

@@ -16,7 +16,7 @@ from central.auth_settings import (
     read_token_settings,
     read_workload_settings,
 )
-from central.kit.environment import Address, Environment, without_secrets
+from kit.http.settings import Address, EnvReader, without_secrets
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
 DAY_S = 86_400
@@ -102,9 +102,9 @@ class Settings:
             "closer_enabled": self.closer.is_enabled,
             "closer_period_s": self.closer.period_s,
             "retain_cursors_s": self.retention.cursors_s,
-            "retain_keys_s": self.retention.keys_s,
+            "retain_idempotency_keys_s": self.retention.keys_s,
             "retain_bindings_s": self.retention.bindings_s,
-            "retain_refusals_s": self.retention.refusals_s,
+            "retain_audit_s": self.retention.refusals_s,
             "connection_max_age_s": self.connection_max_age_s,
             "drain_delay_s": self.drain_delay_s,
             "drain_timeout_s": self.drain_timeout_s,
@@ -122,7 +122,7 @@ class MigrateSettings:
 
 def read_settings(variables: Mapping[str, str]) -> Settings:
     """Raises `SettingsError` with every fault found."""
-    environment = Environment(variables, "CENTRAL_")
+    environment = EnvReader(variables, "CENTRAL_")
     settings = Settings(
         database=_database(environment),
         tokens=read_token_settings(environment),
@@ -148,7 +148,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _tls(environment: Environment) -> TlsSettings | None:
+def _tls(environment: EnvReader) -> TlsSettings | None:
     certificate = environment.optional_text("TLS_CERT_FILE")
     key = environment.optional_text("TLS_KEY_FILE")
     if certificate is not None and key is not None:
@@ -161,7 +161,7 @@ def _tls(environment: Environment) -> TlsSettings | None:
 
 def read_database_settings(variables: Mapping[str, str]) -> DatabaseSettings:
     """For commands that need nothing but the database. Raises `SettingsError`."""
-    environment = Environment(variables, "CENTRAL_")
+    environment = EnvReader(variables, "CENTRAL_")
     settings = _database(environment)
     environment.check()
     return replace(settings, pool_min_size=0, pool_max_size=1)
@@ -171,13 +171,13 @@ def read_retention_settings(
     variables: Mapping[str, str],
 ) -> tuple[DatabaseSettings, RetentionSettings]:
     """For the command of that name. Raises `SettingsError`."""
-    environment = Environment(variables, "CENTRAL_")
+    environment = EnvReader(variables, "CENTRAL_")
     retention = _retention(environment)
     environment.check()
     return read_database_settings(variables), retention
 
 
-def _retention(environment: Environment) -> RetentionSettings:
+def _retention(environment: EnvReader) -> RetentionSettings:
     def days(name: str, default: float, least: float) -> float:
         return environment.seconds(name, default * DAY_S, least * DAY_S, 3650 * DAY_S)
 
@@ -185,13 +185,13 @@ def _retention(environment: Environment) -> RetentionSettings:
     # through a long outage.
     return RetentionSettings(
         cursors_s=days("RETAIN_CURSORS_S", 30, 1),
-        keys_s=days("RETAIN_KEYS_S", 2, 1),
+        keys_s=days("RETAIN_IDEMPOTENCY_KEYS_S", 2, 1),
         bindings_s=days("RETAIN_BINDINGS_S", 90, 1),
-        refusals_s=days("RETAIN_REFUSALS_S", 30, 1 / 24),
+        refusals_s=days("RETAIN_AUDIT_S", 30, 1 / 24),
     )
 
 
-def _database(environment: Environment) -> DatabaseSettings:
+def _database(environment: EnvReader) -> DatabaseSettings:
     min_size = environment.integer("POOL_MIN_SIZE", 2, 0, 1000)
     max_size = environment.integer("POOL_MAX_SIZE", 10, 1, 1000)
     if min_size > max_size:
@@ -207,7 +207,7 @@ def _database(environment: Environment) -> DatabaseSettings:
 
 def read_migrate_settings(variables: Mapping[str, str]) -> MigrateSettings:
     """Raises `SettingsError` with every fault found."""
-    environment = Environment(variables, "CENTRAL_")
+    environment = EnvReader(variables, "CENTRAL_")
     owner_url = _postgres_url(environment, "OWNER_DATABASE_URL")
     role_url = _postgres_url(environment, "DATABASE_URL")
     if role_url:
@@ -220,7 +220,7 @@ def read_migrate_settings(variables: Mapping[str, str]) -> MigrateSettings:
     return MigrateSettings(owner_url, role_url)
 
 
-def _postgres_url(environment: Environment, name: str) -> str:
+def _postgres_url(environment: EnvReader, name: str) -> str:
     url = environment.url(name, POSTGRES_SCHEMES)
     try:
         _ = urlsplit(url).port

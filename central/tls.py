@@ -3,7 +3,7 @@
 import ssl
 from pathlib import Path
 
-from central.kit.renewed import Renewed
+from kit.http.reloading_files import ReloadingFiles
 
 
 class ServerCertificate:
@@ -16,7 +16,7 @@ class ServerCertificate:
     def __init__(self, certificate_file: Path, key_file: Path) -> None:
         self._files = (certificate_file, key_file)
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)  # TLS 1.2 on
-        self.renewed = Renewed(self._files, self._load)
+        self.renewed = ReloadingFiles(self._files, self._load)
 
     def _load(self) -> None:
         # A pair that does not fit would leave half of itself in the live context.

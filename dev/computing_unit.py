@@ -29,7 +29,7 @@ ENVIRONMENT_VERSION = json.dumps({"engine_version": "replay-1"})
 Answer = TypeVar("Answer")
 
 
-class Narrator(Protocol):
+class ProgressReporter(Protocol):
     """Whoever shows how the run goes on."""
 
     def say(self, sentence: str) -> None:
@@ -75,7 +75,7 @@ class ComputingUnit:
         self,
         plan: RunPlan,
         backend: MetadataBackend,
-        narrator: Narrator,
+        narrator: ProgressReporter,
         *,
         workflow_id: int,
         computing_unit_id: int,

@@ -21,12 +21,12 @@ from rich.table import Table
 
 from dev import figures
 from dev.child import tail
-from dev.computing_unit import ComputingUnit, Narrator, RunReport
+from dev.computing_unit import ComputingUnit, ProgressReporter, RunReport
 from dev.direct_sql import DirectSqlBackend
 from dev.interrupts import EXIT_INTERRUPTED, Interrupted, interruptible
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import CallFailed, MetadataBackend
-from dev.narrators import Silence, narrating
+from dev.narrators import NullReporter, narrating
 from dev.problems import DevProblem, StartFailed
 from dev.replay import EXIT_ERRORS, positive_seconds
 from dev.run_plan import RunPlan, plan_run
@@ -117,7 +117,7 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
                 narrator.say("the same run by direct SQL, to compare")
                 await figures.reset_statements(connection)
                 async with DirectSqlBackend(ready["database"], owner["user_id"]) as direct:
-                    direct_report = await _run(system, plan, direct, Silence(), DIRECT_POLL_S)
+                    direct_report = await _run(system, plan, direct, NullReporter(), DIRECT_POLL_S)
                 role = str(urlsplit(ready["database"]).username)
                 direct_statements = await figures.statements_of(connection, role)
             finally:
@@ -178,7 +178,11 @@ async def _while_up(system: System, running: Coroutine[Any, Any, RunReport]) -> 
 
 
 async def _run(
-    system: System, plan: RunPlan, backend: MetadataBackend, narrator: Narrator, poll_s: float
+    system: System,
+    plan: RunPlan,
+    backend: MetadataBackend,
+    narrator: ProgressReporter,
+    poll_s: float,
 ) -> RunReport:
     ready = system.ready
     unit = ComputingUnit(

@@ -7,10 +7,10 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from dev.computing_unit import Narrator
+from dev.computing_unit import ProgressReporter
 
 
-class Silence:
+class NullReporter:
     """Says nothing: for scripts that want JSON only."""
 
     def say(self, sentence: str) -> None:
@@ -48,10 +48,10 @@ class Bar:
 
 
 @contextmanager
-def narrating(stream: TextIO, what: str, *, silent: bool) -> Iterator[Narrator]:
+def narrating(stream: TextIO, what: str, *, silent: bool) -> Iterator[ProgressReporter]:
     """The narrator that fits the stream."""
     if silent:
-        yield Silence()
+        yield NullReporter()
     elif not stream.isatty():
         yield Lines(stream)
     else:

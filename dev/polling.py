@@ -6,7 +6,7 @@ from collections.abc import Callable
 POLL_S = 0.01
 
 
-def becomes_true(
+def wait_until(
     condition: Callable[[], bool],
     timeout_s: float,
     *,

@@ -23,7 +23,7 @@ import asyncpg
 from dev.account import postgres_account
 from dev.binaries import Binaries, find_binaries
 from dev.child import tail
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.problems import DevProblem, StartFailed
 from dev.tether import tethered
 
@@ -186,7 +186,7 @@ def running(cluster: Cluster, log: Path) -> Iterator[int]:
             start_new_session=True,  # Ctrl-C is for us, we then stop it in order
         )
     try:
-        becomes_true(
+        wait_until(
             lambda: cluster.is_ready(process.pid) or process.poll() is not None, START_TIMEOUT_S
         )
         if not cluster.is_ready(process.pid):

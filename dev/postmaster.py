@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from dev.account import postgres_account
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.problems import DevProblem
 
 ORPHAN_TIMEOUT_S = 10.0  # a killed server's sessions notice within milliseconds, unless stopped
@@ -29,7 +29,7 @@ def processes_in(folder: Path) -> list[int]:
 
 def wait_for_orphans(data: Path, timeout_s: float = ORPHAN_TIMEOUT_S) -> None:
     """Wait until no session of a killed server is left: no new server starts beside one."""
-    if not becomes_true(lambda: not processes_in(data), timeout_s):
+    if not wait_until(lambda: not processes_in(data), timeout_s):
         raise DevProblem(f"A Postgres is running in {data} already (process {processes_in(data)}).")
 
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.run_folder import RunFolder
 
 IMMEDIATE_SHUTDOWN_TIMEOUT_S = 3.0  # for Postgres to take its sessions along
@@ -34,6 +34,6 @@ def reap(folder: RunFolder) -> None:
     for role in ("sidecar", "central", "latency"):
         folder.signal(signal.SIGKILL, role)
     folder.signal(signal.SIGQUIT, "postgres")
-    becomes_true(lambda: not folder.pids(), IMMEDIATE_SHUTDOWN_TIMEOUT_S)
+    wait_until(lambda: not folder.pids(), IMMEDIATE_SHUTDOWN_TIMEOUT_S)
     folder.signal(signal.SIGKILL)
     folder.remove()

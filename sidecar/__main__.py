@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+from kit.http import logs
+from kit.http.settings import EXIT_USAGE, SettingsError
 from sidecar import __version__
-from sidecar.kit import logs
-from sidecar.kit.environment import EXIT_USAGE, SettingsError
 from sidecar.settings import Settings
 
 EXIT_CANNOT_CREATE = 73
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments == ["serve"]:
             return _serve()
-        from sidecar.commands import doctor, spool  # here, so that a sidecar does not hold them
+        from sidecar.cli import doctor, spool  # here, so that a sidecar does not hold them
 
         doctor.add_parser(commands)
         spool.add_parser(commands)
@@ -46,7 +46,7 @@ def _serve() -> int:
     logs.configure(settings.log_level)
     import uvloop  # here, so that a wrong setting is told at once
 
-    with _no_authorities() if settings.central_url.startswith("http:") else nullcontext():
+    with _without_system_ca_bundle() if settings.central_url.startswith("http:") else nullcontext():
         from sidecar.lifecycle import serve
 
     try:
@@ -58,7 +58,7 @@ def _serve() -> int:
 
 
 @contextmanager
-def _no_authorities() -> Iterator[None]:
+def _without_system_ca_bundle() -> Iterator[None]:
     """aiohttp reads the system's certificate authorities when it is imported (3.14): 2 MiB and
     tens of milliseconds of every sidecar, for nothing where no call is made over TLS."""
     names = ("SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -13,14 +13,14 @@ import asyncio
 
 import msgspec
 
-from sidecar import wire_sync
 from sidecar.reads import Reads
 from sidecar.spool.boots import Boot
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central import Central
+from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext
+from sidecar.wire import forwarded
 
-_closed = msgspec.json.Decoder(wire_sync.ClosedExecutions)
+_closed = msgspec.json.Decoder(forwarded.ClosedExecutions)
 
 
 class Boots:
@@ -33,10 +33,10 @@ class Boots:
     async def begin(
         self,
         unit_id: int,
-        request: wire_sync.BootRequest,
+        request: forwarded.BootRequest,
         idempotency_key: str | None,
         context: CallContext,
-    ) -> wire_sync.ClosedExecutions:
+    ) -> forwarded.ClosedExecutions:
         """Raises central's problems. The same boot again gets the same answer."""
         target, body = f"/v1/computing-units/{unit_id}/boots", msgspec.json.encode(request)
         async with self._turn:

@@ -7,7 +7,7 @@ first run created there, 1001, whose operator op-1 has a result and a console.
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar.kit.openapi import Example
+from kit.http.openapi import Example
 
 _WORKFLOW, _UNIT, _RUN = 101, 201, 1001
 _PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"

@@ -15,48 +15,48 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from typing import Any
 
+from kit.http.body_reader import BodyReader
+from kit.http.connection_limits import ConnectionLimiter
+from kit.http.logs import fields
+from kit.http.ops import serve_ops
 from sidecar import __version__
-from sidecar.app import local_app
+from sidecar.api.services import Services
 from sidecar.boots import Boots
-from sidecar.cache.access import AccessMemory
-from sidecar.delivery.delivery import Delivery
-from sidecar.front.answers import KnownAnswers
-from sidecar.front.calls import KnownCalls
-from sidecar.front.door import FrontDoor
-from sidecar.front.listening import listening
-from sidecar.kit.bodies import Intake
-from sidecar.kit.connections import Connections
-from sidecar.kit.logs import fields
-from sidecar.kit.ops import serving_ops
-from sidecar.leases.abandoned import end_abandoned
-from sidecar.leases.computing_unit import checked_or_not
-from sidecar.leases.renewals import Renewals
-from sidecar.limits import LocalLimits
+from sidecar.cache.access import AccessCache
+from sidecar.delivery.loop import Delivery
+from sidecar.forwarded import ForwardedCalls
+from sidecar.leases.health_check import checked_or_not
+from sidecar.leases.orphaned_creates import close_orphaned
+from sidecar.leases.renewer import LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.reads import Reads
-from sidecar.services import Services
+from sidecar.server.app import build_app
+from sidecar.server.listening import listening
+from sidecar.server.protocol import ProtocolFactory
+from sidecar.server.response_cache import ResponseCache
+from sidecar.server.write_fast_path import WriteFastPath
 from sidecar.settings import Settings
-from sidecar.spool.faults import NO_FAULTS, Faults
+from sidecar.spool.faults import NO_FAULTS, FaultInjector
 from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.schema import has_spool
 from sidecar.spool.spool import Spool
 from sidecar.spool.status import describe
-from sidecar.spool.upkeep import keep_house
-from sidecar.sync_calls import SyncCalls
-from sidecar.upstream.central import Central
+from sidecar.spool.upkeep import run_maintenance
+from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CentralClient, open_session
-from sidecar.upstream.identity import SourceIdentity
+from sidecar.upstream.source_identity import SourceIdentity
 from sidecar.upstream.source_key import has_key
-from sidecar.upstream.trust import Trust
+from sidecar.upstream.trust import TrustStore
 from sidecar.upstream.workload import WorkloadToken
+from sidecar.user_limits import UserLimits
 from sidecar.writes import Writes
 
 logger = logging.getLogger(__name__)
 
-EXIT_LEFT_OVER = 75
+EXIT_UNDELIVERED = 75
 """Ended with writes still in the spool (EX_TEMPFAIL): the next start delivers them."""
 SHUTDOWN_TIMEOUT_S = 2.0
-ANSWERS_SHARE = 0.25
+RESPONSE_CACHE_SHARE = 0.25
 """Of the room for what is remembered, for whole answers at the front door."""
 
 
@@ -70,11 +70,11 @@ class Sidecar:
         spool: Spool,
         central: Central,
         metrics: Metrics,
-        faults: Faults,
+        faults: FaultInjector,
         *,
-        has_forgotten: bool = False,
+        bindings_lost: bool = False,
     ) -> None:
-        access = AccessMemory(
+        access = AccessCache(
             ttl_s=settings.access_ttl_s, stale_s=settings.stale_access_s, wall_clock=time.time
         )
         reads = Reads(
@@ -82,38 +82,40 @@ class Sidecar:
             central,
             access,
             metrics,
-            max_bytes=int(settings.cache_max_bytes * (1 - ANSWERS_SHARE)),
-            row_ttl_s=settings.row_ttl_s,
+            max_bytes=int(settings.cache_max_bytes * (1 - RESPONSE_CACHE_SHARE)),
+            execution_cache_ttl_s=settings.execution_cache_ttl_s,
         )
         self.settings = settings
         self.identity = identity
         self.spool = spool
         self.central = central
         self.metrics = metrics
-        answers = KnownAnswers(int(settings.cache_max_bytes * ANSWERS_SHARE), metrics)
-        self.door = FrontDoor(answers, KnownCalls(metrics)) if settings.front_door else None
-        self.intake = Intake(
-            Connections(settings.limits.connections, metrics.ended_connection),
-            room_bytes=settings.limits.body_bytes,
+        answers = ResponseCache(int(settings.cache_max_bytes * RESPONSE_CACHE_SHARE), metrics)
+        self.door = (
+            ProtocolFactory(answers, WriteFastPath(metrics)) if settings.response_cache else None
+        )
+        self.intake = BodyReader(
+            ConnectionLimiter(settings.limits.connections, metrics.dropped_connection),
+            max_total_bytes=settings.limits.buffered_body_bytes,
         )
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
-        limits = LocalLimits(settings.limits, spool, metrics)
+        limits = UserLimits(settings.limits, spool, metrics)
         writes = Writes(spool, self.delivery, central, reads, access, limits, metrics)
-        sync_calls = SyncCalls(spool, self.delivery, central, reads)
+        forwarded = ForwardedCalls(spool, self.delivery, central, reads)
         boots = Boots(spool, central, reads)
-        self.services = Services(reads, writes, sync_calls, limits, boots)
-        self.renewals = Renewals(
+        self.services = Services(reads, writes, forwarded, limits, boots)
+        self.renewals = LeaseRenewer(
             spool,
             central,
             checked_or_not(settings.cu_health),
             metrics,
             period_s=settings.lease_renew_s,
-            restart_ends_runs=settings.cu_restart_ends_runs,
-            has_forgotten=has_forgotten,
+            fail_runs_on_restart=settings.fail_runs_on_cu_restart,
+            bindings_lost=bindings_lost,
         )
-        spool.on_binding = self.renewals.regained
-        spool.on_append.append(self.renewals.heard_of)
-        self.has_forgotten = has_forgotten
+        spool.on_bound = self.renewals.on_bound
+        spool.on_append.append(self.renewals.on_write)
+        self.bindings_lost = bindings_lost
         self.not_ready_because = ["starting"]
         _observe(self)
 
@@ -140,7 +142,7 @@ class Sidecar:
         }
 
 
-async def serve(settings: Settings, faults: Faults = NO_FAULTS) -> int:
+async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
     """Runs until SIGTERM or SIGINT. Answers the exit code. Raises OSError for what is unusable."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -148,13 +150,13 @@ async def serve(settings: Settings, faults: Faults = NO_FAULTS) -> int:
         loop.add_signal_handler(signal_number, stop.set)
     async with AsyncExitStack() as life:
         sidecar = await life.enter_async_context(core(settings, faults))
-        if not sidecar.has_forgotten:
-            ending = end_abandoned(sidecar.spool, sidecar.central)
+        if not sidecar.bindings_lost:
+            ending = close_orphaned(sidecar.spool, sidecar.central)
             await life.enter_async_context(background(ending))
         await life.enter_async_context(_listening(sidecar))
         delivering = await life.enter_async_context(background(sidecar.delivery.run()))
         await life.enter_async_context(background(sidecar.renewals.run()))
-        await life.enter_async_context(background(keep_house(sidecar.spool)))
+        await life.enter_async_context(background(run_maintenance(sidecar.spool)))
         sidecar.not_ready_because = []
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()
@@ -163,23 +165,23 @@ async def serve(settings: Settings, faults: Faults = NO_FAULTS) -> int:
         await asyncio.wait({delivering}, timeout=settings.drain_timeout_s)
         left = sidecar.spool.queues.entry_count
     logger.info("stopped", extra=fields(left_in_spool=left))
-    return EXIT_LEFT_OVER if left else 0
+    return EXIT_UNDELIVERED if left else 0
 
 
 @asynccontextmanager
-async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[Sidecar]:
+async def core(settings: Settings, faults: FaultInjector = NO_FAULTS) -> AsyncIterator[Sidecar]:
     """A sidecar without listeners, its spool open; closed again at the end."""
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     # A fresh spool under an old key, or a salvaged one, does not know all that was bound.
-    is_amnesiac = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
+    spool_was_lost = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
     identity = SourceIdentity.of_volume(settings.spool_dir, settings.assertion_audience)
     limits = SpoolLimits(settings.spool_max_bytes, settings.spool_max_entries)
     spool = Spool(settings.spool_dir, limits, faults=faults)
     await spool.open()
-    has_forgotten = is_amnesiac or spool.memory_losses > 0
+    bindings_lost = spool_was_lost or spool.memory_losses > 0
     metrics = Metrics()
     try:
-        trust = None if settings.central_ca_file is None else Trust(settings.central_ca_file)
+        trust = None if settings.central_ca_file is None else TrustStore(settings.central_ca_file)
         async with (
             nullcontext() if trust is None else background(trust.renewed.watch()),
             open_session(trust) as calls,
@@ -202,7 +204,7 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
                 )
             )
             yield Sidecar(
-                settings, identity, spool, central, metrics, faults, has_forgotten=has_forgotten
+                settings, identity, spool, central, metrics, faults, bindings_lost=bindings_lost
             )
     finally:
         await spool.close()
@@ -211,10 +213,10 @@ async def core(settings: Settings, faults: Faults = NO_FAULTS) -> AsyncIterator[
 @asynccontextmanager
 async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
     settings = sidecar.settings
-    local = local_app(sidecar.services, sidecar.metrics, sidecar.intake)
+    local = build_app(sidecar.services, sidecar.metrics, sidecar.intake)
     async with AsyncExitStack() as listeners:
         await listeners.enter_async_context(
-            serving_ops(
+            serve_ops(
                 sidecar.metrics.registry,
                 sidecar.not_ready,
                 sidecar.describe,
@@ -237,7 +239,7 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
 @asynccontextmanager
 async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
     task = asyncio.ensure_future(work)
-    task.add_done_callback(_tell_failure)
+    task.add_done_callback(_on_task_failure)
     try:
         yield task
     finally:
@@ -246,7 +248,7 @@ async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
             await task
 
 
-def _tell_failure(task: "asyncio.Task[None]") -> None:
+def _on_task_failure(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and task.exception() is not None:
         # A sidecar that no longer delivers must not look alive: the pod restarts it.
         logger.critical("background task failed", exc_info=task.exception())
@@ -287,7 +289,7 @@ def _observe(sidecar: Sidecar) -> None:
         lambda: sidecar.intake.connections.count,
     )
     metrics.observe(
-        "sidecar_held_body_bytes",
+        "sidecar_buffered_body_bytes",
         "Large bodies that are held in memory.",
         lambda: sidecar.intake.held_bytes,
     )

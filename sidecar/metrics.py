@@ -80,10 +80,10 @@ class Metrics:
             ["what"],
             registry=registry,
         )
-        self._ended_connections = Counter(
-            "sidecar_ended_connections_total",
+        self._dropped_connections = Counter(
+            "sidecar_connections_dropped_total",
             "Connections to the local API that ended for lack of room, by how.",
-            ["how"],
+            ["reason"],
             registry=registry,
         )
         self.upstream_requests = Counter(
@@ -117,9 +117,9 @@ class Metrics:
         )
         self.computing_unit_up.set(1)
 
-    def ended_connection(self, how: str) -> None:
+    def dropped_connection(self, how: str) -> None:
         """`how`: `refused` or `cut-off`."""
-        self._ended_connections.labels(how).inc()
+        self._dropped_connections.labels(how).inc()
 
     def lost_lease(self, reason: str) -> None:
         known = reason if reason in LOST_REASONS else "other"  # of a newer central

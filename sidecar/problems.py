@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar.kit.problem import Problem
+from kit.http.problems import Problem
 
 
 class TokenMissing(Problem):
@@ -83,10 +83,10 @@ class WriteNotFound(Problem):
     status = 404
 
 
-class NotDelivered(Problem):
+class DeliveryTimeout(Problem):
     """The time given was not enough; what is left stays durable and will be delivered."""
 
-    slug = "not-delivered"
+    slug = "delivery-timeout"
     status = 504
 
 
@@ -118,10 +118,10 @@ class SpoolVolumeFull(SpoolUnavailable):
     status = 507
 
 
-class WriteDamaged(Problem):
+class WriteCorrupted(Problem):
     """The write was damaged in the spool, and whether central has it cannot be told."""
 
-    slug = "write-damaged"
+    slug = "write-corrupted"
     status = 500
 
 
@@ -136,18 +136,18 @@ class CentralUnavailable(Problem):
         detail: str,
         *,
         retry_after_s: float,
-        asked_to_wait: bool = False,
-        from_a_stranger: bool = False,
+        has_retry_after: bool = False,
+        from_unknown_server: bool = False,
     ) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
-        self.asked_to_wait = asked_to_wait
+        self.has_retry_after = has_retry_after
         """Whether the answer itself named the wait (429, 503), or nothing was heard."""
-        self.from_a_stranger = from_a_stranger
+        self.from_unknown_server = from_unknown_server
         """Whether something answered that is not central: a proxy's page, a foreign service."""
 
 
-class RelayedProblem(Problem):
+class UpstreamProblem(Problem):
     """A problem as central gave it."""
 
     def __init__(self, document: Mapping[str, Any], headers: Mapping[str, str]) -> None:

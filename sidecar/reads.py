@@ -14,25 +14,31 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from sidecar import wire
-from sidecar.cache.access import AccessMemory, workflow_key
-from sidecar.cache.arrivals import Arrivals
-from sidecar.cache.read_through import ATTEMPTS_MAX, PATIENCE_S, Asked, ReadThrough, Seen
-from sidecar.cache.registry import Registry
-from sidecar.cache.store import ValueT
+from sidecar.cache.access import AccessCache, workflow_key
+from sidecar.cache.coherence import CoherentCache
+from sidecar.cache.long_poll import LongPollHub
+from sidecar.cache.pending import Costs, Row, apply_pending, registry_of_answer, registry_with
+from sidecar.cache.read_through import (
+    MAX_REREADS,
+    STALE_IF_SLOW_S,
+    ReadRequest,
+    ReadResult,
+    ReadThrough,
+)
+from sidecar.cache.resources import ValueT
+from sidecar.cache.uri_registry import Registry
 from sidecar.metrics import Metrics
-from sidecar.overlay import Costs, Row, lay_over, registry_of_answer, registry_with
 from sidecar.problems import ConsoleNotFound, ResultUriNotFound
-from sidecar.remembered import Remembered
 from sidecar.spool.entry import Entry, WriteRecord
 from sidecar.spool.permits import Binding
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central import Central
+from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext
+from sidecar.wire import v1
 
 REGISTRY_TTL_S = 60.0
 """How long a deletion made elsewhere (the dashboard) may stay unseen."""
-_page = msgspec.json.Decoder(wire.ExecutionPage)
+_page = msgspec.json.Decoder(v1.ExecutionPage)
 
 
 class Reads:
@@ -42,21 +48,21 @@ class Reads:
         self,
         spool: Spool,
         central: Central,
-        access: AccessMemory,
+        access: AccessCache,
         metrics: Metrics,
         *,
         max_bytes: int,
-        row_ttl_s: float,
+        execution_cache_ttl_s: float,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        patience_s: float = PATIENCE_S,
+        patience_s: float = STALE_IF_SLOW_S,
     ) -> None:
         self._spool = spool
         self._central = central
         self._access = access
         self._metrics = metrics
-        self._arrivals = Arrivals(sleep)
-        self._remembered = remembered = Remembered(
+        self._arrivals = LongPollHub(sleep)
+        self._remembered = remembered = CoherentCache(
             spool, max_bytes, monotonic, metrics.cache_evictions.labels("size").inc
         )
         self._registries = ReadThrough[Registry](
@@ -66,8 +72,8 @@ class Reads:
             spool,
             ttl_s=REGISTRY_TTL_S,
             decode=registry_of_answer,
-            lay_over=registry_with,
-            is_complete=remembered.is_complete,
+            apply_pending=registry_with,
+            is_sole_writer=remembered.is_sole_writer,
             patience_s=patience_s,
         )
         self._rows = ReadThrough[Row](
@@ -75,9 +81,9 @@ class Reads:
             access,
             central,
             spool,
-            ttl_s=row_ttl_s,
-            decode=Row.of_answer,
-            lay_over=Row.under,
+            ttl_s=execution_cache_ttl_s,
+            decode=Row.from_json,
+            apply_pending=Row.under,
             execution_of=lambda row: row.execution_id,
             patience_s=patience_s,
         )
@@ -86,9 +92,9 @@ class Reads:
             access,
             central,
             spool,
-            ttl_s=row_ttl_s,
-            decode=Costs.of_answer,
-            lay_over=Costs.under,
+            ttl_s=execution_cache_ttl_s,
+            decode=Costs.from_json,
+            apply_pending=Costs.under,
             execution_of=lambda costs: costs.execution_id,
             patience_s=patience_s,
         )
@@ -105,13 +111,13 @@ class Reads:
 
     # Registries
 
-    async def uris(self, execution_id: int, context: CallContext) -> Seen[Registry]:
+    async def uris(self, execution_id: int, context: CallContext) -> ReadResult[Registry]:
         asked = _registry_of("uris", execution_id, context)
         return self._counted(await self._registries.read(asked))
 
     async def result_uri(
-        self, execution_id: int, query: wire.ResultUriQuery, context: CallContext
-    ) -> tuple[wire.ResultUri, Seen[Registry]]:
+        self, execution_id: int, query: v1.ResultUriQuery, context: CallContext
+    ) -> tuple[v1.ResultUri, ReadResult[Registry]]:
         """Raises `ResultUriNotFound` when the port has no result, after `query.wait` seconds."""
         try:
             return await self._result_uri(execution_id, query, context)
@@ -124,7 +130,7 @@ class Reads:
                     while True:
                         try:
                             return await self._result_uri(
-                                execution_id, query, context, from_memory=True
+                                execution_id, query, context, cached_only=True
                             )
                         except ResultUriNotFound:
                             await arrived.wait()
@@ -135,19 +141,19 @@ class Reads:
     async def _result_uri(
         self,
         execution_id: int,
-        query: wire.ResultUriQuery,
+        query: v1.ResultUriQuery,
         context: CallContext,
         *,
-        from_memory: bool = False,
-    ) -> tuple[wire.ResultUri, Seen[Registry]]:
-        """`from_memory`: what is remembered is news enough, even if the port is not in it."""
+        cached_only: bool = False,
+    ) -> tuple[v1.ResultUri, ReadResult[Registry]]:
+        """`cached_only`: what is remembered is news enough, even if the port is not in it."""
 
         def find(registry: Registry) -> str | None:
             return registry.external_port(query.operator_id, query.port_id, query.internal)
 
         seen = await self._registries.read(
             _registry_of("result-uri", execution_id, context),
-            lambda r: from_memory or find(r) is not None,
+            lambda r: cached_only or find(r) is not None,
         )
         port = find(self._counted(seen).value)
         if port is None:
@@ -155,11 +161,11 @@ class Reads:
                 f"execution {execution_id}, operator {query.operator_id}, port {query.port_id}"
             )
         uri, size = seen.value.results[port]
-        return wire.ResultUri(uri, port, size), seen
+        return v1.ResultUri(uri, port, size), seen
 
     def _look(self, execution_id: int, context: CallContext) -> Callable[[], Awaitable[bool]]:
         async def look() -> bool:
-            if self._remembered.is_complete(execution_id):
+            if self._remembered.is_sole_writer(execution_id):
                 return False  # what appears there is written here, and told at once
             known = self._remembered.registries.get(execution_id)
             now = await self._registries.refresh(_registry_of("wait", execution_id, context))
@@ -169,7 +175,7 @@ class Reads:
 
     async def console(
         self, execution_id: int, operator_id: str, context: CallContext
-    ) -> tuple[wire.ConsoleUri, Seen[Registry]]:
+    ) -> tuple[v1.ConsoleUri, ReadResult[Registry]]:
         """Raises `ConsoleNotFound` when the operator has printed nothing yet."""
         seen = await self._registries.read(
             _registry_of("console", execution_id, context), lambda r: operator_id in r.consoles
@@ -177,53 +183,55 @@ class Reads:
         stored = self._counted(seen).value.consoles.get(operator_id)
         if stored is None:
             raise ConsoleNotFound(f"execution {execution_id}, operator {operator_id}")
-        return wire.ConsoleUri(*stored), seen
+        return v1.ConsoleUri(*stored), seen
 
     # Rows
 
     async def execution(
         self, execution_id: int, context: CallContext, *, workflow_id: int | None = None
-    ) -> Seen[Row]:
+    ) -> ReadResult[Row]:
         """With `workflow_id` it must be an execution of that workflow."""
         prefix = f"/v1/workflows/{workflow_id}" if workflow_id is not None else "/v1"
         target = f"{prefix}/executions/{execution_id}"
-        asked = Asked("execution", "execution", target, target, execution_id, context, execution_id)
+        asked = ReadRequest(
+            "execution", "execution", target, target, execution_id, context, execution_id
+        )
         return self._counted(await self._rows.read(asked))
 
     async def latest(
         self, workflow_id: int, computing_unit_id: int | None, context: CallContext
-    ) -> Seen[Row]:
+    ) -> ReadResult[Row]:
         """The workflow's newest execution, on one computing unit or on any."""
-        target = target_of(
+        target = build_target(
             f"/v1/workflows/{workflow_id}/executions/latest",
             {"computing_unit_id": computing_unit_id},
         )
-        asked = Asked("latest", "latest", target, target, workflow_key(workflow_id), context)
+        asked = ReadRequest("latest", "latest", target, target, workflow_key(workflow_id), context)
         return self._counted(await self._rows.read(asked))
 
-    async def costs(self, workflow_id: int, context: CallContext) -> Seen[Costs]:
+    async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[Costs]:
         """What the operators of the latest run that central knows as completed cost."""
         target = f"/v1/workflows/{workflow_id}/operator-costs"
         resource = workflow_key(workflow_id)
-        asked = Asked("operator-costs", "operator-costs", target, target, resource, context)
+        asked = ReadRequest("operator-costs", "operator-costs", target, target, resource, context)
         return self._counted(await self._costs.read(asked))
 
     async def page(
-        self, workflow_id: int, query: wire.ListQuery, context: CallContext
-    ) -> wire.ExecutionPage:
+        self, workflow_id: int, query: v1.ListQuery, context: CallContext
+    ) -> v1.ExecutionPage:
         """Never remembered: it is asked for by people, each time another part of it."""
         path = f"/v1/workflows/{workflow_id}/executions"
-        target = target_of(path, msgspec.to_builtins(query))
-        for _ in range(ATTEMPTS_MAX):
+        target = build_target(path, msgspec.to_builtins(query))
+        for _ in range(MAX_REREADS):
             generation = self._remembered.rows.generation(workflow_key(workflow_id))
             page = _page.decode((await self._central.read("list", target, context)).body)
             for row in page.executions:
-                lay_over(row, await self._spool.waiting(row.execution_id))
+                apply_pending(row, await self._spool.waiting(row.execution_id))
             if generation.holds:
                 break
         return page
 
-    def _counted(self, seen: Seen[ValueT]) -> Seen[ValueT]:
+    def _counted(self, seen: ReadResult[ValueT]) -> ReadResult[ValueT]:
         self._metrics.cache_requests.labels(seen.resource, seen.source).inc()
         return seen
 
@@ -250,12 +258,12 @@ class Reads:
             self._arrivals.notify(execution_id)
 
 
-def _registry_of(label: str, execution_id: int, context: CallContext) -> Asked:
+def _registry_of(label: str, execution_id: int, context: CallContext) -> ReadRequest:
     target = f"/v1/executions/{execution_id}/uris"
-    return Asked(label, "uris", execution_id, target, execution_id, context, execution_id)
+    return ReadRequest(label, "uris", execution_id, target, execution_id, context, execution_id)
 
 
-def target_of(path: str, parameters: dict[str, Any]) -> str:
+def build_target(path: str, parameters: dict[str, Any]) -> str:
     """Path and query as they are sent to central; absent parameters are left out."""
     given = {name: value for name, value in parameters.items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path

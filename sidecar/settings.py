@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sidecar.kit.environment import Address, Environment
+from kit.http.settings import Address, EnvReader
 
 MIB = 1024 * 1024
 DEFAULT_MAX_ENTRIES = 500_000
@@ -20,11 +20,11 @@ class LimitSettings:
     write_bytes_per_s: float = 4.0 * MIB
     burst_s: float = 60.0
     """How many seconds' worth may come at once."""
-    calls_under_way: int = 128
+    concurrent_calls: int = 128
     """Of one user: writes, and others likewise. Four times this and more have a connection."""
     connections: int = 640
     """Of all users together, as are the bodies."""
-    body_bytes: int = 8 * MIB
+    buffered_body_bytes: int = 8 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,19 @@ class Settings:
     central_ca_file: Path | None
     listen: Address
     unix_socket: Path | None
-    front_door: bool
+    response_cache: bool
     ops_listen: Address
     spool_dir: Path
     spool_max_bytes: int
     spool_max_entries: int
     cache_max_bytes: int
-    row_ttl_s: float
+    execution_cache_ttl_s: float
     access_ttl_s: float
     stale_access_s: float
     upstream_timeout_s: float
     drain_timeout_s: float
     cu_health: HealthCheck | None
-    cu_restart_ends_runs: bool
+    fail_runs_on_cu_restart: bool
     lease_renew_s: float
     assertion_audience: str
     workload_token_file: Path | None
@@ -69,13 +69,13 @@ class Settings:
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> "Settings":
         """Raises `SettingsError` naming every variable that is missing or wrong."""
-        env = Environment(variables, "SIDECAR_")
+        env = EnvReader(variables, "SIDECAR_")
         settings = cls(
             central_url=env.url("CENTRAL_URL", ("http", "https")),
             central_ca_file=_optional_path(env, "CENTRAL_CA_FILE"),
             listen=env.address("LISTEN", "127.0.0.1:7070"),
             unix_socket=_optional_path(env, "UNIX_SOCKET"),
-            front_door=env.flag("FRONT_DOOR", True),
+            response_cache=env.flag("RESPONSE_CACHE", True),
             ops_listen=env.address("OPS_LISTEN", "0.0.0.0:7071"),
             spool_dir=env.path("SPOOL_DIR", "/var/lib/sidecar"),
             spool_max_bytes=env.integer("SPOOL_MAX_BYTES", 256 * MIB, MIB, 64 * 1024 * MIB),
@@ -83,13 +83,13 @@ class Settings:
                 "SPOOL_MAX_ENTRIES", DEFAULT_MAX_ENTRIES, 1_000, 100_000_000
             ),
             cache_max_bytes=env.integer("CACHE_MAX_BYTES", 16 * MIB, 64 * 1024, 1024 * MIB),
-            row_ttl_s=env.seconds("ROW_TTL_S", 2, 0, 60),
+            execution_cache_ttl_s=env.seconds("EXECUTION_CACHE_TTL_S", 2, 0, 60),
             access_ttl_s=env.seconds("ACCESS_TTL_S", 60, 1, 60),
             stale_access_s=env.seconds("STALE_ACCESS_S", 3600, 0, 86_400),
             upstream_timeout_s=env.seconds("UPSTREAM_TIMEOUT_S", 10, 0.1, 60),
             drain_timeout_s=env.seconds("DRAIN_TIMEOUT_S", 10, 0, 600),
             cu_health=_health_check(env),
-            cu_restart_ends_runs=env.flag("CU_RESTART_ENDS_RUNS", False),
+            fail_runs_on_cu_restart=env.flag("FAIL_RUNS_ON_CU_RESTART", False),
             lease_renew_s=env.seconds("LEASE_RENEW_S", 20, 0.1, 600),
             assertion_audience=env.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
             workload_token_file=_optional_path(env, "WORKLOAD_TOKEN_FILE"),
@@ -97,9 +97,9 @@ class Settings:
                 writes_per_s=env.number("LIMIT_WRITES_PER_S", 2000.0, 0.0, 1e9),
                 write_bytes_per_s=env.number("LIMIT_WRITE_BYTES_PER_S", 4.0 * MIB, 0.0, 1e12),
                 burst_s=env.seconds("LIMIT_BURST_S", 60.0, 0.0, 3600.0),
-                calls_under_way=env.integer("LIMIT_CALLS_UNDER_WAY", 128, 0, 1_000_000),
+                concurrent_calls=env.integer("LIMIT_CONCURRENT_CALLS", 128, 0, 1_000_000),
                 connections=env.integer("LIMIT_CONNECTIONS", 640, 0, 1_000_000),
-                body_bytes=env.integer("LIMIT_BODY_BYTES", 8 * MIB, 0, 10**12),
+                buffered_body_bytes=env.integer("LIMIT_BUFFERED_BODY_BYTES", 8 * MIB, 0, 10**12),
             ),
             log_level=env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         )
@@ -111,12 +111,12 @@ class Settings:
         return settings
 
 
-def _optional_path(env: Environment, name: str) -> Path | None:
+def _optional_path(env: EnvReader, name: str) -> Path | None:
     path = env.optional_text(name)
     return Path(path) if path else None
 
 
-def _health_check(env: Environment) -> HealthCheck | None:
+def _health_check(env: EnvReader) -> HealthCheck | None:
     text = env.optional_text("CU_HEALTH")
     if text is None or "://" not in text:
         return HealthCheck(env.address("CU_HEALTH", "")) if text else None

@@ -13,20 +13,20 @@ from typing import Any
 
 import msgspec
 
-from sidecar import wire
-from sidecar.cache.access import AccessMemory, token_digest
+from kit.http.problems import Problem
+from sidecar.cache.access import AccessCache, token_digest
 from sidecar.cache.single_flight import SingleFlight
-from sidecar.delivery.delivery import Delivery
-from sidecar.kit.problem import Problem
-from sidecar.limits import LocalLimits
+from sidecar.delivery.loop import Delivery
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, NotDelivered, RelayedProblem, WriteNotFound
+from sidecar.problems import CentralUnavailable, DeliveryTimeout, UpstreamProblem, WriteNotFound
 from sidecar.reads import Reads
 from sidecar.spool.entry import NewEntry, WriteRecord, WriteState
 from sidecar.spool.permits import Binding, Grant
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central import Central
+from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext, Reply
+from sidecar.user_limits import UserLimits
+from sidecar.wire import v1
 
 DELETE_WAIT_S = 30.0
 """How long a `DELETE …/uris` waits unless told (`Prefer`), before it answers 504."""
@@ -41,8 +41,8 @@ class Writes:
         delivery: Delivery,
         central: Central,
         reads: Reads,
-        access: AccessMemory,
-        limits: LocalLimits,
+        access: AccessCache,
+        limits: UserLimits,
         metrics: Metrics,
         *,
         wall_clock: Callable[[], float] = time.time,
@@ -59,7 +59,7 @@ class Writes:
 
     async def create(
         self, body: bytes, idempotency_key: str | None, context: CallContext
-    ) -> wire.NewExecution:
+    ) -> v1.NewExecution:
         """Creates an execution at central and keeps its binding before it is answered."""
         body = self._with_boot(body)
         reply = await self._central.create_execution(body, idempotency_key, context)
@@ -69,7 +69,7 @@ class Writes:
         if self._spool.permits.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.record_binding(binding, grant))
             self._reads.created(binding, grant.token_digest, grant.user_id, grant.expires_at)
-        return msgspec.convert(answer, wire.NewExecution)
+        return msgspec.convert(answer, v1.NewExecution)
 
     def _with_boot(self, body: bytes) -> bytes:
         """The create's body with the boot it is made under, where its unit has told one."""
@@ -80,15 +80,17 @@ class Writes:
 
     async def admit(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
         """The execution's binding, and central's yes for this token; asks for both if need be."""
-        permit = self.permit(execution_id, context)
-        if permit is not None:
-            return permit
+        cached_permit = self.cached_permit(execution_id, context)
+        if cached_permit is not None:
+            return cached_permit
         digest = token_digest(context.token or "")
         return await self._bindings.do(
             (digest, execution_id), lambda: self._bind(execution_id, context)
         )
 
-    def permit(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant] | None:
+    def cached_permit(
+        self, execution_id: int, context: CallContext
+    ) -> tuple[Binding, Grant] | None:
         """What `admit` answers, as far as it is known without asking."""
         digest = token_digest(context.token or "")
         binding = self._spool.permits.binding(execution_id)
@@ -113,28 +115,28 @@ class Writes:
         self._metrics.writes.labels(new.op, WriteState.DURABLE).inc()
         return seq
 
-    async def submit(self, new: NewEntry, wait_s: float | None) -> tuple[int, wire.WriteAnswer]:
+    async def submit(self, new: NewEntry, wait_s: float | None) -> tuple[int, v1.WriteAnswer]:
         """Makes a write durable; with `wait_s`, waits that long for central's word.
 
         Answers the HTTP status and body. A refusal within the wait is raised as its problem.
         """
         # A write that somebody waits for does not wait for a replacement.
-        seq = await self.append(replace(new, merge_key=None) if wait_s else new)
+        seq = await self.append(replace(new, coalesce_key=None) if wait_s else new)
         write_id = self._spool.write_id(seq)
         if wait_s:
             record = await self._delivery.wait_settled(seq, wait_s)
             if record is not None:
                 _raise_refusal(record, write_id)
-                return 200, wire.WriteAnswer(write_id, WriteState.COMMITTED)
-        return 202, wire.WriteAnswer(write_id, WriteState.DURABLE)
+                return 200, v1.WriteAnswer(write_id, WriteState.COMMITTED)
+        return 202, v1.WriteAnswer(write_id, WriteState.DURABLE)
 
     async def submit_and_wait(self, new: NewEntry, wait_s: float | None) -> dict[str, Any]:
-        """For calls whose answer only central has. Raises `NotDelivered` with the write id."""
+        """For calls whose answer only central has. Raises `DeliveryTimeout` with the write id."""
         seq = await self.append(new)
         write_id = self._spool.write_id(seq)
         record = await self._delivery.wait_settled(seq, wait_s or DELETE_WAIT_S)
         if record is None:
-            raise NotDelivered("central has not answered yet", write_id=write_id)
+            raise DeliveryTimeout("central has not answered yet", write_id=write_id)
         _raise_refusal(record, write_id)
         return record.removed or {"results": [], "console": []}
 
@@ -158,7 +160,7 @@ class Writes:
         )
         return reply.user_id
 
-    async def find(self, write_id: str, context: CallContext) -> wire.WriteAnswer:
+    async def find(self, write_id: str, context: CallContext) -> v1.WriteAnswer:
         user_id = await self.user_of(context)
         seq = self._spool.seq_of(write_id)
         record = await self._spool.find(seq) if seq is not None else None
@@ -166,22 +168,22 @@ class Writes:
             raise WriteNotFound(f"write {write_id}")
         return self._answer(record)
 
-    async def list_writes(self, query: wire.WritesQuery, context: CallContext) -> wire.Writes:
+    async def list_writes(self, query: v1.WritesQuery, context: CallContext) -> v1.Writes:
         user_id = await self.user_of(context)
         state = WriteState(query.state) if query.state is not None else None
         records = await self._spool.list_writes(user_id, state, query.limit)
-        return wire.Writes([self._answer(record) for record in records])
+        return v1.Writes([self._answer(record) for record in records])
 
-    async def flush(self, timeout_s: float, context: CallContext) -> wire.FlushAnswer:
-        """Raises `NotDelivered` with the number of writes that still wait."""
+    async def flush(self, timeout_s: float, context: CallContext) -> v1.FlushAnswer:
+        """Raises `DeliveryTimeout` with the number of writes that still wait."""
         await self.user_of(context)
         waiting = await self._delivery.flush(timeout_s)
         if waiting:
-            raise NotDelivered(f"{waiting} writes still wait for central", waiting=waiting)
-        return wire.FlushAnswer(delivered=True, waiting=0)
+            raise DeliveryTimeout(f"{waiting} writes still wait for central", waiting=waiting)
+        return v1.FlushAnswer(delivered=True, waiting=0)
 
-    def _answer(self, record: WriteRecord) -> wire.WriteAnswer:
-        return wire.WriteAnswer(
+    def _answer(self, record: WriteRecord) -> v1.WriteAnswer:
+        return v1.WriteAnswer(
             self._spool.write_id(record.seq),
             record.state,
             record.execution_id,
@@ -212,7 +214,7 @@ def permit_of(
 
 def _raise_refusal(record: WriteRecord, write_id: str) -> None:
     if record.state is WriteState.REFUSED:
-        problem: Problem = RelayedProblem(_document(record), {})
+        problem: Problem = UpstreamProblem(_document(record), {})
         problem.members["write_id"] = write_id
         raise problem
 

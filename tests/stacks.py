@@ -20,7 +20,7 @@ from yarl import URL
 import sidecar.lifecycle
 from dev.tokens import mint
 from dev.world import WORLD, User
-from sidecar.app import local_app
+from sidecar.server.app import build_app
 from sidecar.settings import Settings
 from tests.integration.central.authority import Sidecar as CentralCaller
 from tests.integration.central.authority import serving_central
@@ -127,6 +127,6 @@ async def running_stack(
             sidecar.lifecycle.background(running.delivery.run())
             if is_delivering
             else nullcontext(),
-            TestClient(TestServer(local_app(running.services, running.metrics))) as client,
+            TestClient(TestServer(build_app(running.services, running.metrics))) as client,
         ):
             yield Stack(client, running, central)

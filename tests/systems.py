@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dev.child import Published
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.ports import Ports
 from dev.problems import DevProblem
 from dev.ready import Ready
@@ -104,7 +104,7 @@ def start_up(folder: Path, *arguments: str, base: int | None = None) -> Up:
             stderr=log,
             text=True,
         )
-    becomes_true(lambda: ready_file.exists() or process.poll() is not None, UP_TIMEOUT_S)
+    wait_until(lambda: ready_file.exists() or process.poll() is not None, UP_TIMEOUT_S)
     if not ready_file.exists():
         process.kill()
         raise AssertionError((folder / "up.log").read_text())
@@ -135,5 +135,5 @@ def is_alive(pid: int) -> bool:
 
 def wait_until_gone(pids: list[int], timeout_s: float = 10.0) -> list[int]:
     """The processes that are still alive after all had time to end; empty as soon as none is."""
-    becomes_true(lambda: not any(map(is_alive, pids)), timeout_s)
+    wait_until(lambda: not any(map(is_alive, pids)), timeout_s)
     return [pid for pid in pids if is_alive(pid)]

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from central.auth.jwks_source import FetchFailed, JwksSource
 from central.auth.signatures import SignatureInvalid
 from central.auth_settings import JwksSettings
-from central.kit.logs import fields
 from central.metrics import Metrics
 from central.problems import KeysUnavailable
+from kit.http.logs import fields
 
 logger = logging.getLogger(__name__)
 

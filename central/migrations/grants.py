@@ -6,8 +6,8 @@ The file is the one list: `migrate` runs it, and `doctor` compares a database wi
 import re
 from collections.abc import Iterator
 
-from central.store.examination import Privilege
 from central.store.queries import Query, load
+from central.store.role_inspection import Privilege
 
 _GRANT = re.compile(r'grant\s+([^;]+?)\s+on\s+texera_db\."?(\w+)"?\s+to\s', re.IGNORECASE)
 _PART = re.compile(r"(select|insert|update|delete)\s*(?:\(([^)]*)\))?", re.IGNORECASE)

@@ -17,11 +17,11 @@ from typing import TypeAlias
 
 import asyncpg
 
-from central.kit.environment import without_secrets
 from central.migrations import MigrationFailed
 from central.migrations.role import prepare_role
 from central.settings import MigrateSettings
 from central.store.queries import load
+from kit.http.settings import without_secrets
 
 ADVISORY_LOCK = 7_080_001  # any fixed number; the port says whose it is
 CONNECT_TIMEOUT_S = 10.0
@@ -29,7 +29,7 @@ MAX_ATTEMPTS = 5
 
 # Roles belong to the whole cluster and the lock to one database: two databases that are
 # migrated at once may meet at the role ("tuple concurrently updated" is an internal error).
-LOST_RACES = (
+RETRYABLE_ERRORS = (
     asyncpg.UniqueViolationError,
     asyncpg.DuplicateObjectError,
     asyncpg.InternalServerError,
@@ -93,7 +93,7 @@ async def migrate(
                     await _apply(connection, steps, report)
                     await prepare_role(connection, settings.role_url, report)
                 return
-            except LOST_RACES:
+            except RETRYABLE_ERRORS:
                 if attempt == MAX_ATTEMPTS:
                     raise
                 await sleep(0.1 * attempt)

@@ -24,25 +24,25 @@ from functools import partial
 import asyncpg
 import msgspec
 
-from central.entries import (
+from central.domain.fold import Execution, Verdict, WriterStatus, fold
+from central.metrics import Metrics
+from central.problems import BatchOutOfStep
+from central.store.audit import AuditLog, Refusal
+from central.store.binding_cache import BindingCache
+from central.store.database import Database, Transaction
+from central.store.entries import DATA_ERRORS, Entries, EntryStore
+from central.store.optimistic import Optimistic
+from central.store.queries import load
+from central.wire.entries import (
     BatchAnswer,
     BatchRequest,
+    InvalidEntry,
     Outcome,
-    Undecodable,
     decode_entries,
     op_of,
 )
-from central.fold import Execution, Standing, Verdict, fold
-from central.metrics import Metrics
-from central.problems import BatchOutOfStep
-from central.store.database import Database, Transaction
-from central.store.optimistic import Optimistic
-from central.store.queries import load
-from central.store.refusals import Refusal, Refusals
-from central.store.rows import VALUE_ERRORS, Entries, Rows
-from central.store.running import RunningExecutions
 
-EPOCHS_KEPT = 16
+MAX_EPOCHS_PER_SOURCE = 16
 """Cursors of one source: the answers they hold must not fill the disk either."""
 
 
@@ -50,14 +50,14 @@ class Batches:
     """Promise: a batch of a (source, epoch) is applied once and answered alike every time."""
 
     def __init__(
-        self, database: Database, rows: Rows, running: RunningExecutions, metrics: Metrics
+        self, database: Database, rows: EntryStore, running: BindingCache, metrics: Metrics
     ) -> None:
         self._database = database
         self._rows = rows
         self._metrics = metrics
         self._running = running
         self._optimistic = Optimistic(database, running)
-        self._refusals = Refusals(database)
+        self._refusals = AuditLog(database)
         self._queries = load("batches")
 
     async def apply(self, source_id: str, batch: BatchRequest, unit_id: int | None = None) -> bytes:
@@ -91,7 +91,7 @@ class Batches:
         )
         try:
             answer, verdicts, executions = await self._database.run(work)
-        except VALUE_ERRORS:
+        except DATA_ERRORS:
             answer, verdicts, executions = await self._database.run(partial(work, alone=True))
         self._running.learn(source_id, executions)
         return answer, verdicts
@@ -109,14 +109,14 @@ class Batches:
         """The answer and, where the batch was applied just now, verdicts and executions."""
         last = await self._lock_cursor(transaction, source_id, batch.epoch)
         if (last["last_batch"], last["digest"]) == (batch.batch, batch.digest):
-            return last["answer"] or _answer_to_stranger(source_id, batch, entries)[0], [], {}
+            return last["answer"] or _refuse_unknown_source(source_id, batch, entries)[0], [], {}
         if batch.batch != last["last_batch"] + 1:
             raise BatchOutOfStep(
                 f"batch {batch.batch} came after batch {last['last_batch']}",
                 last_batch=last["last_batch"],
             )
         if not last["is_known"]:
-            answer, verdicts = _answer_to_stranger(source_id, batch, entries)
+            answer, verdicts = _refuse_unknown_source(source_id, batch, entries)
             await self._keep(transaction, source_id, batch, b"", verdicts)
             return answer, verdicts, {}
         verdicts, executions = await self._rows.apply(
@@ -153,14 +153,16 @@ class Batches:
             return last
         begun = await transaction.fetch_row(self._queries["begin_cursor"], source_id, epoch)
         if begun is not None:
-            await transaction.execute(self._queries["forget_epochs"], source_id, EPOCHS_KEPT)
+            await transaction.execute(
+                self._queries["forget_epochs"], source_id, MAX_EPOCHS_PER_SOURCE
+            )
             return begun
         last = await transaction.fetch_row(self._queries["lock_cursor"], source_id, epoch)
         assert last is not None  # noqa: S101 (another replica has begun and committed it)
         return last
 
 
-def _answer_to_stranger(
+def _refuse_unknown_source(
     source_id: str, batch: BatchRequest, entries: Entries
 ) -> tuple[bytes, list[Verdict]]:
     """For a source that was never bound to anything: nothing of its is applied.
@@ -169,7 +171,9 @@ def _answer_to_stranger(
     to make, and what they leave in the database has to be small.
     """
     unbound = {
-        entry.execution_id: Execution(execution_id=entry.execution_id, standing=Standing.NOT_BOUND)
+        entry.execution_id: Execution(
+            execution_id=entry.execution_id, standing=WriterStatus.NOT_BOUND
+        )
         for entry in entries
     }
     verdicts = fold(source_id, unbound, entries, batch.sent_at_ms).verdicts
@@ -186,7 +190,7 @@ def _refused(verdicts: Sequence[Verdict]) -> list[Refusal]:
 
 def count_verdicts(metrics: Metrics, verdicts: Iterable[Verdict]) -> None:
     for verdict in verdicts:
-        unknown = isinstance(verdict.entry, Undecodable)
+        unknown = isinstance(verdict.entry, InvalidEntry)
         metrics.entry("unknown" if unknown else op_of(verdict.entry), verdict.outcome)
         if verdict.problem is not None:
             metrics.refusal(verdict.problem.slug)

@@ -7,19 +7,19 @@ transaction, so late entries of the old source are refused from then on.
 
 from functools import partial
 
-from central import wire
-from central.auth.tokens import User
-from central.auth.workloads import ANY_WORKLOAD, Workload
-from central.kit.statuses import status_of_code
-from central.leases import AbandonedExecutions, AbandonReason, ClosedExecutions
+from central.auth.user_tokens import User
+from central.auth.workload_tokens import UNRESTRICTED, Workload
 from central.problems import BoundElsewhere, NotTheExecutionsUser, UserDemoted
+from central.store.binding_quota import BindingQuota
 from central.store.boots import boot_superseded
-from central.store.closings import Closings, Reason
+from central.store.close_executions import Closings, Reason
 from central.store.database import Database, Transaction
 from central.store.executions import execution_not_found
-from central.store.open_bindings import OpenBindings
 from central.store.queries import load
 from central.store.warehouses import Warehouses
+from central.wire import calls
+from central.wire.leases import AbandonedExecutions, AbandonReason, ClosedExecutions
+from kit.texera.statuses import status_of_code
 
 
 class Bindings:
@@ -28,7 +28,7 @@ class Bindings:
         database: Database,
         warehouses: Warehouses,
         closings: Closings,
-        open_bindings: OpenBindings,
+        open_bindings: BindingQuota,
         lease_s: float,
     ) -> None:
         self._database = database
@@ -45,8 +45,8 @@ class Bindings:
         source_id: str,
         execution_id: int,
         boot_id: str | None = None,
-        workload: Workload = ANY_WORKLOAD,
-    ) -> wire.BoundExecution:
+        workload: Workload = UNRESTRICTED,
+    ) -> calls.BoundExecution:
         """Binds the execution to the source. The same source again renews its lease.
 
         A boot that central does not know for the execution's unit counts as none. Raises
@@ -98,7 +98,7 @@ class Bindings:
             self._lease_s,
             boot_id if known_boot is not None else None,
         )
-        return wire.BoundExecution(
+        return calls.BoundExecution(
             execution_id,
             row["workflow_id"],
             row["computing_unit_id"],
@@ -108,10 +108,10 @@ class Bindings:
             warehouse,
         )
 
-    async def open_bindings(self, source_id: str, min_age_s: float) -> wire.OpenBindings:
+    async def open_bindings(self, source_id: str, min_age_s: float) -> calls.BindingQuota:
         """What the source may still be writing to, bound at least so long ago."""
         rows = await self._database.read(self._queries["open_bindings"], source_id, min_age_s)
-        return wire.OpenBindings([wire.OpenBinding(**dict(row)) for row in rows])
+        return calls.BindingQuota([calls.OpenBinding(**dict(row)) for row in rows])
 
     async def abandon(
         self, source_id: str, abandoned: AbandonedExecutions, unit_id: int | None = None

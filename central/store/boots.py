@@ -7,17 +7,17 @@ for those, and then looks. So no run begins under a boot that has been supersede
 began before is overlooked.
 """
 
-from central.auth.tokens import User
-from central.leases import ClosedExecutions
+from central.auth.user_tokens import User
 from central.problems import (
     BootSuperseded,
     ComputingUnitForbidden,
     ComputingUnitNotFound,
     UserDemoted,
 )
-from central.store.closings import Closings, Reason
+from central.store.close_executions import Closings, Reason
 from central.store.database import Transaction
 from central.store.queries import load
+from central.wire.leases import ClosedExecutions
 
 
 def boot_superseded(boot_id: str) -> BootSuperseded:

@@ -2,12 +2,12 @@
 
 import msgspec
 
-from central import wire
-from central.auth.tokens import User
+from central.auth.user_tokens import User
 from central.problems import NoCompletedRun
 from central.store.database import Database
 from central.store.queries import load
 from central.store.versions import workflow_not_found
+from central.wire import calls
 
 _operators = msgspec.json.Decoder(dict[str, float])
 
@@ -17,7 +17,7 @@ class Costs:
         self._database = database
         self._queries = load("costs")
 
-    async def latest(self, user: User, workflow_id: int) -> wire.LatestCosts:
+    async def latest(self, user: User, workflow_id: int) -> calls.LatestCosts:
         """Raises `WorkflowNotFound` or `NoCompletedRun`."""
         rows = await self._database.read(
             self._queries["latest_costs"], workflow_id, user.user_id, user.reads_everything
@@ -28,7 +28,7 @@ class Costs:
         if row["execution_id"] is None:
             raise NoCompletedRun(f"no run of workflow {workflow_id} has completed")
         operators = row["operators"]
-        return wire.LatestCosts(
+        return calls.LatestCosts(
             row["execution_id"],
             row["runtime_stats_uri"] or None,
             _operators.decode(operators) if operators is not None else None,

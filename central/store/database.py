@@ -35,7 +35,7 @@ MAX_ATTEMPTS = 3
 RETRY_AFTER_S = 2.0  # a failover takes seconds; sidecars back off from here
 UNPREPARED_RETRY_AFTER_S = 30.0  # someone has to run `migrate`
 
-LOST_RACES: tuple[type[Exception], ...] = (
+RETRYABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
     asyncpg.InvalidCachedStatementError,
@@ -177,7 +177,7 @@ class Database:
 
         `lost_races` names further errors that mean one, for this work only.
         """
-        races = LOST_RACES + lost_races
+        races = RETRYABLE_ERRORS + lost_races
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 async with self.transaction() as transaction:

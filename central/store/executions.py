@@ -4,10 +4,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from central import wire
-from central.auth.tokens import User
-from central.kit.problem import Problem
-from central.kit.statuses import Status, status_of_code
+from central.auth.user_tokens import User
 from central.problems import (
     ComputingUnitForbidden,
     ComputingUnitNotFound,
@@ -17,17 +14,20 @@ from central.problems import (
     UserDemoted,
     WorkflowForbidden,
 )
+from central.store.binding_cache import BindingCache
+from central.store.binding_quota import BindingQuota
 from central.store.boots import boot_superseded
 from central.store.database import Database, Transaction
-from central.store.open_bindings import OpenBindings
 from central.store.queries import load
-from central.store.running import RunningExecutions
 from central.store.versions import Versions, workflow_not_found
 from central.store.warehouses import Warehouses
+from central.wire import calls
+from kit.http.problems import Problem
+from kit.texera.statuses import Status, status_of_code
 
 DEFAULT_NAME = "Untitled Execution"
 
-_COLUMNS = [name for name in wire.Execution.__struct_fields__ if name != "status"]
+_COLUMNS = [name for name in calls.Execution.__struct_fields__ if name != "status"]
 
 
 def execution_not_found(execution_id: int) -> ExecutionNotFound:
@@ -42,8 +42,8 @@ class Executions:
         self,
         database: Database,
         warehouses: Warehouses,
-        running: RunningExecutions,
-        open_bindings: OpenBindings,
+        running: BindingCache,
+        open_bindings: BindingQuota,
         lease_s: float,
     ) -> None:
         self._database = database
@@ -55,8 +55,8 @@ class Executions:
         self._queries = load("executions")
 
     async def create(
-        self, transaction: Transaction, user: User, source_id: str, request: wire.ExecutionRequest
-    ) -> wire.NewExecution:
+        self, transaction: Transaction, user: User, source_id: str, request: calls.ExecutionRequest
+    ) -> calls.NewExecution:
         """The new run, READY and bound to the source. Times are the database's."""
         await self._open_bindings.take(transaction, user.user_id, source_id)
         warehouse = None
@@ -83,7 +83,7 @@ class Executions:
             workflow_id=request.workflow_id,
             warehouse=warehouse,
         )
-        return wire.NewExecution(
+        return calls.NewExecution(
             execution_id,
             request.workflow_id,
             row["version_id"],
@@ -96,7 +96,7 @@ class Executions:
         )
 
     async def _insert(
-        self, transaction: Transaction, user: User, source_id: str, request: wire.ExecutionRequest
+        self, transaction: Transaction, user: User, source_id: str, request: calls.ExecutionRequest
     ) -> asyncpg.Record:
         row = await transaction.fetch_row(
             self._queries["create_execution"],
@@ -114,7 +114,7 @@ class Executions:
 
     async def read(
         self, user: User, execution_id: int, workflow_id: int | None = None
-    ) -> wire.Execution:
+    ) -> calls.Execution:
         """The row; with `workflow_id` only if it is an execution of that workflow."""
         rows = await self._database.read(
             self._queries["read_execution"],
@@ -136,7 +136,7 @@ class Executions:
         status_codes: Sequence[int] | None = None,
         before: int | None = None,
         limit: int,
-    ) -> wire.ExecutionPage:
+    ) -> calls.ExecutionPage:
         """Newest first; one more than asked is looked at, to know whether there are more."""
         rows = await self._database.read(
             self._queries["list_executions"],
@@ -153,24 +153,24 @@ class Executions:
         found = [execution_of(row) for row in rows if row["execution_id"] is not None]
         more = len(found) > limit
         found = found[:limit]
-        return wire.ExecutionPage(found, found[-1].execution_id if more else None)
+        return calls.ExecutionPage(found, found[-1].execution_id if more else None)
 
     async def latest(
         self, user: User, workflow_id: int, computing_unit_id: int | None
-    ) -> wire.Execution:
+    ) -> calls.Execution:
         page = await self.list(user, workflow_id, computing_unit_id=computing_unit_id, limit=1)
         if not page.executions:
             raise NoExecution(f"workflow {workflow_id} has no execution there")
         return page.executions[0]
 
 
-def execution_of(row: asyncpg.Record) -> wire.Execution:
+def execution_of(row: asyncpg.Record) -> calls.Execution:
     """A row that has the columns of `list_executions`, and maybe others."""
     columns = {name: row[name] for name in _COLUMNS}
-    return wire.Execution(status=status_of_code(row["status_code"]), **columns)
+    return calls.Execution(status=status_of_code(row["status_code"]), **columns)
 
 
-def _why_not_created(row: asyncpg.Record, user: User, request: wire.ExecutionRequest) -> Problem:
+def _why_not_created(row: asyncpg.Record, user: User, request: calls.ExecutionRequest) -> Problem:
     """The first reason, in the order in which a caller may learn of them.
 
     Whether something exists is for those to know who hold a grant on it, and for ADMIN.

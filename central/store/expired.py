@@ -6,9 +6,7 @@ here reaches the rows of another unit.
 
 import asyncpg
 
-from central import wire
-from central.auth.tokens import User
-from central.kit.problem import Problem
+from central.auth.user_tokens import User
 from central.problems import (
     ComputingUnitForbidden,
     ComputingUnitNotFound,
@@ -19,6 +17,8 @@ from central.problems import (
 from central.store.database import Database, Transaction
 from central.store.executions import execution_of
 from central.store.queries import load
+from central.wire import calls
+from kit.http.problems import Problem
 
 
 class Expired:
@@ -27,8 +27,8 @@ class Expired:
         self._queries = load("expired")
 
     async def list(
-        self, user: User, computing_unit_id: int, query: wire.ExpiredQuery
-    ) -> wire.ExpiredExecutions:
+        self, user: User, computing_unit_id: int, query: calls.ExpiredQuery
+    ) -> calls.ExpiredExecutions:
         """Raises `ComputingUnitNotFound` or `ComputingUnitForbidden`."""
         rows = await self._database.read(
             self._queries["expired_executions"],
@@ -40,7 +40,7 @@ class Expired:
         problem = _unit_problem(rows[0], user, computing_unit_id)
         if problem is not None and not (user.reads_everything and rows[0]["unit_exists"]):
             raise problem
-        return wire.ExpiredExecutions(
+        return calls.ExpiredExecutions(
             [execution_of(row) for row in rows if row["execution_id"] is not None]
         )
 
@@ -49,8 +49,8 @@ class Expired:
         transaction: Transaction,
         user: User,
         computing_unit_id: int,
-        selection: wire.ExpiredSelection,
-    ) -> wire.ClearedExecutions:
+        selection: calls.ExpiredSelection,
+    ) -> calls.ClearedExecutions:
         """All or none. Raises the problems above, `UserDemoted`, `ExecutionNotFound` for an id
         that is not the unit's, `ExecutionNotEnded`.
         """
@@ -65,7 +65,7 @@ class Expired:
         )
         if problem is not None:
             raise problem
-        return wire.ClearedExecutions(
+        return calls.ClearedExecutions(
             [row["execution_id"] for row in rows if row["execution_id"] is not None]
         )
 

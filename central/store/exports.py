@@ -1,16 +1,16 @@
-"""The plan of an export: its look-ups, and what `central.exports` makes of them."""
+"""The plan of an export: its look-ups, and what `central.domain.export_rules` makes of them."""
 
 from typing import Any
 
 import msgspec
 
-from central import exports
-from central.auth.tokens import User
-from central.kit.vfs import terminal_port
+from central.auth.user_tokens import User
+from central.domain import export_rules
 from central.problems import ComputingUnitNotFound, WorkflowUnreadable
 from central.store.database import Database
 from central.store.queries import load
 from central.store.versions import workflow_not_found
+from kit.texera.uris import resolve_output_port
 
 _results = msgspec.json.Decoder(dict[str, str])
 
@@ -21,8 +21,8 @@ class Exports:
         self._queries = load("exports")
 
     async def plan(
-        self, user: User, workflow_id: int, request: exports.ExportRequest
-    ) -> exports.ExportPlan:
+        self, user: User, workflow_id: int, request: export_rules.ExportRequest
+    ) -> export_rules.ExportPlan:
         """Raises `WorkflowNotFound`, `ComputingUnitNotFound` or `WorkflowUnreadable`."""
         rows = await self._database.read(
             self._queries["export_facts"],
@@ -41,16 +41,18 @@ class Exports:
         blocked = await self._blocked(user, workflow_id, facts["content"])
         results = _results.decode(facts["results"])
 
-        def planned(operator: exports.ExportedOperator) -> exports.PlannedOperator:
+        def planned(operator: export_rules.ExportedOperator) -> export_rules.PlannedOperator:
             blocked_by = blocked.get(operator.id, [])
-            port = terminal_port(results, operator.id, operator.port_id, False)
-            name = request.file_name or exports.file_name_of(
+            port = resolve_output_port(results, operator.id, operator.port_id, False)
+            name = request.file_name or export_rules.file_name_of(
                 facts["name"], operator, facts["version_id"], facts["utc_now"]
             )
             uri = results[port] if port is not None and not blocked_by else None
-            return exports.PlannedOperator(operator.id, uri, name, bool(blocked_by), blocked_by)
+            return export_rules.PlannedOperator(
+                operator.id, uri, name, bool(blocked_by), blocked_by
+            )
 
-        return exports.ExportPlan(
+        return export_rules.ExportPlan(
             facts["execution_id"], facts["version_id"], [planned(o) for o in request.operators]
         )
 
@@ -62,7 +64,7 @@ class Exports:
             raise WorkflowUnreadable(
                 f"the content of workflow {workflow_id} is not JSON: {error}"
             ) from error
-        read = exports.datasets_read(workflow)
+        read = export_rules.datasets_read(workflow)
         if not read:
             return {}
         asked = sorted(set(read.values()))
@@ -73,7 +75,7 @@ class Exports:
             [dataset.name for dataset in asked],
         )
         restricted = {
-            asked[row["place"] - 1]: exports.DatasetName(row["owner_email"], row["name"])
+            asked[row["place"] - 1]: export_rules.DatasetName(row["owner_email"], row["name"])
             for row in rows
         }
-        return exports.blocked_operators(workflow, read, restricted)
+        return export_rules.blocked_operators(workflow, read, restricted)

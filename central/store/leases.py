@@ -12,12 +12,12 @@ from functools import partial
 
 import asyncpg
 
-from central.kit.statuses import TERMINAL_CODES
-from central.leases import LostLease, LostReason, RenewedLeases
 from central.metrics import Metrics
-from central.store.continuity import Continuity
 from central.store.database import Database, Transaction
 from central.store.queries import load
+from central.store.renewal_availability import RenewalAvailability
+from central.wire.leases import LostLease, LostReason, RenewedLeases
+from kit.texera.statuses import TERMINAL_CODES
 
 SEEN_PERIOD_S = 60.0
 """How often at most a renewal moves `last_update_time`: upstream's sweep of idle units thinks in
@@ -26,11 +26,11 @@ minutes, and each move is a new version of a wide row."""
 
 class Leases:
     def __init__(
-        self, database: Database, continuity: Continuity, metrics: Metrics, lease_s: float
+        self, database: Database, continuity: RenewalAvailability, metrics: Metrics, lease_s: float
     ) -> None:
         self._database = database
         self._metrics = metrics
-        metrics.from_zero(losses=map(str, LostReason))
+        metrics.init_labels(losses=map(str, LostReason))
         self.continuity = continuity
         self._lease_s = lease_s
         self._queries = load("leases")

@@ -17,25 +17,25 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from asyncpg import DataError, IntegrityConstraintViolationError
 
-from central.entries import (
+from central.domain.fold import Execution, Folded, Verdict, fold
+from central.domain.uri_registry import UriRow
+from central.store.binding_cache import BindingCache
+from central.store.database import RETRYABLE_ERRORS, Database
+from central.store.queries import load
+from central.store.unnest_arrays import cost_columns, execution_columns, registry_columns
+from central.wire.entries import (
     AnyEntry,
     BatchRequest,
     DeleteUris,
+    InvalidEntry,
     PutConsole,
     PutPortResult,
     SetConsoleBytes,
     SetPortResultBytes,
-    Undecodable,
 )
-from central.fold import Execution, Folded, Verdict, fold
-from central.registry import UriRow
-from central.store.columns import cost_columns, execution_columns, registry_columns
-from central.store.database import LOST_RACES, Database
-from central.store.queries import load
-from central.store.running import RunningExecutions
 
-UNSURE: tuple[type[Exception], ...] = (
-    *LOST_RACES,
+FALLBACK_ERRORS: tuple[type[Exception], ...] = (
+    *RETRYABLE_ERRORS,
     DataError,
     IntegrityConstraintViolationError,
 )
@@ -48,7 +48,7 @@ class Optimistic:
     """Promise: what it answers is applied; None is an assumption that did not hold, and nothing
     was changed."""
 
-    def __init__(self, database: Database, running: RunningExecutions) -> None:
+    def __init__(self, database: Database, running: BindingCache) -> None:
         self._database = database
         self._running = running
         self._queries = load("optimistic")
@@ -57,7 +57,7 @@ class Optimistic:
         self,
         source_id: str,
         batch: BatchRequest,
-        entries: Sequence[AnyEntry | Undecodable],
+        entries: Sequence[AnyEntry | InvalidEntry],
         unit_id: int | None,
         answer_of: Callable[[int, Sequence[Verdict]], bytes],
     ) -> tuple[bytes, list[Verdict]] | None:
@@ -75,7 +75,7 @@ class Optimistic:
         return answer, folded.verdicts
 
     def _assume(
-        self, source_id: str, entries: Sequence[AnyEntry | Undecodable]
+        self, source_id: str, entries: Sequence[AnyEntry | InvalidEntry]
     ) -> dict[int, Execution] | None:
         """The executions as the entries need them to be; None where that cannot be told."""
         present: dict[tuple[str, int], dict[str, UriRow]] = {}
@@ -97,7 +97,7 @@ class Optimistic:
                     registry = "results" if isinstance(entry, SetPortResultBytes) else "consoles"
                     if (registry, execution_id, key) not in stored:
                         present.setdefault((registry, execution_id), {})[key] = _THERE
-                case DeleteUris() | Undecodable():
+                case DeleteUris() | InvalidEntry():
                     return None
         for (registry, execution_id), rows in present.items():
             with_rows = msgspec.structs.replace(assumed[execution_id], **{registry: rows})
@@ -124,6 +124,6 @@ class Optimistic:
                 *cost_columns(changes.operator_costs),
                 unit_id,
             )
-        except UNSURE:
+        except FALLBACK_ERRORS:
             return False
         return bool(rows[0]["holds"])

@@ -1,5 +1,5 @@
 """Orphans: runs whose sidecar is silent, or whose unit says that they are over. SQL only: what
-is to be done with them is `central/closer.py`'s to decide."""
+is to be done with them is `central/jobs/orphan_closer.py`'s to decide."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from functools import partial
 
 import asyncpg
 
-from central.store.closings import Closings, Reason
-from central.store.continuity import longest_break_s
+from central.store.close_executions import Closings, Reason
 from central.store.database import Database, Transaction
 from central.store.queries import load
+from central.store.renewal_availability import longest_break_s
 
 BOOT_HORIZON_S = 3600.0
 """A boot's own call closes what it finds; what it could not see shows within seconds."""
@@ -98,14 +98,14 @@ class OrphanStore:
         return await transaction.fetch(self._queries["find_silent"], self._lease_s, unit_id)
 
     async def close(
-        self, reasons: Mapping[int, Reason], *, at_a_humans_word: bool = False
+        self, reasons: Mapping[int, Reason], *, operator_override: bool = False
     ) -> list[int] | None:
         """Closes those that are still what they were found to be. Answers which that were.
 
         None if another replica is looking or closing. Silence is believed only while renewals
         are served, or at a human's word.
         """
-        lease_s = None if at_a_humans_word else self._lease_s
+        lease_s = None if operator_override else self._lease_s
         return await self._database.run(partial(self._close, reasons=reasons, lease_s=lease_s))
 
     async def _close(

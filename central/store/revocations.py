@@ -6,9 +6,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from central.kit.statuses import Status, status_of_code
 from central.store.database import Database, Transaction
 from central.store.queries import load
+from kit.texera.statuses import Status, status_of_code
 
 State: TypeAlias = Literal["open", "live", "revoked", "all"]
 

@@ -2,16 +2,16 @@
 
 import msgspec
 
-from central import wire
-from central.auth.tokens import User
-from central.kit.vfs import port_prefix, terminal_port
+from central.auth.user_tokens import User
 from central.problems import ConsoleNotFound, ResultUriNotFound
 from central.store.database import Database
 from central.store.executions import execution_not_found
 from central.store.queries import load
+from central.wire import calls
+from kit.texera.uris import port_prefix, resolve_output_port
 
-_results = msgspec.json.Decoder(list[wire.PortUri])
-_consoles = msgspec.json.Decoder(list[wire.ConsoleUri])
+_results = msgspec.json.Decoder(list[calls.PortUri])
+_consoles = msgspec.json.Decoder(list[calls.ConsoleUri])
 
 
 class Uris:
@@ -19,7 +19,7 @@ class Uris:
         self._database = database
         self._queries = load("uris")
 
-    async def read_all(self, user: User, execution_id: int) -> wire.ExecutionUris:
+    async def read_all(self, user: User, execution_id: int) -> calls.ExecutionUris:
         rows = await self._database.read(
             self._queries["read_uris"], execution_id, user.user_id, user.reads_everything
         )
@@ -28,14 +28,14 @@ class Uris:
         row = rows[0]
         stats = None
         if row["runtime_stats_uri"]:
-            stats = wire.StatsUri(row["runtime_stats_uri"], row["runtime_stats_bytes"])
-        return wire.ExecutionUris(
+            stats = calls.StatsUri(row["runtime_stats_uri"], row["runtime_stats_bytes"])
+        return calls.ExecutionUris(
             _results.decode(row["results"]), _consoles.decode(row["console"]), stats
         )
 
     async def result_uri(
-        self, user: User, execution_id: int, query: wire.ResultUriQuery
-    ) -> wire.ResultUri:
+        self, user: User, execution_id: int, query: calls.ResultUriQuery
+    ) -> calls.ResultUri:
         """The result of a logical port, of its terminal layer where several match."""
         rows = await self._database.read(
             self._queries["operator_results"],
@@ -47,17 +47,17 @@ class Uris:
         if not rows:
             raise execution_not_found(execution_id)
         ports = {row["global_port_id"]: row for row in rows if row["global_port_id"] is not None}
-        port = terminal_port(ports, query.operator_id, query.port_id, query.internal)
+        port = resolve_output_port(ports, query.operator_id, query.port_id, query.internal)
         if port is None:
             raise ResultUriNotFound(
                 f"execution {execution_id}, operator {query.operator_id}, port {query.port_id}"
             )
         row = ports[port]
-        return wire.ResultUri(row["uri"], row["global_port_id"], row["result_bytes"])
+        return calls.ResultUri(row["uri"], row["global_port_id"], row["result_bytes"])
 
     async def console(
         self, user: User, execution_id: int, operator_id: str
-    ) -> wire.OperatorConsole:
+    ) -> calls.OperatorConsole:
         rows = await self._database.read(
             self._queries["operator_console"],
             execution_id,
@@ -69,4 +69,4 @@ class Uris:
             raise execution_not_found(execution_id)
         if not rows[0]["uri"]:
             raise ConsoleNotFound(f"execution {execution_id}, operator {operator_id}")
-        return wire.OperatorConsole(rows[0]["uri"], rows[0]["bytes"])
+        return calls.OperatorConsole(rows[0]["uri"], rows[0]["bytes"])

@@ -1,10 +1,10 @@
 """Versions of workflows: every execution belongs to one."""
 
-from central import wire
-from central.auth.tokens import User
+from central.auth.user_tokens import User
 from central.problems import NoVersion, WorkflowNotFound
 from central.store.database import Database, Transaction
 from central.store.queries import load
+from central.wire import calls
 
 
 def workflow_not_found(workflow_id: int) -> WorkflowNotFound:
@@ -17,7 +17,7 @@ class Versions:
         self._database = database
         self._queries = load("versions")
 
-    async def latest(self, user: User, workflow_id: int) -> wire.Version:
+    async def latest(self, user: User, workflow_id: int) -> calls.Version:
         """Raises `WorkflowNotFound` or `NoVersion`."""
         rows = await self._database.read(
             self._queries["latest_version"], workflow_id, user.user_id, user.reads_everything
@@ -27,7 +27,7 @@ class Versions:
         version_id = rows[0]["version_id"]
         if version_id is None:
             raise NoVersion(f"workflow {workflow_id} has no version before its first run")
-        return wire.Version(workflow_id, version_id)
+        return calls.Version(workflow_id, version_id)
 
     async def create_first(self, transaction: Transaction, workflow_id: int) -> None:
         """Gives a workflow without versions its first, as Texera does; once, however many ask."""

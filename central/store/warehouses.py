@@ -1,6 +1,6 @@
 """Warehouses: the names that URIs carry. Only newer Texeras have them (`store/schema.py`)."""
 
-from central.auth.tokens import User
+from central.auth.user_tokens import User
 from central.problems import WarehouseNotFound, WarehouseUnsupported
 from central.store.database import Transaction
 from central.store.queries import load

@@ -9,19 +9,19 @@ is no cursor: the idempotency key of the call takes its place.
 
 import msgspec
 
-from central.auth.assertions import digest
-from central.auth.callers import Writer
-from central.entries import AnyEntry
-from central.fold import Verdict
+from central.auth.authenticator import Writer
+from central.auth.source_assertions import digest
+from central.domain.fold import Verdict
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable, NotTheExecutionsUser
 from central.store.batches import count_verdicts
 from central.store.database import Database, Transaction
+from central.store.entries import EntryStore
 from central.store.executions import execution_not_found
 from central.store.idempotency import IdempotencyKeys, KeyedCall, StoredAnswer
 from central.store.queries import load
-from central.store.rows import Rows
-from central.wire import Committed
+from central.wire.calls import Committed
+from central.wire.entries import AnyEntry
 
 LOCKED_RETRY_AFTER_S = 1.0  # whoever holds the row is in the middle of a short transaction
 
@@ -29,7 +29,7 @@ LOCKED_RETRY_AFTER_S = 1.0  # whoever holds the row is in the middle of a short 
 class Writes:
     """Promise: a write that is answered is committed; one that is refused changed nothing."""
 
-    def __init__(self, database: Database, rows: Rows, metrics: Metrics) -> None:
+    def __init__(self, database: Database, rows: EntryStore, metrics: Metrics) -> None:
         self._database = database
         self._rows = rows
         self._metrics = metrics

@@ -24,7 +24,7 @@ class Quartiles:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One way of doing something. `rounds` holds each round's samples, in `unit`."""
 
     name: str
@@ -41,7 +41,7 @@ class Figure:
         """Of all samples together."""
         return Quartiles.of([sample for samples in self.rounds for sample in samples])
 
-    def ratios_to(self, other: "Figure") -> Quartiles:
+    def ratios_to(self, other: "Measurement") -> Quartiles:
         """Of the rounds' own ratios, median to median: what slows a whole round cancels out."""
         pairs = zip(self.rounds, other.rounds, strict=True)
         return Quartiles.of([median(mine) / median(theirs) for mine, theirs in pairs])
@@ -74,7 +74,7 @@ class Section:
 
     title: str
     how: str
-    figures: list[Figure]
+    figures: list[Measurement]
     goals: list[Goal]
 
 

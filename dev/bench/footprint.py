@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 from dev.bench.bench_system import Bench, expect
 from dev.bench.cpu import cpu_us, rss_mib, used_us
-from dev.bench.figure import Figure, Goal, Quartiles, Section
+from dev.bench.figure import Goal, Measurement, Quartiles, Section
 from dev.bench.hot_reads import stored_result
 from dev.bench.wrk import DISTINCT, load
 from dev.child import Child
@@ -58,7 +58,9 @@ async def _distinct(bench: Bench, count: int) -> Section:
             )
             sent += found.request_count
         held.append(rss_mib(pid))
-    figure = Figure(f"VmRSS before, and after each quarter of {sent:,} heads", "MiB", [held], 1)
+    figure = Measurement(
+        f"VmRSS before, and after each quarter of {sent:,} heads", "MiB", [held], 1
+    )
     last_half = Quartiles.of([held[-1] - held[DISTINCT_PARTS // 2]])
     return Section(
         "Memory and heads never seen before",
@@ -81,7 +83,7 @@ async def _central_calls(bench: Bench, rounds: int) -> Section:
         for _ in range(POLLS):
             expect(await bench.sidecar.send(request), 200)
         samples.append([await _read_calls(bench) - before])
-    figure = Figure(f"central calls for {POLLS} polls", "calls", samples)
+    figure = Measurement(f"central calls for {POLLS} polls", "calls", samples)
     return Section(
         "Central calls for polls of a known result",
         "Reads the sidecar makes of central (`sidecar_upstream_requests_total`, other lanes apart)"
@@ -111,10 +113,10 @@ async def _start_and_memory(bench: Bench, rounds: int) -> Section:
         used.append([used_s])
         idle.append([memory_mib])
     loaded = rss_mib(bench.system.ready["processes"]["sidecar"]["pid"])
-    ready_s = Figure("start to ready", "s", starts, 2)
-    used_s_figure = Figure("start to ready, its own CPU", "s", used, 2)
-    idle_mib = Figure("VmRSS, idle", "MiB", idle, 1)
-    loaded_mib = Figure("VmRSS of the measured sidecar, after all above", "MiB", [[loaded]], 1)
+    ready_s = Measurement("start to ready", "s", starts, 2)
+    used_s_figure = Measurement("start to ready, its own CPU", "s", used, 2)
+    idle_mib = Measurement("VmRSS, idle", "MiB", idle, 1)
+    loaded_mib = Measurement("VmRSS of the measured sidecar, after all above", "MiB", [[loaded]], 1)
     return Section(
         "Start and memory",
         "A second sidecar, started with an empty spool until `/readyz` says yes; its memory two"

@@ -5,7 +5,7 @@ import time
 
 from dev.bench.bench_system import Bench, expect
 from dev.bench.cpu import highest_rss_mib
-from dev.bench.figure import Figure, Goal, Section
+from dev.bench.figure import Goal, Measurement, Section
 from dev.bench.http_line import HttpLine
 from dev.bench.load import lines, stopped, urls
 
@@ -33,8 +33,8 @@ async def full_spool(bench: Bench, most: int) -> Section:
         while (await writing[0].send(flush)).status != 200:
             pass
         took_s = time.perf_counter() - began_at
-    memory = Figure("highest VmRSS of the sidecar", "MiB", [[highest_rss_mib(pid)]], 1)
-    taken = Figure("until all is committed", "s", [[took_s]], 1)
+    memory = Measurement("highest VmRSS of the sidecar", "MiB", [[highest_rss_mib(pid)]], 1)
+    taken = Measurement("until all is committed", "s", [[took_s]], 1)
     return Section(
         "A full spool",
         f"{sum(counts):,} writes of 8 kB, made durable while central was stopped (SIGSTOP), until"

@@ -5,10 +5,10 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from dev.bench.bench_system import Bench, expect
-from dev.bench.figure import Figure, Goal, Section
+from dev.bench.figure import Goal, Measurement, Section
 from dev.bench.http_line import HttpLine
 from dev.bench.nginx import nginx_before
-from dev.bench.rounds import Way, interleaved
+from dev.bench.rounds import Variant, interleaved
 from dev.bench.wrk import KEYS, TRACED, Load, load
 from dev.vfs_uri import global_port_id, result_uri
 
@@ -108,7 +108,7 @@ async def _measured(
         script.write_text(traffic.script)
     loads: dict[str, list[Load]] = {side.name: [] for side in sides}
 
-    def way(side: Side) -> Way:
+    def way(side: Side) -> Variant:
         async def run() -> list[float]:
             found = await load(
                 side.url + target,
@@ -125,10 +125,10 @@ async def _measured(
 
     await interleaved([way(side) for side in sides], rounds)
 
-    def figure(side: Side, what: str, unit: str, digits: int = 1) -> Figure:
+    def figure(side: Side, what: str, unit: str, digits: int = 1) -> Measurement:
         names = {"cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99", "per_s": "requests"}
         samples = [[float(getattr(found, what))] for found in loads[side.name]]
-        return Figure(f"{side.name}: {names[what]}", unit, samples, digits)
+        return Measurement(f"{side.name}: {names[what]}", unit, samples, digits)
 
     mine, theirs = sides
     figures = [

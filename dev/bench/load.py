@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dev import figures
 from dev.bench.bench_system import BASELINE_OFFSET, Bench, expect
 from dev.bench.cpu import cpu_us, used_us, with_children
-from dev.bench.figure import Figure, Goal, Quartiles, Section
+from dev.bench.figure import Goal, Measurement, Quartiles, Section
 from dev.bench.http_line import HttpLine
 from dev.bench.rounds import interleaved
 from dev.bench.single_writes import drained
@@ -45,7 +45,7 @@ async def write_at_once(writers: list[HttpLine], count: int, write: Write) -> li
     return [sample for taken in samples for sample in taken]
 
 
-class Ways:
+class Variants:
     """The two ways to write a name: acknowledged when durable, and one UPDATE per call."""
 
     def __init__(self, bench: Bench, executions: list[int]) -> None:
@@ -79,8 +79,8 @@ async def writers(bench: Bench, rounds: int, count: int) -> Section:
     """Acknowledgements of 1, 16 and 64 writers while delivery runs beside them."""
     sidecar_url, token, baseline_url = urls(bench)
     executions = [await bench.new_execution() for _ in range(max(WRITERS))]
-    ways = Ways(bench, executions)
-    shown: list[Figure] = []
+    ways = Variants(bench, executions)
+    shown: list[Measurement] = []
     goals: list[Goal] = []
     statements_per_1000: list[float] = []
     for number in WRITERS:
@@ -118,8 +118,12 @@ async def writers(bench: Bench, rounds: int, count: int) -> Section:
             latencies = [samples[1:] for samples in way]
             flat = sorted(sample for samples in latencies for sample in samples)
             p99 = flat[min(len(flat) - 1, round(0.99 * len(flat)))]
-            shown.append(Figure(f"{name}, {number} writers (p99 {p99:.0f} µs)", "µs", latencies))
-            shown.append(Figure(f"{name}, {number} writers", "a second", [[s[0]] for s in way]))
+            shown.append(
+                Measurement(f"{name}, {number} writers (p99 {p99:.0f} µs)", "µs", latencies)
+            )
+            shown.append(
+                Measurement(f"{name}, {number} writers", "a second", [[s[0]] for s in way])
+            )
         if number == 16:
             ratios = [theirs[0] / mine[0] for mine, theirs in zip(*taken, strict=True)]
             name = "HTTP UPDATE / acknowledgements a second, 16 writers"
@@ -141,7 +145,7 @@ async def backlog(bench: Bench, rounds: int, count: int) -> Section:
     sidecar_url, token, baseline_url = urls(bench)
     writing = 16
     executions = [await bench.new_execution() for _ in range(writing)]
-    ways = Ways(bench, executions)
+    ways = Variants(bench, executions)
     each = max(1, count // writing)
     statements_per_1000: list[float] = []
 
@@ -182,7 +186,7 @@ async def backlog(bench: Bench, rounds: int, count: int) -> Section:
         drained_, updated = await interleaved([drain, update], rounds)
     names = ("on the clock", "CPU of the service", "CPU of Postgres")
     shown = [
-        Figure(f"{way}: {name} per write", "µs", [[spent[place]] for spent in rounds_])
+        Measurement(f"{way}: {name} per write", "µs", [[spent[place]] for spent in rounds_])
         for way, rounds_ in (("backlog", drained_), ("HTTP UPDATE", updated))
         for place, name in enumerate(names)
     ]

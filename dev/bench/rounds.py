@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable
 
 WARM_UP_COUNT = 50
 
-Way = Callable[[], Awaitable[list[float]]]
+Variant = Callable[[], Awaitable[list[float]]]
 
 
-async def interleaved(ways: list[Way], round_count: int) -> list[list[list[float]]]:
+async def interleaved(ways: list[Variant], round_count: int) -> list[list[list[float]]]:
     """The rounds of each way. Another way begins each round."""
     rounds: list[list[list[float]]] = [[] for _ in ways]
     for number in range(round_count):

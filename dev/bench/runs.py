@@ -5,14 +5,14 @@ from urllib.parse import urlsplit
 from dev import figures
 from dev.bench.bench_system import Bench
 from dev.bench.far import RTT_MS
-from dev.bench.figure import Figure, Goal, Section
+from dev.bench.figure import Goal, Measurement, Section
 from dev.bench.rounds import interleaved
 from dev.computing_unit import ComputingUnit, RunReport
 from dev.database_url import with_address
 from dev.direct_sql import DirectSqlBackend
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import MetadataBackend
-from dev.narrators import Silence
+from dev.narrators import NullReporter
 from dev.ports import HOST
 from dev.problems import DevProblem
 from dev.ready import Ready
@@ -39,8 +39,8 @@ async def replayed_run(
             return await statements(direct, role)
 
     taken = await interleaved([lambda: statements(bench.backend, CENTRAL_ROLE), by_sql], rounds)
-    sidecar = Figure("through the sidecar (central's role)", "statements", taken[0])
-    direct = Figure("direct SQL", "statements", taken[1])
+    sidecar = Measurement("through the sidecar (central's role)", "statements", taken[0])
+    direct = Measurement("direct SQL", "statements", taken[1])
     return Section(
         "SQL statements of a replayed run",
         f"`{name}` with a poll every {poll_s:g} s, counted by "
@@ -67,8 +67,8 @@ async def far_run(port_base: int, rounds: int, plan: RunPlan, name: str, poll_s:
                 return [(await replay(ready, plan, direct, poll_s)).waited_s * 1000]
 
         taken = await interleaved([by_sidecar, by_sql], rounds)
-    sidecar = Figure("through the sidecar", "ms", taken[0])
-    direct = Figure("direct SQL", "ms", taken[1])
+    sidecar = Measurement("through the sidecar", "ms", taken[0])
+    direct = Measurement("direct SQL", "ms", taken[1])
     return Section(
         "What a replayed run waits for metadata",
         f"`{name}` with a poll every {poll_s:g} s; all its calls together, with {RTT_MS} ms of"
@@ -84,7 +84,7 @@ async def replay(ready: Ready, plan: RunPlan, backend: MetadataBackend, poll_s: 
     unit = ComputingUnit(
         plan,
         backend,
-        Silence(),
+        NullReporter(),
         workflow_id=ready["workflow_id"],
         computing_unit_id=ready["computing_unit_id"],
         poll_s=poll_s,

@@ -8,9 +8,9 @@ from urllib.parse import quote
 from dev.bench.baseline_server import UPDATE_NAME
 from dev.bench.bench_system import Bench, expect
 from dev.bench.far import RTT_MS, far_connection
-from dev.bench.figure import Figure, Goal, Quartiles, Section, timed_us
+from dev.bench.figure import Goal, Measurement, Quartiles, Section, timed_us
 from dev.bench.machine import SYNC_BYTES, sync_us
-from dev.bench.rounds import WARM_UP_COUNT, Way, interleaved
+from dev.bench.rounds import WARM_UP_COUNT, Variant, interleaved
 from dev.problems import DevProblem
 
 WAIT = "Prefer: wait=5\r\n"
@@ -53,7 +53,7 @@ async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
             return sync_us(bench.system.folder.path, count)
 
         await timed_us(update_afar, WARM_UP_COUNT)
-        ways: list[Way] = [
+        ways: list[Variant] = [
             acknowledge_all,
             lambda: timed_us(update_by_http, count),
             lambda: timed_us(update_directly, count),
@@ -61,11 +61,13 @@ async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
             sync,
         ]
         taken = await interleaved(ways, rounds)
-    sidecar = Figure("the sidecar, answered when durable", "µs", taken[0])
-    http = Figure("HTTP call with one committed UPDATE", "µs", taken[1])
-    direct = Figure("direct committed UPDATE", "µs", taken[2])
-    distant = Figure(f"the same, {RTT_MS} ms away", "µs", taken[3])
-    disk = Figure(f"fdatasync of {SYNC_BYTES} appended bytes, beside the spool", "µs", taken[4])
+    sidecar = Measurement("the sidecar, answered when durable", "µs", taken[0])
+    http = Measurement("HTTP call with one committed UPDATE", "µs", taken[1])
+    direct = Measurement("direct committed UPDATE", "µs", taken[2])
+    distant = Measurement(f"the same, {RTT_MS} ms away", "µs", taken[3])
+    disk = Measurement(
+        f"fdatasync of {SYNC_BYTES} appended bytes, beside the spool", "µs", taken[4]
+    )
     beyond = [median(a) - median(b) for a, b in zip(taken[0], taken[4], strict=True)]
     beside = sidecar.ratios_to(direct)
     return Section(
@@ -121,7 +123,7 @@ async def committed_write(bench: Bench, rounds: int, count: int) -> Section:
 
     await commit_all()
     [taken] = await interleaved([commit_all], rounds)
-    figure = Figure("PATCH with Prefer: wait=5", "ms", taken, digits=2)
+    figure = Measurement("PATCH with Prefer: wait=5", "ms", taken, digits=2)
     return Section(
         "Durable to committed, idle",
         "The whole round trip of a write that is answered once central has committed it (so "

@@ -6,9 +6,9 @@ import asyncpg
 
 from dev.bench.bench_system import Bench, expect
 from dev.bench.far import RTT_MS, far_connection
-from dev.bench.figure import Figure, Goal, Section, timed_us
+from dev.bench.figure import Goal, Measurement, Section, timed_us
 from dev.bench.hot_reads import stored_result
-from dev.bench.rounds import WARM_UP_COUNT, Way, interleaved
+from dev.bench.rounds import WARM_UP_COUNT, Variant, interleaved
 
 # What the computing unit asks today: the table has one row for each port of the execution.
 SELECT = "SELECT result_uri FROM texera_db.operator_port_executions WHERE workflow_execution_id=$1"
@@ -46,10 +46,10 @@ async def sql_reads(bench: Bench, rounds: int, count: int) -> Section:
         for call in calls:
             await timed_us(call, WARM_UP_COUNT)
         misses = 0
-        ways: list[Way] = [partial(timed_us, call, count) for call in calls]
+        ways: list[Variant] = [partial(timed_us, call, count) for call in calls]
         taken = await interleaved(ways, rounds)
     sidecar, held_sql, far_sql, pooled_sql = (
-        Figure(name, "µs", samples)
+        Measurement(name, "µs", samples)
         for name, samples in zip(
             (
                 "the sidecar's cached answer",

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from dev.child import tail
 from dev.kube.binaries import ControlPlaneBinaries
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.problems import StartFailed
 from dev.tether import tethered
 
@@ -109,7 +109,7 @@ def running(binaries: ControlPlaneBinaries, folder: Path, *options: str) -> Iter
         server = processes.enter_context(_process(list(map(str, apiserver)), log))
         url = f"https://{HOST}:{port}"
         ready = f"{url}/readyz"
-        becomes_true(lambda: _answers(ready) or server.poll() is not None, START_TIMEOUT_S)
+        wait_until(lambda: _answers(ready) or server.poll() is not None, START_TIMEOUT_S)
         if server.poll() is not None or not _answers(ready):
             raise StartFailed("kube-apiserver did not start.", tail(log))
         yield ControlPlane(url, kubeconfig, folder / "certs" / "apiserver.crt")

@@ -11,29 +11,29 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sidecar.cache.access import AccessMemory, Verdict, token_digest
-from sidecar.cache.marks import Mark, Validity
+from sidecar.cache.access import AccessCache, AccessState, token_digest
+from sidecar.cache.invalidation import Mark, Validity
+from sidecar.cache.resources import CacheEntry, Sized, Store
 from sidecar.cache.single_flight import SingleFlight
-from sidecar.cache.store import Cached, Sized, Store
-from sidecar.problems import CentralUnavailable, RelayedProblem, TokenExpired
+from sidecar.problems import CentralUnavailable, TokenExpired, UpstreamProblem
 from sidecar.spool.entry import Entry
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central import Central
+from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext, Reply
 
 ValueT = TypeVar("ValueT", bound=Sized)
 
-ATTEMPTS_MAX = 5
+MAX_REREADS = 5
 """Readings of one call whose generation moved each time; then the newest is served."""
-NO_STATUSES = frozenset({401, 403, 404})
+DENIED_STATUSES = frozenset({401, 403, 404})
 """Central's no to this token or to this thing, unlike 429, which is about the moment."""
 TOO_MANY_REQUESTS = 429
-PATIENCE_S = 1.0
+STALE_IF_SLOW_S = 1.0
 """How long central may take while a remembered value could be shown instead, as stale."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReadRequest:
     """One read: what is remembered by `key` belongs to `resource`, which access and writes name.
 
     `label` and `call` name it in metrics, as it was asked and as it is asked of central.
@@ -54,7 +54,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen(Generic[ValueT]):
+class ReadResult(Generic[ValueT]):
     """A value for one caller, and where it came from: hit, miss, stale or pending.
 
     `resource` is its label in metrics. `validity` is there when the
@@ -75,22 +75,22 @@ class Seen(Generic[ValueT]):
 class ReadThrough(Generic[ValueT]):
     """Reads of one kind. Raises `TokenExpired`, `CentralUnavailable` and central's own problems.
 
-    `is_complete` says of a resource whether nobody but this sidecar writes there.
+    `is_sole_writer` says of a resource whether nobody but this sidecar writes there.
     """
 
     def __init__(
         self,
         store: Store[ValueT],
-        access: AccessMemory,
+        access: AccessCache,
         central: Central,
         spool: Spool,
         *,
         ttl_s: float,
         decode: Callable[[bytes], ValueT],
-        lay_over: Callable[[ValueT, Sequence[Entry]], ValueT],
+        apply_pending: Callable[[ValueT, Sequence[Entry]], ValueT],
         execution_of: Callable[[ValueT], int | None] = lambda value: None,
-        is_complete: Callable[[Hashable], bool] = lambda resource: False,
-        patience_s: float = PATIENCE_S,
+        is_sole_writer: Callable[[Hashable], bool] = lambda resource: False,
+        patience_s: float = STALE_IF_SLOW_S,
     ) -> None:
         self.store = store
         self._access = access
@@ -98,15 +98,15 @@ class ReadThrough(Generic[ValueT]):
         self._spool = spool
         self._ttl_s = ttl_s
         self._decode = decode
-        self._lay_over = lay_over
+        self._lay_over = apply_pending
         self._execution_of = execution_of
-        self._is_complete = is_complete
+        self._is_complete = is_sole_writer
         self._patience_s = patience_s
-        self._flights: SingleFlight[Cached[ValueT]] = SingleFlight()
+        self._flights: SingleFlight[CacheEntry[ValueT]] = SingleFlight()
 
     async def read(
-        self, asked: Asked, suffices: Callable[[ValueT], bool] = lambda value: True
-    ) -> Seen[ValueT]:
+        self, asked: ReadRequest, suffices: Callable[[ValueT], bool] = lambda value: True
+    ) -> ReadResult[ValueT]:
         """`suffices` says whether a remembered value others may have added to is enough."""
         known = self.store.get(asked.key)
         execution_id = self._execution(asked, known.value if known else None)
@@ -117,64 +117,64 @@ class ReadThrough(Generic[ValueT]):
             waiting = await self._waiting(execution_id)
             cached, source = await self._value(asked, waiting, suffices)
             actual = self._execution(asked, cached.value)
-            is_steady = generation.holds or attempt >= ATTEMPTS_MAX
+            is_consistent = generation.holds or attempt >= MAX_REREADS
             if actual != execution_id:
                 # Another execution's writes count than was thought: none, or taken first anew.
                 execution_id, waiting = actual, []
-                is_steady &= not self._spool.queues.length(actual or 0)
-            if is_steady or attempt > ATTEMPTS_MAX:
+                is_consistent &= not self._spool.queues.length(actual or 0)
+            if is_consistent or attempt > MAX_REREADS:
                 return self._seen(asked, cached, source, waiting, generation)
 
-    async def refresh(self, asked: Asked) -> ValueT:
+    async def refresh(self, asked: ReadRequest) -> ValueT:
         """Central's value, asked for now."""
         return (await self._fetch(asked)).value
 
     async def _waiting(self, execution_id: int | None) -> Sequence[Entry]:
         return [] if execution_id is None else await self._spool.waiting(execution_id)
 
-    def _execution(self, asked: Asked, value: ValueT | None) -> int | None:
+    def _execution(self, asked: ReadRequest, value: ValueT | None) -> int | None:
         if asked.execution_id is not None or value is None:
             return asked.execution_id
         return self._execution_of(value)
 
     async def _value(
-        self, asked: Asked, waiting: Sequence[Entry], suffices: Callable[[ValueT], bool]
-    ) -> tuple[Cached[ValueT], str]:
+        self, asked: ReadRequest, waiting: Sequence[Entry], suffices: Callable[[ValueT], bool]
+    ) -> tuple[CacheEntry[ValueT], str]:
         cached = self.store.get(asked.key)
         verdict = self._access.verdict(asked.digest, asked.resource)
-        if verdict is Verdict.EXPIRED:
+        if verdict is AccessState.EXPIRED:
             raise TokenExpired("the token's exp has passed")
         is_enough = cached is not None and (
             cached.complete or suffices(self._lay_over(cached.value, waiting))
         )
-        if cached is None or not is_enough or verdict is Verdict.UNKNOWN:
+        if cached is None or not is_enough or verdict is AccessState.UNKNOWN:
             return await self._fetch(asked), "miss"
-        if verdict is Verdict.FRESH and self._is_current(cached):
+        if verdict is AccessState.FRESH and self._is_current(cached):
             return cached, "hit"
         # A yes that is merely old is not used because central is slow, only if it is down.
-        is_patient = verdict is Verdict.STALE and self._central.is_reachable
+        wait_for_central = verdict is AccessState.STALE and self._central.is_reachable
         try:
-            async with asyncio.timeout(None if is_patient else self._patience_s):
+            async with asyncio.timeout(None if wait_for_central else self._patience_s):
                 return await self._fetch(asked), "miss"
         except (CentralUnavailable, TimeoutError):
             return cached, "stale"
-        except RelayedProblem as problem:
+        except UpstreamProblem as problem:
             # Central answers: who asks too much must not keep an old yes alive by that.
-            if problem.status != TOO_MANY_REQUESTS or verdict is Verdict.STALE:
+            if problem.status != TOO_MANY_REQUESTS or verdict is AccessState.STALE:
                 raise
             return cached, "stale"
 
-    def _is_current(self, cached: Cached[ValueT]) -> bool:
+    def _is_current(self, cached: CacheEntry[ValueT]) -> bool:
         return not cached.must_revalidate and self.store.age_s(cached) < self._ttl_s
 
-    async def _fetch(self, asked: Asked) -> Cached[ValueT]:
+    async def _fetch(self, asked: ReadRequest) -> CacheEntry[ValueT]:
         generation = self.store.generation(asked.resource)
         # Access belongs to the token, so only callers with the same token share a call. A call
         # begun before a write is not shared by those who come after it.
         flight = (asked.digest, asked.key, generation)
         return await self._flights.do(flight, lambda: self._ask(asked, generation))
 
-    async def _ask(self, asked: Asked, generation: Mark) -> Cached[ValueT]:
+    async def _ask(self, asked: ReadRequest, generation: Mark) -> CacheEntry[ValueT]:
         known = self.store.get(asked.key)
         etag = known.etag if known is not None else None
         reply = await self._allowed(asked, etag)
@@ -191,11 +191,11 @@ class ReadThrough(Generic[ValueT]):
             etag=etag,
         )
 
-    async def _allowed(self, asked: Asked, etag: str | None) -> Reply:
+    async def _allowed(self, asked: ReadRequest, etag: str | None) -> Reply:
         try:
             reply = await self._central.read(asked.call, asked.target, asked.context, etag)
-        except RelayedProblem as problem:
-            if problem.status in NO_STATUSES:
+        except UpstreamProblem as problem:
+            if problem.status in DENIED_STATUSES:
                 self._access.deny(asked.digest, asked.resource)
             raise
         if reply.user_id is not None and reply.token_expires_at is not None:
@@ -204,21 +204,23 @@ class ReadThrough(Generic[ValueT]):
 
     def _seen(
         self,
-        asked: Asked,
-        cached: Cached[ValueT],
+        asked: ReadRequest,
+        cached: CacheEntry[ValueT],
         source: str,
         waiting: Sequence[Entry],
         generation: Mark,
-    ) -> Seen[ValueT]:
+    ) -> ReadResult[ValueT]:
         value, validity = cached.value, None
         if waiting:
             value = self._lay_over(value, waiting)
             source = source if source == "stale" else "pending"
         elif source == "hit":
             validity = self._validity(asked, cached, generation)
-        return Seen(value, source, asked.label, self.store.age_s(cached), validity)
+        return ReadResult(value, source, asked.label, self.store.age_s(cached), validity)
 
-    def _validity(self, asked: Asked, cached: Cached[ValueT], generation: Mark) -> Validity | None:
+    def _validity(
+        self, asked: ReadRequest, cached: CacheEntry[ValueT], generation: Mark
+    ) -> Validity | None:
         term = self._access.term(asked.digest, asked.resource)
         if term is None:
             return None

@@ -22,10 +22,10 @@ class SingleFlight(Generic[T]):
         if flight is None:
             flight = asyncio.ensure_future(_run(call))
             self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._land(key, done))
+            flight.add_done_callback(lambda done: self._on_done(key, done))
         return await asyncio.shield(flight)
 
-    def _land(self, key: Hashable, flight: "asyncio.Task[T]") -> None:
+    def _on_done(self, key: Hashable, flight: "asyncio.Task[T]") -> None:
         del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # every caller may have left: the error is not news then

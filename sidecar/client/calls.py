@@ -213,7 +213,7 @@ def uris(execution_id: int) -> Call[answers.Uris]:
 
 
 def delete_uris(execution_id: int, *, wait_s: int | None = None) -> Call[answers.Removed]:
-    """Raises `not-delivered` with a write id when it takes too long; the write then goes on."""
+    """Raises `delivery-timeout` with a write id when it takes too long; the write then goes on."""
     return Call("DELETE", f"{_run(execution_id)}/uris", answers.read_removed, None, _wait(wait_s))
 
 
@@ -281,7 +281,7 @@ def write(write_id: str) -> WriteCall:
 
 
 def flush(timeout_s: float = 30) -> Call[None]:
-    """Returns once every write is delivered; raises `not-delivered` after the timeout."""
+    """Returns once every write is delivered; raises `delivery-timeout` after the timeout."""
     return Call("POST", _with_query("/v1/flush", timeout=timeout_s), lambda _: None)
 
 

@@ -11,7 +11,7 @@ and its runs keep the time that is left of their leases to see it come back. Wit
 the sidecar's own life counts. A boot says that a master is a new one, not that it is alive.
 
 A master that restarts in place and tells no boot (a client that does not know of them) would have
-its old runs renewed for ever. With `SIDECAR_CU_RESTART_ENDS_RUNS` its going is noticed: where a
+its old runs renewed for ever. With `SIDECAR_FAIL_RUNS_ON_CU_RESTART` its going is noticed: where a
 unit listens as long as it lives, refused connections mean that its process is not there, and
 what ran in it does not come back with the next one. Those runs are not renewed again, and central
 is told to end them, unless the unit writes to them first.

@@ -29,7 +29,7 @@ to the stored answer. When central says that we are out of step, or when a file 
 salvaged, a new epoch begins and what is unsettled is cut anew: from at-most to at-least once,
 which the log and `sidecar_spool_epochs_total` say.
 
-Damage. Every entry carries a checksum; a damaged one ends as refused (`write-damaged`). A file or
+Damage. Every entry carries a checksum; a damaged one ends as refused (`write-corrupted`). A file or
 log that SQLite would not read whole is read page by page (`carving`): what can be read is kept,
 the rest set aside (`quarantine`) and counted, and the start never stopped. A volume that is
 full, read-only or gone refuses writes with a clear answer and is tried again with the next; a

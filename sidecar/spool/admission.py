@@ -5,18 +5,18 @@ import msgspec
 from sidecar.problems import SpoolFull, SpoolVolumeFull
 from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, NewEntry, Urgency
 from sidecar.spool.file import RETRY_AFTER_S, SpoolFile
-from sidecar.spool.limits import Amount, Gate, SpoolLimits
+from sidecar.spool.limits import Amount, SpoolLimits, WatermarkGate
 
 HEAD_BYTES = 128
 """What a document has beside the members of its operation: number, execution, time, name."""
 
 
-class Admission:
+class CapacityGuard:
     """Counts what is on its way to the disk beside what is there: a burst must not overfill it."""
 
     def __init__(self, limits: SpoolLimits, file: SpoolFile) -> None:
         self.limits = limits
-        self._gate = Gate(limits)
+        self._gate = WatermarkGate(limits)
         self._file = file
         self._on_its_way = Amount(0, 0)
 
@@ -31,9 +31,9 @@ class Admission:
         size_bytes = ENTRY_OVERHEAD_BYTES + HEAD_BYTES + len(msgspec.json.encode(new.members))
         amount = Amount(1, size_bytes)
         is_terminal = new.urgency is Urgency.TERMINAL
-        if self._file.is_short_of_space and not is_terminal:
+        if self._file.disk_full and not is_terminal:
             await self._file.refill_ballast()
-            if self._file.is_short_of_space:
+            if self._file.disk_full:
                 raise SpoolVolumeFull(
                     "the spool's volume: what space is left is kept for the ends of runs",
                     retry_after_s=RETRY_AFTER_S,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 BALLAST_BYTES = 4 * 1024 * 1024
 """Room for a few thousand terminal statuses and the settling of a whole batch."""
-SPARE_BYTES = 1024 * 1024
+MIN_FREE_BYTES = 1024 * 1024
 """With less than this beside the ballast, the volume counts as full."""
 
 
-class Ballast:
+class ReserveFile:
     """A file of real blocks. Its methods never raise: a volume that has no room for it simply has
     no ballast."""
 
@@ -37,7 +37,7 @@ class Ballast:
         except OSError as error:
             self._remove()
             return error.errno not in {errno.ENOSPC, errno.EDQUOT}
-        return volume.f_bavail * volume.f_frsize >= SPARE_BYTES
+        return volume.f_bavail * volume.f_frsize >= MIN_FREE_BYTES
 
     def release(self, since: int) -> bool:
         """Gives the space back to the volume. False if nobody has had any to give.

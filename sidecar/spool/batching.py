@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sidecar.spool import ledger, permits, settling, space
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord
-from sidecar.spool.faults import FaultPoint, Faults
+from sidecar.spool.faults import FaultInjector, FaultPoint
 from sidecar.spool.file import SpoolFile
-from sidecar.spool.ledger import Cut
-from sidecar.spool.queues import Queues
+from sidecar.spool.ledger import FormedBatch
+from sidecar.spool.queues import QueueIndex
 from sidecar.spool.snapshot import Snapshot
 from sidecar.spool.space import Reclaimer
 
@@ -19,12 +19,12 @@ BATCH_MAX_BYTES = 4 * 1024 * 1024 - 64 * 1024  # a batch is at most 4 MiB, its h
 class Batching:
     """The half of `Spool` that delivery works with; it owns what is declared here."""
 
-    queues: Queues
-    permits: permits.Permits
+    queues: QueueIndex
+    permits: permits.BindingIndex
     now_ms: Callable[[], int]
-    on_set_aside: Callable[[Sequence[WriteRecord]], None]
+    on_corrupted: Callable[[Sequence[WriteRecord]], None]
     _file: SpoolFile
-    _faults: Faults
+    _faults: FaultInjector
     _monotonic: Callable[[], float]
     _reclaimer: Reclaimer
     _load: Callable[[Snapshot], None]
@@ -37,7 +37,7 @@ class Batching:
         """The batch to send again. A damaged one cannot be: a new epoch begins instead."""
         if not self._has_batch:
             return None
-        cut: Cut | None = await self._file.write(ledger.in_flight, needs_sync=False)
+        cut: FormedBatch | None = await self._file.write(ledger.in_flight, needs_sync=False)
         if cut is not None:
             self._has_batch = cut.batch is not None
             return cut.batch
@@ -50,7 +50,7 @@ class Batching:
             self._epochs_begun += 1
             self._damaged_batches += 1
             self._load(snapshot)
-            self.on_set_aside(records)
+            self.on_corrupted(records)
 
         await self._file.write(abandon, index, urgent=True)
         return None
@@ -64,20 +64,20 @@ class Batching:
             return None
         self._faults.reach(FaultPoint.BEFORE_CUT)
 
-        def fix(connection: sqlite3.Connection) -> tuple[Cut, Snapshot | None]:
+        def fix(connection: sqlite3.Connection) -> tuple[FormedBatch, Snapshot | None]:
             if ledger.has_batch(connection):  # `cut_with_next_append` was there first
-                return ledger.in_flight(connection) or Cut(None, []), None
+                return ledger.in_flight(connection) or FormedBatch(None, []), None
             cut = ledger.cut(connection, ranked, max_entries, BATCH_MAX_BYTES, self._file.keep_rows)
             # Of a damaged entry only the counts of its queue are known: the index is made anew,
             # as it is should it ever name executions that have nothing to cut.
             is_stale = bool(cut.set_aside) or cut.batch is None
             return cut, Snapshot.of(connection) if is_stale else None
 
-        def index(fixed: tuple[Cut, Snapshot | None]) -> Batch | None:
+        def index(fixed: tuple[FormedBatch, Snapshot | None]) -> Batch | None:
             cut, snapshot = fixed
             if snapshot is not None:
                 self._load(snapshot)
-                self.on_set_aside(cut.set_aside)
+                self.on_corrupted(cut.set_aside)
             if cut.batch is not None:
                 self._has_batch = True
                 self.queues.cut(cut.batch.entries)

@@ -130,7 +130,7 @@ class Carver:
         self.target.execute(
             "DELETE FROM entries WHERE seq < (SELECT max(seq) FROM settled"
             " WHERE settled.execution_id = entries.execution_id AND NOT (state = 'refused'"
-            """ AND coalesce(CAST(problem AS TEXT), '') LIKE '{"type":"write-damaged"%'))"""
+            """ AND coalesce(CAST(problem AS TEXT), '') LIKE '{"type":"write-corrupted"%'))"""
         )
         # Whoever took its place may be lost: then what it said itself is the best there is.
         self.target.execute(
@@ -163,11 +163,11 @@ def _opened(file: Path) -> BinaryIO:
 
 
 def _as_format_2(row: list[Value]) -> list[Value]:
-    seq, execution_id, user_id, op, urgency, merge_key, stored, document = row
+    seq, execution_id, user_id, op, urgency, coalesce_key, stored, document = row
     if stored != checksum_1(seq, execution_id, document):  # type: ignore[arg-type]
         return row
     sealed = checksum(seq, execution_id, user_id, op, urgency, document)  # type: ignore[arg-type]
-    return [seq, execution_id, user_id, op, urgency, merge_key, sealed, document, None]
+    return [seq, execution_id, user_id, op, urgency, coalesce_key, sealed, document, None]
 
 
 def _is_whole_entry(row: list[Value]) -> bool:

@@ -8,7 +8,7 @@ nothing; it is looked at once, at start.
 from collections.abc import Callable
 
 
-class SteadyClock:
+class MonotonicWallClock:
     def __init__(self, wall_clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._zero_s = wall_clock() - monotonic()

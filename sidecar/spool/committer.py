@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from sidecar.spool.faults import NO_FAULTS, FaultPoint, Faults
+from sidecar.spool.faults import NO_FAULTS, FaultInjector, FaultPoint
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,7 +58,7 @@ class Opened(Protocol):
 
     connection: sqlite3.Connection
 
-    def check_in_place(self) -> None:
+    def check_not_replaced(self) -> None:
         """Raises OSError if the connection writes to what a restart would not find."""
 
     def install(self) -> None:
@@ -81,7 +81,7 @@ class Opener(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Work:
+class _WriteTask:
     run: Callable[[sqlite3.Connection], Any]
     apply: Callable[[Any], Any] | None
     is_alone: bool
@@ -91,24 +91,24 @@ class _Work:
     error: BaseException | None = None
 
 
-class Committer:
+class GroupCommitWriter:
     """Runs work on the spool's connection, in order, and answers once it is on disk.
 
     Errors of SQLite and of the volume reach the caller of every work in the failed group as
     they are.
     """
 
-    def __init__(self, open_file: Opener, *, faults: Faults = NO_FAULTS) -> None:
+    def __init__(self, open_file: Opener, *, faults: FaultInjector = NO_FAULTS) -> None:
         self._open_file = open_file
         self._faults = faults
-        self._inbox: SimpleQueue[_Work | None] = SimpleQueue()
+        self._inbox: SimpleQueue[_WriteTask | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._opened: Opened | None = None
         self._distrust = False
         self._is_suspected = False
-        self._standing: _Work | None = None
+        self._standing: _WriteTask | None = None
         self._is_syncing: bool | None = None
         self.commit_count = 0
         self.sync_count = 0
@@ -133,7 +133,7 @@ class Committer:
         if self._closed:
             future.set_exception(sqlite3.ProgrammingError("the spool is closed"))
         else:
-            self._inbox.put(_Work(run, apply, is_alone, needs_sync, future))
+            self._inbox.put(_WriteTask(run, apply, is_alone, needs_sync, future))
         return future
 
     def stand(
@@ -142,7 +142,7 @@ class Committer:
         """As `submit`, but not by itself: in the first commit of other work in which `run` answers
         more than None. One at a time; cancel the future to be rid of it."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        work = self._standing = _Work(run, apply, False, True, future)
+        work = self._standing = _WriteTask(run, apply, False, True, future)
 
         def leave(_: "asyncio.Future[Any]") -> None:
             if self._standing is work:
@@ -165,7 +165,7 @@ class Committer:
     # In the thread
 
     def _run(self) -> None:
-        kept: _Work | None = None
+        kept: _WriteTask | None = None
         try:
             while (work := kept or self._inbox.get()) is not None:
                 group, kept, ending = self._group_of(work)
@@ -178,7 +178,7 @@ class Committer:
             if self._opened is not None:
                 self._opened.close()
 
-    def _group_of(self, first: _Work) -> tuple[list[_Work], _Work | None, bool]:
+    def _group_of(self, first: _WriteTask) -> tuple[list[_WriteTask], _WriteTask | None, bool]:
         """What shares a commit; work that came too early for it; whether it is the last."""
         group = [first]
         while not first.is_alone and len(group) < GROUP_MAX and not self._inbox.empty():
@@ -190,7 +190,7 @@ class Committer:
             group.append(more)
         return group, None, False
 
-    def _commit(self, group: list[_Work]) -> None:
+    def _commit(self, group: list[_WriteTask]) -> None:
         for is_last_try in (False, True):
             begun = False
             if self._is_suspected:
@@ -210,7 +210,7 @@ class Committer:
                 self._faults.reach(FaultPoint.BEFORE_COMMIT)
                 begun = True
                 opened.connection.execute("COMMIT")
-                opened.check_in_place()
+                opened.check_not_replaced()
                 self._faults.reach(FaultPoint.AFTER_COMMIT)
                 self.commit_count += 1
                 self.sync_count += is_synced
@@ -221,7 +221,7 @@ class Committer:
             except Exception as error:
                 self._recover(error)
                 # Nothing of the group was committed, and the file is about to be healed.
-                if is_damage(error) and not begun and not is_last_try:
+                if is_corruption(error) and not begun and not is_last_try:
                     continue
                 for work in group:
                     work.error = error
@@ -233,7 +233,7 @@ class Committer:
             connection.execute(_SYNCED if is_synced else _NOT_SYNCED)
             self._is_syncing = is_synced
 
-    def _run_standing(self, connection: sqlite3.Connection) -> _Work | None:
+    def _run_standing(self, connection: sqlite3.Connection) -> _WriteTask | None:
         """The standing work if it has an answer. Should the commit fail, it stands on."""
         work = self._standing
         if work is None or work.future.cancelled():
@@ -256,19 +256,19 @@ class Committer:
         try:
             self._opened.write_log_back()
         except sqlite3.Error as error:
-            if code_of(error) not in _LEAVE_THE_FILE_SOUND:  # then it is tried again
+            if sqlite_code(error) not in _LEAVE_THE_FILE_SOUND:  # then it is tried again
                 logger.exception("spool's log not written back")
                 self._recover(error)
 
     def _recover(self, error: Exception) -> None:
-        if self._opened is not None and code_of(error) in _LEAVE_THE_FILE_SOUND:
+        if self._opened is not None and sqlite_code(error) in _LEAVE_THE_FILE_SOUND:
             try:
                 if self._opened.connection.in_transaction:
                     self._opened.connection.execute("ROLLBACK")
                 return
             except sqlite3.Error:
                 logger.exception("spool rollback failed")
-        self._distrust = self._distrust or is_damage(error)
+        self._distrust = self._distrust or is_corruption(error)
         self._abandon()
 
     def _abandon(self) -> None:
@@ -277,30 +277,30 @@ class Committer:
             opened.abandon()
 
 
-def code_of(error: BaseException) -> int:
+def sqlite_code(error: BaseException) -> int:
     """SQLite's primary result code; 0 where it gave none."""
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF
 
 
-def is_damage(error: BaseException) -> bool:
-    return code_of(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+def is_corruption(error: BaseException) -> bool:
+    return sqlite_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def _run_one(connection: sqlite3.Connection, work: _Work) -> None:
+def _run_one(connection: sqlite3.Connection, work: _WriteTask) -> None:
     work.result = work.error = None
     connection.execute("SAVEPOINT work")
     try:
         work.result = work.run(connection)
     except Exception as error:
-        if isinstance(error, sqlite3.Error) and code_of(error) not in _ONE_WORKS_OWN_FAULT:
+        if isinstance(error, sqlite3.Error) and sqlite_code(error) not in _ONE_WORKS_OWN_FAULT:
             raise
         work.error = error
         connection.execute("ROLLBACK TO work")
     connection.execute("RELEASE work")
 
 
-def _answer(group: list[_Work]) -> None:
+def _answer(group: list[_WriteTask]) -> None:
     for work in group:
         outcome, error = work.result, work.error
         if error is None and work.apply is not None:

@@ -32,7 +32,7 @@ class WriteState(StrEnum):
 class NewEntry:
     """A validated write that is about to be made durable.
 
-    `members` are the operation's own JSON members. `merge_key` names the row of a size-only
+    `members` are the operation's own JSON members. `coalesce_key` names the row of a size-only
     write: such writes to one row replace each other while they wait.
     """
 
@@ -41,7 +41,7 @@ class NewEntry:
     op: str
     members: dict[str, Any]
     urgency: Urgency
-    merge_key: str | None = None
+    coalesce_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Entry:
     user_id: int
     op: str
     urgency: Urgency
-    merge_key: str | None
+    coalesce_key: str | None
     document: bytes
     merge_head: int | None = None
     """The first number of those whose place it took, if it took any."""

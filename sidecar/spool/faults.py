@@ -19,7 +19,7 @@ class FaultPoint(StrEnum):
     AFTER_SETTLE = "after-settle"
 
 
-class Faults(Protocol):
+class FaultInjector(Protocol):
     def reach(self, point: FaultPoint) -> None:
         """May end the process, or do nothing."""
 
@@ -29,4 +29,4 @@ class _NoFaults:
         pass
 
 
-NO_FAULTS: Faults = _NoFaults()
+NO_FAULTS: FaultInjector = _NoFaults()

@@ -14,14 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sidecar.kit.logs import fields
+from kit.http.logs import fields
 from sidecar.problems import SpoolUnavailable, SpoolVolumeFull
 from sidecar.spool import quarantine, salvage, schema
-from sidecar.spool.ballast import Ballast
-from sidecar.spool.committer import Committer, code_of, is_damage
+from sidecar.spool.ballast import ReserveFile
+from sidecar.spool.committer import GroupCommitWriter, is_corruption, sqlite_code
 from sidecar.spool.entry import WriteRecord
-from sidecar.spool.faults import Faults
-from sidecar.spool.lock import SpoolInUse, VolumeLock
+from sidecar.spool.faults import FaultInjector
+from sidecar.spool.lock import SpoolInUse, SpoolLock
 from sidecar.spool.open_file import OpenFile
 from sidecar.spool.reader import NotOpened, Reader
 from sidecar.spool.snapshot import Snapshot
@@ -46,20 +46,20 @@ class SpoolFile:
         load: Callable[[Snapshot], None],
         number_from: Callable[[int], None],
         found_damaged: Callable[[Sequence[WriteRecord]], None],
-        faults: Faults,
+        faults: FaultInjector,
     ) -> None:
         self._directory = directory
         self._path = directory / schema.FILE_NAME
         self._load = load
         self._number_from = number_from
         self._found_damaged = found_damaged
-        self._ballast = Ballast(directory)
-        self._lock = VolumeLock(directory)
-        self._committer = Committer(self._open_in_thread, faults=faults)
+        self._ballast = ReserveFile(directory)
+        self._lock = SpoolLock(directory)
+        self._committer = GroupCommitWriter(self._open_in_thread, faults=faults)
         self._reader = Reader(self._path)
         self.lost_count = 0
         self.salvage_count = 0
-        self.is_short_of_space = False
+        self.disk_full = False
         """What space is left is for terminal statuses and for settling, which frees some."""
         self.unavailable_because: str | None = None
         """Why the last call failed; None once one has succeeded."""
@@ -102,7 +102,7 @@ class SpoolFile:
         is_alone: bool = False,
         needs_sync: bool = True,
     ) -> Any:
-        """What `apply` makes of the work's result, once its commit is on disk (see `Committer`).
+        """What `apply` makes of the result, once its commit is on disk (see `GroupCommitWriter`).
 
         `urgent` work may use the ballast of a full volume, and the room of the log.
         """
@@ -112,16 +112,16 @@ class SpoolFile:
                 work, apply, is_alone=is_alone, needs_sync=needs_sync
             )
         except (sqlite3.Error, OSError) as error:
-            self.is_short_of_space = self.is_short_of_space or _is_no_space(error)
+            self.disk_full = self.disk_full or _is_no_space(error)
             # What was opened while the volume was read-only stays so: it may be writable by now.
-            is_read_only = code_of(error) == sqlite3.SQLITE_READONLY
+            is_read_only = sqlite_code(error) == sqlite3.SQLITE_READONLY
             if not is_read_only and not (urgent and _is_no_space(error)):
                 raise self._problem_of(error) from error
             if not is_read_only and not self._ballast.release(releases):
                 # What was written lately stands in the log and in the file: written back, the
                 # log gives its room to this.
                 with suppress(sqlite3.Error, OSError):
-                    await self._committer.submit(schema.truncate_log, is_alone=True)
+                    await self._committer.submit(schema.checkpoint_truncate, is_alone=True)
             try:
                 answer = await self._committer.submit(
                     work, apply, is_alone=is_alone, needs_sync=needs_sync
@@ -147,7 +147,7 @@ class SpoolFile:
         except NotOpened:
             pass
         except (sqlite3.Error, OSError) as error:
-            if not is_damage(error):
+            if not is_corruption(error):
                 raise self._problem_of(error) from error
             self._committer.distrust()
         await self.write(lambda connection: None)  # opens it
@@ -158,7 +158,7 @@ class SpoolFile:
 
     async def refill_ballast(self) -> None:
         has_room = await asyncio.to_thread(self._ballast.fill)
-        self.is_short_of_space = not has_room and self.unavailable_because is None
+        self.disk_full = not has_room and self.unavailable_because is None
 
     def _problem_of(self, error: Exception) -> SpoolUnavailable:
         kind = SpoolVolumeFull if _is_no_space(error) else SpoolUnavailable
@@ -183,7 +183,7 @@ class SpoolFile:
             index.close()
             raise
 
-    def _opened(self, snapshot: Snapshot, salvaged: salvage.Salvaged) -> None:
+    def _opened(self, snapshot: Snapshot, salvaged: salvage.RecoveryReport) -> None:
         """On the event loop: the file was opened, and this is what it holds."""
         self.lost_count += salvaged.lost_count
         self.salvage_count += int(salvaged.salvaged)
@@ -202,4 +202,4 @@ def _is_no_space(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     extended = getattr(error, "sqlite_errorcode", 0)
-    return code_of(error) == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE
+    return sqlite_code(error) == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE

@@ -12,7 +12,7 @@ from sidecar.spool.entry import merged_checksum, record_checksum
 from sidecar.spool.inspection import Inspected
 from sidecar.spool.log import Log
 from sidecar.spool.quarantine import FOLDER, ROWS_FILE
-from sidecar.spool.settling import SETTLED_KEPT
+from sidecar.spool.settling import HISTORY_SIZE
 
 
 def faults(spool: Inspected) -> Iterator[str]:
@@ -45,7 +45,7 @@ def _structure(spool: Inspected) -> Iterator[str]:
     if schema.shape(spool.connection) != schema.expected_shape():
         yield f"tables are not those of format {schema.FORMAT_VERSION}"
     path = spool.directory / schema.FILE_NAME
-    if not spool.is_live and Log(path).forgets_beyond(spool.log_index.frame_count):
+    if not spool.is_live and Log(path).has_unreachable_commits(spool.log_index.frame_count):
         yield "the log is damaged: SQLite does not see all of its commits (a start puts them back)"
 
 
@@ -113,5 +113,5 @@ def _ended(spool: Inspected) -> Iterator[str]:
         count += 1
         if stored != record_checksum(*record):
             yield f"ended write {record[0]}: its checksum does not fit"
-    if count > SETTLED_KEPT:
-        yield f"{count} ended writes are kept, of {SETTLED_KEPT}"
+    if count > HISTORY_SIZE:
+        yield f"{count} ended writes are kept, of {HISTORY_SIZE}"

@@ -17,7 +17,7 @@ import msgspec
 from sidecar.spool import history, ledger, lock, properties, schema
 from sidecar.spool.carving import Carver
 from sidecar.spool.entry import Urgency, WriteRecord, WriteState
-from sidecar.spool.log import Log, LogIndex
+from sidecar.spool.log import Log, WalIndex
 
 PAGE = 500
 """Rows of one look. A longer one would keep the log from being written back."""
@@ -32,7 +32,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BatchSender:
     """One write, as a list shows it. Sizes and times are known of those that wait only."""
 
     write_id: str
@@ -49,7 +49,7 @@ class Inspected:
     """A spool that is being looked at. Raises `Unreadable` where the file is damaged."""
 
     def __init__(
-        self, directory: Path, connection: sqlite3.Connection, log_index: LogIndex
+        self, directory: Path, connection: sqlite3.Connection, log_index: WalIndex
     ) -> None:
         self.directory = directory
         self.connection = connection
@@ -108,7 +108,7 @@ class Inspected:
                 return
             after = rows[-1][0]
 
-    def lines(self, states: set[str], execution_id: int | None) -> Iterator[Line]:
+    def lines(self, states: set[str], execution_id: int | None) -> Iterator[BatchSender]:
         """Those that wait, oldest first, then those that ended, newest first."""
         if states & {"durable", "in-flight"}:
             for row in self.waiting(execution_id):
@@ -122,21 +122,21 @@ class Inspected:
                 if record.state in states:
                     yield self._line_of_record(record)
 
-    def _merged(self, execution_id: int | None) -> Iterator[Line]:
+    def _merged(self, execution_id: int | None) -> Iterator[BatchSender]:
         for record in history.merged_writes(self.connection, execution_id):
             yield self._line_of_record(record)
 
-    def _line_of_entry(self, row: tuple[Any, ...]) -> Line:
+    def _line_of_entry(self, row: tuple[Any, ...]) -> BatchSender:
         entry = ledger.entry_of_row(row[:9])
         state = "damaged" if entry is None else "in-flight" if row[9] else "durable"
         made_at_ms = _decoded(row[6]).get("made_at_ms") if entry is not None else None
-        return Line(
+        return BatchSender(
             self.write_id(row[0]), row[1], row[2], row[3], state, len(row[6]), _time(made_at_ms)
         )
 
-    def _line_of_record(self, record: WriteRecord) -> Line:
+    def _line_of_record(self, record: WriteRecord) -> BatchSender:
         problem = (record.problem or {}).get("type")
-        return Line(
+        return BatchSender(
             self.write_id(record.seq),
             record.execution_id,
             record.user_id,
@@ -215,11 +215,11 @@ def inspected(directory: Path) -> Iterator[Inspected]:
         raise NoSpool(f"no {schema.FILE_NAME} in {directory}")
     # Without a log the file is complete, and opening it must not make one.
     log = path.with_name(path.name + schema.WAL_SUFFIX)
-    is_complete = not lock.is_held(directory) and not (log.exists() and log.stat().st_size)
+    is_sole_writer = not lock.is_held(directory) and not (log.exists() and log.stat().st_size)
     try:
         with (
-            closing(LogIndex(path)) as log_index,
-            closing(schema.connect_read_only(path, immutable=is_complete)) as connection,
+            closing(WalIndex(path)) as log_index,
+            closing(schema.connect_read_only(path, immutable=is_sole_writer)) as connection,
         ):
             yield Inspected(directory, connection, log_index)
     except sqlite3.Error as error:

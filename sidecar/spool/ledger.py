@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class FormedBatch:
     """The next batch, if any, and how the damaged entries that were met on the way ended."""
 
     batch: Batch | None
@@ -83,7 +83,7 @@ def insert(
             new.user_id,
             new.op,
             urgency,
-            new.merge_key,
+            new.coalesce_key,
             document,
             sealed,
             merge_head,
@@ -95,7 +95,7 @@ def insert(
         new.user_id,
         new.op,
         new.urgency,
-        new.merge_key,
+        new.coalesce_key,
         document,
         merge_head,
     )
@@ -104,14 +104,14 @@ def insert(
 
 def entry_of_row(row: Sequence[Any]) -> Entry | None:
     """The entry, or None if its bytes are not those that were stored."""
-    seq, execution_id, user_id, op, urgency, merge_key, document, stored, merge_head = row
+    seq, execution_id, user_id, op, urgency, coalesce_key, document, stored, merge_head = row
     try:
         if stored != checksum(seq, execution_id, user_id, op, urgency, document):
             return None
         kind = Urgency(urgency)
     except (TypeError, ValueError, AttributeError):  # a flipped bit may change a value's very type
         return None
-    return Entry(seq, execution_id, user_id, op, kind, merge_key, document, merge_head)
+    return Entry(seq, execution_id, user_id, op, kind, coalesce_key, document, merge_head)
 
 
 def waiting(connection: sqlite3.Connection, execution_id: int) -> list[Entry]:
@@ -127,7 +127,7 @@ def has_batch(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM in_flight").fetchone() is not None
 
 
-def in_flight(connection: sqlite3.Connection) -> Cut | None:
+def in_flight(connection: sqlite3.Connection) -> FormedBatch | None:
     """The batch that was cut and not yet settled, to be sent again.
 
     None if it is not what it was when it was cut: it can neither be sent nor answered.
@@ -136,12 +136,12 @@ def in_flight(connection: sqlite3.Connection) -> Cut | None:
         f"SELECT {_ENTRY_COLUMNS} FROM in_flight LEFT JOIN entries USING (seq) ORDER BY position"  # noqa: S608
     ).fetchall()
     if not rows:
-        return Cut(None, [])
+        return FormedBatch(None, [])
     entries = tuple(entry for row in rows if (entry := entry_of_row(row)) is not None)
     known = properties.read(connection)
     if len(entries) < len(rows) or digest_of(entries) != known["digest"]:
         return None
-    return Cut(Batch(known["epoch"], known["batch"], known["digest"], entries), [])
+    return FormedBatch(Batch(known["epoch"], known["batch"], known["digest"], entries), [])
 
 
 def abandon_batch(connection: sqlite3.Connection, keep: Keep) -> list[WriteRecord]:
@@ -159,7 +159,7 @@ def cut(
     max_entries: int,
     max_bytes: int,
     keep: Keep,
-) -> Cut:
+) -> FormedBatch:
     """Fixes the next batch: from each execution in turn a prefix of its queue, while it fits."""
     chosen: list[Entry] = []
     damaged: list[int] = []
@@ -183,7 +183,7 @@ def cut(
         if len(chosen) >= max_entries or room_bytes <= 0:
             break
     records = set_aside(connection, damaged, keep)
-    return Cut(_fixed(connection, chosen) if chosen else None, records)
+    return FormedBatch(_fixed(connection, chosen) if chosen else None, records)
 
 
 def cut_all(connection: sqlite3.Connection, max_entries: int, max_bytes: int) -> Batch | None:
@@ -199,7 +199,7 @@ def cut_all(connection: sqlite3.Connection, max_entries: int, max_bytes: int) ->
     chosen = [entry for row in rows if (entry := entry_of_row(row)) is not None]
     if not chosen or len(chosen) < len(rows) or len(chosen) > max_entries:
         return None
-    if any(entry.merge_key is not None for entry in chosen) or has_batch(connection):
+    if any(entry.coalesce_key is not None for entry in chosen) or has_batch(connection):
         return None
     if sum(len(entry.document) for entry in chosen) > max_bytes:
         return None

@@ -47,7 +47,7 @@ class SpoolLimits:
         return Amount(int(high.entries * LOW_WATER), int(high.size_bytes * LOW_WATER))
 
 
-class Gate:
+class WatermarkGate:
     """Who may still come in. Open -> full (above the high mark) -> open (below the low mark)."""
 
     def __init__(self, limits: SpoolLimits) -> None:

@@ -24,7 +24,7 @@ class VolumeMissing(OSError):
     """The spool's volume is not there."""
 
 
-class VolumeLock:
+class SpoolLock:
     """Held from the first `hold` to `release`."""
 
     def __init__(self, directory: Path, sleep: Callable[[float], None] = time.sleep) -> None:

@@ -36,13 +36,13 @@ class Log:
     def __init__(self, file: Path) -> None:
         self._path = file.with_name(file.name + WAL_SUFFIX)
         self.frames: list[Frame] = []
-        self.is_torn = False
+        self.is_truncated = False
         """Whether it ends within a frame."""
         try:
             size = self._path.stat().st_size
         except FileNotFoundError:
             return
-        self.is_torn = size > HEADER_BYTES and (size - HEADER_BYTES) % FRAME_BYTES > 0
+        self.is_truncated = size > HEADER_BYTES and (size - HEADER_BYTES) % FRAME_BYTES > 0
         with self._path.open("rb") as log:
             head = log.read(HEADER_BYTES)
             heads = []
@@ -59,13 +59,13 @@ class Log:
                 page_number, pages_after_commit = struct.unpack_from(">II", raw)
                 self.frames.append(Frame(number, page_number, pages_after_commit > 0))
 
-    def forgets_beyond(self, believed: int) -> bool:
+    def has_unreachable_commits(self, believed: int) -> bool:
         """Whether commits may have been acknowledged that SQLite, believing so many frames, does
         not see: a whole transaction follows, or one that was cut off. What a process left that
         was killed while it wrote is neither."""
         last = max((frame.number for frame in self.frames), default=0)
         last_commit = max((frame.number for frame in self.frames if frame.is_commit), default=0)
-        return last_commit > believed or (self.is_torn and last > believed)
+        return last_commit > believed or (self.is_truncated and last > believed)
 
     def image(self, frame: Frame) -> bytes:
         with self._path.open("rb") as log:
@@ -104,7 +104,7 @@ def _checksum(raw: bytes) -> bytes:
     return struct.pack(">II", first, second)
 
 
-class LogIndex:
+class WalIndex:
     """SQLite's index of the log, in the file it shares with the other connections.
 
     Its descriptor may be closed only when no connection of this process has the database open any

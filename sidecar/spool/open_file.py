@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sidecar.spool import schema
-from sidecar.spool.log import LogIndex
+from sidecar.spool.log import WalIndex
 from sidecar.spool.reader import Reader
 
 WRITTEN_BACK_FROM_FRAMES = 1_000
@@ -26,7 +26,7 @@ class OpenFile:
         self,
         path: Path,
         connection: sqlite3.Connection,
-        log_index: LogIndex,
+        log_index: WalIndex,
         reader: Reader,
         tell: Callable[[], None],
     ) -> None:
@@ -44,7 +44,7 @@ class OpenFile:
             raise
         reader.allow()
 
-    def check_in_place(self) -> None:
+    def check_not_replaced(self) -> None:
         """SQLite goes on writing to a file that was moved or deleted; a restart would not find it.
 
         Raises OSError.

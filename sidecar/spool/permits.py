@@ -44,7 +44,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Consequences:
+class PermissionChanges:
     """What the answer to a batch means for permits, as execution ids."""
 
     ended: frozenset[int]
@@ -53,7 +53,7 @@ class Consequences:
     """No longer this sidecar's to write to, as far as it knows."""
 
 
-def consequences(entries: Iterable[Entry], answered: Mapping[int, Outcome]) -> Consequences:
+def consequences(entries: Iterable[Entry], answered: Mapping[int, Outcome]) -> PermissionChanges:
     ended: set[int] = set()
     lost: set[int] = set()
     for entry in entries:
@@ -66,10 +66,10 @@ def consequences(entries: Iterable[Entry], answered: Mapping[int, Outcome]) -> C
             ended.add(entry.execution_id)
         if slug in LOSING_REFUSALS:
             lost.add(entry.execution_id)
-    return Consequences(frozenset(ended), frozenset(lost))
+    return PermissionChanges(frozenset(ended), frozenset(lost))
 
 
-class Permits:
+class BindingIndex:
     """Bindings and grants in memory; the file has the same."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Permits:
         self._bindings[binding.execution_id] = binding
         self._grants.setdefault(binding.execution_id, {})[grant.token_digest] = grant
 
-    def settle(self, consequences: "Consequences", now_ms: int) -> None:
+    def settle(self, consequences: "PermissionChanges", now_ms: int) -> None:
         for execution_id in consequences.ended:
             binding = self._bindings.get(execution_id)
             if binding is not None and binding.ended_at_ms is None:
@@ -174,7 +174,7 @@ def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> No
     )
 
 
-def settle(connection: sqlite3.Connection, consequences: Consequences, now_ms: int) -> None:
+def settle(connection: sqlite3.Connection, consequences: PermissionChanges, now_ms: int) -> None:
     connection.executemany(
         "UPDATE bindings SET ended_at_ms = ? WHERE execution_id = ? AND ended_at_ms IS NULL",
         [(now_ms, execution_id) for execution_id in consequences.ended],

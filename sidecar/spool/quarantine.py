@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sidecar.kit.logs import fields
+from kit.http.logs import fields
 
 logger = logging.getLogger(__name__)
 

@@ -3,14 +3,14 @@
 from sidecar.spool import history, ledger
 from sidecar.spool.entry import Entry, WriteRecord, WriteState
 from sidecar.spool.file import SpoolFile
-from sidecar.spool.queues import Queues
+from sidecar.spool.queues import QueueIndex
 
 
 class Questions:
     """The reading half of `Spool`, which owns and changes what is declared here."""
 
     spool_id: str
-    queues: Queues
+    queues: QueueIndex
     _file: SpoolFile
     _settling: tuple[Entry, ...]
     """Members of a batch whose settling is under way: gone from the file before the index knows."""

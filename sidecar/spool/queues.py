@@ -22,14 +22,14 @@ HOLD_MAX_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Mergeable:
+class CoalescibleWrite:
     """A waiting size-only write, as far as one that takes its place has to know it."""
 
     seq: int
     execution_id: int
     user_id: int
     urgency: Urgency
-    merge_key: str
+    coalesce_key: str
     size_bytes: int
 
 
@@ -43,7 +43,7 @@ class Queue:
     counts: list[int] = field(default_factory=lambda: [0] * len(Urgency))
     mergeable: int = 0
     mergeable_since: float = 0.0
-    held_until: float = 0.0
+    deferred_until: float = 0.0
     holds: int = 0
     is_begun: bool = False
     """Whether the last batch took only a part of it."""
@@ -66,17 +66,17 @@ class Queue:
     def due_at(self, merge_window_s: float) -> float:
         """When it may be cut: not while held, nor while all it has waits for replacements."""
         merging = self.mergeable == self.length
-        return max(self.held_until, self.mergeable_since + merge_window_s if merging else 0.0)
+        return max(self.deferred_until, self.mergeable_since + merge_window_s if merging else 0.0)
 
 
-class Queues:
+class QueueIndex:
     """All queues. Times are of a monotonic clock, in seconds."""
 
     def __init__(self, merge_window_s: float) -> None:
         self._merge_window_s = merge_window_s
         self._terminal_count = 0
         self._queues: dict[int, Queue] = {}
-        self._mergeable: OrderedDict[tuple[int, str], Mergeable] = OrderedDict()
+        self._mergeable: OrderedDict[tuple[int, str], CoalescibleWrite] = OrderedDict()
         self.entry_count = 0
         self.merged_count = 0
         """Writes whose place another took: acknowledged, so their end has to be told."""
@@ -99,9 +99,11 @@ class Queues:
         """How many entries wait, of each execution that has any."""
         return {execution_id: queue.length for execution_id, queue in self._queues.items()}
 
-    def mergeable(self, execution_id: int, merge_key: str | None) -> Mergeable | None:
+    def mergeable(self, execution_id: int, coalesce_key: str | None) -> CoalescibleWrite | None:
         """The waiting size-only write to the same row, unless a batch has taken it."""
-        return self._mergeable.get((execution_id, merge_key)) if merge_key is not None else None
+        return (
+            self._mergeable.get((execution_id, coalesce_key)) if coalesce_key is not None else None
+        )
 
     def restore(self, execution_id: int, first_seq: int, counts: list[int], size: int) -> None:
         """Takes an execution's summary from the file, at start."""
@@ -116,25 +118,25 @@ class Queues:
         self.entry_count += 1
         self._terminal_count += entry.urgency is Urgency.TERMINAL
         self._entries_bytes += entry.size_bytes
-        if entry.merge_key is not None:
-            older = self._mergeable.get((entry.execution_id, entry.merge_key))
+        if entry.coalesce_key is not None:
+            older = self._mergeable.get((entry.execution_id, entry.coalesce_key))
             if older is not None:
                 self._end_merging([older])  # only the newest to a row may still be replaced
             if not queue.mergeable:
                 queue.mergeable_since = now
             queue.mergeable += 1
-            self._mergeable[entry.execution_id, entry.merge_key] = Mergeable(
+            self._mergeable[entry.execution_id, entry.coalesce_key] = CoalescibleWrite(
                 entry.seq,
                 entry.execution_id,
                 entry.user_id,
                 entry.urgency,
-                entry.merge_key,
+                entry.coalesce_key,
                 entry.size_bytes,
             )
             if len(self._mergeable) > MERGEABLE_KEPT:
                 self._end_merging([next(iter(self._mergeable.values()))])
 
-    def replace(self, replaced: Mergeable, entry: Entry, now: float) -> None:
+    def replace(self, replaced: CoalescibleWrite, entry: Entry, now: float) -> None:
         """A size-only write takes the place of an older one, and with it what that has waited."""
         queue = self._queues[entry.execution_id]
         since = queue.mergeable_since if queue.mergeable else now
@@ -156,7 +158,7 @@ class Queues:
             queue = self._queues.get(execution_id)
             if queue is None:
                 continue  # all it had was lost to damage while the batch was under way
-            queue.held_until = now + min(HOLD_MAX_S, HOLD_BASE_S * 2**queue.holds)
+            queue.deferred_until = now + min(HOLD_MAX_S, HOLD_BASE_S * 2**queue.holds)
             queue.holds += 1
 
     def remove(self, entry: Entry) -> None:
@@ -171,7 +173,7 @@ class Queues:
         """Whether the end of a run waits."""
         return self._terminal_count > 0
 
-    def _discount(self, entry: Entry | Mergeable) -> None:
+    def _discount(self, entry: Entry | CoalescibleWrite) -> None:
         self._end_merging([entry])
         queue = self._queues[entry.execution_id]
         queue.counts[entry.urgency] -= 1
@@ -198,11 +200,11 @@ class Queues:
         """When the first queue that is not due yet becomes so; None if there is no queue."""
         return min((q.due_at(self._merge_window_s) for q in self._queues.values()), default=None)
 
-    def _end_merging(self, entries: Iterable[Entry | Mergeable]) -> None:
+    def _end_merging(self, entries: Iterable[Entry | CoalescibleWrite]) -> None:
         for entry in entries:
-            if entry.merge_key is None:
+            if entry.coalesce_key is None:
                 continue
-            key = (entry.execution_id, entry.merge_key)
+            key = (entry.execution_id, entry.coalesce_key)
             waiting = self._mergeable.get(key)
             if waiting is not None and waiting.seq == entry.seq:
                 del self._mergeable[key]

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 
 from sidecar.spool import boots, permits
 from sidecar.spool.file import SpoolFile
-from sidecar.spool.permits import Binding, Grant, Permits
+from sidecar.spool.permits import Binding, BindingIndex, Grant
 
 
 class Rights:
     """The half of `Spool` that keeps permits; it owns what is declared here."""
 
-    permits: Permits
+    permits: BindingIndex
     boot: boots.Boot | None
-    on_binding: Callable[[int], None]
+    on_bound: Callable[[int], None]
     now_ms: Callable[[], int]
     _file: SpoolFile
 
@@ -22,13 +22,13 @@ class Rights:
 
         def index(_: None) -> None:
             self.permits.add(binding, grant)
-            self.on_binding(binding.execution_id)
+            self.on_bound(binding.execution_id)
 
         await self._file.write(lambda connection: permits.record(connection, binding, grant), index)
 
     async def begin_boot(self, boot: boots.Boot, closed: Sequence[int]) -> None:
         """Keeps the unit's new boot; the runs that central closed for it are over."""
-        over = permits.Consequences(ended=frozenset(closed), lost=frozenset())
+        over = permits.PermissionChanges(ended=frozenset(closed), lost=frozenset())
         now_ms = self.now_ms()
 
         def take(connection: sqlite3.Connection) -> None:

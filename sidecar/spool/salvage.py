@@ -20,23 +20,23 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sidecar.kit.logs import fields
+from kit.http.logs import fields
 from sidecar.spool import properties, quarantine, schema, settling, upgrades
-from sidecar.spool.ballast import Ballast
+from sidecar.spool.ballast import ReserveFile
 from sidecar.spool.carving import Carver, add_unknown
 from sidecar.spool.entry import WriteRecord
-from sidecar.spool.log import Log, LogIndex, write_again
+from sidecar.spool.log import Log, WalIndex, write_again
 from sidecar.spool.quarantine import Aside
 
 logger = logging.getLogger(__name__)
 
-SEQ_LEAP = 1_000_000
+SEQ_GAP = 1_000_000
 """Numbers skipped after a crash or damage, so that none that was lost is ever given again."""
 _READY = "rescued.ready"
 
 
 @dataclass(frozen=True, slots=True)
-class Salvaged:
+class RecoveryReport:
     """What opening found. `lost_count` counts entries known to be unreadable."""
 
     salvaged: bool = False
@@ -50,7 +50,7 @@ class Salvaged:
 
 def open_spool(
     directory: Path, *, distrust: bool = False, gmtime: Callable[[], time.struct_time] = time.gmtime
-) -> tuple[sqlite3.Connection, LogIndex, Salvaged]:
+) -> tuple[sqlite3.Connection, WalIndex, RecoveryReport]:
     """The spool's connection, whatever was found. Raises sqlite3.Error and OSError only for a
     volume that cannot be used.
 
@@ -63,7 +63,7 @@ def open_spool(
         aside.resume()
         _replace(directory, aside)
     connection: sqlite3.Connection | None = None
-    index = LogIndex(path)
+    index = WalIndex(path)
     fault = "damage was met at work" if distrust else _fault_of_header(path)
     try:
         if fault is None:
@@ -73,14 +73,14 @@ def open_spool(
             connection = schema.connect(path)
             is_blank = schema.is_blank(connection)
             believed = index.frame_count
-            if is_blank and log.forgets_beyond(believed):
+            if is_blank and log.has_unreachable_commits(believed):
                 fault = "log damaged at its beginning"
             else:
                 schema.settle_in(connection)
                 fault = fault_of(connection)
         if connection is not None and fault is None:
-            salvaged = Salvaged(seq_leap=SEQ_LEAP if log.frames else 0)
-            if log.forgets_beyond(believed):
+            salvaged = RecoveryReport(seq_leap=SEQ_GAP if log.frames else 0)
+            if log.has_unreachable_commits(believed):
                 salvaged = _add_forgotten(connection, path, log, believed, aside)
             upgraded_from = upgrades.upgrade(connection)
             if upgraded_from is not None:
@@ -150,7 +150,7 @@ def _speaks_of_the_file(error: sqlite3.DatabaseError) -> bool:
     )
 
 
-def _close(connection: sqlite3.Connection | None, index: LogIndex) -> None:
+def _close(connection: sqlite3.Connection | None, index: WalIndex) -> None:
     if connection is not None:
         with suppress(sqlite3.Error):
             connection.close()
@@ -170,7 +170,7 @@ def _set_aside_malformed(connection: sqlite3.Connection, directory: Path) -> lis
 
 def _add_forgotten(
     connection: sqlite3.Connection, path: Path, log: Log, believed: int, aside: Aside
-) -> Salvaged:
+) -> RecoveryReport:
     """Puts back what the log holds beyond the point up to which SQLite believes it."""
     kept_log = aside.copy(path.with_name(path.name + schema.WAL_SUFFIX))
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as found:
@@ -184,7 +184,7 @@ def _add_forgotten(
         connection.execute("COMMIT")
         found.execute("COMMIT")
     # What was not written over would be found again, as damage, at each start.
-    schema.truncate_log(connection)
+    schema.checkpoint_truncate(connection)
     logger.error(
         "damaged log: what it still held was put back",
         extra=fields(
@@ -194,13 +194,13 @@ def _add_forgotten(
             unreadable_seqs=sorted(carver.unread),
         ),
     )
-    return Salvaged(seq_leap=SEQ_LEAP, kept_count=kept, lost_count=len(carver.unread))
+    return RecoveryReport(seq_leap=SEQ_GAP, kept_count=kept, lost_count=len(carver.unread))
 
 
-def _rescue(directory: Path, path: Path, aside: Aside, fault: str) -> Salvaged:
+def _rescue(directory: Path, path: Path, aside: Aside, fault: str) -> RecoveryReport:
     """Puts a new file with what could be read in the place of the damaged one."""
     aside.make_room()
-    Ballast(directory).release(0)  # what waits is worth more
+    ReserveFile(directory).release(0)  # what waits is worth more
     unfinished = directory / "rescued.sqlite3"
     for suffix in ("", schema.WAL_SUFFIX, schema.SHM_SUFFIX, "-journal"):
         unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
@@ -232,7 +232,7 @@ def _rescue(directory: Path, path: Path, aside: Aside, fault: str) -> Salvaged:
             unreadable_seqs=sorted(carver.unread)[:100],
         ),
     )
-    return Salvaged(salvaged=True, seq_leap=SEQ_LEAP, kept_count=kept, lost_count=lost)
+    return RecoveryReport(salvaged=True, seq_leap=SEQ_GAP, kept_count=kept, lost_count=lost)
 
 
 def _replace(directory: Path, aside: Aside) -> None:

@@ -189,7 +189,7 @@ def write_log_back(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-def truncate_log(connection: sqlite3.Connection) -> None:
+def checkpoint_truncate(connection: sqlite3.Connection) -> None:
     """Writes the log back and empties it, unless someone is reading it: then some other time."""
     connection.execute("PRAGMA busy_timeout = 0")
     try:

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from sidecar.problems import WriteDamaged
+from sidecar.problems import WriteCorrupted
 from sidecar.spool import properties
 from sidecar.spool.entry import Outcome, Urgency, WriteRecord, WriteState, record_checksum
 
-SETTLED_KEPT = 10_000
+HISTORY_SIZE = 10_000
 """How many settled writes stay readable (DESIGN.md section 3, `GET /v1/writes`)."""
 
 Keep = Callable[[list[tuple[Any, ...]]], None]
@@ -44,7 +44,7 @@ def _keep_recent(connection: sqlite3.Connection, records: Sequence[WriteRecord])
         properties.raise_top(connection, max(record.seq for record in records))
     connection.execute(
         "DELETE FROM settled WHERE position <= (SELECT max(position) FROM settled) - ?",
-        (SETTLED_KEPT,),
+        (HISTORY_SIZE,),
     )
 
 
@@ -99,7 +99,7 @@ def set_aside(connection: sqlite3.Connection, seqs: Sequence[int], keep: Keep) -
         return []
     query = "SELECT * FROM entries WHERE seq = ?"
     keep([row for seq in seqs for row in connection.execute(query, (seq,))])
-    problem = WriteDamaged(
+    problem = WriteCorrupted(
         "damaged in the sidecar's spool; whether central has it cannot be told"
     ).document()
     records: list[WriteRecord] = []

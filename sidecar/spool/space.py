@@ -5,10 +5,10 @@ import logging
 import sqlite3
 from contextlib import suppress
 
-from sidecar.kit.logs import fields
+from kit.http.logs import fields
 from sidecar.problems import SpoolUnavailable
 from sidecar.spool.file import SpoolFile
-from sidecar.spool.schema import truncate_log
+from sidecar.spool.schema import checkpoint_truncate
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Reclaimer:
         while await self._file.write(reclaim, needs_sync=False):
             pass
         # The file shrinks when the log is written back, and the log when it starts anew.
-        await self._file.write(truncate_log, is_alone=True)
+        await self._file.write(checkpoint_truncate, is_alone=True)
         await self._file.refill_ballast()
 
     def begin(self) -> None:

@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sidecar.spool import boots, ledger, permits
-from sidecar.spool.admission import Admission
+from sidecar.spool.admission import CapacityGuard
 from sidecar.spool.batching import Batching
-from sidecar.spool.clock import SteadyClock
+from sidecar.spool.clock import MonotonicWallClock
 from sidecar.spool.entry import (
     Entry,
     NewEntry,
     Urgency,
     WriteRecord,
 )
-from sidecar.spool.faults import NO_FAULTS, Faults
+from sidecar.spool.faults import NO_FAULTS, FaultInjector
 from sidecar.spool.file import SpoolFile
 from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.questions import Questions
-from sidecar.spool.queues import Queues
+from sidecar.spool.queues import QueueIndex
 from sidecar.spool.rights import Rights
 from sidecar.spool.snapshot import Snapshot
 from sidecar.spool.space import Reclaimer
@@ -42,7 +42,7 @@ class Spool(Questions, Rights, Batching):
         directory: Path,
         limits: SpoolLimits,
         *,
-        faults: Faults = NO_FAULTS,
+        faults: FaultInjector = NO_FAULTS,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,20 +50,20 @@ class Spool(Questions, Rights, Batching):
         self._file = SpoolFile(
             directory, self._load, self._number_from, self._found_damaged, faults
         )
-        self._admission = Admission(limits, self._file)
+        self._admission = CapacityGuard(limits, self._file)
         self._faults = faults
-        self._clock = SteadyClock(wall_clock, monotonic)
+        self._clock = MonotonicWallClock(wall_clock, monotonic)
         self._monotonic = monotonic
         self._next_seq = 0
         self._has_batch = False
         self._settling: tuple[Entry, ...] = ()
         self._reclaimer = Reclaimer(self._file)
-        self.queues = Queues(MERGE_WINDOW_S)
-        self.permits = permits.Permits()
+        self.queues = QueueIndex(MERGE_WINDOW_S)
+        self.permits = permits.BindingIndex()
         self._epochs_begun = 0
         self._damaged_batches = 0
         self.spool_id = ""
-        self.on_binding: Callable[[int], None] = lambda execution_id: None
+        self.on_bound: Callable[[int], None] = lambda execution_id: None
         """Told the execution of each binding that was kept."""
         self.boot: boots.Boot | None = None
         """The computing unit's current boot, if it has told one."""
@@ -72,9 +72,9 @@ class Spool(Questions, Rights, Batching):
         even if the caller has left."""
         self.untold: list[WriteRecord] = []
         """Writes that ended because they were found damaged, before anyone listened."""
-        self.on_set_aside: Callable[[Sequence[WriteRecord]], None] = self.untold.extend
+        self.on_corrupted: Callable[[Sequence[WriteRecord]], None] = self.untold.extend
         """Called with the writes that ended because they were found damaged."""
-        self.on_load: Callable[[], None] = lambda: None
+        self.on_reopened: Callable[[], None] = lambda: None
         """Called when the index was made from the file: more may wait than was known."""
 
     @property
@@ -83,9 +83,9 @@ class Spool(Questions, Rights, Batching):
         return self._admission.is_full(self.queues.amount)
 
     @property
-    def is_short_of_space(self) -> bool:
+    def disk_full(self) -> bool:
         """Whether ordinary writes are refused because the volume itself is full."""
-        return self._file.is_short_of_space
+        return self._file.disk_full
 
     @property
     def unavailable_because(self) -> str | None:
@@ -93,7 +93,7 @@ class Spool(Questions, Rights, Batching):
         return self._file.unavailable_because
 
     def now_ms(self) -> int:
-        """The time by the clock that dates writes; see `SteadyClock`."""
+        """The time by the clock that dates writes; see `MonotonicWallClock`."""
         return self._clock.now_ms()
 
     @property
@@ -141,16 +141,16 @@ class Spool(Questions, Rights, Batching):
         """Makes the index from the file: at start, and whenever it had to be opened anew."""
         self.spool_id = snapshot.spool_id
         self._has_batch = snapshot.has_batch
-        self.queues = Queues(MERGE_WINDOW_S)
+        self.queues = QueueIndex(MERGE_WINDOW_S)
         for summary in snapshot.summaries:
             self.queues.restore(*summary)
         self.queues.merged_count = snapshot.merged_count
         self.permits.load(snapshot.bindings, snapshot.grants, self.now_ms())
         self.boot = snapshot.boot
-        self.on_load()
+        self.on_reopened()
 
     def _found_damaged(self, records: Sequence[WriteRecord]) -> None:
-        self.on_set_aside(records)
+        self.on_corrupted(records)
 
     def _number_from(self, seq: int) -> None:
         """In the committer's thread, which gives the numbers."""
@@ -167,7 +167,7 @@ class Spool(Questions, Rights, Batching):
         """
         is_terminal = new.urgency is Urgency.TERMINAL
         amount = await self._admission.admit(new, self.queues.amount)
-        replaced = self.queues.mergeable(new.execution_id, new.merge_key)
+        replaced = self.queues.mergeable(new.execution_id, new.coalesce_key)
         if replaced is not None and replaced.user_id != new.user_id:
             replaced = None
         made_at_ms = self.now_ms()
@@ -197,7 +197,7 @@ class Spool(Questions, Rights, Batching):
 
     # Space
 
-    async def try_volume(self) -> None:
+    async def retry_open(self) -> None:
         """Opens the file again if the volume could not be used. Raises `SpoolUnavailable`."""
         if self._file.unavailable_because is not None:
             await self._file.write(lambda connection: None)

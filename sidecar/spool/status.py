@@ -13,7 +13,7 @@ def describe(spool: Spool) -> dict[str, Any]:
         "waiting_merged": spool.queues.merged_count,
         "waiting_bytes": spool.queues.size_bytes,
         "full": spool.is_full,
-        "short_of_space": spool.is_short_of_space,
+        "disk_full": spool.disk_full,
         "unavailable_because": spool.unavailable_because,
         "quarantined": spool.quarantined_count,
         "epochs_begun": spool.epochs_begun,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from sidecar.kit.logs import fields
+from kit.http.logs import fields
 from sidecar.problems import SpoolUnavailable
 from sidecar.spool.file import RETRY_AFTER_S
 from sidecar.spool.spool import Spool
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 PERIOD_S = 60.0
 
 
-async def keep_house(spool: Spool) -> None:
+async def run_maintenance(spool: Spool) -> None:
     """Forgets runs that are long over and gives the volume its space back.
 
     A volume in trouble is tried as often as callers are told to come again: for what waits on
@@ -24,7 +24,7 @@ async def keep_house(spool: Spool) -> None:
         for _ in range(int(PERIOD_S / RETRY_AFTER_S)):
             await asyncio.sleep(RETRY_AFTER_S)
             with suppress(SpoolUnavailable):  # the log says so, and `/readyz`
-                await spool.try_volume()
+                await spool.retry_open()
         try:
             await spool.purge_permits()
             await spool.reclaim()

@@ -19,12 +19,12 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from sidecar.kit.logs import fields
+from kit.http.logs import fields
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, RelayedProblem
-from sidecar.upstream.breaker import Circuit, RetryBudget
-from sidecar.upstream.identity import SourceIdentity
-from sidecar.upstream.trust import Trust
+from sidecar.problems import CentralUnavailable, UpstreamProblem
+from sidecar.upstream.resilience import CircuitBreaker, RetryBudget
+from sidecar.upstream.source_identity import SourceIdentity
+from sidecar.upstream.trust import TrustStore
 from sidecar.upstream.workload import HEADER as WORKLOAD_HEADER
 from sidecar.upstream.workload import WorkloadToken
 
@@ -43,7 +43,7 @@ RETRY_PAUSE_S = 0.1
 
 
 @asynccontextmanager
-async def open_session(trust: Trust | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+async def open_session(trust: TrustStore | None = None) -> AsyncIterator[aiohttp.ClientSession]:
     """Connections to central that carry nothing from call to call. None trusts the system's CAs."""
     connector = aiohttp.TCPConnector(
         limit=CONNECTIONS_MAX,
@@ -92,7 +92,7 @@ class Reply:
 
 
 class CentralClient:
-    """Calls to central. Raises `CentralUnavailable` and `RelayedProblem`, nothing else."""
+    """Calls to central. Raises `CentralUnavailable` and `UpstreamProblem`, nothing else."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class CentralClient:
         self._monotonic = monotonic
         self._budget = RetryBudget()
         self._clock_offset_s = 0.0
-        self.circuit = Circuit()
+        self.circuit = CircuitBreaker()
 
     @property
     def clock_offset_s(self) -> float:
@@ -152,7 +152,7 @@ class CentralClient:
         try:
             return await self._once(call, deadline, behind_circuit)
         except CentralUnavailable as problem:
-            if not retried or problem.asked_to_wait or self.circuit.is_open:
+            if not retried or problem.has_retry_after or self.circuit.is_open:
                 raise
             pause_s = self._uniform(0, RETRY_PAUSE_S)
             if self._monotonic() + pause_s >= deadline or not self._budget.withdraw():
@@ -187,10 +187,12 @@ class CentralClient:
             raise CentralUnavailable(
                 f"central cannot be reached ({type(error).__name__})", retry_after_s=1
             ) from error
-        self._learn_clock(response.headers.get("Date"))
-        return self._judge(call, response.status, response.headers, payload)
+        self._update_clock_offset(response.headers.get("Date"))
+        return self._classify(call, response.status, response.headers, payload)
 
-    def _judge(self, call: "_Call", status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+    def _classify(
+        self, call: "_Call", status: int, headers: Mapping[str, str], body: bytes
+    ) -> Reply:
         name, media_type = call.name, headers.get("Content-Type", "")
         is_unchanged = status == NOT_MODIFIED and call.etag is not None
         if is_unchanged or (200 <= status < 300 and media_type.startswith("application/json")):
@@ -211,8 +213,8 @@ class CentralClient:
             raise CentralUnavailable(
                 f"central answered {status} ({slug})",
                 retry_after_s=_integer(headers.get("Retry-After")) or 1,
-                asked_to_wait=status in {429, 503} and "Retry-After" in headers,
-                from_a_stranger=document is None,
+                has_retry_after=status in {429, 503} and "Retry-After" in headers,
+                from_unknown_server=document is None,
             )
         # A refusal, 429 included, is an answer: it says nothing against central's health.
         self.circuit.succeeded()
@@ -220,7 +222,7 @@ class CentralClient:
         kept = {
             name: headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in headers
         }
-        raise RelayedProblem(document | {"status": status}, kept)
+        raise UpstreamProblem(document | {"status": status}, kept)
 
     def _headers(self, call: "_Call", target: str) -> dict[str, str]:
         context = call.context
@@ -248,7 +250,7 @@ class CentralClient:
         }
         return headers | {name: value for name, value in optional.items() if value is not None}
 
-    def _learn_clock(self, date: str | None) -> None:
+    def _update_clock_offset(self, date: str | None) -> None:
         """Central judges our assertions by its own clock; a pod's clock may be off."""
         if date is None:
             return

@@ -3,10 +3,10 @@
 import ssl
 from pathlib import Path
 
-from sidecar.kit.renewed import Renewed
+from kit.http.reloading_files import ReloadingFiles
 
 
-class Trust:
+class TrustStore:
     """Certificates of a file, in place of the system's; those it is renewed with are added.
 
     One that was withdrawn is trusted until the restart. Raises OSError (`ssl.SSLError` is one)
@@ -16,7 +16,7 @@ class Trust:
     def __init__(self, ca_file: Path) -> None:
         self._ca_file = ca_file
         self.context = ssl.create_default_context(cafile=ca_file)
-        self.renewed = Renewed([ca_file], self._load)
+        self.renewed = ReloadingFiles([ca_file], self._load)
 
     def _load(self) -> None:
         self.context.load_verify_locations(cafile=self._ca_file)

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from sidecar.kit.logs import fields
+from kit.http.logs import fields
 
 logger = logging.getLogger(__name__)
 

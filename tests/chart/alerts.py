@@ -52,7 +52,7 @@ HEALTHY: Mapping[str, str] = {
     f'central_database_connections{{{CENTRAL}, state="open"}}': "10x40",
     FETCHED: "0+1x40",
     NOT_FETCHED: "0x10 0+1x29",
-    f"central_closer_held_leases{{{CENTRAL}}}": "0x40",
+    f"central_orphans_withheld{{{CENTRAL}}}": "0x40",
     f'central_refusals_total{{{CENTRAL}, slug="late"}}': "0+5x40",
     f'central_refusals_total{{{CENTRAL}, slug="uri-conflict"}}': "7x40",
     f'central_closer_passes_total{{{CENTRAL}, outcome="failed"}}': "0x28 0+1x11",
@@ -105,7 +105,7 @@ FIRING: Mapping[str, Firing] = {
         {"keys": "workloads"},
     ),
     "TexeraCentralCloserHolds": Firing(
-        {f"central_closer_held_leases{{{CENTRAL}}}": "0x20 8x20"},
+        {f"central_orphans_withheld{{{CENTRAL}}}": "0x20 8x20"},
         "8 runs have lost their sidecar at once, and none is closed for it.",
     ),
     "TexeraCentralCloserFails": Firing(

@@ -50,7 +50,7 @@ def test_every_setting_can_be_set_or_is_the_charts_own(chart: Chart, service: st
     fitting |= {"LOG_LEVEL": "error", "POOL_MIN_SIZE": 1, "POOL_MAX_SIZE": 2, "DRAIN_DELAY_S": 1}
     fitting |= {"DATABASE_TIMEOUT_S": 1, "DRAIN_TIMEOUT_S": 2}
     fitting |= {"LEASE_S": 90, "LEASE_RENEW_S": 20, "CU_HEALTH": "127.0.0.1:1"}
-    fitting |= {"CU_RESTART_ENDS_RUNS": True}
+    fitting |= {"FAIL_RUNS_ON_CU_RESTART": True}
     values = {s.key: fitting.get(s.name.partition("_")[2], 77) for s in free}
 
     objects = chart.render("injection-none", **{service: {"settings": values}})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.kube.control_plane import ControlPlane
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from tests.chart.rendering import CHART, NAMESPACE, RELEASE, VALUES
 
 COMMAND_TIMEOUT_S = 90
@@ -56,7 +56,7 @@ class Cluster:
         return self.helm(*release_arguments(verb, *features), *options)
 
     def eventually(self, condition: Callable[[], bool]) -> None:
-        assert becomes_true(condition, IN_FORCE_TIMEOUT_S)
+        assert wait_until(condition, IN_FORCE_TIMEOUT_S)
 
     def environment(self) -> dict[str, str]:
         home = str(self.home)

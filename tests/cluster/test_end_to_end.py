@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.tokens import JWT_SECRET, mint
 from dev.world import WORLD
 from tests.chart.pods import computing_unit
@@ -53,7 +53,7 @@ def process(container: Object, changes: Mapping[str, str]) -> Iterator[None]:
     )
     try:
         ready = container["startupProbe"]["httpGet"]["path"]
-        becomes_true(lambda: answers(ops, ready) or running.poll() is not None, READY_TIMEOUT_S)
+        wait_until(lambda: answers(ops, ready) or running.poll() is not None, READY_TIMEOUT_S)
         assert answers(ops, ready)
         yield
     finally:

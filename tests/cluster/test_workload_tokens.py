@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from central.auth.workloads import WorkloadVerifier
+from central.auth.workload_tokens import WorkloadVerifier
 from central.lifecycle import workload_verifier
 from central.metrics import Metrics
 from central.problems import WorkloadInvalid

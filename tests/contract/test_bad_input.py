@@ -18,9 +18,9 @@ from yarl import URL
 
 import central.app
 import central.examples
-import sidecar.app
 import sidecar.examples
-from central.auth.callers import Needs
+import sidecar.server.app
+from central.auth.authenticator import CredentialPolicy
 from dev.tokens import mint
 from dev.world import WORLD
 from sidecar.lifecycle import core
@@ -29,7 +29,7 @@ from tests.contract.bad_input import NO_JSON, Api, check
 from tests.databases import Database
 from tests.integration.central.authority import Sidecar, serving_central
 
-LOCAL = Api(sidecar.app.ROUTES, sidecar.examples.EXAMPLES, sidecar.app.openapi())
+LOCAL = Api(sidecar.server.app.ROUTES, sidecar.examples.EXAMPLES, sidecar.server.app.openapi())
 # A batch is judged entry by entry, and its members outlive versions: tests of its own.
 CENTRAL = Api(
     [route for route in central.app.ROUTES if route.path != "/v1/batches"],
@@ -45,7 +45,9 @@ async def client(tmp_path: Path) -> AsyncIterator["TestClient[web.Request, web.A
     )
     async with (
         core(settings) as running,
-        TestClient(TestServer(sidecar.app.local_app(running.services, running.metrics))) as client,
+        TestClient(
+            TestServer(sidecar.server.app.build_app(running.services, running.metrics))
+        ) as client,
     ):
         yield client
     assert running.spool.last_seq == 0
@@ -88,8 +90,8 @@ async def central_call(
         route.method,
         target,
         content,
-        token=None if route.needs is Needs.SOURCE else mint(WORLD.owner.user_id),
-        idempotency_key="k" if route.needs is Needs.USER_AND_SOURCE else None,
+        token=None if route.needs is CredentialPolicy.SOURCE else mint(WORLD.owner.user_id),
+        idempotency_key="k" if route.needs is CredentialPolicy.USER_AND_SOURCE else None,
     )
     if route.body_type is not None:
         headers["Content-Type"] = content_type

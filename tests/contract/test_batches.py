@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from central import entries as central
 from central.auth_settings import FULL_BATCH_ENTRIES
+from central.wire import entries as central
 from sidecar.spool import ledger, schema
 from sidecar.spool.batching import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES
 from sidecar.spool.entry import Batch, NewEntry, Urgency
-from sidecar.upstream.central import batch_body, outcomes_of
+from sidecar.upstream.central_api import batch_body, outcomes_of
 
 SAMPLES = Path(__file__).parent / "samples"
 PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"
@@ -61,7 +61,7 @@ def test_central_reads_the_sample_and_finds_its_digest() -> None:
     assert batch.wire == central.WIRE_VERSION
     assert central.digest_of(batch.entries) == batch.digest
     assert [central.op_of(entry) for entry in read] == [op for op, _ in WRITES]
-    assert not [entry for entry in read if isinstance(entry, central.Undecodable)]
+    assert not [entry for entry in read if isinstance(entry, central.InvalidEntry)]
 
 
 def test_central_writes_the_sample_answer() -> None:

@@ -13,17 +13,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from central import exports, problems
-from central import wire as central
-from central.entries import Removed, RemovedConsole, RemovedResult
-from central.handlers.writes import OperatorCosts as CentralOperatorCosts
-from central.kit.problem import FieldError, InvalidRequest, Problem
-from central.kit.statuses import Status
-from sidecar import wire, wire_sync
-from sidecar.cache.registry import Registry
-from sidecar.problems import RelayedProblem
+from central import problems
+from central.api.writes import OperatorCosts as CentralOperatorCosts
+from central.domain import export_rules
+from central.wire import calls as central
+from central.wire.entries import Removed, RemovedConsole, RemovedResult
+from kit.http.problems import FieldError, InvalidRequest, Problem
+from kit.texera.statuses import Status
+from sidecar.cache.uri_registry import Registry
+from sidecar.problems import UpstreamProblem
 from sidecar.spool.permits import Binding
 from sidecar.upstream.client import CallContext, Reply, problem_document
+from sidecar.wire import forwarded, v1
 from sidecar.writes import permit_of
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -36,27 +37,27 @@ UPDATED = datetime(2026, 11, 24, 8, 0, 2, tzinfo=UTC)
 
 REQUESTS: dict[str, tuple[Any, Any]] = {
     "create-request-1": (
-        wire.NewExecutionRequest(101, 201, '{"engine_version":"1.2"}', "Grüße", 7),
+        v1.NewExecutionRequest(101, 201, '{"engine_version":"1.2"}', "Grüße", 7),
         central.ExecutionRequest,
     ),
     "change-request-1": (
-        wire.ExecutionChanges("KILLED", "r", None, STATS, 3_000_000_000, "Grüße", True),
+        v1.ExecutionChanges("KILLED", "r", None, STATS, 3_000_000_000, "Grüße", True),
         central.ExecutionChanges,
     ),
-    "port-result-request-1": (wire.PortResult(RESULT, 3_000_000_000), central.PortResult),
-    "port-result-size-request-1": (wire.PortResultSize(0), central.PortResultSize),
-    "console-request-1": (wire.Console(CONSOLE, 256), central.Console),
-    "console-size-request-1": (wire.ConsoleSize(2**63 - 1), central.ConsoleSize),
-    "operator-costs-request-1": (wire.OperatorCosts({"op-1": 2.5}), CentralOperatorCosts),
-    "delete-request-1": (wire_sync.Selection(101, [1001, 1002]), central.Selection),
+    "port-result-request-1": (v1.PortResult(RESULT, 3_000_000_000), central.PortResult),
+    "port-result-size-request-1": (v1.PortResultSize(0), central.PortResultSize),
+    "console-request-1": (v1.Console(CONSOLE, 256), central.Console),
+    "console-size-request-1": (v1.ConsoleSize(2**63 - 1), central.ConsoleSize),
+    "operator-costs-request-1": (v1.OperatorCosts({"op-1": 2.5}), CentralOperatorCosts),
+    "delete-request-1": (forwarded.Selection(101, [1001, 1002]), central.Selection),
     "bookmark-request-1": (
-        wire_sync.BookmarkSelection(101, [1001], False),
+        forwarded.BookmarkSelection(101, [1001], False),
         central.BookmarkSelection,
     ),
-    "clear-request-1": (wire_sync.ExpiredSelection([2**31 - 1]), central.ExpiredSelection),
+    "clear-request-1": (forwarded.ExpiredSelection([2**31 - 1]), central.ExpiredSelection),
     "export-plan-request-1": (
-        wire_sync.ExportRequest(201, [wire_sync.ExportedOperator("op-1", "csv", 1)], "a.csv"),
-        exports.ExportRequest,
+        forwarded.ExportRequest(201, [forwarded.ExportedOperator("op-1", "csv", 1)], "a.csv"),
+        export_rules.ExportRequest,
     ),
 }
 ROW = central.Execution(
@@ -70,52 +71,52 @@ OLD_ROW = central.Execution(
 ANSWERS: dict[str, tuple[Any, Any]] = {
     "create-answer-1": (
         central.NewExecution(1001, 101, 402, 201, 1, Status.READY, 0, STARTED, "user-1-mine"),
-        wire.NewExecution,
+        v1.NewExecution,
     ),
-    "execution-answer-1": (ROW, wire.Execution),
-    "old-execution-answer-1": (OLD_ROW, wire.Execution),
-    "executions-answer-1": (central.ExecutionPage([ROW, OLD_ROW], 501), wire.ExecutionPage),
+    "execution-answer-1": (ROW, v1.Execution),
+    "old-execution-answer-1": (OLD_ROW, v1.Execution),
+    "executions-answer-1": (central.ExecutionPage([ROW, OLD_ROW], 501), v1.ExecutionPage),
     "uris-answer-1": (
         central.ExecutionUris(
             [central.PortUri(PORT, RESULT, 3_000_000_000)],
             [central.ConsoleUri("op-1", CONSOLE, 256)],
             central.StatsUri(STATS, 4096),
         ),
-        wire.Uris,
+        v1.Uris,
     ),
-    "no-uris-answer-1": (central.ExecutionUris([], [], None), wire.Uris),
-    "result-uri-answer-1": (central.ResultUri(RESULT, PORT, 7), wire.ResultUri),
-    "console-answer-1": (central.OperatorConsole(CONSOLE, 256), wire.ConsoleUri),
+    "no-uris-answer-1": (central.ExecutionUris([], [], None), v1.Uris),
+    "result-uri-answer-1": (central.ResultUri(RESULT, PORT, 7), v1.ResultUri),
+    "console-answer-1": (central.OperatorConsole(CONSOLE, 256), v1.ConsoleUri),
     "operator-costs-answer-1": (
         central.LatestCosts(1001, STATS, {"op-1": 2.5}),
-        wire.LatestCosts,
+        v1.LatestCosts,
     ),
-    "no-operator-costs-answer-1": (central.LatestCosts(1001, None, None), wire.LatestCosts),
-    "version-answer-1": (central.Version(101, 402), wire_sync.Version),
+    "no-operator-costs-answer-1": (central.LatestCosts(1001, None, None), v1.LatestCosts),
+    "version-answer-1": (central.Version(101, 402), forwarded.Version),
     "removed-answer-1": (
         Removed([RemovedResult(PORT, RESULT, 7)], [RemovedConsole("op-1", CONSOLE, 8)]),
-        wire.Removed,
+        v1.Removed,
     ),
     "delete-answer-1": (
         central.DeletedExecutions([central.DeletedExecution(1001, [RESULT, STATS])]),
-        wire_sync.DeletedExecutions,
+        forwarded.DeletedExecutions,
     ),
     "bookmark-answer-1": (
         central.BookmarkedExecutions([1001], False),
-        wire_sync.BookmarkedExecutions,
+        forwarded.BookmarkedExecutions,
     ),
-    "expired-answer-1": (central.ExpiredExecutions([ROW]), wire_sync.ExpiredExecutions),
-    "clear-answer-1": (central.ClearedExecutions([1001]), wire_sync.ClearedExecutions),
+    "expired-answer-1": (central.ExpiredExecutions([ROW]), forwarded.ExpiredExecutions),
+    "clear-answer-1": (central.ClearedExecutions([1001]), forwarded.ClearedExecutions),
     "export-plan-answer-1": (
-        exports.ExportPlan(
+        export_rules.ExportPlan(
             1001,
             402,
             [
-                exports.PlannedOperator("op-1", RESULT, "a.csv", False, []),
-                exports.PlannedOperator("op-2", None, "b.csv", True, ["d (a@example.org)"]),
+                export_rules.PlannedOperator("op-1", RESULT, "a.csv", False, []),
+                export_rules.PlannedOperator("op-2", None, "b.csv", True, ["d (a@example.org)"]),
             ],
         ),
-        wire_sync.ExportPlan,
+        forwarded.ExportPlan,
     ),
 }
 LEFT_OUT = {"create-answer-1": {"warehouse"}}
@@ -190,7 +191,7 @@ def test_an_answer_of_a_newer_central_is_read(name: str) -> None:
 def test_the_sidecar_remembers_the_registry_as_it_was_answered(name: str) -> None:
     told = msgspec.json.decode(sample(name))
 
-    assert Registry.of_answer(told).answer() == told
+    assert Registry.from_json(told).answer() == told
 
 
 @pytest.mark.parametrize(
@@ -220,6 +221,6 @@ def test_a_problem_is_passed_on_as_central_wrote_it(name: str) -> None:
 
     assert written == sample(name)
     assert read is not None
-    passed_on = RelayedProblem(read, {})
+    passed_on = UpstreamProblem(read, {})
     assert (passed_on.slug, passed_on.status) == (problem.slug, problem.status)
     assert passed_on.document() == problem.document()  # with a request id of the sidecar's own

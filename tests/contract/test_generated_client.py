@@ -16,13 +16,13 @@ import msgspec
 import pytest
 
 import central.app
-import sidecar.app
+import sidecar.server.app
 from dev.vfs_uri import global_port_id, result_uri
 from dev.world import WORLD
 from tests.databases import Database
 from tests.stacks import Stack, running_stack
 
-DOCUMENTS = {"sidecar": sidecar.app.openapi, "central": central.app.openapi}
+DOCUMENTS = {"sidecar": sidecar.server.app.openapi, "central": central.app.openapi}
 PORT = global_port_id("op-1", 0)
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from central import leases
-from central import wire as central
-from sidecar import metrics, wire_sync
-from sidecar.leases.renewals import UNIT_GONE
+from central.wire import calls as central
+from central.wire import leases
+from sidecar import metrics
+from sidecar.leases.renewer import UNIT_GONE
 from sidecar.problems import CentralUnavailable
-from sidecar.upstream.central import Central, LostLease, RenewedLeases
+from sidecar.upstream.central_api import Central, LostLease, RenewedLeases
 from sidecar.upstream.client import CallContext, Reply
+from sidecar.wire import forwarded
 from tests.contract.test_calls import sample, with_news
 
 BOOT = "master-2 @ 08:00"
@@ -76,12 +77,12 @@ def test_what_is_no_answer_renews_nothing(body: bytes) -> None:
 
 
 def test_a_boot_goes_from_the_unit_to_central_as_it_is_and_its_answer_back() -> None:
-    request = msgspec.json.decode(sample("boot-request-1"), type=wire_sync.BootRequest)
+    request = msgspec.json.decode(sample("boot-request-1"), type=forwarded.BootRequest)
 
     assert msgspec.json.encode(request) == sample("boot-request-1")
     assert msgspec.json.decode(sample("boot-request-1"), type=leases.BootRequest).boot_id == BOOT
     assert msgspec.json.encode(leases.ClosedExecutions([1001, 1002])) == sample("boot-answer-1")
-    told = msgspec.json.decode(sample("boot-answer-1"), type=wire_sync.ClosedExecutions)
+    told = msgspec.json.decode(sample("boot-answer-1"), type=forwarded.ClosedExecutions)
     assert told.closed == [1001, 1002]
 
 
@@ -114,5 +115,5 @@ def test_open_bindings_are_listed_by_age_and_those_unknown_abandoned() -> None:
     body = msgspec.json.decode(lane.sent[-1][2], type=leases.AbandonedExecutions)
     assert (gone, body.reason) == ([1001, 1002], leases.AbandonReason.UNIT_GONE)
     binding = central.OpenBinding(1001, 101, 201, 1, CREATED)
-    written = msgspec.json.encode(central.OpenBindings([binding]))
+    written = msgspec.json.encode(central.BindingQuota([binding]))
     assert written == sample("open-bindings-answer-1")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sidecar.app import ROUTES
+from sidecar.server.app import ROUTES
 from tests.databases import ROOT
 
 PAGE = (ROOT / "docs" / "migrating-from-sqlserver.md").read_text()

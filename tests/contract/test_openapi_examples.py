@@ -16,11 +16,11 @@ from jsonschema import Draft202012Validator
 from yarl import URL
 
 from central.app import ROUTES as CENTRAL_ROUTES
-from central.auth.callers import AuthenticatedRoute, Needs
+from central.auth.authenticator import AuthenticatedRoute, CredentialPolicy
 from dev.tokens import mint
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
 from dev.world import WORLD
-from sidecar.app import ROUTES as SIDECAR_ROUTES
+from sidecar.server.app import ROUTES as SIDECAR_ROUTES
 from tests.databases import Database
 from tests.stacks import Stack, running_stack
 
@@ -155,13 +155,13 @@ async def test_centrals_example_comes_true(
                 stack.central.source_id,
             )
     target, body = request_of(operation, route.path, {})
-    is_users = route.needs is not Needs.SOURCE
+    is_users = route.needs is not CredentialPolicy.SOURCE
     headers = stack.central.key.headers(
         route.method,
         target,
         body,
         token=mint(WORLD.owner.user_id) if is_users else None,
-        idempotency_key="an-example" if route.needs is Needs.USER_AND_SOURCE else None,
+        idempotency_key="an-example" if route.needs is CredentialPolicy.USER_AND_SOURCE else None,
     )
     client = stack.central.client
     url = client.make_url("").join(URL(target, encoded=True))

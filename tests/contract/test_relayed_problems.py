@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from central.app import ROUTES as CENTRAL_ROUTES
-from sidecar.app import ROUTES, openapi
 from sidecar.relayed import RELAYED
+from sidecar.server.app import ROUTES, openapi
 
 DOCUMENT: dict[str, Any] = openapi()
 BINDING = ("POST", "/v1/executions/{execution_id}/binding")

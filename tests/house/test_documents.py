@@ -7,6 +7,7 @@ from collections import Counter
 from tests.house.conftest import Tree
 
 SERVICES = ("sidecar", "central")
+PACKAGES = ("kit", *SERVICES)
 
 
 def settings(tree: Tree) -> set[str]:
@@ -48,7 +49,7 @@ def slugs(tree: Tree, service: str) -> Counter[str]:
 
 def undocumented_problems(tree: Tree) -> list[str]:
     """Slugs defined and not documented (the first cell of a table row), or the reverse."""
-    defined = {slug for service in SERVICES for slug in slugs(tree, service)}
+    defined = {slug for package in PACKAGES for slug in slugs(tree, package)}
     page = tree.get("docs/problems.md", "")
     documented = set(re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE))
     return sorted(defined ^ documented)

@@ -7,7 +7,7 @@ from tests.house.conftest import Tree
 
 NAME = re.compile(r"(?:sidecar|central)_[a-z0-9_]+")
 SMALL_UNITS = {"ms", "us", "ns", "kb", "mb", "kib", "mib", "minutes", "milliseconds", "percent"}
-STATES = {"full", "info", "parked", "ratio", "reachable", "ready", "up"}
+STATES = {"dropped", "withheld", "full", "info", "parked", "ratio", "reachable", "ready", "up"}
 """Last words of gauges that count nothing: a ratio, or 1 while something is so."""
 
 

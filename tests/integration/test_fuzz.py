@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 import central.app
-import sidecar.app
+import sidecar.server.app
 from dev.tokens import mint
 from dev.vfs_uri import global_port_id, result_uri
 from dev.world import WORLD
@@ -25,7 +25,7 @@ from tests.databases import Template, copy_of, open_folder
 from tests.integration.fuzzing import Operation, Request, operations
 from tests.stacks import Stack, running_stack
 
-LOCAL = operations(sidecar.app.openapi())
+LOCAL = operations(sidecar.server.app.openapi())
 CENTRAL = operations(central.app.openapi())
 ANSWER_TIMEOUT_S = 30.0
 """A hang, on a machine however busy: no call of these waits longer than a moment."""

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from sidecar.lifecycle import core
 from sidecar.settings import Settings
 from sidecar.spool.entry import Batch
-from sidecar.upstream.central import Central
+from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CONNECTIONS_MAX, CallContext
 
 

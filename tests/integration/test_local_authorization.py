@@ -12,7 +12,7 @@ import pytest
 
 from dev.tokens import WEEK_S, base64url, mint, part
 from dev.world import WORLD, User
-from sidecar.app import ROUTES
+from sidecar.server.app import ROUTES
 from tests.databases import Database
 from tests.integration.relations import (
     DONE,

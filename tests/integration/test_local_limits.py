@@ -48,7 +48,7 @@ async def test_centrals_limit_is_passed_on_and_is_no_outage(
 async def test_neither_polls_nor_tokens_made_up_keep_a_run_from_ending(
     database: Database, tmp_path: Path
 ) -> None:
-    few = {"SIDECAR_LIMIT_CALLS_UNDER_WAY": "3"}
+    few = {"SIDECAR_LIMIT_CONCURRENT_CALLS": "3"}
     async with running_stack(database.central_url, tmp_path, few) as stack:
         run = f"/v1/executions/{await stack.create()}"
         others_run = f"/v1/executions/{await stack.create(WORLD.writer)}"

@@ -9,8 +9,8 @@ import pytest
 
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
 from dev.world import WORLD
+from sidecar.forwarded import STATUS_WAIT_S
 from sidecar.lifecycle import background
-from sidecar.sync_calls import STATUS_WAIT_S
 from tests.databases import Database
 from tests.stacks import COMMITTED, LocalReply, Stack, running_stack
 
@@ -244,7 +244,7 @@ async def test_a_delete_that_takes_too_long_says_which_write_it_is_and_then_what
 
     write = await stack.get(f"/v1/writes/{slow.body['write_id']}")
 
-    assert slow.outcome == (504, "not-delivered")
+    assert slow.outcome == (504, "delivery-timeout")
     assert gone.body["results"] == []
     assert write.body["state"] == "committed"
     assert write.body["removed"] == {
@@ -261,7 +261,7 @@ async def test_a_delete_that_takes_too_long_says_which_write_it_is_and_then_what
 async def test_a_sync_write_behind_writes_that_are_held_up_changes_nothing(
     stack: Stack, owner_connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.sync_calls.SETTLE_WAIT_S", 0.05)
+    monkeypatch.setattr("sidecar.forwarded.SETTLE_WAIT_S", 0.05)
     eid = await stack.create()
     async with owner_connection.transaction():
         await owner_connection.execute(
@@ -270,6 +270,6 @@ async def test_a_sync_write_behind_writes_that_are_held_up_changes_nothing(
         await stack.call("PATCH", f"/v1/executions/{eid}", {"name": "first"})
         refused = await stack.call("POST", "/v1/executions/delete", selected(eid))
 
-    assert refused.outcome == (504, "not-delivered")
+    assert refused.outcome == (504, "delivery-timeout")
     assert str(eid) in refused.body["detail"]
     assert (await stack.get(f"/v1/executions/{eid}")).status == 200

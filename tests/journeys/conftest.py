@@ -20,7 +20,7 @@ def system_folder() -> Iterator[Path]:
 @pytest.fixture(scope="module", params=["front door", "aiohttp alone"])
 def up(request: pytest.FixtureRequest) -> Iterator[Up]:
     """A running system for the tests of one module, which share it; each way reads are served."""
-    alone = ("--set", "SIDECAR_FRONT_DOOR=false") if request.param == "aiohttp alone" else ()
+    alone = ("--set", "SIDECAR_RESPONSE_CACHE=false") if request.param == "aiohttp alone" else ()
     with open_folder() as folder:
         also = ("--set", f"SIDECAR_UNIX_SOCKET={folder / 'api.sock'}")
         with running_system(folder, *alone, *also) as up:

@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.ready import Ready
 from dev.run_folder import RunFolder
 from tests.databases import free_port
@@ -42,7 +42,7 @@ class Unit:
 
     def start(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", LISTENER, str(self.port)])
-        assert becomes_true(self.listens, PATIENCE_S)
+        assert wait_until(self.listens, PATIENCE_S)
 
     def listens(self) -> bool:
         with socket.socket() as probe:
@@ -69,11 +69,11 @@ class Pod:
     def kill(self, role: str) -> None:
         """SIGKILL, to whichever process plays the role now."""
         self.folder.signal(signal.SIGKILL, role)
-        assert becomes_true(lambda: not self.folder.pids(role), PATIENCE_S)
+        assert wait_until(lambda: not self.folder.pids(role), PATIENCE_S)
 
     def restart(self, role: str) -> None:
         self.up.restart(role)
-        assert becomes_true(lambda: is_ready(self.system, role), PATIENCE_S)
+        assert wait_until(lambda: is_ready(self.system, role), PATIENCE_S)
 
     @property
     def folder(self) -> RunFolder:
@@ -110,12 +110,12 @@ class Pod:
 
     def serves_for(self, seconds: float) -> None:
         """Returns once central has served so long without a break and looked for orphans since."""
-        assert becomes_true(
+        assert wait_until(
             lambda: self.metric("central_ops", "central_uninterrupted_seconds") > seconds,
             PATIENCE_S + seconds,
         )
         passes = self.metric("central_ops", "central_closer_passes_total")
-        assert becomes_true(
+        assert wait_until(
             lambda: self.metric("central_ops", "central_closer_passes_total") > passes + 1,
             PATIENCE_S,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.ready import Ready
 from dev.run_folder import PREFIX, RunFolder
 from dev.texera import SAMPLE_WORKFLOW
@@ -56,7 +56,7 @@ def disturbed_in_mid_run(folder: Path, disturb: Disturb) -> tuple[int, str]:
     """Exit code and what was said, after something happened to a run that had begun."""
     log = folder / "demo.log"
     demo = start_demo(folder, "--poll-s", "3")
-    assert becomes_true(lambda: RUN_STARTED in log.read_text(), DEMO_TIMEOUT_S), log.read_text()
+    assert wait_until(lambda: RUN_STARTED in log.read_text(), DEMO_TIMEOUT_S), log.read_text()
     [run_folder] = folder.glob(f"{PREFIX}*")
     disturb(demo, RunFolder(run_folder))
     demo.communicate(timeout=DEMO_TIMEOUT_S)

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.ports import Ports, is_free
 from dev.postgres import Cluster
 from dev.ready import Ready
@@ -169,7 +169,7 @@ async def test_a_killed_dev_up_takes_everything_along(system_folder: Path) -> No
 
     restarted.wait(10)
     assert wait_until_gone(pids) == []
-    assert becomes_true(lambda: not run_folder(up).path.exists(), timeout_s=10)
+    assert wait_until(lambda: not run_folder(up).path.exists(), timeout_s=10)
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def starting(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]
 def test_a_signal_during_the_start_leaves_nothing_either(system_folder: Path, log: str) -> None:
     with starting(system_folder) as process:
         pattern = f"texera-dev-*/logs/{log}"
-        assert becomes_true(lambda: any(system_folder.glob(pattern)), timeout_s=30)
+        assert wait_until(lambda: any(system_folder.glob(pattern)), timeout_s=30)
         folder = RunFolder(next(system_folder.glob("texera-dev-*")))
 
         process.terminate()

@@ -3,13 +3,13 @@
 import os
 import signal
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.tokens import mint
 from tests.journeys.calls import call, create
 from tests.systems import Up, wait_until_gone
 
 LEEWAY_S = 30  # central takes a token this long after its `exp`
-EXIT_LEFT_OVER = 75
+EXIT_UNDELIVERED = 75
 
 
 def test_a_run_outlives_its_token(up: Up) -> None:
@@ -18,7 +18,7 @@ def test_a_run_outlives_its_token(up: Up) -> None:
     dying = mint(owner, "REGULAR", ttl_s=4 - LEEWAY_S)
     path = f"/v1/executions/{create(system, dying)}"
 
-    becomes_true(lambda: call(system, "GET", path, token=dying)[0] == 401, 20)
+    wait_until(lambda: call(system, "GET", path, token=dying)[0] == 401, 20)
     running = call(system, "PATCH", path, {"status": "RUNNING"}, token=dying)
     ended = call(system, "PATCH", path, {"status": "COMPLETED"}, token=dying)
 
@@ -27,7 +27,7 @@ def test_a_run_outlives_its_token(up: Up) -> None:
 
     assert call(system, "GET", path, token=dying)[0] == 401
     assert (running[0], ended[0]) == (202, 202)
-    assert becomes_true(lambda: status() == 3, 10)
+    assert wait_until(lambda: status() == 3, 10)
 
 
 def test_what_a_drain_leaves_is_delivered_by_the_next_start(up: Up) -> None:
@@ -40,19 +40,19 @@ def test_what_a_drain_leaves_is_delivered_by_the_next_start(up: Up) -> None:
     os.kill(up.published("sidecar")["pid"], signal.SIGTERM)
     wait_until_gone([up.published("sidecar")["pid"]], 30)
     second = up.restart("sidecar")
-    becomes_true(lambda: answers(up), 20)
+    wait_until(lambda: answers(up), 20)
     second.send_signal(signal.SIGTERM)
     left = second.wait(30)
     up.restart("central")
     up.restart("sidecar")
-    becomes_true(lambda: answers(up), 20)
+    wait_until(lambda: answers(up), 20)
 
     def state() -> object:
         return call(system, "GET", f"/v1/writes/{written[1]['write_id']}", token=token)[1]["state"]
 
     assert written[0] == 202
-    assert left == EXIT_LEFT_OVER
-    assert becomes_true(lambda: state() == "committed", 20)
+    assert left == EXIT_UNDELIVERED
+    assert wait_until(lambda: state() == "committed", 20)
 
 
 def answers(up: Up) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.ready import Ready
 from tests.journeys.calls import call, create
 from tests.journeys.test_guard import spoken
@@ -75,7 +75,7 @@ def test_more_connections_than_there_is_room_for_keep_nobody_out(
     url: str = system[listener]  # type: ignore[literal-required]
 
     with connected(url, most + 200, sent) as lines:
-        assert becomes_true(lambda: count_open(lines) <= most, 20)
+        assert wait_until(lambda: count_open(lines) <= most, 20)
         created = create(system)
         written, _, _ = call(
             system, "PATCH", run, {"status": "COMPLETED"}, token=owner, prefer="wait=20"
@@ -120,7 +120,7 @@ def test_heads_that_never_end_are_given_up(system: Ready) -> None:
         connected(system["sidecar"], 60, fat) as local,
         connected(system["central"], 60, fat) as far,
     ):
-        assert becomes_true(lambda: count_open(local) + count_open(far) == 0, 20)
+        assert wait_until(lambda: count_open(local) + count_open(far) == 0, 20)
         grown = {role: memory_bytes(system, role) - size for role, size in before.items()}
 
     assert max(grown.values()) < 32 * MIB  # of 48, which a parser keeps twice

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dev.polling import becomes_true
-from sidecar.upstream.identity import SourceIdentity
+from dev.polling import wait_until
+from sidecar.upstream.source_identity import SourceIdentity
 from tests.journeys.calls import call, create
 from tests.journeys.leasing import LEASE_S, PATIENCE_S, Pod, running_pod
 
@@ -43,7 +43,7 @@ def boot(pod: Pod, boot_id: str) -> tuple[int, Any]:
 
 def closes(pod: Pod, count: int = 1) -> bool:
     closed = "central_closed_executions_total"
-    return becomes_true(lambda: pod.metric("central_ops", closed) >= count, PATIENCE_S)
+    return wait_until(lambda: pod.metric("central_ops", closed) >= count, PATIENCE_S)
 
 
 async def test_a_killed_unit_loses_its_runs_within_a_lease_and_the_reason_is_kept(
@@ -78,7 +78,7 @@ async def test_a_killed_sidecar_that_is_back_within_the_lease_loses_nothing(pod:
 
     pod.kill("sidecar")
     pod.restart("sidecar")
-    assert becomes_true(
+    assert wait_until(
         lambda: pod.metric("sidecar_ops", "sidecar_lease_renewals_total") > 2, PATIENCE_S
     )
     pod.serves_for(pod.metric("central_ops", "central_uninterrupted_seconds") + 2 * LEASE_S)
@@ -106,7 +106,7 @@ async def test_an_outage_of_central_longer_than_the_lease_ends_no_healthy_run(po
     while not (
         await pod.row("select bool_and(expires_at < now()) as lapsed from cu_metadata.leases")
     )["lapsed"]:
-        becomes_true(lambda: False, 0.2)
+        wait_until(lambda: False, 0.2)
     pod.restart("central")
     pod.serves_for(2 * LEASE_S)
 
@@ -146,11 +146,11 @@ async def test_a_master_that_restarts_in_place_and_tells_no_boot_loses_its_old_r
 ) -> None:
     """As an unchanged client of the drop-in routes: its sidecar has seen that it was gone, and
     says so. However many they are: that is no silence."""
-    with running_pod(system_folder, SIDECAR_CU_RESTART_ENDS_RUNS="true") as pod:
+    with running_pod(system_folder, SIDECAR_FAIL_RUNS_ON_CU_RESTART="true") as pod:
         old = [begin(pod) for _ in range(5)]
         pod.serves_for(LEASE_S)
         pod.unit.kill()
-        assert becomes_true(
+        assert wait_until(
             lambda: pod.metric("sidecar_ops", "sidecar_computing_unit_up") == 0, PATIENCE_S
         )
         pod.unit.start()

@@ -100,7 +100,9 @@ def crashable() -> Iterator[tuple[Postgres, Database]]:
 
 
 @pytest.mark.parametrize(
-    "gate", [Gate.BEFORE_COMMIT, Gate.DURING_COMMIT], ids=["before-commit", "during-commit"]
+    "gate",
+    [Gate.BEFORE_COMMIT, Gate.DURING_COMMIT],
+    ids=["before-commit", "during-commit"],
 )
 async def test_a_postgres_that_crashes_in_mid_batch_loses_and_repeats_nothing(
     crashable: tuple[Postgres, Database], gate: Gate

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from tests.journeys.calls import call, create
 from tests.systems import Up, running_system
 
@@ -24,7 +24,7 @@ UNKNOWN_S = 15.0
 
 @pytest.fixture
 def up(request: pytest.FixtureRequest, system_folder: Path) -> Iterator[Up]:
-    with running_system(system_folder, "--set", f"SIDECAR_FRONT_DOOR={request.param}") as up:
+    with running_system(system_folder, "--set", f"SIDECAR_RESPONSE_CACHE={request.param}") as up:
         yield up
 
 
@@ -56,8 +56,8 @@ def test_known_values_are_read_on_and_unknown_ones_are_refused_in_time(
         assert (status, body["execution_id"] >= known, took_s < KNOWN_S) == (200, True, True)
         return headers["X-Cache"] == "stale" and int(headers["Age"]) >= 2
 
-    assert becomes_true(lambda: is_stale(row), 20)
-    assert becomes_true(lambda: is_stale(latest), 20)
+    assert wait_until(lambda: is_stale(row), 20)
+    assert wait_until(lambda: is_stale(latest), 20)
     status, _, headers, took_s = timed(up, uris)
     assert (status, headers["X-Cache"], took_s < KNOWN_S) == (200, "hit", True)
     status, problem, headers, took_s = timed(up, f"/v1/executions/{unknown}")
@@ -68,5 +68,5 @@ def test_known_values_are_read_on_and_unknown_ones_are_refused_in_time(
         os.kill(central, signal.SIGCONT)
     else:
         up.restart("central")
-    assert becomes_true(lambda: timed(up, f"/v1/executions/{unknown}")[0] == 200, 30)
-    assert becomes_true(lambda: timed(up, row)[2]["X-Cache"] in {"miss", "hit"}, 30)
+    assert wait_until(lambda: timed(up, f"/v1/executions/{unknown}")[0] == 200, 30)
+    assert wait_until(lambda: timed(up, row)[2]["X-Cache"] in {"miss", "hit"}, 30)

@@ -17,7 +17,7 @@ from dev.computing_unit import ComputingUnit, RunReport
 from dev.direct_sql import DirectSqlBackend
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import MetadataBackend
-from dev.narrators import Silence
+from dev.narrators import NullReporter
 from dev.ready import Ready
 from dev.rows import RunRows, fetch_run_rows
 from dev.run_plan import RunPlan, plan_run
@@ -39,7 +39,7 @@ async def run(
     unit = ComputingUnit(
         plan,
         backend,
-        Silence(),
+        NullReporter(),
         workflow_id=ready["workflow_id"],
         computing_unit_id=ready["computing_unit_id"],
         poll_s=poll_s,

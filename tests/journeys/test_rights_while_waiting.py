@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import asyncpg
 import pytest
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.ready import Ready
 from tests.journeys.calls import call, create
 from tests.systems import Up
@@ -82,7 +82,7 @@ async def test_waiting_writes_are_refused_with_the_reason(
         return [(a["state"], (a.get("problem") or {}).get("type")) for a in answers]
 
     assert [status for status, _, _ in written] == [202, 202, 202]
-    assert becomes_true(lambda: states() == [("refused", slug)] * 3, 30), states()
+    assert wait_until(lambda: states() == [("refused", slug)] * 3, 30), states()
     assert refused_count(system, slug) == told_before + 3
     # The next write is not taken only to be refused: its caller hears at once.
     again = call(system, "PATCH", path, {"status": "COMPLETED"}, token=token)

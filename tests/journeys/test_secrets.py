@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.tokens import JWT_SECRET, mint
 from tests.databases import open_folder
 from tests.journeys.calls import call, create
@@ -88,7 +88,7 @@ def crashed(up: Up, folder: Path) -> None:
     for role in ("central", "sidecar"):
         up.restart(role, folder / f"{role}-again.log")
     ready = up.ready
-    assert becomes_true(lambda: serves(ready["central_ops"]) and serves(ready["sidecar_ops"]), 30)
+    assert wait_until(lambda: serves(ready["central_ops"]) and serves(ready["sidecar_ops"]), 30)
 
 
 def serves(ops: str) -> bool:

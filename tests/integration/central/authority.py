@@ -17,11 +17,11 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from central.app import central_app
-from central.entries import digest_of
 from central.lifecycle import admission_of, stores
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_settings
 from central.store.database import Database
+from central.wire.entries import digest_of
 from dev.tokens import JWT_SECRET, mint
 from dev.world import WORLD, User
 from tests.integration.central.serving import SigningKey

@@ -10,15 +10,15 @@ import asyncpg
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from central.entries import BatchRequest, digest_of
-from central.kit.vfs import UriOwner
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
 from central.store.batches import Batches
+from central.store.binding_cache import REMEMBERED, BindingCache
 from central.store.database import Database
-from central.store.rows import Rows
-from central.store.running import REMEMBERED, RunningExecutions
+from central.store.entries import EntryStore
+from central.wire.entries import BatchRequest, digest_of
 from dev.world import WORLD
+from kit.texera.uris import UriMinter
 from tests import databases
 
 SENT_AT_MS = 1_700_000_000_000
@@ -44,9 +44,9 @@ async def replica(
 ) -> AsyncIterator[Replica]:
     metrics = Metrics(CollectorRegistry())
     pool = Database(DatabaseSettings(database.central_url), metrics)
-    running = RunningExecutions(remembered)
+    running = BindingCache(remembered)
     try:
-        yield Replica(Batches(pool, Rows(), running, metrics), pool, metrics)
+        yield Replica(Batches(pool, EntryStore(), running, metrics), pool, metrics)
     finally:
         await pool.close()
 
@@ -161,5 +161,5 @@ async def applications(connection: Connection) -> list[tuple[int, int]]:
     return [(r["eid"], r["status"]) for r in await connection.fetch("table public.applied")]
 
 
-def uris(execution_id: int) -> UriOwner:
-    return UriOwner(WORLD.workflow_id, execution_id)
+def uris(execution_id: int) -> UriMinter:
+    return UriMinter(WORLD.workflow_id, execution_id)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from central.auth.jwks import KeySet
 from central.auth.jwks_source import source_of
-from central.auth.tokens import TokenVerifier
+from central.auth.user_tokens import TokenVerifier
 from central.auth_settings import JwksSettings, TokenSettings
 from central.metrics import Metrics
 from central.problems import TokenInvalid

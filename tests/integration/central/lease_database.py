@@ -2,13 +2,13 @@
 
 from functools import partial
 
-from central.auth.tokens import User
+from central.api.executions import EXECUTIONS
+from central.api.leases import BOOTS
+from central.auth.user_tokens import User
 from central.auth_settings import LimitSettings
-from central.handlers.executions import EXECUTIONS
-from central.handlers.leases import BOOTS
-from central.leases import ClosedExecutions
 from central.lifecycle import stores
-from central.wire import ExecutionRequest, NewExecution
+from central.wire.calls import ExecutionRequest, NewExecution
+from central.wire.leases import ClosedExecutions
 from dev.world import WORLD
 from tests.integration.central import batching
 from tests.integration.central.batching import Connection

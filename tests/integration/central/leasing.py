@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import asyncpg
 from prometheus_client import CollectorRegistry
 
-from central.closer import Closer
-from central.leases import LostReason
+from central.jobs.orphan_closer import OrphanCloser
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
-from central.store.closings import Closings
-from central.store.continuity import Continuity
+from central.store.close_executions import Closings
 from central.store.database import Database
 from central.store.leases import Leases
 from central.store.orphans import OrphanStore
+from central.store.renewal_availability import RenewalAvailability
+from central.wire.leases import LostReason
 from tests import databases
 from tests.integration.central.batching import Connection, add_runs
 
@@ -30,7 +30,7 @@ class Replica:
     database: Database
     metrics: Metrics
     leases: Leases
-    closer: Closer
+    closer: OrphanCloser
 
     async def renew(self, source_id: str, ids: Sequence[int]) -> dict[int, LostReason]:
         """Why leases were lost; empty if all of them were renewed."""
@@ -38,11 +38,11 @@ class Replica:
         assert answer.lease_s == LEASE_S
         return {lease.execution_id: lease.reason for lease in answer.lost}
 
-    async def make_pass(self) -> int:
+    async def run_once(self) -> int:
         """A beat and a pass, as the closer's loop makes them. How many were closed."""
         uninterrupted_s = await self.closer.beat()
         assert uninterrupted_s is not None
-        return await self.closer.make_pass(uninterrupted_s)
+        return await self.closer.run_once(uninterrupted_s)
 
     def counted(self, sample: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(sample, labels) or 0.0
@@ -52,9 +52,9 @@ class Replica:
 async def replica(database: databases.Database) -> AsyncIterator[Replica]:
     metrics = Metrics(CollectorRegistry())
     pool = Database(DatabaseSettings(database.central_url, 0, 5), metrics)
-    continuity = Continuity(pool, LEASE_S)
+    continuity = RenewalAvailability(pool, LEASE_S)
     orphans = OrphanStore(pool, Closings(metrics), LEASE_S)
-    closer = Closer(continuity, orphans, metrics, lease_s=LEASE_S, period_s=10.0)
+    closer = OrphanCloser(continuity, orphans, metrics, lease_s=LEASE_S, period_s=10.0)
     try:
         yield Replica(pool, metrics, Leases(pool, continuity, metrics, LEASE_S), closer)
     finally:

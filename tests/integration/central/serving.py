@@ -13,14 +13,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 
-from central.auth.assertions import AssertionVerifier, digest, thumbprint
-from central.auth.callers import Admission
+from central.auth.authenticator import Admission
 from central.auth.signatures import SharedSecret
-from central.auth.tokens import TokenVerifier
+from central.auth.source_assertions import AssertionVerifier, digest, thumbprint
+from central.auth.user_tokens import TokenVerifier
 from central.auth_settings import AssertionSettings, TokenSettings
-from central.kit.routing import Route, add_routes, answer_problems
 from central.metrics import Metrics
 from dev.tokens import JWT_SECRET
+from kit.http.routing import Route, add_routes, problem_middleware
 
 AUDIENCE = AssertionSettings().audience
 
@@ -35,7 +35,7 @@ async def served(
         TokenVerifier(SharedSecret(tokens), tokens, metrics),
         AssertionVerifier(AssertionSettings(), metrics),
     )
-    app = web.Application(middlewares=[answer_problems])
+    app = web.Application(middlewares=[problem_middleware])
     for key, resource in resources.items():
         app[key] = resource
     add_routes(app, routes, admission.admit)

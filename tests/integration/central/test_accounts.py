@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from central.auth.standing import LiveAccounts
-from central.auth.tokens import User
+from central.auth.account_roles import AccountRoleCache
+from central.auth.user_tokens import User
 from central.problems import UserDemoted
 from dev.world import WORLD
 from dev.world import User as Account
@@ -77,20 +77,20 @@ class Roles:
 
 async def test_an_account_is_looked_at_once_in_a_while() -> None:
     now, roles = [0.0], Roles()
-    accounts = LiveAccounts(roles, 60.0, timer=lambda: now[0])
+    accounts = AccountRoleCache(roles, 60.0, timer=lambda: now[0])
     user = User(1, "REGULAR", 1e9)
     for _ in range(5):
-        await accounts.as_of_now(user)
+        await accounts.with_current_role(user)
     roles.roles.clear()
 
     now[0] = 59.9
-    assert await accounts.as_of_now(user) == user
+    assert await accounts.with_current_role(user) == user
     assert roles.asked == 1
 
     now[0] = 60.0
     for _ in range(2):
         with pytest.raises(UserDemoted):
-            await accounts.as_of_now(user)
+            await accounts.with_current_role(user)
     assert roles.asked == 2
 
 
@@ -98,6 +98,6 @@ async def test_a_promotion_waits_for_the_next_token() -> None:
     roles = Roles()
     roles.roles[1] = "ADMIN"
 
-    user = await LiveAccounts(roles, 60.0).as_of_now(User(1, "REGULAR", 1e9))
+    user = await AccountRoleCache(roles, 60.0).with_current_role(User(1, "REGULAR", 1e9))
 
     assert not user.reads_everything

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from central.app import ROUTES
-from central.auth.callers import AuthenticatedRoute, Needs
+from central.auth.authenticator import AuthenticatedRoute, CredentialPolicy
 from dev.tokens import WEEK_S, base64url, mint, part
 from dev.world import WORLD, User
 from tests.integration.central.authority import Sidecar
@@ -158,12 +158,12 @@ def named(routes: Iterable[AuthenticatedRoute]) -> list[Any]:
     return [pytest.param(route, id=f"{route.method} {route.path}") for route in routes]
 
 
-USER_ROUTES = [route for route in ROUTES if route.needs is not Needs.SOURCE]
-SIGNED_ROUTES = [route for route in ROUTES if route.needs is not Needs.USER]
+USER_ROUTES = [route for route in ROUTES if route.needs is not CredentialPolicy.SOURCE]
+SIGNED_ROUTES = [route for route in ROUTES if route.needs is not CredentialPolicy.USER]
 BOUND_ROUTES = [
     route
     for route in ROUTES
-    if route.needs is Needs.USER_AND_SOURCE
+    if route.needs is CredentialPolicy.USER_AND_SOURCE
     and "{execution_id}" in route.path
     and not route.path.endswith("/binding")
 ]
@@ -286,7 +286,7 @@ async def test_an_unsigned_call_gets_401(
     sidecar: Sidecar, eid: int, route: AuthenticatedRoute
 ) -> None:
     where, body = call_of(route, PRIVATE, eid)
-    user = None if route.needs is Needs.SOURCE else WORLD.owner
+    user = None if route.needs is CredentialPolicy.SOURCE else WORLD.owner
 
     reply = await sidecar.call(route.method, where, body, user=user, is_signed=False)
 

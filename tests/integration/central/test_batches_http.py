@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
+from central.api.batches import BATCHES, LIMITS, ROUTES
 from central.auth_settings import LimitSettings
-from central.entries import digest_of
-from central.handlers.batches import BATCHES, LIMITS, ROUTES
+from central.wire.entries import digest_of
 from dev.tokens import mint
 from dev.world import WORLD
 from tests.databases import Database

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from central.entries import BatchRequest
 from central.problems import BatchOutOfStep
+from central.wire.entries import BatchRequest
 from tests.databases import Template, connected, copy_of
 from tests.integration.central.batching import Replica, Source, add_runs, bind, replica
 

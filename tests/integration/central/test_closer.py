@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from central.leases import LostReason
-from central.store.closings import Reason
+from central.store.close_executions import Reason
+from central.wire.leases import LostReason
 from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.batching import (
@@ -45,11 +45,11 @@ async def test_a_lapsed_lease_ends_the_run_with_a_reason_in_our_schema_and_the_l
     silent, healthy = await add_leased(owner_connection, 2)
     await serve_for(owner_connection, central, LEASE_S - 10)
     await central.renew("source-a", [healthy])
-    before = await central.make_pass()
+    before = await central.run_once()
     await serve_for(owner_connection, central, 15)
 
     with caplog.at_level(logging.WARNING):
-        closed_count = await central.make_pass()
+        closed_count = await central.run_once()
 
     assert (before, closed_count) == (0, 1)
     assert await statuses(owner_connection, [silent, healthy]) == [4, 1]
@@ -81,7 +81,7 @@ async def test_the_sources_own_end_replaces_the_closers_and_a_running_never_reop
     source = Source()
     (eid,) = await add_leased(owner_connection, 1)
     await serve_for(owner_connection, central, LEASE_S + 10)
-    await central.make_pass()
+    await central.run_once()
 
     async with batches_of(database) as batches:
         late = await told(batches, source, 1, source.update(eid, status="RUNNING"))
@@ -103,7 +103,7 @@ async def test_every_open_status_is_closed(
     )
     await serve_for(owner_connection, central, LEASE_S + 10)
 
-    await central.make_pass()
+    await central.run_once()
 
     assert await statuses(owner_connection, [eid]) == [4]
     assert (await run(owner_connection, eid))["age"].total_seconds() < 10
@@ -119,7 +119,7 @@ async def test_what_ended_without_the_sidecars_word_keeps_its_end_and_loses_its_
     await owner_connection.execute("delete from texera_db.workflow_executions where eid = $1", gone)
     await serve_for(owner_connection, central, LEASE_S + 10)
 
-    assert await central.make_pass() == 0
+    assert await central.run_once() == 0
 
     assert await statuses(owner_connection, [killed]) == [5]
     assert await owner_connection.fetchval("select count(*) from cu_metadata.leases") == 0
@@ -131,7 +131,7 @@ async def test_what_no_sidecar_ever_bound_is_left_alone(
     (unbound,) = await add_runs(owner_connection, 1, source_id=None, status=1)
     await serve_for(owner_connection, central, 3 * LEASE_S)
 
-    assert await central.make_pass() == 0
+    assert await central.run_once() == 0
 
     assert await statuses(owner_connection, [unbound, WORLD.stuck_execution_id]) == [1, 1]
 
@@ -154,12 +154,12 @@ async def test_a_terminated_unit_ends_its_runs_after_a_lease_whatever_their_numb
     )
     await central.renew("source-a", ids)
     await central.renew("source-b", others)
-    draining = await central.make_pass()
+    draining = await central.run_once()
     await serve_for(owner_connection, central, LEASE_S + 1)
     await central.renew("source-a", ids)  # a zombie of the pod
     await central.renew("source-b", others)
 
-    closed = await central.make_pass()
+    closed = await central.run_once()
 
     assert (draining, closed) == (0, 8)
     assert set((await reasons(owner_connection, ids)).values()) == {"unit-terminated"}
@@ -184,7 +184,7 @@ async def test_what_slipped_through_a_boot_is_closed_and_nothing_else(
         "update cu_metadata.bindings set created_at = now() where execution_id = $1", later
     )
 
-    assert await central.make_pass() == 2
+    assert await central.run_once() == 2
 
     assert await reasons(owner_connection, [older, old_boot, new_boot, later]) == dict.fromkeys(
         [older, old_boot], "superseded-boot"
@@ -202,7 +202,7 @@ async def test_a_revoked_binding_cannot_keep_its_run_open(
     await central.renew("source-a", [eid])
     await serve_for(owner_connection, central, 15)
 
-    assert await central.make_pass() == 1
+    assert await central.run_once() == 1
 
     assert await reasons(owner_connection, [eid]) == {eid: "lease-lapsed"}
 
@@ -235,7 +235,7 @@ async def test_one_units_orphans_leave_a_hundred_other_units_byte_for_byte_the_s
     await serve_for(owner_connection, central, 10)
     before = await everything_else(owner_connection, own)
 
-    assert await central.make_pass() == 3
+    assert await central.run_once() == 3
 
     assert await everything_else(owner_connection, own) == before
 

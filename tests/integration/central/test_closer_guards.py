@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from central.handlers.leases import LEASES
+from central.api.leases import LEASES
 from central.problems import KeysUnavailable
 from dev.world import WORLD
 from tests.databases import Database
@@ -37,12 +37,12 @@ async def test_after_an_outage_nobody_is_closed_for_a_whole_lease(
     await central.renew("source-a", [healthy, dead])
     await advance(owner_connection, 2 * LEASE_S)  # nobody serves
 
-    at_return = await central.make_pass()
+    at_return = await central.run_once()
     await serve_for(owner_connection, central, LEASE_S / 2)
     await central.renew("source-a", [healthy])
-    soon_after = await central.make_pass()
+    soon_after = await central.run_once()
     await serve_for(owner_connection, central, LEASE_S / 2 + 1)
-    later = await central.make_pass()
+    later = await central.run_once()
 
     assert (at_return, soon_after, later) == (0, 0, 1)
     assert await statuses(owner_connection, [healthy, dead]) == [1, 4]
@@ -56,7 +56,7 @@ async def test_another_replica_that_served_meanwhile_makes_it_no_outage(
     async with replica(database) as other:
         await serve_for(owner_connection, other, LEASE_S + 10)
 
-    assert await central.make_pass() == 1
+    assert await central.run_once() == 1
 
     assert await statuses(owner_connection, [dead]) == [4]
 
@@ -70,9 +70,9 @@ async def test_one_replica_that_failed_renewals_stops_the_closers_of_all(
         other.leases.continuity.broken()
         await other.closer.beat()
 
-        held_back = await central.make_pass()
+        held_back = await central.run_once()
         await serve_for(owner_connection, central, LEASE_S + 1)
-        at_last = await central.make_pass()
+        at_last = await central.run_once()
 
     assert (held_back, at_last) == (0, 1)
     assert await statuses(owner_connection, [silent]) == [4]
@@ -86,7 +86,7 @@ async def test_a_leap_of_the_databases_clock_is_an_outage(
     await central.renew("source-a", ids)
 
     await advance(owner_connection, 3600)  # forward: every lease looks lapsed
-    forward = await central.make_pass()
+    forward = await central.run_once()
     await central.renew("source-a", ids)
     await serve_for(owner_connection, central, LEASE_S / 2)
     await advance(owner_connection, -3600)  # and back
@@ -108,11 +108,11 @@ async def test_more_than_a_fifth_at_once_is_closed_by_nobody(
     await serve_for(owner_connection, central, LEASE_S + 10)
     await central.renew("source-b", healthy)
 
-    assert await central.make_pass() == closed
+    assert await central.run_once() == closed
 
     assert await statuses(owner_connection, silent) == [4 if closed else 1] * lapsed
     assert await statuses(owner_connection, healthy) == [1] * held
-    assert central.counted("central_closer_held_leases") == (0 if closed else lapsed)
+    assert central.counted("central_orphans_withheld") == (0 if closed else lapsed)
 
 
 async def test_when_fewer_are_left_the_guard_lets_go(
@@ -120,14 +120,14 @@ async def test_when_fewer_are_left_the_guard_lets_go(
 ) -> None:
     ids = await add_leased(owner_connection, 10)
     await serve_for(owner_connection, central, LEASE_S + 10)
-    held_back = await central.make_pass()
-    held_count = central.counted("central_closer_held_leases")
+    held_back = await central.run_once()
+    held_count = central.counted("central_orphans_withheld")
 
     await central.renew("source-a", ids[2:])
-    closed = await central.make_pass()
+    closed = await central.run_once()
 
     assert (held_back, held_count) == (0, 10)
-    assert (closed, central.counted("central_closer_held_leases")) == (2, 0)
+    assert (closed, central.counted("central_orphans_withheld")) == (2, 0)
 
 
 async def test_a_network_cut_fails_nobody_although_leases_lapse_one_after_the_other(
@@ -145,8 +145,8 @@ async def test_a_network_cut_fails_nobody_although_leases_lapse_one_after_the_ot
     await serve_for(owner_connection, central, LEASE_S - 20)
     closed, held = 0, []
     for _ in range(30):
-        closed += await central.make_pass()
-        held.append(central.counted("central_closer_held_leases"))
+        closed += await central.run_once()
+        held.append(central.counted("central_orphans_withheld"))
         await serve_for(owner_connection, central, 1)
 
     assert closed == 0
@@ -171,7 +171,7 @@ async def test_runs_of_a_terminated_unit_about_to_lapse_do_not_hold_back_other_o
     )
     await serve_for(owner_connection, central, LEASE_S / 2 + 10)
 
-    assert await central.make_pass() == 2
+    assert await central.run_once() == 2
 
     assert await statuses(owner_connection, silent) == [4, 4]
 
@@ -187,7 +187,7 @@ async def test_a_process_that_was_stopped_between_its_beat_and_its_pass_closes_n
     assert uninterrupted_s is not None
 
     await advance(owner_connection, 600)
-    closed = await central.closer.make_pass(uninterrupted_s)
+    closed = await central.closer.run_once(uninterrupted_s)
 
     assert closed == 0
     assert await statuses(owner_connection, ids) == [1, 1]
@@ -209,7 +209,7 @@ async def test_an_outage_that_becomes_known_during_a_pass_ends_it(
 
     monkeypatch.setattr(orphans, "look", look_and_hear_of_a_failed_renewal)
 
-    assert await central.make_pass() == 0
+    assert await central.run_once() == 0
 
     assert await statuses(owner_connection, ids) == [1, 1]
 

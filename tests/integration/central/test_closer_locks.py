@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from central.closer import CHUNK
+from central.jobs.orphan_closer import CHUNK
 from tests.databases import Database, connected
 from tests.integration.central.batching import (
     Connection,
@@ -47,7 +47,7 @@ async def test_two_closers_never_act_twice(
         counts = [0]
         while any(counts) or counts == [0]:
             counts = list(
-                await asyncio.gather(*(central.make_pass() for central in (one, two, three)))
+                await asyncio.gather(*(central.run_once() for central in (one, two, three)))
             )
 
     closed = await owner_connection.fetch("select eid from public.closed order by eid")
@@ -62,10 +62,10 @@ async def test_while_another_closer_is_at_work_nothing_is_done(
 
     async with connected(database.central_url) as other:
         await other.execute("begin; select pg_advisory_xact_lock(7080003)")
-        meanwhile = await central.make_pass()
+        meanwhile = await central.run_once()
         await other.execute("rollback")
 
-    assert (meanwhile, await central.make_pass()) == (0, 1)
+    assert (meanwhile, await central.run_once()) == (0, 1)
     assert central.counted("central_closer_passes_total", outcome="elsewhere") == 1
 
 
@@ -81,9 +81,9 @@ async def test_a_pass_waits_for_nobodys_lock_and_comes_back(
 
     async with connected(database.owner_url) as other:
         await other.execute(f"begin; select from {table} where {key} = {locked} for update")
-        first = await central.make_pass()
+        first = await central.run_once()
         await other.execute("rollback")
-    second = await central.make_pass()
+    second = await central.run_once()
 
     assert (first, second) == (1, 1)
     assert await statuses(owner_connection, [locked, free]) == [4, 4]
@@ -104,7 +104,7 @@ async def test_a_renewal_in_the_middle_of_a_pass_saves_its_run(
 
     monkeypatch.setattr(orphans, "look", look_and_be_overtaken)
 
-    assert await central.make_pass() == 0
+    assert await central.run_once() == 0
 
     assert await statuses(owner_connection, [eid]) == [1]
 
@@ -127,6 +127,6 @@ async def test_an_end_that_comes_in_the_middle_of_a_pass_stays(
 
     monkeypatch.setattr(orphans, "look", look_and_be_overtaken)
 
-    assert await central.make_pass() == 0
+    assert await central.run_once() == 0
 
     assert await statuses(owner_connection, [eid]) == [3]

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from central.closer import CHUNK
+from central.jobs.orphan_closer import CHUNK
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
 from central.store import database as store
-from central.store.closings import Closings
-from central.store.debris import Debris, DebrisFilter
+from central.store.close_executions import Closings
+from central.store.unbound_executions import UnboundExecutions, UnboundFilter
 from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.batching import Connection, add_runs
@@ -136,11 +136,11 @@ async def test_however_it_is_read_nothing_is_left_out_or_told_twice(
     monkeypatch: pytest.MonkeyPatch,
     part: int,
 ) -> None:
-    monkeypatch.setattr("central.store.debris.PART", part)
+    monkeypatch.setattr("central.store.unbound_executions.PART", part)
     metrics = Metrics(CollectorRegistry())
     pool = store.Database(DatabaseSettings(database.central_url, 0, 2), metrics)
     try:
-        found = Debris(pool, Closings(metrics)).find(DebrisFilter(48 * 3600))
+        found = UnboundExecutions(pool, Closings(metrics)).find(UnboundFilter(48 * 3600))
         listed = [run.execution_id async for run in found]
     finally:
         await pool.close()

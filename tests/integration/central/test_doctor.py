@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from central.auth_settings import TokenSettings
-from central.commands.doctor import check_secret, examine
-from central.kit.checks import Check, Verdict
+from central.cli.doctor import check_secret, examine
 from central.migrations.grants import granted_privileges
 from central.settings import read_settings
 from dev.tokens import JWT_SECRET
+from kit.http.checks import Check, Verdict
 from tests.databases import CENTRAL_ROLE, Database, connected
 from tests.integration.central.commands import central
 from tests.integration.central.issuer import EC_KEY, RSA_KEY, Issuer, jwk

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from central.handlers.leases import LEASES
-from central.leases import LostReason
+from central.api.leases import LEASES
 from central.store.leases import SEEN_PERIOD_S
+from central.wire.leases import LostReason
 from dev.postgres import Cluster
 from dev.world import WORLD
 from tests.databases import Database, connected

@@ -24,8 +24,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from central.leases import LostReason
 from central.problems import BootSuperseded, ComputingUnitTerminated
+from central.wire.leases import LostReason
 from tests.databases import Template, connected, copy_of
 from tests.integration.central import batching, leasing
 from tests.integration.central.batching import Source
@@ -199,7 +199,7 @@ class Fleet(RuleBasedStateMachine):
     def close_orphans(self, replicas: list[int]) -> None:
         async def passes() -> list[int]:
             closers = [self.database.replicas[index] for index in replicas]
-            return await asyncio.gather(*(closer.make_pass() for closer in closers))
+            return await asyncio.gather(*(closer.run_once() for closer in closers))
 
         counts = self.run_real(passes())
 
@@ -217,7 +217,7 @@ class Fleet(RuleBasedStateMachine):
 
         async def race() -> dict[int, LostReason]:
             _, lost = await asyncio.gather(
-                self.database.replicas[0].make_pass(),
+                self.database.replicas[0].run_once(),
                 self.database.replicas[1].renew(sidecar, sorted(own)),
             )
             return lost

@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 from dev.tokens import JWT_SECRET, mint
 from dev.world import WORLD
 from tests.databases import ROOT, Database, free_port
@@ -73,7 +73,7 @@ class Central:
 def running(database_url: str, **variables: str) -> Iterator[Central]:
     central = Central(database_url, **variables)
     try:
-        becomes_true(lambda: central.is_ready() or central.process.poll() is not None, 20)
+        wait_until(lambda: central.is_ready() or central.process.poll() is not None, 20)
         assert central.is_ready()
         yield central
     finally:
@@ -143,7 +143,7 @@ async def test_calls_under_way_are_answered_before_the_end(
             reading = asyncio.ensure_future(asyncio.to_thread(central.read_run))
             await until_blocking(owner_connection)
             central.process.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(becomes_true, central.is_refusing, 10)
+            assert await asyncio.to_thread(wait_until, central.is_refusing, 10)
             await owner_connection.execute("SELECT pg_sleep(0.5)")  # it takes its time
 
         status, _, _ = await reading

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from central.store.batches import EPOCHS_KEPT
-from central.store.refusals import PER_SOURCE_AND_HOUR, UNKNOWN_PER_HOUR
+from central.store.audit import PER_SOURCE_AND_HOUR, UNKNOWN_PER_HOUR
+from central.store.batches import MAX_EPOCHS_PER_SOURCE
 from dev.world import WORLD
 from tests.integration.central.authority import Sidecar
 
@@ -116,7 +116,7 @@ async def test_a_stranger_leaves_a_row_without_its_answer_and_a_few_epochs(
     cursors = await owner_connection.fetch(
         "select answer from cu_metadata.cursors where source_id = $1", stranger.source_id
     )
-    assert [bytes(row["answer"]) for row in cursors] == [b""] * EPOCHS_KEPT
+    assert [bytes(row["answer"]) for row in cursors] == [b""] * MAX_EPOCHS_PER_SOURCE
 
 
 @pytest.mark.parametrize("is_bound_to_something", [False, True])

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
+from central.jobs.purger import PERIOD_S, run_purger
 from central.metrics import Metrics
-from central.purging import PERIOD_S, keep_purging
 from central.settings import DatabaseSettings, RetentionSettings
 from central.store import database as store
 from central.store.retention import CHUNK, Retention
@@ -199,7 +199,7 @@ async def test_the_service_purges_every_hour_and_goes_on_after_a_failure(
             raise Enough
 
     with pytest.raises(Enough):
-        await keep_purging(retention, sleep=sleep, uniform=lambda low, high: high)
+        await run_purger(retention, sleep=sleep, uniform=lambda low, high: high)
 
     assert waits_s == [PERIOD_S] * 3
     assert {one.rows for one in await retention.report()} == {0}

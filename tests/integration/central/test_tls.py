@@ -9,10 +9,10 @@ import pytest
 from cryptography import x509
 
 from central.tls import ServerCertificate
-from sidecar.commands.doctor import check_central
-from sidecar.kit.checks import Verdict
+from kit.http.checks import Verdict
+from sidecar.cli.doctor import check_central
 from sidecar.settings import Settings
-from sidecar.upstream.trust import Trust
+from sidecar.upstream.trust import TrustStore
 from tests.certificates import Authority, replace
 from tests.databases import Database
 from tests.integration.central.test_lifecycle import running
@@ -64,7 +64,7 @@ class Listener:
         self.certificate = certificate
         self.port = port
 
-    async def shown_to(self, trust: Trust) -> int:
+    async def shown_to(self, trust: TrustStore) -> int:
         """The serial number of the certificate that a new connection gets."""
         reader, writer = await asyncio.open_connection(
             "localhost", self.port, ssl=trust.context, server_hostname="localhost"
@@ -97,7 +97,7 @@ async def listener(authority: Authority, tmp_path: Path) -> AsyncIterator[Listen
 async def test_a_renewed_certificate_is_shown_without_a_restart(
     listener: Listener, authority: Authority, tmp_path: Path
 ) -> None:
-    trust = Trust(authority.write(tmp_path / "ca"))
+    trust = TrustStore(authority.write(tmp_path / "ca"))
     before = await listener.shown_to(trust)
 
     serial = authority.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
@@ -110,7 +110,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(
 async def test_half_of_a_pair_leaves_the_old_one_in_force(
     listener: Listener, authority: Authority, tmp_path: Path
 ) -> None:
-    trust = Trust(authority.write(tmp_path / "ca"))
+    trust = TrustStore(authority.write(tmp_path / "ca"))
     before = await listener.shown_to(trust)
     key = (tmp_path / "tls.key").read_bytes()
 
@@ -125,7 +125,7 @@ async def test_a_renewed_authority_is_trusted_without_a_restart(
     listener: Listener, tmp_path: Path
 ) -> None:
     successor = Authority()
-    trust = Trust(Authority().write(tmp_path / "ca"))
+    trust = TrustStore(Authority().write(tmp_path / "ca"))
     with pytest.raises(ssl.SSLCertVerificationError):
         await listener.shown_to(trust)
 

@@ -14,11 +14,11 @@ from aiohttp.test_utils import TestClient
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from central.handlers.writes import ROUTES, WRITES
+from central.api.writes import ROUTES, WRITES
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
 from central.store import database as store
-from central.store.rows import Rows
+from central.store.entries import EntryStore
 from central.store.writes import Writes
 from dev.tokens import mint
 from dev.world import WORLD, User
@@ -65,7 +65,7 @@ class Line:
 async def line(database: Database) -> AsyncIterator[Line]:
     metrics = Metrics(CollectorRegistry())
     pool = store.Database(DatabaseSettings(database.central_url), metrics)
-    async with served(ROUTES, {WRITES: Writes(pool, Rows(), metrics)}) as client:
+    async with served(ROUTES, {WRITES: Writes(pool, EntryStore(), metrics)}) as client:
         yield Line(client)
     await pool.close()
 
@@ -265,7 +265,7 @@ async def test_a_size_that_an_int_column_cannot_hold_is_a_422(
     pool = store.Database(DatabaseSettings(int_sizes_database.central_url), metrics)
     async with (
         connected(int_sizes_database.owner_url) as connection,
-        served(ROUTES, {WRITES: Writes(pool, Rows(), metrics)}) as client,
+        served(ROUTES, {WRITES: Writes(pool, EntryStore(), metrics)}) as client,
     ):
         old = Line(client)
         (eid,) = await add_runs(connection, 1, source_id=old.key.source_id)

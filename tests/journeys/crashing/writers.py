@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from central.kit.vfs import GlobalPortId, UriOwner
 from dev.bench.http_line import Answer, HttpLine
 from dev.world import WORLD
+from kit.texera.uris import GlobalPortId, UriMinter
 from tests.journeys.crashing.ledger import Kind, Ledger, Write
 
 RETRY_S = 0.005
@@ -90,7 +90,7 @@ class Writer:
             await self._put(line, write, "PATCH", path, {"result": value})
         elif kind is Kind.PORT or port is None:
             port = str(GlobalPortId(f"{self._name}x{number}", "main", 0, False, False))
-            uri = UriOwner(WORLD.workflow_id, execution_id).result_uri(port)
+            uri = UriMinter(WORLD.workflow_id, execution_id).result_uri(port)
             write = self._ledger.send(execution_id, Kind.PORT, port, uri)
             if await self._put(line, write, "PUT", f"{path}/ports/{port}", {"result_uri": uri}):
                 self._ports[execution_id] = port

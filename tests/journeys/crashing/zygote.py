@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from dev.tether import set_death_signal, tethered
+from kit.http import logs
 from tests.systems import ROOT
 
 
@@ -90,7 +91,6 @@ def become_sidecar(order: Order) -> NoReturn:
     import uvloop
 
     from sidecar import lifecycle
-    from sidecar.kit import logs
     from sidecar.settings import Settings
     from sidecar.spool.faults import NO_FAULTS
     from tests.journeys.crashing.faults import DeathAt

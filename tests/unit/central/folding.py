@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from central.entries import AnyEntry, Undecodable, UpdateExecution
-from central.fold import Execution, Folded, Standing, fold
-from central.kit.vfs import UriOwner
-from central.registry import UriRow
+from central.domain.fold import Execution, Folded, WriterStatus, fold
+from central.domain.uri_registry import UriRow
+from central.wire.entries import AnyEntry, InvalidEntry, UpdateExecution
+from kit.texera.uris import UriMinter
 
 SOURCE = "source-a"
 OTHER_SOURCE = "source-b"
@@ -14,14 +14,14 @@ EID = 7
 WID = 3
 PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"
 OPERATOR = "PythonUDF-1"
-OWNER = UriOwner(WID, EID)
+OWNER = UriMinter(WID, EID)
 RESULT_URI = OWNER.result_uri(PORT)
 CONSOLE_URI = OWNER.console_uri(OPERATOR)
 SENT_AT_MS = 1_000_000_000
 
 
 def execution(execution_id: int = EID, **known: Any) -> Execution:
-    defaults: dict[str, Any] = {"standing": Standing.WRITER, "user_id": 1, "workflow_id": WID}
+    defaults: dict[str, Any] = {"standing": WriterStatus.WRITER, "user_id": 1, "workflow_id": WID}
     return Execution(execution_id=execution_id, **(defaults | known))
 
 
@@ -50,7 +50,7 @@ def update(**named: Any) -> UpdateExecution:
 
 def folded(
     executions: Execution | Sequence[Execution] | None,
-    *entries: AnyEntry | Undecodable,
+    *entries: AnyEntry | InvalidEntry,
     source: str = SOURCE,
 ) -> Folded:
     rows = [executions] if isinstance(executions, Execution) else executions or []

@@ -13,10 +13,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from central.app import ROUTES, central_app, openapi
-from central.auth.assertions import AssertionVerifier
-from central.auth.callers import Admission, Needs
+from central.auth.authenticator import Admission, CredentialPolicy
 from central.auth.signatures import SharedSecret
-from central.auth.tokens import TokenVerifier
+from central.auth.source_assertions import AssertionVerifier
+from central.auth.user_tokens import TokenVerifier
 from central.auth_settings import AssertionSettings, TokenSettings
 from central.metrics import Metrics
 from dev.tokens import JWT_SECRET, mint
@@ -44,9 +44,9 @@ async def served(
 
 
 CREDENTIALS = {
-    Needs.USER: [{"user"}, {"user", "source"}],
-    Needs.USER_AND_SOURCE: [{"user", "source"}],
-    Needs.SOURCE: [{"source"}],
+    CredentialPolicy.USER: [{"user"}, {"user", "source"}],
+    CredentialPolicy.USER_AND_SOURCE: [{"user", "source"}],
+    CredentialPolicy.SOURCE: [{"source"}],
 }
 
 
@@ -65,7 +65,7 @@ def test_every_route_is_described_with_its_problems(route: Any) -> None:
 
     assert {"400", "401", "503"} <= refused
     assert [set(choice) for choice in operation["security"]] == CREDENTIALS[route.needs]
-    assert ("Idempotency-Key" in headers) == (route.needs is Needs.USER_AND_SOURCE)
+    assert ("Idempotency-Key" in headers) == (route.needs is CredentialPolicy.USER_AND_SOURCE)
     assert route.summary
 
 

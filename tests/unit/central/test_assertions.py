@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 
-from central.auth.assertions import AssertionVerifier, SignedCall, digest, thumbprint
+from central.auth.source_assertions import AssertionVerifier, SignedCall, digest, thumbprint
 from central.auth_settings import AssertionSettings
 from central.metrics import Metrics
 from central.problems import AssertionInvalid, AssertionMissing

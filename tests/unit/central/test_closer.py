@@ -6,10 +6,19 @@ from itertools import pairwise
 import pytest
 from prometheus_client import CollectorRegistry
 
-from central.closer import BEATS_PER_LEASE, CHUNK, FEW, ONE_IN, Closer, Plan, chunks, plan
+from central.jobs.orphan_closer import (
+    BEATS_PER_LEASE,
+    CHUNK,
+    MAX_LAPSED_FRACTION,
+    MIN_SUSPICIOUS,
+    OrphanCloser,
+    Plan,
+    chunks,
+    plan,
+)
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable
-from central.store.closings import Reason
+from central.store.close_executions import Reason
 from central.store.orphans import Orphans
 
 LEASE_S = 90.0
@@ -91,7 +100,7 @@ class Played:
         return self.now_s - 1000.0
 
     async def look(self, few: int, one_in: int) -> Orphans | None:
-        assert (few, one_in) == (FEW, ONE_IN)
+        assert (few, one_in) == (MIN_SUSPICIOUS, MAX_LAPSED_FRACTION)
         self.looks.append(self.now_s)
         return None if self.elsewhere else Orphans(silent(self.silent_count), {}, 0)
 
@@ -107,8 +116,8 @@ class Played:
             raise Enough
 
 
-def closer(played: Played, *, period_s: float = 10.0, is_enabled: bool = True) -> Closer:
-    return Closer(
+def closer(played: Played, *, period_s: float = 10.0, is_enabled: bool = True) -> OrphanCloser:
+    return OrphanCloser(
         played,  # type: ignore[arg-type] # plays three parts
         played,  # type: ignore[arg-type]
         Metrics(CollectorRegistry()),
@@ -164,7 +173,7 @@ async def test_while_another_replica_is_at_it_nothing_is_closed() -> None:
     played = Played(until_s=0)
     played.elsewhere = True
 
-    assert await closer(played).make_pass(LEASE_S) == 0
+    assert await closer(played).run_once(LEASE_S) == 0
 
     assert played.closed == []
 
@@ -174,7 +183,7 @@ async def test_a_long_pass_beats_as_often_as_the_loop_does() -> None:
     played = Played(until_s=0)
     played.silent_count, played.close_s = 30 * CHUNK, 4.0
 
-    assert await closer(played).make_pass(LEASE_S) == 30 * CHUNK
+    assert await closer(played).run_once(LEASE_S) == 30 * CHUNK
 
     assert len(played.beats) > 8
     assert max(gaps([1000.0, *played.beats])) < 2 * LEASE_S / BEATS_PER_LEASE

@@ -7,23 +7,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from central.entries import (
+from central.wire.entries import (
     AnyEntry,
     BatchRequest,
+    InvalidEntry,
     PutPortResult,
-    Undecodable,
     UpdateExecution,
     decode_batch,
     decode_entries,
     digest_of,
 )
-from central.kit.problem import InvalidRequest
+from kit.http.problems import InvalidRequest
 from tests.unit.central.folding import PORT, RESULT_URI
 
 HEADER: dict[str, Any] = {"seq": 5, "execution_id": 7, "made_at_ms": 11}
 
 
-def decoded(*entries: Any) -> list[AnyEntry | Undecodable]:
+def decoded(*entries: Any) -> list[AnyEntry | InvalidEntry]:
     return decode_entries(
         msgspec.Raw(entry if isinstance(entry, bytes) else json.dumps(entry).encode())
         for entry in entries
@@ -33,7 +33,7 @@ def decoded(*entries: Any) -> list[AnyEntry | Undecodable]:
 def refusal(op: str, **fields: Any) -> tuple[str, list[str]]:
     """The slug and the fields named by the refusal of one entry."""
     (entry,) = decoded(HEADER | {"op": op} | fields)
-    assert isinstance(entry, Undecodable)
+    assert isinstance(entry, InvalidEntry)
     assert (entry.seq, entry.execution_id) == (5, 7)
     return entry.problem.slug, [error.field for error in entry.problem.errors]
 
@@ -90,10 +90,10 @@ def test_an_unknown_operation_is_refused_alone() -> None:
     assert refusal("fly") == ("unknown-operation", [])
     assert refusal("") == ("unknown-operation", [])
     missing, wrong, good = decoded(HEADER, HEADER | {"op": 4}, HEADER | {"op": "delete_uris"})
-    assert isinstance(missing, Undecodable)
-    assert isinstance(wrong, Undecodable)
+    assert isinstance(missing, InvalidEntry)
+    assert isinstance(wrong, InvalidEntry)
     assert missing.problem.slug == wrong.problem.slug == "unknown-operation"
-    assert not isinstance(good, Undecodable)
+    assert not isinstance(good, InvalidEntry)
 
 
 def test_every_wrong_field_is_named() -> None:
@@ -137,7 +137,7 @@ def test_what_cannot_be_stored_is_refused_alone(op: str, fields: Any, wrong: str
 def test_an_id_that_no_row_can_have_is_refused_alone(execution_id: int) -> None:
     (entry,) = decoded(HEADER | {"op": "delete_uris", "execution_id": execution_id})
 
-    assert isinstance(entry, Undecodable)
+    assert isinstance(entry, InvalidEntry)
     assert entry.execution_id == execution_id
     assert [error.field for error in entry.problem.errors] == ["execution_id"]
 
@@ -151,7 +151,7 @@ def with_text(literal: bytes) -> bytes:
 def test_an_entry_whose_text_is_not_utf8_is_refused_alone() -> None:
     (entry,) = decoded(with_text(b'"\xff"'))
 
-    assert isinstance(entry, Undecodable)
+    assert isinstance(entry, InvalidEntry)
     assert entry.problem.slug == "invalid-request"
 
 
@@ -175,11 +175,11 @@ def test_a_lone_surrogate_is_refused_alone_and_its_field_named(literal: bytes) -
     first, lone, fine, again = decode_entries(batch.entries)
 
     assert [bytes(entry) for entry in batch.entries] == texts  # what the digest is over
-    assert isinstance(lone, Undecodable)
-    assert isinstance(again, Undecodable)
+    assert isinstance(lone, InvalidEntry)
+    assert isinstance(again, InvalidEntry)
     assert (lone.seq, lone.execution_id, lone.op) == (5, 7, "update_execution")
     assert [error.field for error in lone.problem.errors] == ["result"]
-    assert not isinstance(first, Undecodable)
+    assert not isinstance(first, InvalidEntry)
     assert isinstance(fine, UpdateExecution)
     assert fine.result == "\U0001f600"
 

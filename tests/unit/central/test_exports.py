@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from central.exports import (
+from central.domain.export_rules import (
     DatasetName,
     ExportedOperator,
     blocked_operators,

@@ -6,7 +6,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from central.entries import (
+from central.domain.fold import Changes, Execution, WriterStatus, fold
+from central.domain.uri_registry import RegistryChange, UriRow
+from central.wire.entries import (
     AnyEntry,
     DeleteUris,
     PutConsole,
@@ -15,9 +17,7 @@ from central.entries import (
     SetPortResultBytes,
     UpdateExecution,
 )
-from central.fold import Changes, Execution, Standing, fold
-from central.kit.vfs import UriOwner
-from central.registry import RegistryChange, UriRow
+from kit.texera.uris import UriMinter
 from tests.unit.central.folding import (
     CONSOLE_URI,
     OPERATOR,
@@ -58,7 +58,7 @@ KINDS: list[type[Any]] = [
 def entries(draw: st.DrawFn) -> AnyEntry:
     kind = draw(st.sampled_from(KINDS))
     head = draw(HEADERS)
-    owner = UriOwner(WID, head["execution_id"])
+    owner = UriMinter(WID, head["execution_id"])
     fits = draw(st.sampled_from([True, True, True, False]))
     size = draw(st.none() | SIZES)
     fields: dict[type[Any], dict[str, Any]] = {
@@ -92,10 +92,10 @@ def worlds(draw: st.DrawFn) -> dict[int, Execution]:
     rows = {}
     for execution_id in range(1, 4):
         uri = draw(st.sampled_from([None, "", "stored before", "minted"]))
-        stored = UriOwner(WID, execution_id).result_uri(PORT) if uri == "minted" else uri
+        stored = UriMinter(WID, execution_id).result_uri(PORT) if uri == "minted" else uri
         rows[execution_id] = execution(
             execution_id,
-            standing=draw(st.sampled_from([Standing.WRITER] * 4 + [Standing.REVOKED])),
+            standing=draw(st.sampled_from([WriterStatus.WRITER] * 4 + [WriterStatus.REVOKED])),
             status=draw(STATUSES),
             ended_by=draw(st.sampled_from([SOURCE, None])),
             results=draw(st.sampled_from([{}, {PORT: UriRow(stored, 1)}])),

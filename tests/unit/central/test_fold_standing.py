@@ -2,22 +2,22 @@
 
 import pytest
 
-from central.entries import DeleteUris, Undecodable
-from central.fold import Standing
+from central.domain.fold import WriterStatus
 from central.problems import UnknownOperation
+from central.wire.entries import DeleteUris, InvalidEntry
 from tests.unit.central.folding import EID, entry, execution, folded, outcomes, update
 
 
 @pytest.mark.parametrize(
     ("standing", "slug"),
     [
-        (Standing.NOT_BOUND, "not-bound"),
-        (Standing.REVOKED, "binding-revoked"),
-        (Standing.DEMOTED, "user-demoted"),
+        (WriterStatus.NOT_BOUND, "not-bound"),
+        (WriterStatus.REVOKED, "binding-revoked"),
+        (WriterStatus.DEMOTED, "user-demoted"),
     ],
 )
 def test_a_source_without_standing_is_refused_with_the_reason(
-    standing: Standing, slug: str
+    standing: WriterStatus, slug: str
 ) -> None:
     result = folded(execution(standing=standing), update(status=3), entry(DeleteUris))
 
@@ -30,7 +30,7 @@ def test_a_row_that_is_gone_is_refused_for_good() -> None:
 
 
 def test_a_locked_row_defers_every_entry_of_its_execution_and_of_no_other() -> None:
-    locked = execution(EID, standing=Standing.LOCKED_OUT)
+    locked = execution(EID, standing=WriterStatus.ROW_LOCKED)
 
     result = folded(
         [locked, execution(8)],
@@ -45,7 +45,7 @@ def test_a_locked_row_defers_every_entry_of_its_execution_and_of_no_other() -> N
 
 
 def test_an_entry_that_cannot_be_read_is_refused_alone() -> None:
-    broken = Undecodable(2, EID, "fly", UnknownOperation("op: ..."))
+    broken = InvalidEntry(2, EID, "fly", UnknownOperation("op: ..."))
 
     result = folded(execution(), update(name="a"), broken, update(bookmarked=True))
 

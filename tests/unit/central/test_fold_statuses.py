@@ -1,8 +1,8 @@
-"""The status rules, one test for each sentence of the essay in central/fold.py."""
+"""The status rules, one test for each sentence of the essay in central/domain/fold.py."""
 
 import pytest
 
-from central.fold import OLDEST_AGE_MS
+from central.domain.fold import OLDEST_AGE_MS
 from tests.unit.central.folding import (
     EID,
     OTHER_SOURCE,

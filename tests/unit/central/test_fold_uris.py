@@ -2,7 +2,8 @@
 
 import pytest
 
-from central.entries import (
+from central.domain.uri_registry import RegistryChange, UriRow
+from central.wire.entries import (
     DeleteUris,
     PutConsole,
     PutOperatorCosts,
@@ -12,8 +13,7 @@ from central.entries import (
     SetConsoleBytes,
     SetPortResultBytes,
 )
-from central.kit.vfs import UriOwner
-from central.registry import RegistryChange, UriRow
+from kit.texera.uris import UriMinter
 from tests.unit.central.folding import (
     CONSOLE_URI,
     EID,
@@ -49,9 +49,9 @@ def resize(size: int, port: str = PORT) -> SetPortResultBytes:
 @pytest.mark.parametrize(
     "uri",
     [
-        UriOwner(WID, EID + 1).result_uri(PORT),
-        UriOwner(WID + 1, EID).result_uri(PORT),
-        UriOwner(WID, EID, "user-1-mine").result_uri(PORT),
+        UriMinter(WID, EID + 1).result_uri(PORT),
+        UriMinter(WID + 1, EID).result_uri(PORT),
+        UriMinter(WID, EID, "user-1-mine").result_uri(PORT),
         OWNER.result_uri(OTHER_PORT),
         OWNER.console_uri(OPERATOR),
         RESULT_URI.replace("/result", "/state"),
@@ -71,7 +71,7 @@ def test_a_uri_that_does_not_fit_its_row_is_refused(uri: str) -> None:
 def test_a_uri_carries_the_executions_warehouse() -> None:
     in_warehouse = execution(warehouse="user-1-mine")
 
-    fits = folded(in_warehouse, put(UriOwner(WID, EID, "user-1-mine").result_uri(PORT)))
+    fits = folded(in_warehouse, put(UriMinter(WID, EID, "user-1-mine").result_uri(PORT)))
     does_not = folded(in_warehouse, put(RESULT_URI))
 
     assert (outcomes(fits), outcomes(does_not)) == (["applied"], ["uri-mismatch"])

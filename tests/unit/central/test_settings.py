@@ -2,8 +2,8 @@
 
 import pytest
 
-from central.kit.environment import SettingsError, without_secrets
 from central.settings import read_migrate_settings, read_settings
+from kit.http.settings import SettingsError, without_secrets
 
 ENOUGH = {
     "CENTRAL_DATABASE_URL": "postgresql://central:hidden@db:5432/texera_db?sslmode=require",

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import CollectorRegistry
 
 from central.auth.signatures import SharedSecret
-from central.auth.tokens import TokenVerifier, User
+from central.auth.user_tokens import TokenVerifier, User
 from central.auth_settings import TokenSettings
 from central.metrics import Metrics
 from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid

@@ -5,13 +5,13 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from central.auth.turns import Turns
+from central.auth.concurrency import PerCallerSemaphore
 from central.metrics import Metrics
 from central.problems import RateLimited
 
 
-def turns(most: int, wait_s: float = 30.0) -> Turns:
-    return Turns(most, Metrics(CollectorRegistry()), wait_s=wait_s)
+def turns(most: int, wait_s: float = 30.0) -> PerCallerSemaphore:
+    return PerCallerSemaphore(most, Metrics(CollectorRegistry()), wait_s=wait_s)
 
 
 async def test_of_one_caller_no_more_than_the_most_are_at_work() -> None:

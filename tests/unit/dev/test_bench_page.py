@@ -2,12 +2,12 @@
 
 from xml.etree import ElementTree as ET
 
-from dev.bench.figure import Figure, Goal, Section
+from dev.bench.figure import Goal, Measurement, Section
 from dev.bench.page import Page
 from dev.bench.plot import MET, MISSED, plot
 
-FAST = Figure("fast", "µs", [[1.0], [2.0], [3.0]])
-SLOW = Figure("slow", "µs", [[2.0], [2.0], [2.0]])
+FAST = Measurement("fast", "µs", [[1.0], [2.0], [3.0]])
+SLOW = Measurement("slow", "µs", [[2.0], [2.0], [2.0]])
 MET_GOAL = Goal("fast & slow", FAST.ratios_to(SLOW), 1.0, "x", 2)
 MISSED_GOAL = Goal("slow / fast", SLOW.ratios_to(FAST), 0.5, "x", 2)
 

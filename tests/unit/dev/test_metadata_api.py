@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from dev.computing_unit import ComputingUnit
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import CallFailed, NewExecution, Unreachable
-from dev.narrators import Silence
+from dev.narrators import NullReporter
 from dev.run_plan import plan_run
 from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow
@@ -154,7 +154,7 @@ async def test_a_run_ends_when_nobody_answers(clock: Clock) -> None:
         unit = ComputingUnit(
             plan_run(read_workflow(SAMPLE_WORKFLOW)),
             nobody,
-            Silence(),
+            NullReporter(),
             workflow_id=101,
             computing_unit_id=201,
             poll_s=1,

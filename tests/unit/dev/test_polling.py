@@ -1,6 +1,6 @@
 """Polling, by a clock that is advanced by hand."""
 
-from dev.polling import becomes_true
+from dev.polling import wait_until
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
 def test_it_asks_until_the_condition_holds() -> None:
     clock = Clock()
 
-    assert becomes_true(lambda: clock.now_s >= 1, 5, clock=clock, sleep=clock.sleep)
+    assert wait_until(lambda: clock.now_s >= 1, 5, clock=clock, sleep=clock.sleep)
 
     assert 1 <= clock.now_s < 1.1
 
@@ -27,10 +27,10 @@ def test_it_asks_until_the_condition_holds() -> None:
 def test_it_gives_up_in_time() -> None:
     clock = Clock()
 
-    assert not becomes_true(lambda: False, 5, clock=clock, sleep=clock.sleep)
+    assert not wait_until(lambda: False, 5, clock=clock, sleep=clock.sleep)
 
     assert 5 <= clock.now_s < 5.1
 
 
 def test_it_asks_once_without_any_time() -> None:
-    assert becomes_true(lambda: True, 0)
+    assert wait_until(lambda: True, 0)

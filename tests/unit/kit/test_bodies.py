@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from central.kit.bodies import SMALL_BYTES, Intake
-from central.kit.problem import NoRoom
-from central.kit.routing import Answer, Call, Route, add_routes, answer_problems
+from kit.http.body_reader import UNCOUNTED_BODY_BYTES, BodyReader
+from kit.http.problems import Overloaded
+from kit.http.routing import Answer, Call, Route, add_routes, problem_middleware
 
 ROOM = 100_000
 
@@ -25,7 +25,7 @@ class Service:
     """A service whose one call keeps its body until it is let go."""
 
     client: "TestClient[web.Request, web.Application]"
-    intake: Intake
+    intake: BodyReader
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
     taken: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
 
@@ -39,8 +39,8 @@ class Service:
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[Service]:
-    intake = Intake(**settings)
-    app = web.Application(middlewares=[intake.connections.middleware, answer_problems])
+    intake = BodyReader(**settings)
+    app = web.Application(middlewares=[intake.connections.middleware, problem_middleware])
     service = Service(TestClient(TestServer(app)), intake)
 
     async def keep(call: "Call[None, Any, Any, Any]") -> Answer:
@@ -80,11 +80,11 @@ async def test_a_body_is_held_until_its_call_is_answered(is_announced: bool) -> 
         whole = json_of(size_bytes)
         return whole if is_announced else in_pieces(whole)
 
-    async with serving(room_bytes=ROOM) as service:
+    async with serving(max_total_bytes=ROOM) as service:
         first = asyncio.create_task(service.put(body(60_000)))
         assert await service.taken.get() == 60_000
         refused = await service.put(body(60_000))
-        small = asyncio.create_task(service.put(body(SMALL_BYTES)))
+        small = asyncio.create_task(service.put(body(UNCOUNTED_BODY_BYTES)))
         fits = asyncio.create_task(service.put(body(40_000)))
         await service.taken.get()
         await service.taken.get()
@@ -92,14 +92,14 @@ async def test_a_body_is_held_until_its_call_is_answered(is_announced: bool) -> 
         answered = [await task for task in (first, small, fits)]
         after = await service.put(body(60_000))
 
-    assert refused == (503, "no-room")
+    assert refused == (503, "overloaded")
     assert answered == [(200, "")] * 3
     assert after == (200, "")
     assert service.intake.held_bytes == 0
 
 
 async def test_a_body_that_is_refused_gives_back_what_had_come() -> None:
-    async with serving(room_bytes=ROOM) as service:
+    async with serving(max_total_bytes=ROOM) as service:
         assert (await service.put(in_pieces(json_of(ROOM + 1))))[0] == 413
         assert (await service.put(b"[" * 90_000))[1] == "invalid-request"
 
@@ -111,7 +111,7 @@ async def test_a_body_that_does_not_come_is_given_up() -> None:
         yield json_of(50_000)
         await asyncio.Event().wait()
 
-    async with serving(room_bytes=ROOM, within_s=0.2) as service:
+    async with serving(max_total_bytes=ROOM, within_s=0.2) as service:
         assert await service.put(begun()) == (408, "body-too-slow")
 
     assert service.intake.held_bytes == 0
@@ -125,10 +125,10 @@ async def test_a_compressed_body_is_refused_before_it_is_read() -> None:
 
 
 def test_of_one_address_nobody_holds_more_than_its_share() -> None:
-    intake = Intake(room_bytes=ROOM, share=0.5)
+    intake = BodyReader(max_total_bytes=ROOM, share=0.5)
     intake.take("crowd", 40_000)
 
-    with pytest.raises(NoRoom):
+    with pytest.raises(Overloaded):
         intake.take("crowd", 40_000)
     intake.take("other", 40_000)
     intake.give_back("crowd", 40_000)
@@ -138,7 +138,7 @@ def test_of_one_address_nobody_holds_more_than_its_share() -> None:
 
 
 def test_without_a_room_there_is_no_limit() -> None:
-    intake = Intake()
+    intake = BodyReader()
 
     intake.take("a", 10**12)
     intake.take("a", 10**12)

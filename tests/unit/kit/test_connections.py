@@ -6,7 +6,12 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.kit.connections import HEAD_MAX_BYTES, Connections, CountedConnection, Seat
+from kit.http.connection_limits import (
+    HEAD_MAX_BYTES,
+    ConnectionLimiter,
+    ConnectionSlot,
+    CountedConnection,
+)
 
 
 class Transport(asyncio.Transport):
@@ -41,31 +46,31 @@ class Handler(asyncio.Protocol):
         self.is_lost = True
 
 
-def admitted(connections: Connections, *hosts: str | None) -> list[Seat]:
+def admitted(connections: ConnectionLimiter, *hosts: str | None) -> list[ConnectionSlot]:
     seats = [connections.admit(Transport(host)) for host in hosts]
     assert None not in seats
-    return cast("list[Seat]", seats)
+    return cast("list[ConnectionSlot]", seats)
 
 
-def ends(seats: list[Seat]) -> list[str]:
+def ends(seats: list[ConnectionSlot]) -> list[str]:
     return [cast("Transport", seat.transport).end for seat in seats]
 
 
 def test_above_the_most_the_one_that_was_idle_longest_is_cut_off() -> None:
     told: list[str] = []
-    connections = Connections(3, told.append)
+    connections = ConnectionLimiter(3, told.append)
     seats = admitted(connections, *["a"] * 3)
 
     connections.used(seats[0])
     seats += admitted(connections, "a", "a")
 
     assert ends(seats) == ["", "aborted", "aborted", "", ""]
-    assert told == ["cut-off"] * 2
+    assert told == ["evicted"] * 2
     assert connections.count == 3
 
 
 def test_what_is_at_work_is_never_cut_off_and_rests_afterwards() -> None:
-    connections = Connections(2)
+    connections = ConnectionLimiter(2)
     seats = admitted(connections, "a", "a")
 
     with connections.working(seats[0].transport):
@@ -78,7 +83,7 @@ def test_what_is_at_work_is_never_cut_off_and_rests_afterwards() -> None:
 
 def test_where_all_are_at_work_the_newcomer_is_told_to_come_again() -> None:
     told: list[str] = []
-    connections = Connections(1, told.append)
+    connections = ConnectionLimiter(1, told.append)
     (seat,) = admitted(connections, "a")
     refused = Transport("b")
 
@@ -89,14 +94,14 @@ def test_where_all_are_at_work_the_newcomer_is_told_to_come_again() -> None:
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 1\r\n" in head
     assert b"\r\nContent-Length: %d" % len(body) in head
-    assert (json.loads(body)["type"], json.loads(body)["status"]) == ("no-room", 503)
+    assert (json.loads(body)["type"], json.loads(body)["status"]) == ("overloaded", 503)
     assert refused.end == "closed"
     assert told == ["refused"]
     assert ends([seat]) == [""]
 
 
 def test_whoever_has_the_most_makes_room_for_the_others() -> None:
-    connections = Connections(5)
+    connections = ConnectionLimiter(5)
     quiet = admitted(connections, "quiet", None)
     crowd = admitted(connections, *["crowd"] * 3)
 
@@ -109,7 +114,7 @@ def test_whoever_has_the_most_makes_room_for_the_others() -> None:
 
 
 def test_a_connection_that_ended_by_itself_has_made_room() -> None:
-    connections = Connections(1)
+    connections = ConnectionLimiter(1)
     (gone,) = admitted(connections, "a")
 
     connections.lost(gone)
@@ -121,13 +126,13 @@ def test_a_connection_that_ended_by_itself_has_made_room() -> None:
 
 
 def test_without_a_most_all_are_admitted() -> None:
-    connections = Connections()
+    connections = ConnectionLimiter()
 
     assert "aborted" not in ends(admitted(connections, *["a"] * 1000))
 
 
 def test_one_that_was_lost_at_work_takes_no_room_afterwards() -> None:
-    connections = Connections(1)
+    connections = ConnectionLimiter(1)
     (seat,) = admitted(connections, "a")
 
     with connections.working(seat.transport):
@@ -141,7 +146,7 @@ def test_one_that_was_lost_at_work_takes_no_room_afterwards() -> None:
 @pytest.mark.parametrize("piece", [1, 1000, HEAD_MAX_BYTES])
 def test_a_head_without_end_is_given_up(piece: int) -> None:
     handler, transport = Handler(), Transport()
-    connection = CountedConnection(Connections(), lambda: handler)
+    connection = CountedConnection(ConnectionLimiter(), lambda: handler)
     connection.connection_made(transport)
 
     for _ in range(HEAD_MAX_BYTES // piece):
@@ -156,7 +161,7 @@ def test_a_head_without_end_is_given_up(piece: int) -> None:
 @pytest.mark.parametrize("piece", [1, 3, 4096, 10 * HEAD_MAX_BYTES])
 def test_what_follows_a_head_is_not_counted_as_one(piece: int) -> None:
     handler, transport = Handler(), Transport()
-    connection = CountedConnection(Connections(), lambda: handler)
+    connection = CountedConnection(ConnectionLimiter(), lambda: handler)
     connection.connection_made(transport)
     request = b"PUT / HTTP/1.1\r\nContent-Length: 1\r\n\r\n" + b"x" * 3 * HEAD_MAX_BYTES
 
@@ -168,7 +173,7 @@ def test_what_follows_a_head_is_not_counted_as_one(piece: int) -> None:
 
 
 def test_a_refused_connection_never_meets_the_server() -> None:
-    connections, handlers = Connections(1), list[Handler]()
+    connections, handlers = ConnectionLimiter(1), list[Handler]()
 
     def make() -> Handler:
         handlers.append(Handler())

@@ -6,14 +6,12 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-import central.kit.fields
-import central.kit.problem
-import sidecar.kit.fields
-import sidecar.kit.problem
+import kit.http.problems
+import kit.http.validation
 
 KITS = [
-    pytest.param(central.kit.fields, central.kit.problem.InvalidRequest, id="central"),
-    pytest.param(sidecar.kit.fields, sidecar.kit.problem.InvalidRequest, id="sidecar"),
+    pytest.param(kit.http.validation, kit.http.problems.InvalidRequest, id="central"),
+    pytest.param(kit.http.validation, kit.http.problems.InvalidRequest, id="sidecar"),
 ]
 
 
@@ -34,7 +32,7 @@ def test_a_number_without_a_fraction_is_an_integer_however_written(
     kit: ModuleType, refusal: type[Exception]
 ) -> None:
     """JSON Schema calls 3.0 an integer, so the documents promise to take it."""
-    body = kit.decode_body(
+    body = kit.parse_body(
         b'{"count": 3.0, "seconds": {"a": 2.0}, "ids": [1, 2.0, 3e0]}', msgspec.json.Decoder(Body)
     )
 
@@ -45,7 +43,7 @@ def test_a_number_without_a_fraction_is_an_integer_however_written(
 @pytest.mark.parametrize(("kit", "refusal"), KITS)
 def test_a_fraction_is_no_integer(kit: ModuleType, refusal: type[Exception]) -> None:
     with pytest.raises(refusal) as raised:
-        kit.decode_body(b'{"count": 3.5, "ids": [1.0]}', msgspec.json.Decoder(Body))
+        kit.parse_body(b'{"count": 3.5, "ids": [1.0]}', msgspec.json.Decoder(Body))
 
     assert fields_of(raised.value) == ["count"]
 
@@ -55,7 +53,7 @@ def test_a_part_that_stays_raw_is_not_named_for_another_parts_fault(
     kit: ModuleType, refusal: type[Exception]
 ) -> None:
     with pytest.raises(refusal) as raised:
-        kit.decode_body(
+        kit.parse_body(
             b'{"number": "x", "members": [{}], "described": [{}]}', msgspec.json.Decoder(Envelope)
         )
 

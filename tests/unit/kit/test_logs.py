@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from central.kit import logs
 from dev.tokens import mint
+from kit.http import logs
 
 
 @pytest.fixture

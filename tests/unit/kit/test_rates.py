@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from central.kit.rates import Rate
+from kit.http.rate_limit import Rate
 
 
 class Clock:
@@ -59,7 +59,7 @@ def test_no_rate_is_no_limit_and_remembers_nothing() -> None:
     rate = Rate(0.0, 1.0, 1, monotonic=Clock())
 
     assert [rate.take(n, 1e9) for n in range(100)] == [0.0] * 100
-    assert len(rate._paid_at) == 0
+    assert len(rate._tat) == 0
 
 
 def test_no_more_keys_are_remembered_than_said() -> None:
@@ -68,7 +68,7 @@ def test_no_more_keys_are_remembered_than_said() -> None:
     for n in range(10_000):
         rate.take(n)
 
-    assert len(rate._paid_at) == 100
+    assert len(rate._tat) == 100
 
 
 @given(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.kit.renewed import WATCH_PERIOD_S, Renewed
+from kit.http.reloading_files import WATCH_PERIOD_S, ReloadingFiles
 from tests.certificates import replace
 
 
@@ -30,7 +30,7 @@ def loaded(tmp_path: Path) -> Loaded:
 
 
 def test_a_file_is_loaded_at_once_and_when_it_changes(loaded: Loaded) -> None:
-    renewed = Renewed([loaded.path], loaded.load)
+    renewed = ReloadingFiles([loaded.path], loaded.load)
     assert loaded.texts == ["one"]
 
     assert not renewed.check()
@@ -44,7 +44,7 @@ def test_a_file_is_loaded_at_once_and_when_it_changes(loaded: Loaded) -> None:
 def test_what_cannot_be_loaded_is_tried_again(
     loaded: Loaded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    renewed = Renewed([loaded.path], loaded.load)
+    renewed = ReloadingFiles([loaded.path], loaded.load)
 
     replace(loaded.path, b"half")
     assert not renewed.check()
@@ -60,13 +60,13 @@ def test_what_cannot_be_loaded_is_tried_again(
 def test_a_first_file_that_cannot_be_loaded_is_an_error(loaded: Loaded, tmp_path: Path) -> None:
     loaded.path.write_text("half")
     with pytest.raises(ValueError, match="half of a pair"):
-        Renewed([loaded.path], loaded.load)
+        ReloadingFiles([loaded.path], loaded.load)
     with pytest.raises(FileNotFoundError):
-        Renewed([tmp_path / "missing"], loaded.load)
+        ReloadingFiles([tmp_path / "missing"], loaded.load)
 
 
 async def test_the_watch_checks_now_and_then(loaded: Loaded) -> None:
-    renewed = Renewed([loaded.path], loaded.load)
+    renewed = ReloadingFiles([loaded.path], loaded.load)
     replace(loaded.path, b"two")
     pauses: list[float] = []
 

@@ -11,15 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import central.kit.vfs
-import sidecar.kit.vfs
-from central.kit.vfs import UriOwner, check_operator_id, is_same_uri
+import kit.texera.uris
+from kit.texera.uris import UriMinter, check_operator_id, is_same_uri
 from tests.unit.kit.texera_reader import Read, Unreadable, read
 from tests.unit.kit.tricks import tricks
 
 PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"
 OTHER_PORT = PORT.replace("op-1", "op-2")
-OURS = UriOwner(7, 11)
+OURS = UriMinter(7, 11)
 MINTED = {
     "result": OURS.result_uri(PORT),
     "console": OURS.console_uri("op-1"),
@@ -27,7 +26,7 @@ MINTED = {
 }
 
 
-@pytest.fixture(params=[central.kit.vfs, sidecar.kit.vfs], ids=["central", "sidecar"])
+@pytest.fixture(params=[kit.texera.uris, kit.texera.uris], ids=["central", "sidecar"])
 def vfs(request: pytest.FixtureRequest) -> ModuleType:
     module: ModuleType = request.param
     return module
@@ -48,7 +47,7 @@ def test_no_trick_names_another_row(vfs: ModuleType, kind: str, uri: str) -> Non
 
 
 def test_the_uri_of_one_row_does_not_fit_another(vfs: ModuleType) -> None:
-    ours = vfs.UriOwner(7, 11)
+    ours = vfs.UriMinter(7, 11)
     minted = [
         ours.result_uri(PORT),
         ours.result_uri(OTHER_PORT),
@@ -56,12 +55,12 @@ def test_the_uri_of_one_row_does_not_fit_another(vfs: ModuleType) -> None:
         ours.console_uri("op-1"),
         ours.console_uri("op-2"),
         ours.runtime_stats_uri(),
-        vfs.UriOwner(8, 11).result_uri(PORT),
-        vfs.UriOwner(7, 12).result_uri(PORT),
-        vfs.UriOwner(7, 11, "user-1-main").result_uri(PORT),
-        vfs.UriOwner(7, 11, "user-2-main").result_uri(PORT),
-        vfs.UriOwner(7, 11, "user-1-main").console_uri("op-1"),
-        vfs.UriOwner(7, 11, "user-1-main").runtime_stats_uri(),
+        vfs.UriMinter(8, 11).result_uri(PORT),
+        vfs.UriMinter(7, 12).result_uri(PORT),
+        vfs.UriMinter(7, 11, "user-1-main").result_uri(PORT),
+        vfs.UriMinter(7, 11, "user-2-main").result_uri(PORT),
+        vfs.UriMinter(7, 11, "user-1-main").console_uri("op-1"),
+        vfs.UriMinter(7, 11, "user-1-main").runtime_stats_uri(),
     ]
     for number, text in enumerate(minted):
         assert [vfs.is_same_uri(text, other) for other in minted].index(True) == number
@@ -104,7 +103,7 @@ NUMBERS = st.integers(1, 2**31 - 1)
 WAREHOUSES = st.none() | st.from_regex(r"\Auser-[1-9][0-9]{0,3}-[A-Za-z0-9_\-]{1,8}\Z")
 
 
-def accepted(kind: str, owner: UriOwner, identifier: str) -> str | None:
+def accepted(kind: str, owner: UriMinter, identifier: str) -> str | None:
     """The one text that fits the row, or None for an id that has no row."""
     if kind == "stats":
         return owner.runtime_stats_uri()
@@ -116,7 +115,7 @@ def accepted(kind: str, owner: UriOwner, identifier: str) -> str | None:
         return owner.console_uri(identifier)
     port = f"(logicalOpId={identifier},layerName=main,portId=0,isInternal=false,isInput=false)"
     try:
-        central.kit.vfs.GlobalPortId.parse(port)
+        kit.texera.uris.GlobalPortId.parse(port)
     except ValueError:
         return None
     return owner.result_uri(port)
@@ -126,7 +125,7 @@ def accepted(kind: str, owner: UriOwner, identifier: str) -> str | None:
 def test_what_is_let_through_is_to_texera_the_rows_own(
     kind: str, workflow_id: int, execution_id: int, warehouse: str | None, identifier: str
 ) -> None:
-    owner = UriOwner(workflow_id, execution_id, warehouse)
+    owner = UriMinter(workflow_id, execution_id, warehouse)
     uri = accepted(kind, owner, identifier)
     if uri is None:
         return

@@ -5,8 +5,7 @@ from types import ModuleType
 
 import pytest
 
-import central.kit.vfs
-import sidecar.kit.vfs
+import kit.texera.uris
 
 
 def port(operator: str = "op", layer: str = "main", number: str = "0", **flags: str) -> str:
@@ -17,7 +16,7 @@ def port(operator: str = "op", layer: str = "main", number: str = "0", **flags: 
     )
 
 
-@pytest.fixture(params=[central.kit.vfs, sidecar.kit.vfs], ids=["central", "sidecar"])
+@pytest.fixture(params=[kit.texera.uris, kit.texera.uris], ids=["central", "sidecar"])
 def vfs(request: pytest.FixtureRequest) -> ModuleType:
     module: ModuleType = request.param
     return module
@@ -43,7 +42,7 @@ def test_the_terminal_layer_is_answered_in_any_order(
     vfs: ModuleType, stored: list[str], expected: str
 ) -> None:
     for order in permutations(stored):
-        assert vfs.terminal_port(order, "op", 0, False) == expected
+        assert vfs.resolve_output_port(order, "op", 0, False) == expected
 
 
 def test_a_stray_or_foreign_id_is_never_answered(vfs: ModuleType) -> None:
@@ -59,8 +58,8 @@ def test_a_stray_or_foreign_id_is_never_answered(vfs: ModuleType) -> None:
         port(operator="a,b"),
     ]
 
-    assert vfs.terminal_port(stored, "op", 0, False) is None
-    assert vfs.terminal_port(stored, "a,b", 0, False) is None
+    assert vfs.resolve_output_port(stored, "op", 0, False) is None
+    assert vfs.resolve_output_port(stored, "a,b", 0, False) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_what_texera_reads_back_is_found_although_it_would_not_be_written(
     vfs: ModuleType, stored: str, operator: str
 ) -> None:
     assert vfs.matches_external_port(stored, operator, 0, False)
-    assert vfs.terminal_port([stored], operator, 0, False) == stored
+    assert vfs.resolve_output_port([stored], operator, 0, False) == stored
 
     with pytest.raises(ValueError, match="logicalOpId"):
         vfs.GlobalPortId.parse(stored)

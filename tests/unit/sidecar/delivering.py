@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sidecar.delivery.delivery import Delivery
+from sidecar.delivery.loop import Delivery
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord
 from sidecar.spool.spool import Spool
 from tests.unit.sidecar.spooling import Spools
@@ -22,12 +22,12 @@ def refused(slug: str) -> Answer:
     return lambda batch: [Outcome(e.seq, "refused", {"type": slug}) for e in batch.entries]
 
 
-def relayed(slug: str, status: int, headers: dict[str, str] | None = None) -> RelayedProblem:
-    return RelayedProblem({"type": slug, "status": status, "detail": slug}, headers or {})
+def relayed(slug: str, status: int, headers: dict[str, str] | None = None) -> UpstreamProblem:
+    return UpstreamProblem({"type": slug, "status": status, "detail": slug}, headers or {})
 
 
 UNREACHABLE = CentralUnavailable("cannot be reached", retry_after_s=1)
-PROXY_PAGE = CentralUnavailable("502 from a proxy", retry_after_s=1, from_a_stranger=True)
+PROXY_PAGE = CentralUnavailable("502 from a proxy", retry_after_s=1, from_unknown_server=True)
 
 
 @dataclass

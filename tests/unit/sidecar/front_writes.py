@@ -22,7 +22,7 @@ def named(name: str) -> bytes:
     return msgspec.json.encode({"name": name})
 
 
-async def furnish(here: World) -> None:
+async def create_binding(here: World) -> None:
     for execution_id in (EID, OTHER_EID):
         here.central.add(execution_id)
         await here.bind(execution_id)

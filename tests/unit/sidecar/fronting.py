@@ -9,19 +9,19 @@ from typing import Any
 
 from aiohttp import web
 
-from sidecar.app import local_app
+from kit.http.body_reader import BodyReader
+from kit.http.connection_limits import ConnectionLimiter
+from sidecar.api.services import Services
 from sidecar.boots import Boots
-from sidecar.delivery.delivery import Delivery
-from sidecar.front.answers import KnownAnswers
-from sidecar.front.calls import KnownCalls
-from sidecar.front.door import FrontDoor
-from sidecar.front.listening import listening
-from sidecar.kit.bodies import Intake
-from sidecar.kit.connections import Connections
-from sidecar.limits import LocalLimits
-from sidecar.services import Services
+from sidecar.delivery.loop import Delivery
+from sidecar.forwarded import ForwardedCalls
+from sidecar.server.app import build_app
+from sidecar.server.listening import listening
+from sidecar.server.protocol import ProtocolFactory
+from sidecar.server.response_cache import ResponseCache
+from sidecar.server.write_fast_path import WriteFastPath
 from sidecar.settings import LimitSettings
-from sidecar.sync_calls import SyncCalls
+from sidecar.user_limits import UserLimits
 from sidecar.writes import Writes
 from tests.databases import free_port
 from tests.unit.sidecar.reading import World
@@ -67,7 +67,7 @@ class Served:
 
     port: int
     to_aiohttp: int = 0
-    door: FrontDoor | None = None
+    door: ProtocolFactory | None = None
     lines: list["Line"] = field(default_factory=list)
 
     async def line(self) -> "Line":
@@ -131,30 +131,34 @@ def _parsed(head: bytes) -> Reply:
 
 
 def app_of(
-    world: World, intake: Intake | None = None, limits: LimitSettings | None = None
+    world: World, intake: BodyReader | None = None, limits: LimitSettings | None = None
 ) -> web.Application:
     delivery = Delivery(world.spool, world.central, world.metrics, world.reads)
     boots = Boots(world.spool, world.central, world.reads)
-    local = LocalLimits(limits or LimitSettings(), world.spool, world.metrics)
+    local = UserLimits(limits or LimitSettings(), world.spool, world.metrics)
     writes = Writes(
         world.spool, delivery, world.central, world.reads, world.access, local, world.metrics
     )
-    sync_calls = SyncCalls(world.spool, delivery, world.central, world.reads)
-    services = Services(world.reads, writes, sync_calls, local, boots)
-    return local_app(services, world.metrics, intake)
+    forwarded = ForwardedCalls(world.spool, delivery, world.central, world.reads)
+    services = Services(world.reads, writes, forwarded, local, boots)
+    return build_app(services, world.metrics, intake)
 
 
-def door_of(world: World, max_bytes: int = MIB) -> FrontDoor:
+def door_of(world: World, max_bytes: int = MIB) -> ProtocolFactory:
     clock = world.clock
-    answers = KnownAnswers(max_bytes, world.metrics, monotonic=clock, wall_clock=clock)
-    return FrontDoor(answers, KnownCalls(world.metrics, wall_clock=clock, max_bytes=max_bytes))
+    answers = ResponseCache(max_bytes, world.metrics, monotonic=clock, wall_clock=clock)
+    return ProtocolFactory(
+        answers, WriteFastPath(world.metrics, wall_clock=clock, max_bytes=max_bytes)
+    )
 
 
 @asynccontextmanager
-async def served(world: World, *, front_door: bool, max_bytes: int = MIB) -> AsyncIterator[Served]:
-    counted = Connections(CONNECTIONS)
-    app = app_of(world, Intake(counted, room_bytes=ROOM_BYTES))
-    door = door_of(world, max_bytes) if front_door else None
+async def served(
+    world: World, *, response_cache: bool, max_bytes: int = MIB
+) -> AsyncIterator[Served]:
+    counted = ConnectionLimiter(CONNECTIONS)
+    app = app_of(world, BodyReader(counted, max_total_bytes=ROOM_BYTES))
+    door = door_of(world, max_bytes) if response_cache else None
     listener = Served(free_port(), door=door)
     app.middlewares.insert(0, _counting(listener))
     address = ("127.0.0.1", listener.port)

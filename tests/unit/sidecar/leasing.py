@@ -3,16 +3,16 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from sidecar.leases.computing_unit import Life
-from sidecar.leases.renewals import Renewals
+from sidecar.leases.health_check import Life
+from sidecar.leases.renewer import LeaseRenewer
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.spool.permits import Binding, Grant
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central import LostLease, RenewedLeases
+from sidecar.upstream.central_api import LostLease, RenewedLeases
 
 UNREACHABLE = CentralUnavailable("cannot be reached", retry_after_s=1)
-REFUSED = RelayedProblem({"type": "assertion-invalid", "status": 401, "detail": "no"}, {})
+REFUSED = UpstreamProblem({"type": "assertion-invalid", "status": 401, "detail": "no"}, {})
 
 PERIOD_S = 20.0
 
@@ -83,15 +83,17 @@ class Round:
     period_s: float = PERIOD_S
     events: dict[float, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
-    def renewals(self, *, has_forgotten: bool = False, restart_ends_runs: bool = False) -> Renewals:
-        return Renewals(
+    def renewals(
+        self, *, bindings_lost: bool = False, fail_runs_on_restart: bool = False
+    ) -> LeaseRenewer:
+        return LeaseRenewer(
             self.spool,
             self.central,
             self.unit,
             self.metrics,
             period_s=self.period_s,
-            restart_ends_runs=restart_ends_runs,
-            has_forgotten=has_forgotten,
+            fail_runs_on_restart=fail_runs_on_restart,
+            bindings_lost=bindings_lost,
             monotonic=lambda: self.now_s,
             sleep=self.sleep,
             uniform=lambda low, high: high,

@@ -12,24 +12,24 @@ from typing import Any
 
 import msgspec
 
-from sidecar import wire
-from sidecar.cache.access import AccessMemory, token_digest
-from sidecar.cache.registry import Registry
-from sidecar.kit.statuses import Status
+from kit.texera.statuses import Status
+from sidecar.cache.access import AccessCache, token_digest
+from sidecar.cache.uri_registry import Registry
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.reads import Reads
 from sidecar.spool.entry import NewEntry, Outcome, Urgency
 from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.permits import Binding, Grant
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central import Central
+from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext, Reply
+from sidecar.wire import v1
 
 MIB = 1024 * 1024
 WORKFLOW, UNIT = 3, 4
 TOKEN = "a"
-ROW_TTL_S, ACCESS_TTL_S, STALE_S = 2.0, 60.0, 600.0
+EXECUTION_CACHE_TTL_S, ACCESS_TTL_S, STALE_S = 2.0, 60.0, 600.0
 TERM_S = 1_000_000
 
 _target = re.compile(r"/v1/(executions|workflows)/(\d+)(/uris|/executions/latest)?(?:\?.*)?")
@@ -46,7 +46,7 @@ class Clock:
 
 
 @dataclass
-class PlayedCentral(Central):
+class FakeCentral(Central):
     """What central holds. `readers` says which tokens may read which workflow.
 
     A call waits for `may_answer`; its answer is taken when it is let through, unless
@@ -54,7 +54,7 @@ class PlayedCentral(Central):
     """
 
     clock: Clock
-    rows: dict[int, wire.Execution] = field(default_factory=dict)
+    rows: dict[int, v1.Execution] = field(default_factory=dict)
     registries: dict[int, Registry] = field(default_factory=dict)
     readers: set[tuple[str, int]] = field(default_factory=set)
     expires_at: dict[str, int] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class PlayedCentral(Central):
             raise refusal("no-execution", 404)
         return self.registries[number].answer() if part == "/uris" else row
 
-    def latest(self, workflow_id: int) -> wire.Execution | None:
+    def latest(self, workflow_id: int) -> v1.Execution | None:
         rows = [row for row in self.rows.values() if row.workflow_id == workflow_id]
         return max(rows, key=lambda row: row.execution_id, default=None)
 
@@ -129,18 +129,18 @@ class PlayedCentral(Central):
 
     def apply(self, execution_id: int, document: bytes) -> None:
         """A delivered write of a sidecar's."""
-        from sidecar.operations import overlay_execution
+        from sidecar.write_operations import apply_pending_execution
 
         write = msgspec.json.decode(document)
         self.registries[execution_id].apply(write)
-        overlay_execution(self.rows[execution_id], write)
+        apply_pending_execution(self.rows[execution_id], write)
 
 
-def row(execution_id: int, workflow_id: int = WORKFLOW) -> wire.Execution:
+def row(execution_id: int, workflow_id: int = WORKFLOW) -> v1.Execution:
     texts: dict[str, Any] = dict.fromkeys(
         ("result", "log_location", "runtime_stats_uri", "updated_at")
     )
-    return wire.Execution(
+    return v1.Execution(
         execution_id=execution_id,
         workflow_id=workflow_id,
         version_id=1,
@@ -157,8 +157,8 @@ def row(execution_id: int, workflow_id: int = WORKFLOW) -> wire.Execution:
     )
 
 
-def refusal(slug: str, status: int) -> RelayedProblem:
-    return RelayedProblem({"type": slug, "status": status, "detail": slug}, {})
+def refusal(slug: str, status: int) -> UpstreamProblem:
+    return UpstreamProblem({"type": slug, "status": status, "detail": slug}, {})
 
 
 @dataclass
@@ -166,8 +166,8 @@ class World:
     """A sidecar's reading half, and both ends it stands between."""
 
     spool: Spool
-    central: PlayedCentral
-    access: AccessMemory
+    central: FakeCentral
+    access: AccessCache
     metrics: Metrics
     reads: Reads
     clock: Clock
@@ -227,7 +227,11 @@ def caller(token: str = TOKEN) -> CallContext:
 
 @asynccontextmanager
 async def world(
-    folder: Path, *, patience_s: float = 30.0, max_bytes: int = MIB, row_ttl_s: float = ROW_TTL_S
+    folder: Path,
+    *,
+    patience_s: float = 30.0,
+    max_bytes: int = MIB,
+    execution_cache_ttl_s: float = EXECUTION_CACHE_TTL_S,
 ) -> AsyncIterator[World]:
     """`patience_s` is real time; a look-out's pauses pass at once."""
     clock = Clock()
@@ -240,8 +244,8 @@ async def world(
     spool = Spool(folder, SpoolLimits(64 * MIB), wall_clock=clock, monotonic=clock)
     await spool.open()
     try:
-        central = PlayedCentral(clock)
-        access = AccessMemory(ttl_s=ACCESS_TTL_S, stale_s=STALE_S, wall_clock=clock)
+        central = FakeCentral(clock)
+        access = AccessCache(ttl_s=ACCESS_TTL_S, stale_s=STALE_S, wall_clock=clock)
         metrics = Metrics()
         reads = Reads(
             spool,
@@ -249,7 +253,7 @@ async def world(
             access,
             metrics,
             max_bytes=max_bytes,
-            row_ttl_s=row_ttl_s,
+            execution_cache_ttl_s=execution_cache_ttl_s,
             monotonic=clock,
             sleep=sleep,
             patience_s=patience_s,

@@ -1,6 +1,6 @@
 """Creates of an earlier life that nobody heard of, and the boot that is remembered through it."""
 
-from sidecar.leases.abandoned import GRACE_S, end_abandoned
+from sidecar.leases.orphaned_creates import GRACE_S, close_orphaned
 from sidecar.spool.boots import Boot
 from sidecar.spool.schema import FILE_NAME
 from tests.unit.sidecar.leasing import REFUSED, UNREACHABLE, LeasingCentral, bind
@@ -21,7 +21,7 @@ async def test_what_is_bound_but_not_remembered_is_ended(spools: Spools) -> None
     spool, central, clock = await spools.open(), LeasingCentral(open=[5, 7, 9]), Clock()
     await bind(spool, 7)
 
-    closed = await end_abandoned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
+    closed = await close_orphaned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
 
     assert (closed, central.abandoned) == ([5, 9], [5, 9])
     assert central.ages_s == [GRACE_S]  # nothing that this life has made itself
@@ -35,7 +35,7 @@ async def test_a_create_that_is_repeated_within_the_grace_is_no_longer_abandoned
     async def sleep(seconds: float) -> None:
         await bind(spool, 5)
 
-    assert await end_abandoned(spool, central, sleep=sleep) == []
+    assert await close_orphaned(spool, central, sleep=sleep) == []
 
     assert central.abandoned == []
 
@@ -44,7 +44,7 @@ async def test_it_is_asked_until_central_answers(spools: Spools) -> None:
     spool, clock = await spools.open(), Clock()
     central = LeasingCentral(open=[5], script=[UNREACHABLE, REFUSED, *[UNREACHABLE] * 10])
 
-    await end_abandoned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
+    await close_orphaned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
 
     assert central.abandoned == [5]
     assert len(clock.waits_s) == 13

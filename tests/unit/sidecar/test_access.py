@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.cache import access
-from sidecar.cache.access import AccessMemory, Verdict, token_digest
+from sidecar.cache.access import AccessCache, AccessState, token_digest
 
 TOKEN, OTHER_TOKEN = token_digest("token"), token_digest("other")
 EID, OTHER_EID = 7, 8
@@ -26,8 +26,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def memory(clock: Clock) -> AccessMemory:
-    return AccessMemory(ttl_s=TTL_S, stale_s=STALE_S, wall_clock=clock)
+def memory(clock: Clock) -> AccessCache:
+    return AccessCache(ttl_s=TTL_S, stale_s=STALE_S, wall_clock=clock)
 
 
 def test_a_digest_does_not_show_its_token() -> None:
@@ -36,32 +36,32 @@ def test_a_digest_does_not_show_its_token() -> None:
     assert TOKEN != OTHER_TOKEN
 
 
-def test_nothing_is_known_before_central_said_yes(memory: AccessMemory) -> None:
-    assert memory.verdict(TOKEN, EID) is Verdict.UNKNOWN
+def test_nothing_is_known_before_central_said_yes(memory: AccessCache) -> None:
+    assert memory.verdict(TOKEN, EID) is AccessState.UNKNOWN
     assert memory.user_of(TOKEN) is None
 
 
-def test_a_yes_is_for_one_token_and_one_execution(memory: AccessMemory) -> None:
+def test_a_yes_is_for_one_token_and_one_execution(memory: AccessCache) -> None:
     memory.allow(TOKEN, EID, USER, NEVER)
 
-    assert memory.verdict(TOKEN, EID) is Verdict.FRESH
-    assert memory.verdict(OTHER_TOKEN, EID) is Verdict.UNKNOWN
-    assert memory.verdict(TOKEN, OTHER_EID) is Verdict.UNKNOWN
+    assert memory.verdict(TOKEN, EID) is AccessState.FRESH
+    assert memory.verdict(OTHER_TOKEN, EID) is AccessState.UNKNOWN
+    assert memory.verdict(TOKEN, OTHER_EID) is AccessState.UNKNOWN
 
 
 @pytest.mark.parametrize(
     ("age_s", "verdict"),
     [
-        (0, Verdict.FRESH),
-        (TTL_S - 0.001, Verdict.FRESH),
-        (TTL_S, Verdict.STALE),
-        (TTL_S + STALE_S - 0.001, Verdict.STALE),
-        (TTL_S + STALE_S, Verdict.UNKNOWN),
-        (-0.001, Verdict.UNKNOWN),
+        (0, AccessState.FRESH),
+        (TTL_S - 0.001, AccessState.FRESH),
+        (TTL_S, AccessState.STALE),
+        (TTL_S + STALE_S - 0.001, AccessState.STALE),
+        (TTL_S + STALE_S, AccessState.UNKNOWN),
+        (-0.001, AccessState.UNKNOWN),
     ],
 )
 def test_a_yes_is_fresh_then_stale_then_forgotten(
-    memory: AccessMemory, clock: Clock, age_s: float, verdict: Verdict
+    memory: AccessCache, clock: Clock, age_s: float, verdict: AccessState
 ) -> None:
     memory.allow(TOKEN, EID, USER, NEVER)
 
@@ -71,42 +71,42 @@ def test_a_yes_is_fresh_then_stale_then_forgotten(
 
 
 @pytest.mark.parametrize("after_s", [10, TTL_S + 10])
-def test_no_yes_outlives_the_token(memory: AccessMemory, clock: Clock, after_s: int) -> None:
+def test_no_yes_outlives_the_token(memory: AccessCache, clock: Clock, after_s: int) -> None:
     memory.allow(TOKEN, EID, USER, int(clock.now_s) + after_s)
 
     clock.now_s += after_s - 0.001
-    assert memory.verdict(TOKEN, EID) in {Verdict.FRESH, Verdict.STALE}
+    assert memory.verdict(TOKEN, EID) in {AccessState.FRESH, AccessState.STALE}
     clock.now_s += 0.001
 
-    assert memory.verdict(TOKEN, EID) is Verdict.EXPIRED
+    assert memory.verdict(TOKEN, EID) is AccessState.EXPIRED
     assert memory.user_of(TOKEN) is None
 
 
-def test_a_new_yes_starts_a_new_term(memory: AccessMemory, clock: Clock) -> None:
+def test_a_new_yes_starts_a_new_term(memory: AccessCache, clock: Clock) -> None:
     memory.allow(TOKEN, EID, USER, NEVER)
     clock.now_s += TTL_S
 
     memory.allow(TOKEN, EID, USER, NEVER)
 
-    assert memory.verdict(TOKEN, EID) is Verdict.FRESH
+    assert memory.verdict(TOKEN, EID) is AccessState.FRESH
 
 
-def test_a_no_takes_back_one_yes(memory: AccessMemory) -> None:
+def test_a_no_takes_back_one_yes(memory: AccessCache) -> None:
     memory.allow(TOKEN, EID, USER, NEVER)
     memory.allow(TOKEN, OTHER_EID, USER, NEVER)
 
     memory.deny(TOKEN, EID)
     memory.deny(OTHER_TOKEN, EID)
 
-    assert memory.verdict(TOKEN, EID) is Verdict.UNKNOWN
-    assert memory.verdict(TOKEN, OTHER_EID) is Verdict.FRESH
+    assert memory.verdict(TOKEN, EID) is AccessState.UNKNOWN
+    assert memory.verdict(TOKEN, OTHER_EID) is AccessState.FRESH
 
 
-def test_knowing_the_user_opens_no_execution(memory: AccessMemory, clock: Clock) -> None:
+def test_knowing_the_user_opens_no_execution(memory: AccessCache, clock: Clock) -> None:
     memory.identify(TOKEN, USER, NEVER)
 
     assert memory.user_of(TOKEN) == USER
-    assert memory.verdict(TOKEN, EID) is Verdict.UNKNOWN
+    assert memory.verdict(TOKEN, EID) is AccessState.UNKNOWN
     clock.now_s += TTL_S
     assert memory.user_of(TOKEN) is None
 
@@ -115,7 +115,7 @@ def test_a_yes_that_had_to_make_room_ends_whatever_was_kept_on_it(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access, "ACCESS_ENTRIES_MAX", 2)
-    memory = AccessMemory(ttl_s=TTL_S, stale_s=STALE_S, wall_clock=clock)
+    memory = AccessCache(ttl_s=TTL_S, stale_s=STALE_S, wall_clock=clock)
     for number in (EID, OTHER_EID):
         memory.allow(TOKEN, number, USER, NEVER)
     terms = [memory.term(TOKEN, number) for number in (EID, OTHER_EID)]

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import msgspec
 
-from sidecar import wire_sync
 from sidecar.boots import Boots
 from sidecar.reads import Reads
 from sidecar.spool.boots import Boot
-from sidecar.upstream.central import Central
+from sidecar.upstream.central_api import Central
+from sidecar.wire import forwarded
 from tests.unit.sidecar.spooling import Spools
 
 CALLER = cast("Any", object())
@@ -42,9 +42,9 @@ async def test_a_boot_whose_answer_is_late_does_not_replace_the_one_after_it(
     reads = SimpleNamespace(changed=lambda *_: None)
     boots = Boots(spool, cast("Central", central), cast("Reads", reads))
 
-    first = asyncio.create_task(boots.begin(2, wire_sync.BootRequest("first"), None, CALLER))
+    first = asyncio.create_task(boots.begin(2, forwarded.BootRequest("first"), None, CALLER))
     await central.has_decided.wait()
-    second = asyncio.create_task(boots.begin(2, wire_sync.BootRequest("second"), None, CALLER))
+    second = asyncio.create_task(boots.begin(2, forwarded.BootRequest("second"), None, CALLER))
     await asyncio.wait({second}, timeout=0.05)
     central.answers_slowly["first"].set()
     await asyncio.gather(first, second)

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.cache import access, marks
-from sidecar.front.listening import connections
+from sidecar.cache import access, invalidation
+from sidecar.server.listening import connections
 from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
 from tests.unit.sidecar.reading import WORKFLOW, World, world
 
@@ -50,9 +50,9 @@ def label_sets(here: World) -> set[tuple[str, ...]]:
     }
 
 
-@pytest.mark.parametrize("front_door", [True, False])
-async def test_random_ids_make_no_labels(here: World, front_door: bool) -> None:
-    door = door_of(here) if front_door else None
+@pytest.mark.parametrize("response_cache", [True, False])
+async def test_random_ids_make_no_labels(here: World, response_cache: bool) -> None:
+    door = door_of(here) if response_cache else None
     async with connections(app_of(here), door, shutdown_timeout_s=2.0) as connection:
 
         async def ask_for(number: int) -> None:
@@ -79,7 +79,7 @@ async def test_reads_never_made_before_take_no_more_memory(
 ) -> None:
     # The tables of yeses and of generations would take more reads to be full than a test has.
     monkeypatch.setattr(access, "ACCESS_ENTRIES_MAX", READS // 4)
-    monkeypatch.setattr(marks, "GENERATIONS_KEPT", READS // 4)
+    monkeypatch.setattr(invalidation, "GENERATIONS_KEPT", READS // 4)
     async with world(tmp_path, max_bytes=MAX_BYTES) as here:
         here.central.readers.add(("a", WORKFLOW))
         door = door_of(here, MAX_BYTES)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from sidecar.upstream.breaker import Backoff, Circuit, RetryBudget
+from sidecar.upstream.resilience import Backoff, CircuitBreaker, RetryBudget
 
 
-def opened(threshold: int = 3, cool_down_s: float = 2.0) -> Circuit:
+def opened(threshold: int = 3, cool_down_s: float = 2.0) -> CircuitBreaker:
     """A circuit that opened at second 0."""
-    circuit = Circuit(threshold=threshold, cool_down_s=cool_down_s)
+    circuit = CircuitBreaker(threshold=threshold, cool_down_s=cool_down_s)
     for _ in range(threshold):
         circuit.failed(0.0)
     return circuit
@@ -36,7 +36,7 @@ def test_success_starts_the_wait_over() -> None:
 
 
 def test_failures_in_a_row_open_the_circuit() -> None:
-    circuit = Circuit(threshold=3)
+    circuit = CircuitBreaker(threshold=3)
     for now in (0.0, 1.0):
         circuit.failed(now)
     assert circuit.admits(1.0)
@@ -49,7 +49,7 @@ def test_failures_in_a_row_open_the_circuit() -> None:
 
 
 def test_a_success_between_them_keeps_it_closed() -> None:
-    circuit = Circuit(threshold=2)
+    circuit = CircuitBreaker(threshold=2)
 
     for _ in range(5):
         circuit.failed(0.0)
@@ -96,7 +96,7 @@ def test_a_probe_that_never_returns_does_not_shut_it_for_good() -> None:
 
 
 def test_it_says_when_to_come_back() -> None:
-    assert Circuit().retry_after_s(0.0) == 0
+    assert CircuitBreaker().retry_after_s(0.0) == 0
     assert opened().retry_after_s(0.5) == 1.5
     assert opened().retry_after_s(9.0) == 0
 

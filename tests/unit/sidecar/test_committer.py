@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.spool.committer import Committer
+from sidecar.spool.committer import GroupCommitWriter
 
 
 @dataclass
@@ -21,7 +21,7 @@ class OpenTable:
     troubles: list[Exception]
     installed: Callable[[], None]
 
-    def check_in_place(self) -> None:
+    def check_not_replaced(self) -> None:
         if self.troubles:
             raise self.troubles.pop(0)
 
@@ -85,8 +85,8 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.fixture
-async def committer(bench: Bench, stack: AsyncExitStack) -> Committer:
-    committer = Committer(bench.open)
+async def committer(bench: Bench, stack: AsyncExitStack) -> GroupCommitWriter:
+    committer = GroupCommitWriter(bench.open)
     stack.push_async_callback(committer.close)
     return committer
 
@@ -103,7 +103,7 @@ async def committer(bench: Bench, stack: AsyncExitStack) -> Committer:
     ids=["not null", "unique", "no such table", "not bindable", "no error of SQLite"],
 )
 async def test_work_that_fails_takes_nothing_with_it(
-    committer: Committer, faulty: Callable[[sqlite3.Connection], object]
+    committer: GroupCommitWriter, faulty: Callable[[sqlite3.Connection], object]
 ) -> None:
     before = committer.submit(add(1))
     failing = committer.submit(faulty)
@@ -118,7 +118,7 @@ async def test_work_that_fails_takes_nothing_with_it(
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL])
 async def test_trouble_of_the_file_fails_the_group_and_nothing_of_it_is_kept(
-    committer: Committer, code: int
+    committer: GroupCommitWriter, code: int
 ) -> None:
     group = [committer.submit(add(1)), committer.submit(raising(code)), committer.submit(add(2))]
     committer.start()
@@ -131,7 +131,7 @@ async def test_trouble_of_the_file_fails_the_group_and_nothing_of_it_is_kept(
 
 
 async def test_after_a_failed_sync_the_file_is_opened_anew_and_the_index_made_before_any_answer(
-    committer: Committer, bench: Bench
+    committer: GroupCommitWriter, bench: Bench
 ) -> None:
     committer.start()
     await committer.submit(add(1), lambda n: bench.heard.append(f"added {n}"))
@@ -145,7 +145,7 @@ async def test_after_a_failed_sync_the_file_is_opened_anew_and_the_index_made_be
 
 
 async def test_damage_is_healed_and_the_group_runs_again(
-    committer: Committer, bench: Bench
+    committer: GroupCommitWriter, bench: Bench
 ) -> None:
     damaged = [True]
 
@@ -164,7 +164,7 @@ async def test_damage_is_healed_and_the_group_runs_again(
 
 
 async def test_damage_that_stays_is_answered_and_not_tried_for_ever(
-    committer: Committer, bench: Bench
+    committer: GroupCommitWriter, bench: Bench
 ) -> None:
     committer.start()
 
@@ -175,7 +175,7 @@ async def test_damage_that_stays_is_answered_and_not_tried_for_ever(
 
 
 async def test_a_commit_to_a_file_that_was_moved_away_is_not_acknowledged(
-    committer: Committer, bench: Bench
+    committer: GroupCommitWriter, bench: Bench
 ) -> None:
     bench.troubles.append(OSError(errno.ESTALE, "was moved"))
     committer.start()
@@ -188,7 +188,7 @@ async def test_a_commit_to_a_file_that_was_moved_away_is_not_acknowledged(
 
 
 async def test_the_index_hears_of_a_write_whose_caller_has_left(
-    committer: Committer, bench: Bench
+    committer: GroupCommitWriter, bench: Bench
 ) -> None:
     left = committer.submit(add(1), lambda n: bench.heard.append(f"added {n}"))
     left.cancel()
@@ -200,7 +200,7 @@ async def test_the_index_hears_of_a_write_whose_caller_has_left(
 
 
 async def test_an_index_that_fails_is_told_to_the_caller_and_to_nobody_else(
-    committer: Committer,
+    committer: GroupCommitWriter,
 ) -> None:
     failing = committer.submit(add(1), lambda n: dict[int | None, int]()[n])
     other = committer.submit(add(2))
@@ -212,7 +212,7 @@ async def test_an_index_that_fails_is_told_to_the_caller_and_to_nobody_else(
 
 
 async def test_work_alone_runs_outside_of_a_transaction_between_its_neighbours(
-    committer: Committer,
+    committer: GroupCommitWriter,
 ) -> None:
     def is_in_transaction(connection: sqlite3.Connection) -> tuple[bool, list[int]]:
         return connection.in_transaction, numbers(connection)
@@ -226,7 +226,7 @@ async def test_work_alone_runs_outside_of_a_transaction_between_its_neighbours(
 
 
 async def test_what_came_before_the_close_is_committed_and_what_comes_after_is_refused(
-    committer: Committer,
+    committer: GroupCommitWriter,
 ) -> None:
     first, alone = committer.submit(add(1)), committer.submit(numbers, is_alone=True)
     committer.start()

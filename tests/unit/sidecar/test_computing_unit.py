@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.kit.environment import Address, SettingsError
-from sidecar.leases.computing_unit import Checked, Life, checked_or_not
+from kit.http.settings import Address, SettingsError
+from sidecar.leases.health_check import HealthProbe, Life, checked_or_not
 from sidecar.settings import HealthCheck, Settings
 from tests.databases import free_port
 
@@ -34,7 +34,7 @@ async def listening(answer: bytes | None) -> AsyncIterator[tuple[Address, list[b
 
 
 async def looks(address: Address, target: str | None = None) -> Life:
-    return await Checked(HealthCheck(address, target), timeout_s=0.2).look()
+    return await HealthProbe(HealthCheck(address, target), timeout_s=0.2).look()
 
 
 async def test_whoever_listens_is_alive_and_whoever_refuses_is_gone() -> None:
@@ -42,9 +42,9 @@ async def test_whoever_listens_is_alive_and_whoever_refuses_is_gone() -> None:
         listens = await looks(address)
 
     assert listens is Life.ALIVE
-    assert await looks(Address("127.0.0.1", free_port())) is Life.GONE
-    assert await looks(Address("127.0.0.1", free_port()), "/healthcheck") is Life.GONE
-    assert await looks(Address("no.such.host.invalid", 80)) is Life.SILENT
+    assert await looks(Address("127.0.0.1", free_port())) is Life.DOWN
+    assert await looks(Address("127.0.0.1", free_port()), "/healthcheck") is Life.DOWN
+    assert await looks(Address("no.such.host.invalid", 80)) is Life.UNRESPONSIVE
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ async def test_an_http_check_wants_a_good_answer_in_time(answer: bytes | None, a
     async with listening(answer) as (address, requests):
         life = await looks(address, "/healthcheck?x=1")
 
-    assert life is (Life.ALIVE if alive else Life.SILENT)
+    assert life is (Life.ALIVE if alive else Life.UNRESPONSIVE)
     assert requests[0].startswith(b"GET /healthcheck?x=1 HTTP/1.1\r\nHost: 127.0.0.1:")
 
 

@@ -15,7 +15,7 @@ from tests.unit.sidecar.spooling import EID, OTHER_EID, Spools, state_of, update
     [
         UNREACHABLE,
         PROXY_PAGE,
-        CentralUnavailable("busy", retry_after_s=0.01, asked_to_wait=True),
+        CentralUnavailable("busy", retry_after_s=0.01, has_retry_after=True),
         relayed("assertion-invalid", 401),
         relayed("forbidden", 403),
         relayed("invalid-request", 400),
@@ -79,10 +79,10 @@ async def test_a_refused_call_parks_loudly_until_central_answers(
 async def test_what_central_asks_for_is_waited_but_not_for_ever(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.delivery.delivery.ASKED_WAIT_LIMIT_S", 0.05)
+    monkeypatch.setattr("sidecar.delivery.loop.MAX_RETRY_AFTER_S", 0.05)
     await bench.spool.append(update(name="n"))
     bench.central.script = [
-        CentralUnavailable("busy", retry_after_s=86_400, asked_to_wait=True),
+        CentralUnavailable("busy", retry_after_s=86_400, has_retry_after=True),
         relayed("rate-limited", 429, {"Retry-After": "86400"}),
     ]
     loop = asyncio.get_running_loop()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.delivery import rest
+from sidecar.delivery import pacing
 from sidecar.spool.entry import Urgency, WriteState
 from tests.unit.sidecar.delivering import Bench, until
 from tests.unit.sidecar.spooling import OTHER_EID, Spools, state_of, update
@@ -13,7 +13,7 @@ from tests.unit.sidecar.spooling import OTHER_EID, Spools, state_of, update
 @pytest.fixture
 def _for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rest that only what cannot wait ends: the clock of the bench stands still."""
-    monkeypatch.setattr(rest, "REST_S", 1e6)
+    monkeypatch.setattr(pacing, "MIN_BATCH_INTERVAL_S", 1e6)
 
 
 async def used(bench: Bench) -> None:
@@ -26,7 +26,7 @@ async def used(bench: Bench) -> None:
 async def test_writes_that_follow_each_other_share_a_batch(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest, "REST_S", 0.2)
+    monkeypatch.setattr(pacing, "MIN_BATCH_INTERVAL_S", 0.2)
     await used(bench)
 
     seqs = [await bench.spool.append(update(name=f"n{number}")) for number in range(20)]

@@ -11,7 +11,7 @@ from tests.unit.sidecar.spooling import EID, USER, Spools, update
 TOKEN_DIGEST = b"d" * 32
 
 
-async def permit(spool: Spool, execution_id: int = EID) -> None:
+async def cached_permit(spool: Spool, execution_id: int = EID) -> None:
     binding = Binding(execution_id, 1, 2, USER, None, created_here=True)
     await spool.record_binding(binding, Grant(TOKEN_DIGEST, execution_id, USER, 2_000))
 
@@ -26,7 +26,7 @@ def is_granted(spool: Spool) -> bool:
 async def test_a_right_that_central_took_back_is_forgotten_for_good(
     bench: Bench, spools: Spools, slug: str
 ) -> None:
-    await permit(bench.spool)
+    await cached_permit(bench.spool)
     await bench.spool.append(update(name="n"))
     bench.central.script = [refused(slug)]
 
@@ -52,7 +52,7 @@ async def test_a_right_that_central_took_back_is_forgotten_for_good(
 async def test_grants_outlive_the_end_of_their_run_by_ten_minutes(
     bench: Bench, spools: Spools, urgency: Urgency, answer: Answer, is_over: bool
 ) -> None:
-    await permit(bench.spool)
+    await cached_permit(bench.spool)
     await bench.spool.append(update(urgency=urgency, status="COMPLETED"))
     bench.central.script = [answer]
     await bench.deliver_all()

@@ -37,7 +37,7 @@ def trouble_after_the_next_commit(bench: Bench) -> Callable[[Batch], list[Outcom
         raise OSError("was replaced")
 
     def answer(batch: Batch) -> list[Outcome]:
-        opened.check_in_place = vanished  # type: ignore[method-assign]
+        opened.check_not_replaced = vanished  # type: ignore[method-assign]
         return applied(batch)
 
     return answer
@@ -55,7 +55,7 @@ async def test_a_caller_and_a_flush_are_told_of_a_write_that_was_set_aside(bench
     record = await caller
     assert record is not None
     assert record.problem is not None
-    assert (record.state, record.problem["type"]) == (WriteState.REFUSED, "write-damaged")
+    assert (record.state, record.problem["type"]) == (WriteState.REFUSED, "write-corrupted")
 
 
 async def test_a_caller_and_a_flush_are_told_of_an_end_that_a_reopened_file_knows(
@@ -93,7 +93,7 @@ async def test_a_caller_is_told_of_a_write_that_a_salvage_lost(bench: Bench) -> 
         record = await caller
     assert record is not None
     assert record.problem is not None
-    assert record.problem["type"] == "write-damaged"
+    assert record.problem["type"] == "write-corrupted"
 
 
 async def test_a_flush_waits_for_the_write_that_took_the_place_of_one_it_was_asked_for(

@@ -65,7 +65,7 @@ async def test_a_wait_ends_with_the_write_or_with_its_time(bench: Bench) -> None
 
 async def test_a_drain_that_meets_a_backoff_makes_one_try_at_once(bench: Bench) -> None:
     await bench.spool.append(update(name="n"))
-    bench.central.script = [CentralUnavailable("busy", retry_after_s=60, asked_to_wait=True)]
+    bench.central.script = [CentralUnavailable("busy", retry_after_s=60, has_retry_after=True)]
     bench.start()
     await until(lambda: bool(bench.waits_s))
 
@@ -124,7 +124,7 @@ async def test_an_entry_found_damaged_at_the_start_is_told_as_refused(
     await started.deliver_all()
 
     assert started.spool.quarantined_count == 1
-    assert started.count("sidecar_refused_writes_total", type="write-damaged") == 1
+    assert started.count("sidecar_refused_writes_total", type="write-corrupted") == 1
     assert "write refused" in caplog.text
     assert await state_of(started.spool, seq) is WriteState.REFUSED
 

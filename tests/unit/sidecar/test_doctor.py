@@ -9,16 +9,16 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from sidecar.commands.credentials import (
+from kit.http.checks import Check, Verdict, exit_code, told
+from sidecar.cli.credentials import (
     NEEDLESS,
     Whose,
     check_credentials,
     credentials,
     parse_environment,
 )
-from sidecar.commands.doctor import check_central, check_service_account
-from sidecar.commands.volume import check_key, check_sync, check_volume, mount_of
-from sidecar.kit.checks import Check, Verdict, exit_code, told
+from sidecar.cli.doctor import check_central, check_service_account
+from sidecar.cli.volume import check_key, check_sync, check_volume, mount_of
 from sidecar.settings import Settings
 from sidecar.upstream.source_key import KEY_FILE_NAME, has_key, load_or_create
 

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.front.door import HELD_MAX_BYTES
-from sidecar.front.listening import connections
-from sidecar.kit.bodies import SMALL_BYTES
-from sidecar.problems import RelayedProblem
+from kit.http.body_reader import UNCOUNTED_BODY_BYTES
+from sidecar.problems import UpstreamProblem
+from sidecar.server.listening import connections
+from sidecar.server.protocol import MAX_BUFFERED_BYTES
 from tests.unit.sidecar.delivering import until
-from tests.unit.sidecar.front_writes import EID, OTHER_EID, furnish, named, patch
+from tests.unit.sidecar.front_writes import EID, OTHER_EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import Served, Wire, app_of, door_of, get, served
 from tests.unit.sidecar.reading import WORKFLOW, World, world
 
@@ -26,13 +26,13 @@ DROP_IN_ROUTE = f"PUT /api/internal/execution-metadata/{EID}/runtime-stats-uri "
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path) as here:
-        await furnish(here)
+        await create_binding(here)
         yield here
 
 
 @pytest.fixture
 async def door(here: World) -> AsyncIterator[Served]:
-    async with served(here, front_door=True) as listener:
+    async with served(here, response_cache=True) as listener:
         yield listener
 
 
@@ -82,7 +82,7 @@ async def test_trace_and_request_id_may_be_new_each_time(here: World, door: Serv
         patch(named("n")).replace(b"application/json", b"text/plain"),
         patch(named("n")) + get(ROW),
         patch(named("n"))[:-1],
-        patch(named("n") + b" " * SMALL_BYTES),
+        patch(named("n") + b" " * UNCOUNTED_BODY_BYTES),
     ],
     ids=lambda data: data[:300],
 )
@@ -137,7 +137,7 @@ async def test_who_sends_on_without_end_is_read_no_further(here: World) -> None:
         await wire.send(patch(named("known")))
         await answered(1)
         wire.protocol.data_received(patch(named("one")))
-        behind = patch(named("two")) * (HELD_MAX_BYTES // len(patch(named("two"))) + 1)
+        behind = patch(named("two")) * (MAX_BUFFERED_BYTES // len(patch(named("two"))) + 1)
         wire.protocol.data_received(behind)
         assert wire.is_paused
 
@@ -148,7 +148,7 @@ async def test_who_sends_on_without_end_is_read_no_further(here: World) -> None:
 async def test_reading_goes_on_when_both_reasons_to_stop_are_gone(here: World) -> None:
     async with connections(app_of(here), door_of(here), shutdown_timeout_s=2.0) as connection:
         wire = Wire(connection())  # type: ignore[arg-type]
-        much = patch(named("two")) * (HELD_MAX_BYTES // len(patch(named("two"))) + 1)
+        much = patch(named("two")) * (MAX_BUFFERED_BYTES // len(patch(named("two"))) + 1)
         await wire.send(patch(named("known")))
         await until(lambda: len(wire.replies()) == 1)
 
@@ -185,7 +185,7 @@ async def test_a_write_is_kept_though_its_caller_left(here: World, door: Served)
 
 
 async def test_heads_of_writes_are_bounded(here: World) -> None:
-    async with served(here, front_door=True, max_bytes=20_000) as listener:
+    async with served(here, response_cache=True, max_bytes=20_000) as listener:
         line = await listener.line()
         assert listener.door is not None
         for number in range(100):
@@ -229,13 +229,13 @@ async def test_a_status_that_has_no_name_is_answered_all_the_same(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replies = []
-    for front_door in (True, False):
-        async with served(here, front_door=front_door) as listener:
+    for response_cache in (True, False):
+        async with served(here, response_cache=response_cache) as listener:
             line = await listener.line()
             await line.ask(patch(named("known")))
 
             async def refuse(new: Any) -> int:
-                raise RelayedProblem({"type": "odd", "status": 499, "detail": "no name"}, {})
+                raise UpstreamProblem({"type": "odd", "status": 499, "detail": "no name"}, {})
 
             with monkeypatch.context() as patched:
                 patched.setattr(here.spool, "append", refuse)

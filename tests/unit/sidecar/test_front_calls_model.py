@@ -12,7 +12,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sidecar.problems import SpoolUnavailable
-from tests.unit.sidecar.front_writes import EID, OTHER_EID, UNBOUND_EID, furnish, named, patch
+from tests.unit.sidecar.front_writes import (
+    EID,
+    OTHER_EID,
+    UNBOUND_EID,
+    create_binding,
+    named,
+    patch,
+)
 from tests.unit.sidecar.fronting import Line, Reply, Served, served
 from tests.unit.sidecar.reading import World, world
 
@@ -94,11 +101,13 @@ def test_answers_and_writes_are_those_of_aiohttps_way(steps: list[Any]) -> None:
     async def play() -> None:
         async with AsyncExitStack() as stack:
             sides = []
-            for front_door in (True, False):
+            for response_cache in (True, False):
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 here = await stack.enter_async_context(world(Path(folder)))
-                await furnish(here)
-                listener = await stack.enter_async_context(served(here, front_door=front_door))
+                await create_binding(here)
+                listener = await stack.enter_async_context(
+                    served(here, response_cache=response_cache)
+                )
                 sides.append(Side(here, listener, await listener.line()))
             for step in [("patch", EID, named("first")), *steps]:
                 told = [await side.step(*step) for side in sides]

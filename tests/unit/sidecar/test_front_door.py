@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.front.listening import connections
+from sidecar.server.listening import connections
 from tests.unit.sidecar.delivering import until
 from tests.unit.sidecar.fronting import Line, Served, Wire, app_of, door_of, get, served
 from tests.unit.sidecar.reading import (
     ACCESS_TTL_S,
-    ROW_TTL_S,
+    EXECUTION_CACHE_TTL_S,
     WORKFLOW,
     World,
     world,
@@ -32,7 +32,7 @@ async def here(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture
 async def door(here: World) -> AsyncIterator[Served]:
-    async with served(here, front_door=True) as listener:
+    async with served(here, response_cache=True) as listener:
         yield listener
 
 
@@ -82,7 +82,7 @@ async def test_a_fresh_trace_context_on_every_request_neither_misses_nor_crowds_
 
 
 async def test_kept_answers_are_bounded(here: World) -> None:
-    async with served(here, front_door=True, max_bytes=20_000) as door:
+    async with served(here, response_cache=True, max_bytes=20_000) as door:
         line = await door.line()
         assert door.door is not None
         for number in range(100):
@@ -96,7 +96,7 @@ async def test_kept_answers_are_bounded(here: World) -> None:
 
 
 async def test_what_is_in_use_is_not_evicted_as_forgotten(tmp_path: Path) -> None:
-    async with world(tmp_path, max_bytes=20_000) as here, served(here, front_door=True) as door:
+    async with world(tmp_path, max_bytes=20_000) as here, served(here, response_cache=True) as door:
         here.central.readers.add(("a", WORKFLOW))
         for execution_id in range(1, 200):
             here.central.add(execution_id)
@@ -135,7 +135,7 @@ async def test_an_answer_ends_with_the_term_of_its_value(here: World, door: Serv
     await known(here, line, ROW)
     here.central.rows[EID].name = "renamed elsewhere"
 
-    here.clock.now_s += ROW_TTL_S - 0.01
+    here.clock.now_s += EXECUTION_CACHE_TTL_S - 0.01
     assert b"renamed" not in (await line.ask(get(ROW))).body
     here.clock.now_s += 0.01
     assert b"renamed" in (await line.ask(get(ROW))).body
@@ -182,7 +182,7 @@ async def test_a_no_to_one_read_ends_every_answer_about_the_execution(
     await known(here, line, URIS)
     await known(here, line, URIS, "b")
     here.central.readers.discard(("a", WORKFLOW))
-    here.clock.now_s += ROW_TTL_S
+    here.clock.now_s += EXECUTION_CACHE_TTL_S
     assert (await line.ask(get(ROW))).status == 404
 
     assert (await line.ask(get(URIS))).status == 404
@@ -212,7 +212,7 @@ async def test_one_piece_of_requests_is_not_answered_with_more_than_a_caller_can
 
 
 async def test_an_evicted_value_is_not_given_again(tmp_path: Path) -> None:
-    async with world(tmp_path, max_bytes=5_000) as here, served(here, front_door=True) as door:
+    async with world(tmp_path, max_bytes=5_000) as here, served(here, response_cache=True) as door:
         here.central.readers.add(("a", WORKFLOW))
         for execution_id in range(1, 20):
             here.central.add(execution_id)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.unit.sidecar.fronting import Line, Reply, Served, get, served
 from tests.unit.sidecar.reading import (
     ACCESS_TTL_S,
-    ROW_TTL_S,
+    EXECUTION_CACHE_TTL_S,
     STALE_S,
     WORKFLOW,
     World,
@@ -82,7 +82,9 @@ class Model:
         assert True in allowed, "an answer after the yes had been taken back for its term"
         answer = msgspec.json.decode(reply.body)
         # A value shown as stale is at most as old as a yes may be that shows it.
-        late_s = (REGISTRY_TTL_S if target == URIS else ROW_TTL_S) + (1e9 if is_stale else 0.0)
+        late_s = (REGISTRY_TTL_S if target == URIS else EXECUTION_CACHE_TTL_S) + (
+            1e9 if is_stale else 0.0
+        )
         if target == URIS:
             found = {row["global_port_id"]: row["uri"] for row in answer["results"]}
             assert found.get(OWN_PORT) == self.own_uri, "an acknowledged write was not seen"
@@ -202,8 +204,8 @@ def test_no_answer_is_given_again_that_the_application_would_not_give(steps: lis
                 here.central.add(execution_id, WORKFLOW if execution_id == EID else OTHER_WORKFLOW)
             here.central.readers.add(("evictor", OTHER_WORKFLOW))
             await here.bind(EID, "writer", created_here=False)
-            door = await stack.enter_async_context(served(here, front_door=True))
-            plain = await stack.enter_async_context(served(here, front_door=False))
+            door = await stack.enter_async_context(served(here, response_cache=True))
+            plain = await stack.enter_async_context(served(here, response_cache=False))
             player = Play(here, door, await door.line(), await plain.line())
             for target, token in product((URIS, ROW, LATEST), TOKENS):
                 await player.read(target, token, False)

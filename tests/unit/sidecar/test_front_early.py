@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.front.listening import connections
-from sidecar.kit.bodies import Intake
-from sidecar.kit.connections import HEAD_MAX_BYTES, Connections
-from tests.unit.sidecar.front_writes import EID, furnish, named, patch
+from kit.http.body_reader import BodyReader
+from kit.http.connection_limits import HEAD_MAX_BYTES, ConnectionLimiter
+from sidecar.server.listening import connections
+from tests.unit.sidecar.front_writes import EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import (
     CONNECTIONS,
     MIB,
@@ -31,13 +31,13 @@ TOO_LARGE = named("n") + b" " * (3 * MIB)
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path) as here:
-        await furnish(here)
+        await create_binding(here)
         yield here
 
 
 @pytest.fixture(params=[True, False], ids=["front door", "aiohttp alone"])
 async def listener(here: World, request: pytest.FixtureRequest) -> AsyncIterator[Served]:
-    async with served(here, front_door=request.param) as listener:
+    async with served(here, response_cache=request.param) as listener:
         yield listener
 
 
@@ -68,10 +68,12 @@ async def test_the_rest_of_a_body_is_taken_for_no_head(
     assert (await line.ask(get(ROW))).status == 200
 
 
-@pytest.mark.parametrize("front_door", [True, False])
-async def test_the_head_behind_it_is_bounded_all_the_same(here: World, front_door: bool) -> None:
-    counted = Connections(CONNECTIONS)
-    app, door = app_of(here, Intake(counted)), door_of(here) if front_door else None
+@pytest.mark.parametrize("response_cache", [True, False])
+async def test_the_head_behind_it_is_bounded_all_the_same(
+    here: World, response_cache: bool
+) -> None:
+    counted = ConnectionLimiter(CONNECTIONS)
+    app, door = app_of(here, BodyReader(counted)), door_of(here) if response_cache else None
     async with connections(app, door, shutdown_timeout_s=2.0, counted=counted) as connection:
         wire = Wire(connection())  # type: ignore[arg-type]
         early = patch(TOO_LARGE)

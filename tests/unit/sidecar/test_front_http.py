@@ -19,13 +19,13 @@ from aiohttp import web
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from sidecar.front.door import (
+from sidecar.server.listening import connections
+from sidecar.server.protocol import (
     HEAD_TIMEOUT_S,
     KEEPALIVE_TIMEOUT_S,
     SWEEP_PERIOD_S,
     Connection,
 )
-from sidecar.front.listening import connections
 from tests.unit.sidecar.front_cases import BODY, CASES, EID, KNOWN, URIS, patch
 from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
 from tests.unit.sidecar.reading import WORKFLOW, World, world

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.front.calls import Begun, KnownCalls
-from sidecar.front.listening import connections
-from sidecar.kit.connections import Connections
+from kit.http.connection_limits import ConnectionLimiter
+from sidecar.server.listening import connections
+from sidecar.server.write_fast_path import MatchedRequest, WriteFastPath
 from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
 from tests.unit.sidecar.reading import WORKFLOW, World, world
 
@@ -22,10 +22,10 @@ class HeldCalls:
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
 
-    def begin(self, data: bytes) -> Begun | None:
-        return cast("Begun", data) if data.startswith(b"PATCH ") else None
+    def begin(self, data: bytes) -> MatchedRequest | None:
+        return cast("MatchedRequest", data) if data.startswith(b"PATCH ") else None
 
-    async def answer(self, begun: Begun) -> bytes:
+    async def answer(self, begun: MatchedRequest) -> bytes:
         await self.let_go.wait()
         return b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 
@@ -38,8 +38,8 @@ def listening_for_two(
 ) -> "AbstractAsyncContextManager[Any]":
     door = door_of(here)
     if calls is not None:
-        door.calls = cast("KnownCalls", calls)
-    return connections(app_of(here), door, shutdown_timeout_s=2.0, counted=Connections(2))
+        door.calls = cast("WriteFastPath", calls)
+    return connections(app_of(here), door, shutdown_timeout_s=2.0, counted=ConnectionLimiter(2))
 
 
 @pytest.fixture

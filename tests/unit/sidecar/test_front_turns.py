@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar.front.listening import connections
+from sidecar.server.listening import connections
 from sidecar.settings import LimitSettings
 from tests.unit.sidecar.delivering import until
-from tests.unit.sidecar.front_writes import EID, OTHER_EID, furnish, named, patch
+from tests.unit.sidecar.front_writes import EID, OTHER_EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
 from tests.unit.sidecar.reading import World, world
 
@@ -22,7 +22,7 @@ KNOWN_LINES = 3
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path) as here:
-        await furnish(here)
+        await create_binding(here)
         yield here
 
 
@@ -74,12 +74,12 @@ async def test_nothing_overtakes_a_write_on_its_connection(
     assert names[-2:] == ["one", "two"]
 
 
-@pytest.mark.parametrize("front_door", [True, False])
+@pytest.mark.parametrize("response_cache", [True, False])
 async def test_of_a_users_writes_no_more_are_under_way_than_may_be(
-    here: World, held: Callable[[], asyncio.Event], front_door: bool
+    here: World, held: Callable[[], asyncio.Event], response_cache: bool
 ) -> None:
-    app = app_of(here, limits=LimitSettings(calls_under_way=2))
-    door = door_of(here) if front_door else None
+    app = app_of(here, limits=LimitSettings(concurrent_calls=2))
+    door = door_of(here) if response_cache else None
     async with connections(app, door, shutdown_timeout_s=2.0) as connection:
         wires = [Wire(connection()) for _ in range(3)]  # type: ignore[arg-type]
         await known(wires[0], patch(named("known")))

@@ -5,8 +5,9 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from sidecar.guard import TOKEN, TOKEN_MAX_LENGTH, bearer_token, check_local, guard
+from sidecar.api.services import TOKEN
 from sidecar.problems import NotLocal, TokenMissing
+from sidecar.server.local_guard import TOKEN_MAX_LENGTH, bearer_token, check_local, guard
 
 
 def request(

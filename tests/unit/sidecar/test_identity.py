@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from sidecar.upstream.identity import SourceIdentity
+from sidecar.upstream.source_identity import SourceIdentity
 from sidecar.upstream.source_key import KEY_FILE_NAME, SourceKey, load_or_create
 
 AUDIENCE = "central"

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from sidecar.limits import EXEMPT_STATUSES, LocalLimits
 from sidecar.metrics import Metrics
 from sidecar.problems import RateLimited
 from sidecar.settings import LimitSettings
@@ -13,6 +12,7 @@ from sidecar.spool.entry import NewEntry, Urgency
 from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.permits import Binding, Grant
 from sidecar.spool.spool import Spool
+from sidecar.user_limits import EXEMPT_STATUSES, UserLimits
 from tests.unit.sidecar.spooling import EID, OTHER_EID, OTHER_USER, USER, Spools, update
 
 MIB = 2**20
@@ -25,7 +25,7 @@ class Limited:
         self.now = 0.0
         self.spool = spool
         self.metrics = Metrics()
-        self.limits = LocalLimits(
+        self.limits = UserLimits(
             LimitSettings(**({"writes_per_s": 0.0, "write_bytes_per_s": 0.0} | settings)),
             spool,
             self.metrics,
@@ -116,7 +116,7 @@ async def test_of_two_users_one_that_fills_the_spool_is_held_at_half(spool: Spoo
 async def test_calls_under_way_are_counted_by_user_and_given_back(
     spool: Spool, user_id: int | None
 ) -> None:
-    limited = Limited(spool, calls_under_way=2)
+    limited = Limited(spool, concurrent_calls=2)
     call = limited.limits.call
 
     def is_refused(method: str) -> bool:
@@ -144,7 +144,7 @@ async def test_what_is_remembered_is_bounded(spool: Spool) -> None:
         limited.limits.check_write(update(number, number, name="x"))
 
     for rate in (limited.limits._writes, limited.limits._exempt):
-        assert len(rate._paid_at) == 10_000
+        assert len(rate._tat) == 10_000
 
 
 def _counted(limited: Limited, what: str) -> float | None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.front.listening import listening
+from sidecar.server.listening import listening
 from tests.databases import free_port
 from tests.unit.sidecar.delivering import until
-from tests.unit.sidecar.front_writes import EID, furnish, named, patch
+from tests.unit.sidecar.front_writes import EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import Line, app_of, door_of, get
 from tests.unit.sidecar.reading import WORKFLOW, World, world
 
@@ -20,20 +20,20 @@ URIS = "/v1/executions/7/uris"
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path) as here:
-        await furnish(here)
+        await create_binding(here)
         yield here
 
 
-@pytest.mark.parametrize("front_door", [True, False])
+@pytest.mark.parametrize("response_cache", [True, False])
 async def test_both_listeners_serve_and_end_with_the_block(
-    tmp_path: Path, front_door: bool
+    tmp_path: Path, response_cache: bool
 ) -> None:
     socket, port = tmp_path / "api.sock", free_port()
     socket.touch()  # a killed predecessor's
     async with world(tmp_path / "spool") as here:
         here.central.add(7)
         here.central.readers.add(("a", WORKFLOW))
-        app, door = app_of(here), door_of(here) if front_door else None
+        app, door = app_of(here), door_of(here) if response_cache else None
         async with listening(app, door, ("127.0.0.1", port), socket, shutdown_timeout_s=2.0):
             tcp = Line(*await asyncio.open_connection("127.0.0.1", port))
             unix = Line(*await asyncio.open_unix_connection(socket))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import wire
 from sidecar.problems import ResultUriNotFound
+from sidecar.wire import v1
 from tests.unit.sidecar.reading import WORKFLOW, World, caller, world
 
 EID = 7
@@ -25,7 +25,7 @@ async def here(tmp_path: Path) -> AsyncIterator[World]:
 
 async def test_a_wait_ends_with_the_write_it_waits_for(here: World) -> None:
     await here.bind(EID)
-    query = wire.ResultUriQuery("op", wait=60)
+    query = v1.ResultUriQuery("op", wait=60)
     waiting = [asyncio.create_task(here.reads.result_uri(EID, query, caller())) for _ in range(50)]
     await asyncio.sleep(0)
 
@@ -38,7 +38,7 @@ async def test_a_wait_ends_with_the_write_it_waits_for(here: World) -> None:
 
 
 async def test_all_who_wait_for_another_writer_share_one_look_out(here: World) -> None:
-    query = wire.ResultUriQuery("op", wait=60)
+    query = v1.ResultUriQuery("op", wait=60)
     waiting = [
         asyncio.create_task(here.reads.result_uri(EID, query, caller(token)))
         for token in ("a", "b") * 100
@@ -59,6 +59,6 @@ async def test_all_who_wait_for_another_writer_share_one_look_out(here: World) -
 
 async def test_a_wait_that_is_over_says_so(here: World) -> None:
     with pytest.raises(ResultUriNotFound):
-        await here.reads.result_uri(EID, wire.ResultUriQuery("op", wait=0.02), caller())
+        await here.reads.result_uri(EID, v1.ResultUriQuery("op", wait=0.02), caller())
 
     assert here.reads.waiter_count == 0

@@ -5,12 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from sidecar import operations, wire
-from sidecar.kit.problem import InvalidRequest
-from sidecar.kit.statuses import Status
+from kit.http.problems import InvalidRequest
+from kit.texera.statuses import Status
+from sidecar import write_operations
 from sidecar.problems import UriMismatch
 from sidecar.spool.entry import NewEntry, Urgency
 from sidecar.spool.permits import Binding
+from sidecar.wire import v1
 
 PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"
 BINDING = Binding(7, 3, 5, 1, None, created_here=True)
@@ -21,22 +22,22 @@ STATS = f"{PREFIX}/runtimestatistics"
 
 
 def put_result(uri: str, binding: Binding = BINDING) -> NewEntry:
-    return operations.put_port_result(PORT, wire.PortResult(uri), binding, 1)
+    return write_operations.put_port_result(PORT, v1.PortResult(uri), binding, 1)
 
 
 def put_console(uri: str, binding: Binding = BINDING) -> NewEntry:
-    return operations.put_console("op", wire.Console(uri), binding, 1)
+    return write_operations.put_console("op", v1.Console(uri), binding, 1)
 
 
 def put_stats(uri: str, binding: Binding = BINDING) -> NewEntry:
-    return operations.update_execution({"runtime_stats_uri": uri}, binding, 1)
+    return write_operations.update_execution({"runtime_stats_uri": uri}, binding, 1)
 
 
 def changes(body: str) -> dict[str, Any]:
-    return operations.changed_members(msgspec.json.decode(body, type=wire.ExecutionChanges))
+    return write_operations.patch_fields(msgspec.json.decode(body, type=v1.ExecutionChanges))
 
 
-def row(status: Status = Status.RUNNING, **known: Any) -> wire.Execution:
+def row(status: Status = Status.RUNNING, **known: Any) -> v1.Execution:
     defaults: dict[str, Any] = {
         "execution_id": 7,
         "workflow_id": 3,
@@ -53,11 +54,11 @@ def row(status: Status = Status.RUNNING, **known: Any) -> wire.Execution:
         "started_at": "2024-01-01T00:00:00Z",
         "updated_at": None,
     }
-    return wire.Execution(status=status, status_code=status.code, **(defaults | known))
+    return v1.Execution(status=status, status_code=status.code, **(defaults | known))
 
 
-def overlaid(before: wire.Execution, **members: Any) -> wire.Execution:
-    operations.overlay_execution(before, {"op": "update_execution"} | members)
+def overlaid(before: v1.Execution, **members: Any) -> v1.Execution:
+    write_operations.apply_pending_execution(before, {"op": "update_execution"} | members)
     return before
 
 
@@ -74,7 +75,7 @@ def test_the_minted_uri_is_taken_and_the_case_of_its_last_segment_is_free(
         entry = put(uri)
         assert uri in entry.members.values()
         assert entry.urgency is Urgency.URI
-        assert entry.merge_key is None
+        assert entry.coalesce_key is None
 
 
 @pytest.mark.parametrize(("put", "minted"), PUTS)
@@ -119,13 +120,13 @@ def test_a_warehouse_is_part_of_the_uri() -> None:
 
 
 def test_a_port_and_an_operator_are_checked_by_name() -> None:
-    assert operations.checked_port(PORT) == PORT
-    assert operations.checked_operator("op-1") == "op-1"
+    assert write_operations.validate_port(PORT) == PORT
+    assert write_operations.validate_operator("op-1") == "op-1"
 
     for check, text, field in (
-        (operations.checked_port, "op", "global_port_id"),
-        (operations.checked_operator, "a/b", "operator_id"),
-        (operations.checked_operator, "", "operator_id"),
+        (write_operations.validate_port, "op", "global_port_id"),
+        (write_operations.validate_operator, "a/b", "operator_id"),
+        (write_operations.validate_operator, "", "operator_id"),
     ):
         with pytest.raises(InvalidRequest) as refusal:
             check(text)
@@ -184,23 +185,23 @@ def test_another_code_of_a_status_is_refused_by_its_type(given: str) -> None:
     ],
 )
 def test_an_end_is_the_most_urgent(members: dict[str, Any], urgency: Urgency) -> None:
-    assert operations.update_execution(members, BINDING, 1).urgency is urgency
+    assert write_operations.update_execution(members, BINDING, 1).urgency is urgency
 
 
 def test_only_writes_of_nothing_but_a_size_may_be_merged() -> None:
     sizes = [
-        operations.update_execution({"runtime_stats_bytes": 1}, BINDING, 1),
-        operations.set_port_result_bytes(PORT, 1, BINDING, 1),
-        operations.set_console_bytes("op", 1, BINDING, 1),
+        write_operations.update_execution({"runtime_stats_bytes": 1}, BINDING, 1),
+        write_operations.set_port_result_bytes(PORT, 1, BINDING, 1),
+        write_operations.set_console_bytes("op", 1, BINDING, 1),
     ]
     others = [
-        operations.update_execution({"runtime_stats_bytes": 1, "name": "n"}, BINDING, 1),
+        write_operations.update_execution({"runtime_stats_bytes": 1, "name": "n"}, BINDING, 1),
         put_console(CONSOLE),
-        operations.delete_uris(BINDING, 1),
+        write_operations.delete_uris(BINDING, 1),
     ]
 
-    assert len({entry.merge_key for entry in sizes} - {None}) == 3
-    assert {entry.merge_key for entry in others} == {None}
+    assert len({entry.coalesce_key for entry in sizes} - {None}) == 3
+    assert {entry.coalesce_key for entry in others} == {None}
 
 
 # Overlay
@@ -260,6 +261,6 @@ def test_the_last_runtime_statistics_uri_wins_as_it_does_at_central() -> None:
 def test_writes_of_uris_leave_the_row_alone() -> None:
     before = row()
 
-    operations.overlay_execution(before, {"op": "delete_uris"})
+    write_operations.apply_pending_execution(before, {"op": "delete_uris"})
 
     assert before == row()

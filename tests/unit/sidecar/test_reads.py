@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import wire
 from sidecar.problems import (
     CentralUnavailable,
-    RelayedProblem,
     TokenExpired,
+    UpstreamProblem,
 )
+from sidecar.wire import v1
 from tests.unit.sidecar.reading import (
     ACCESS_TTL_S,
-    ROW_TTL_S,
+    EXECUTION_CACHE_TTL_S,
     STALE_S,
     WORKFLOW,
     World,
@@ -24,7 +24,7 @@ from tests.unit.sidecar.reading import (
 
 EID, NEWER_EID = 7, 8
 PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"
-QUERY = wire.ResultUriQuery("op")
+QUERY = v1.ResultUriQuery("op")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ async def test_known_uris_are_polled_without_a_call(here: World) -> None:
 
 async def test_an_old_row_is_compared_by_its_etag_rather_than_fetched(here: World) -> None:
     first = await here.reads.latest(WORKFLOW, None, caller())
-    here.clock.now_s += ROW_TTL_S
+    here.clock.now_s += EXECUTION_CACHE_TTL_S
     second = await here.reads.latest(WORKFLOW, None, caller())
     third = await here.reads.latest(WORKFLOW, None, caller())
 
@@ -148,7 +148,7 @@ async def test_a_run_made_elsewhere_is_the_latest_within_the_term(here: World) -
     await here.reads.latest(WORKFLOW, None, caller())
     here.central.add(NEWER_EID)
 
-    here.clock.now_s += ROW_TTL_S
+    here.clock.now_s += EXECUTION_CACHE_TTL_S
 
     newest = await here.reads.latest(WORKFLOW, None, caller())
     assert newest.value.execution.execution_id == NEWER_EID
@@ -174,7 +174,7 @@ async def test_what_a_call_of_ours_changed_is_asked_for_anew(here: World) -> Non
     here.reads.changed(WORKFLOW, [EID])
 
     for read in (here.reads.execution(EID, caller()), here.reads.uris(EID, caller())):
-        with pytest.raises(RelayedProblem, match="not-found"):
+        with pytest.raises(UpstreamProblem, match="not-found"):
             await read
 
 
@@ -186,7 +186,7 @@ async def test_a_token_sees_a_remembered_value_only_after_its_own_yes(here: Worl
     await here.reads.latest(WORKFLOW, None, caller())
 
     for read in (here.reads.uris(EID, caller("c")), here.reads.latest(WORKFLOW, None, caller("c"))):
-        with pytest.raises(RelayedProblem) as no:
+        with pytest.raises(UpstreamProblem) as no:
             await read
         assert no.value.status == 404
 
@@ -202,9 +202,9 @@ async def test_a_revoked_yes_ends_within_its_term(here: World, age_s: float, is_
     if is_seen:
         await here.reads.result_uri(EID, QUERY, caller())
     else:
-        with pytest.raises(RelayedProblem):
+        with pytest.raises(UpstreamProblem):
             await here.reads.result_uri(EID, QUERY, caller())
-        with pytest.raises(RelayedProblem):
+        with pytest.raises(UpstreamProblem):
             await here.reads.result_uri(EID, QUERY, caller())
 
 
@@ -259,7 +259,7 @@ async def test_a_central_that_hangs_holds_up_no_known_value(
         await here.reads.latest(WORKFLOW, None, caller())
         here.central.may_answer.clear()
         here.central.is_known_down = is_known_down
-        here.clock.now_s += ACCESS_TTL_S if is_known_down else ROW_TTL_S
+        here.clock.now_s += ACCESS_TTL_S if is_known_down else EXECUTION_CACHE_TTL_S
 
         async with asyncio.timeout(30):
             seen = await here.reads.latest(WORKFLOW, None, caller())
@@ -281,7 +281,7 @@ async def test_an_old_yes_is_not_used_because_central_is_slow(tmp_path: Path) ->
         here.central.may_answer.set()
 
         assert still_waiting
-        with pytest.raises(RelayedProblem):
+        with pytest.raises(UpstreamProblem):
             await reading
 
 
@@ -292,6 +292,6 @@ async def test_who_asks_too_much_sees_old_values_but_not_beyond_an_old_yes(here:
     here.clock.now_s += ACCESS_TTL_S - 1
     assert (await here.reads.latest(WORKFLOW, None, caller())).source == "stale"
     here.clock.now_s += 1
-    with pytest.raises(RelayedProblem) as refused:
+    with pytest.raises(UpstreamProblem) as refused:
         await here.reads.latest(WORKFLOW, None, caller())
     assert refused.value.status == 429

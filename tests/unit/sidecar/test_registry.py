@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.cache.registry import Registry
+from sidecar.cache.uri_registry import Registry
 
 
 def port(layer: str = "main", number: int = 0, operator: str = "op") -> str:
@@ -29,11 +29,11 @@ def put_result(uri: str, **members: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("answer", [ANSWER, {"results": [], "console": [], "runtime_stats": None}])
 def test_an_answer_survives_being_remembered(answer: dict[str, Any]) -> None:
-    assert Registry.of_answer(answer).answer() == answer
+    assert Registry.from_json(answer).answer() == answer
 
 
 def test_a_logical_port_means_one_of_its_layers() -> None:
-    registry = Registry.of_answer(ANSWER)
+    registry = Registry.from_json(ANSWER)
 
     assert registry.external_port("op", 0, internal=False) == port("b")
     assert registry.external_port("op", 1, internal=False) is None
@@ -62,7 +62,7 @@ def test_a_uri_that_is_there_stays() -> None:
 
 
 def test_a_size_changes_a_row_that_is_there_and_makes_none() -> None:
-    registry = Registry.of_answer(ANSWER)
+    registry = Registry.from_json(ANSWER)
     sizes = [
         {"op": "set_port_result_bytes", "global_port_id": port("a"), "result_bytes": 50},
         {"op": "set_port_result_bytes", "global_port_id": port("z"), "result_bytes": 50},
@@ -78,7 +78,7 @@ def test_a_size_changes_a_row_that_is_there_and_makes_none() -> None:
 
 
 def test_deleting_leaves_the_runtime_statistics() -> None:
-    registry = Registry.of_answer(ANSWER)
+    registry = Registry.from_json(ANSWER)
 
     registry.apply({"op": "delete_uris"})
 
@@ -97,7 +97,7 @@ def test_the_last_runtime_statistics_win_as_they_do_at_central() -> None:
 
 
 def test_a_copy_is_not_changed_with_its_original() -> None:
-    registry = Registry.of_answer(ANSWER)
+    registry = Registry.from_json(ANSWER)
     copy = registry.copy()
 
     registry.apply({"op": "delete_uris"})

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from sidecar.leases.computing_unit import Life
-from sidecar.leases.renewals import BACKOFF_LIMIT_S, Renewals
+from sidecar.leases.health_check import Life
+from sidecar.leases.renewer import BACKOFF_LIMIT_S, LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable
 from tests.unit.sidecar.leasing import (
@@ -79,7 +79,7 @@ async def test_a_dead_unit_gets_no_renewal_and_is_looked_at_more_often(round_: R
     renewals = round_.renewals()
     await renewals.renew()
     round_.central.renewed.clear()
-    round_.unit.life = Life.SILENT
+    round_.unit.life = Life.UNRESPONSIVE
 
     dead_wait_s = await renewals.renew()
     dead = (list(round_.central.renewed), renewals.describe()["computing_unit_alive"])
@@ -99,7 +99,7 @@ async def test_a_lost_lease_is_shown_and_not_asked_for_again_until_it_is_bound_a
 ) -> None:
     await bind(round_.spool, 3, 7)
     renewals = round_.renewals()
-    round_.spool.on_binding = renewals.regained
+    round_.spool.on_bound = renewals.on_bound
     round_.central.lost = {7: reason}
     with caplog.at_level("INFO"):
         await renewals.renew()
@@ -121,7 +121,7 @@ async def test_a_lost_lease_is_shown_and_not_asked_for_again_until_it_is_bound_a
 async def test_failures_back_off_and_a_success_ends_that(round_: Round) -> None:
     await bind(round_.spool, 7)
     renewals = round_.renewals()
-    busy = CentralUnavailable("503", retry_after_s=2, asked_to_wait=True)
+    busy = CentralUnavailable("503", retry_after_s=2, has_retry_after=True)
     round_.central.script = [UNREACHABLE, UNREACHABLE, busy, REFUSED, *[UNREACHABLE] * 8]
 
     waits_s = [await renewals.renew() for _ in range(13)]
@@ -173,7 +173,7 @@ async def test_what_a_spool_has_forgotten_is_renewed_all_the_same(round_: Round)
     await bind(round_.spool, 7)
     round_.central.open = [5, 7]
     round_.central.script = [UNREACHABLE]
-    renewals = round_.renewals(has_forgotten=True)
+    renewals = round_.renewals(bindings_lost=True)
 
     for _ in range(3):
         await renewals.renew()
@@ -234,7 +234,7 @@ async def test_a_fleet_comes_back_from_an_outage_spread_over_seconds(round_: Rou
     for number in range(sidecar_count):
         dice = random.Random(number)
         central = LeasingCentral()
-        renewals = Renewals(
+        renewals = LeaseRenewer(
             round_.spool,
             central,
             round_.unit,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.problems import RelayedProblem
+from sidecar.problems import UpstreamProblem
 from tests.unit.sidecar.delivering import until
 from tests.unit.sidecar.reading import WORKFLOW, World, caller, world
 
@@ -32,9 +32,9 @@ async def test_nobody_is_let_in_by_anothers_call(here: World) -> None:
     here.central.may_answer.set()
 
     assert (await allowed).value.results == {}
-    with pytest.raises(RelayedProblem):
+    with pytest.raises(UpstreamProblem):
         await stranger
-    with pytest.raises(RelayedProblem):
+    with pytest.raises(UpstreamProblem):
         await here.reads.uris(EID, caller("stranger"))
 
 

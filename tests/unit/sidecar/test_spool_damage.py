@@ -44,7 +44,7 @@ async def test_a_flipped_byte_is_set_aside_and_counted_and_the_rest_is_sent(
     assert spool.queues.entry_count == 2
     record = await spool.find(seqs[1])
     assert record is not None
-    assert (record.state, (record.problem or {})["type"]) == (WriteState.REFUSED, "write-damaged")
+    assert (record.state, (record.problem or {})["type"]) == (WriteState.REFUSED, "write-corrupted")
     kept = (spools.directory / "quarantine" / "entries.jsonl").read_text().splitlines()
     assert [msgspec.json.decode(line)[0] for line in kept] == [seqs[1]]
 
@@ -143,7 +143,7 @@ async def test_a_replacement_appended_while_a_batch_is_cut_is_delivered_after_it
 async def test_a_number_is_not_given_again_after_its_record_was_trimmed(
     spools: Spools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settling, "SETTLED_KEPT", 2)
+    monkeypatch.setattr(settling, "HISTORY_SIZE", 2)
     spool = await spools.open()
     for _ in range(3):
         await spool.append(update(name="n"))

@@ -3,7 +3,7 @@
 import asyncio
 
 from sidecar.spool.entry import WriteState
-from sidecar.spool.settling import SETTLED_KEPT
+from sidecar.spool.settling import HISTORY_SIZE
 from sidecar.spool.spool import Spool
 from tests.unit.sidecar.spooling import (
     OTHER_USER,
@@ -35,7 +35,7 @@ async def test_the_last_ten_thousand_that_ended_are_known_through_restarts(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
-    oldest = await settled(spool, SETTLED_KEPT - MERGED + 5)
+    oldest = await settled(spool, HISTORY_SIZE - MERGED + 5)
     merged = [await spool.append(size_only(size)) for size in range(MERGED)]
     await settle(spool, await cut(spool))  # one entry, and all whose place it took
 
@@ -49,8 +49,8 @@ async def test_the_last_ten_thousand_that_ended_are_known_through_restarts(
     spool = await spools.open()
     kept = [await state_of(spool, seq) for seq in (*oldest[4:8], last)]
     assert kept == [None, None, WriteState.COMMITTED, WriteState.COMMITTED, WriteState.COMMITTED]
-    listed = await spool.list_writes(USER, WriteState.COMMITTED, 2 * SETTLED_KEPT)
-    assert len(listed) == SETTLED_KEPT
+    listed = await spool.list_writes(USER, WriteState.COMMITTED, 2 * HISTORY_SIZE)
+    assert len(listed) == HISTORY_SIZE
     assert faults_of(spools.directory) == []
 
 
@@ -58,12 +58,12 @@ async def test_a_number_that_nothing_knows_any_more_is_not_given_again(spools: S
     spool = await spools.open()
     merged = [await spool.append(size_only(size)) for size in range(MERGED)]
     await settle(spool, await cut(spool))
-    await settled(spool, SETTLED_KEPT)
+    await settled(spool, HISTORY_SIZE)
 
     spool = await spools.open()
 
     assert await state_of(spool, merged[-1]) is None
-    assert await spool.append(update(name="n")) > merged[-1] + SETTLED_KEPT
+    assert await spool.append(update(name="n")) > merged[-1] + HISTORY_SIZE
 
 
 async def test_writes_whose_place_was_taken_are_listed_as_what_took_it(spools: Spools) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sidecar.cache.marks import Generations
-from sidecar.cache.registry import Registry
-from sidecar.cache.store import Cached, Store
+from sidecar.cache.invalidation import GenerationTable
+from sidecar.cache.resources import CacheEntry, Store
+from sidecar.cache.uri_registry import Registry
 
 FULL = Registry(consoles={"op": ("vfs:///c", 1)})
 
@@ -20,7 +20,7 @@ class Shelf:
     def _evicted(self) -> None:
         self.evicted_count += 1
 
-    def put(self, key: int, registry: Registry | None = None) -> Cached[Registry]:
+    def put(self, key: int, registry: Registry | None = None) -> CacheEntry[Registry]:
         generation = self.store.generation(key)
         return self.store.put(key, registry or Registry(), generation, resource=key)
 
@@ -99,7 +99,7 @@ def test_a_forgotten_value_takes_its_mark_along(shelf: Shelf) -> None:
 
 
 def test_a_generation_that_was_crowded_out_counts_as_moved() -> None:
-    generations = Generations(kept=2)
+    generations = GenerationTable(kept=2)
     first = generations.current(1)
 
     generations.current(2)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sidecar.leases.computing_unit import Life
-from sidecar.leases.renewals import Renewals
-from sidecar.problems import RelayedProblem
+from sidecar.leases.health_check import Life
+from sidecar.leases.renewer import LeaseRenewer
+from sidecar.problems import UpstreamProblem
 from tests.unit.sidecar.leasing import REFUSED, UNREACHABLE, Round, bind
 from tests.unit.sidecar.spooling import Spools, update
 
@@ -25,7 +25,7 @@ def at(round_: Round, moment_s: float, life: Life) -> None:
     round_.events[moment_s] = become
 
 
-async def until(round_: Round, renewals: Renewals, moment_s: float) -> None:
+async def until(round_: Round, renewals: LeaseRenewer, moment_s: float) -> None:
     async def stop() -> None:
         raise Enough
 
@@ -39,14 +39,14 @@ async def test_the_runs_of_a_master_that_restarts_between_two_renewals_are_not_r
 ) -> None:
     """It told no boot. What the next master runs is renewed."""
     await bind(round_.spool, 7)
-    at(round_, 45, Life.GONE)
+    at(round_, 45, Life.DOWN)
     at(round_, 52, Life.ALIVE)
 
     async def create() -> None:
         await bind(round_.spool, 9)
 
     round_.events[60.0] = create
-    renewals = round_.renewals(restart_ends_runs=True)
+    renewals = round_.renewals(fail_runs_on_restart=True)
 
     await until(round_, renewals, 120)
 
@@ -58,7 +58,7 @@ async def test_the_runs_of_a_master_that_restarts_between_two_renewals_are_not_r
     assert round_.count("sidecar_computing_unit_up") == 1
 
 
-@pytest.mark.parametrize("life", [Life.GONE, Life.SILENT])
+@pytest.mark.parametrize("life", [Life.DOWN, Life.UNRESPONSIVE])
 async def test_a_unit_that_may_have_been_busy_or_tells_its_boots_is_renewed_when_it_is_back(
     round_: Round, life: Life
 ) -> None:
@@ -66,7 +66,7 @@ async def test_a_unit_that_may_have_been_busy_or_tells_its_boots_is_renewed_when
     at(round_, 35, life)
     at(round_, 52, Life.ALIVE)
 
-    await until(round_, round_.renewals(restart_ends_runs=life is Life.SILENT), 90)
+    await until(round_, round_.renewals(fail_runs_on_restart=life is Life.UNRESPONSIVE), 90)
 
     assert len(round_.central.renewed) > 3
     assert set(map(tuple, round_.central.renewed)) == {(7,)}
@@ -74,9 +74,9 @@ async def test_a_unit_that_may_have_been_busy_or_tells_its_boots_is_renewed_when
 
 async def test_a_run_that_its_unit_writes_to_is_alive_after_all(round_: Round) -> None:
     await bind(round_.spool, 1, 7)
-    renewals = round_.renewals(restart_ends_runs=True)
-    round_.spool.on_append.append(renewals.heard_of)
-    round_.unit.life = Life.GONE
+    renewals = round_.renewals(fail_runs_on_restart=True)
+    round_.spool.on_append.append(renewals.on_write)
+    round_.unit.life = Life.DOWN
     await renewals.renew()
     round_.unit.life = Life.ALIVE
 
@@ -92,8 +92,8 @@ async def test_a_unit_that_is_gone_is_seen_to_come_back_although_nothing_runs(
     round_: Round,
 ) -> None:
     await bind(round_.spool, 7)
-    renewals = round_.renewals(restart_ends_runs=True)
-    round_.unit.life = Life.GONE
+    renewals = round_.renewals(fail_runs_on_restart=True)
+    round_.unit.life = Life.DOWN
     await renewals.renew()
     round_.unit.life = Life.ALIVE
 
@@ -104,8 +104,8 @@ async def test_a_unit_that_is_gone_is_seen_to_come_back_although_nothing_runs(
 
 async def test_central_is_told_of_it_until_it_has_answered(round_: Round) -> None:
     await bind(round_.spool, 7)
-    renewals = round_.renewals(restart_ends_runs=True)
-    round_.unit.life = Life.GONE
+    renewals = round_.renewals(fail_runs_on_restart=True)
+    round_.unit.life = Life.DOWN
     await renewals.renew()
     round_.central.script = [UNREACHABLE, REFUSED]
 
@@ -118,13 +118,13 @@ async def test_central_is_told_of_it_until_it_has_answered(round_: Round) -> Non
 async def test_a_central_that_does_not_know_the_reason_lets_them_lapse(round_: Round) -> None:
     """And all other leases are renewed."""
     await bind(round_.spool, 7)
-    renewals = round_.renewals(restart_ends_runs=True)
-    round_.unit.life = Life.GONE
+    renewals = round_.renewals(fail_runs_on_restart=True)
+    round_.unit.life = Life.DOWN
     await renewals.renew()
     round_.unit.life = Life.ALIVE
     await bind(round_.spool, 9)
     round_.central.script = [
-        RelayedProblem({"type": "invalid-request", "status": 400, "detail": "reason"}, {})
+        UpstreamProblem({"type": "invalid-request", "status": 400, "detail": "reason"}, {})
     ]
 
     await renewals.renew()

@@ -11,12 +11,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, RelayedProblem
+from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.spool.entry import Batch
-from sidecar.upstream.breaker import Circuit
-from sidecar.upstream.central import Central
+from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext, CentralClient, Reply, open_session
-from sidecar.upstream.identity import SourceIdentity
+from sidecar.upstream.resilience import CircuitBreaker
+from sidecar.upstream.source_identity import SourceIdentity
 
 PROBLEM = "application/problem+json"
 
@@ -115,7 +115,7 @@ async def test_an_answer_that_names_a_wait_is_not_tried_again(peer: Peer) -> Non
     with pytest.raises(CentralUnavailable) as raised:
         await peer.call()
 
-    assert (raised.value.asked_to_wait, raised.value.retry_after_s) == (True, 7)
+    assert (raised.value.has_retry_after, raised.value.retry_after_s) == (True, 7)
     assert len(peer.calls) == 1
 
 
@@ -147,7 +147,7 @@ async def test_a_call_without_time_left_is_not_tried_again(peer: Peer) -> None:
 
 
 async def test_retries_are_a_share_of_calls_not_a_multiple(peer: Peer) -> None:
-    peer.client.circuit = Circuit(threshold=1_000)
+    peer.client.circuit = CircuitBreaker(threshold=1_000)
     peer.script = [problem(503, "database-unavailable") for _ in range(200)]
 
     for _ in range(50):
@@ -161,7 +161,7 @@ async def test_a_rate_limit_is_passed_on_and_does_not_open_the_circuit(peer: Pee
     peer.script = [problem(429, "rate-limited", Retry_After="3") for _ in range(20)]
 
     for _ in range(20):
-        with pytest.raises(RelayedProblem) as raised:
+        with pytest.raises(UpstreamProblem) as raised:
             await peer.call()
 
     assert raised.value.status == 429
@@ -207,7 +207,7 @@ async def test_only_a_problem_of_centrals_is_taken_for_its_word(
     with pytest.raises(CentralUnavailable) as raised:
         await peer.call(retried=False)
 
-    assert raised.value.from_a_stranger
+    assert raised.value.from_unknown_server
 
 
 async def test_an_answer_to_another_batch_settles_nothing(peer: Peer) -> None:
@@ -217,7 +217,7 @@ async def test_an_answer_to_another_batch_settles_nothing(peer: Peer) -> None:
     with pytest.raises(CentralUnavailable) as raised:
         await central.deliver(Batch("e", 7, "d", ()), 0)
 
-    assert raised.value.from_a_stranger
+    assert raised.value.from_unknown_server
 
 
 @pytest.mark.parametrize(
@@ -236,5 +236,5 @@ async def test_absurd_headers_are_no_more_than_a_failed_call(
     status = 429 if slug == "rate-limited" else 503
     peer.script = [problem(status, slug, **headers)]
 
-    with pytest.raises((CentralUnavailable, RelayedProblem)):
+    with pytest.raises((CentralUnavailable, UpstreamProblem)):
         await peer.call(retried=False)

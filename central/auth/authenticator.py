@@ -1,0 +1,281 @@
+"""Who makes a call, found out from its credentials before the handler sees it.
+
+A route says which credentials it needs; the strictest is the default. What the caller may do
+with the rows it names is decided by the store's statements, in the same round trip as the
+work.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import TypeAlias
+
+from aiohttp import web
+
+from central.auth.account_roles import AccountRoleCache
+from central.auth.concurrency import PerCallerSemaphore
+from central.auth.rate_limits import RateLimits
+from central.auth.source_assertions import HEADER, AssertionVerifier, SignedCall
+from central.auth.user_tokens import TokenVerifier, User, challenge, invalid_token
+from central.auth.workload_tokens import HEADER as WORKLOAD_HEADER
+from central.auth.workload_tokens import UNRESTRICTED, Workload, WorkloadVerifier
+from central.problems import (
+    AssertionInvalid,
+    AssertionMissing,
+    DatabaseUnavailable,
+    IdempotencyKeyReused,
+    KeysUnavailable,
+    RateLimited,
+    RoleNotAllowed,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+    UserDemoted,
+    WorkloadInvalid,
+    WorkloadMissing,
+    WrongComputingUnit,
+)
+from kit.http.problems import Problem, invalid_field
+from kit.http.routing import Header as Described
+from kit.http.routing import Route
+
+USER: web.RequestKey[User] = web.RequestKey("user", User)
+"""The user of a valid token, for the headers that every answer to them carries."""
+
+END_TURN: web.RequestKey[Callable[[], None]] = web.RequestKey("end_turn")
+"""To be called when the call is answered: the next one of its caller may go to work."""
+
+CHANGER: web.RequestKey["MutatingCaller"] = web.RequestKey("changer")
+"""Who tries to change something: known before it is known whether they may."""
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+MAX_KEY_LENGTH = 255
+
+
+class CredentialPolicy(Enum):
+    """The credentials a route asks for."""
+
+    USER = auto()  # a user's token; an assertion is verified if one is sent
+    USER_AND_SOURCE = auto()  # both, and an idempotency key: the call changes something
+    SOURCE = auto()  # an assertion alone: what is asked for was authorized by a binding
+
+
+@dataclass(frozen=True, slots=True)
+class MutatingCaller:
+    """The source of a call that changes something, and its user where a token was sent."""
+
+    source_id: str
+    user_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A user who asks."""
+
+    user: User
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A user who changes something through a sidecar."""
+
+    user: User
+    source_id: str
+    idempotency_key: str
+    workload: Workload = UNRESTRICTED
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A sidecar that acts on its bindings."""
+
+    source_id: str
+    workload: Workload = UNRESTRICTED
+
+
+Caller: TypeAlias = Reader | Writer | Source
+
+_USER_PROBLEMS: tuple[type[Problem], ...] = (
+    TokenMissing,
+    TokenInvalid,
+    TokenExpired,
+    RoleNotAllowed,
+    UserDemoted,
+    KeysUnavailable,
+    RateLimited,
+)
+_SOURCE_PROBLEMS: tuple[type[Problem], ...] = (
+    AssertionMissing,
+    AssertionInvalid,
+    RateLimited,
+    WorkloadMissing,
+    WorkloadInvalid,
+    WrongComputingUnit,
+)
+_PROBLEMS: Mapping[CredentialPolicy, tuple[type[Problem], ...]] = MappingProxyType(
+    {
+        CredentialPolicy.USER: (*_USER_PROBLEMS, AssertionInvalid),
+        CredentialPolicy.USER_AND_SOURCE: (
+            *_USER_PROBLEMS,
+            *_SOURCE_PROBLEMS,
+            IdempotencyKeyReused,
+        ),
+        CredentialPolicy.SOURCE: _SOURCE_PROBLEMS,
+    }
+)
+SCHEMES = MappingProxyType(
+    {
+        "source": {
+            "type": "apiKey",
+            "in": "header",
+            "name": HEADER,
+            "description": "The sidecar's signature over this very call: a JWT of one minute.",
+        }
+    }
+)
+_SECURITY: Mapping[CredentialPolicy, tuple[tuple[str, ...], ...]] = MappingProxyType(
+    {
+        CredentialPolicy.USER: (("user",), ("user", "source")),
+        CredentialPolicy.USER_AND_SOURCE: (("user", "source"),),
+        CredentialPolicy.SOURCE: (("source",),),
+    }
+)
+_KEY = {
+    IDEMPOTENCY_KEY: Described(
+        "A repeat with this key gets the first answer, for 24 h.",
+        {"type": "string", "pattern": "^[ -~]+$", "maxLength": MAX_KEY_LENGTH},
+        is_required=True,
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthenticatedRoute(Route):
+    """A route with the credentials it needs: what the document says of them comes along."""
+
+    needs: CredentialPolicy = CredentialPolicy.USER_AND_SOURCE
+
+    def __post_init__(self) -> None:
+        problems = (*self.problems, *_PROBLEMS[self.needs], DatabaseUnavailable)
+        object.__setattr__(self, "problems", problems)
+        object.__setattr__(self, "security", _SECURITY[self.needs])
+        if self.needs is CredentialPolicy.USER_AND_SOURCE:
+            object.__setattr__(self, "headers", {**_KEY, **self.headers})
+
+
+class Admission:
+    """Promise: a handler runs only for a caller with the credentials its route needs."""
+
+    def __init__(
+        self,
+        tokens: TokenVerifier,
+        assertions: AssertionVerifier,
+        accounts: AccountRoleCache | None = None,
+        workloads: WorkloadVerifier | None = None,
+        limits: RateLimits | None = None,
+        turns: PerCallerSemaphore | None = None,
+    ) -> None:
+        """Without `accounts` a token's role is believed until the token expires.
+
+        Without `workloads` a source may call from anywhere, without `limits` as often as it
+        likes; without `turns` with as many calls at once.
+        """
+        self._tokens = tokens
+        self._assertions = assertions
+        self._accounts = accounts
+        self._workloads = workloads
+        self._limits = limits
+        self._turns = turns
+
+    async def admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
+        caller = await self._admit(request, route, body)
+        if self._turns is not None:
+            who = caller.source_id if isinstance(caller, Source) else caller.user.user_id
+            request[END_TURN] = await self._turns.take(who)
+        return caller
+
+    async def _admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
+        needs = (
+            route.needs
+            if isinstance(route, AuthenticatedRoute)
+            else CredentialPolicy.USER_AND_SOURCE
+        )
+        token = bearer_token(request)
+        user = None
+        if needs is not CredentialPolicy.SOURCE:
+            user = await self._user(request, token)
+            if self._limits is not None:
+                self._limits.admit_user(user.user_id, len(body))
+        assertion = _single_header(request, HEADER)
+        if needs is CredentialPolicy.USER and assertion is None:
+            assert user is not None  # noqa: S101 (for the type checker)
+            return Reader(user)
+        key = _idempotency_key(request)
+        call = SignedCall(request.method, target(request), body, token, key)
+        source_id = self._assertions.verify(assertion, call)
+        if self._limits is not None:
+            self._limits.admit_source(source_id, len(body))
+        if needs is CredentialPolicy.USER:
+            assert user is not None  # noqa: S101 (for the type checker)
+            return Reader(user)
+        request[CHANGER] = MutatingCaller(source_id, None if user is None else user.user_id)
+        workload = await self._workload(request)
+        if user is None:
+            return Source(source_id, workload)
+        if key is None:
+            raise invalid_field(IDEMPOTENCY_KEY, "is required: the call changes something")
+        return Writer(user, source_id, key, workload)
+
+    async def _workload(self, request: web.Request) -> Workload:
+        if self._workloads is None:
+            return UNRESTRICTED
+        workload = await self._workloads.verify(_single_header(request, WORKLOAD_HEADER))
+        # Whatever a handler does with a unit that the path names, it is the pod's own.
+        named = request.match_info.get("computing_unit_id")
+        if named is not None:
+            workload.check(int(named) if named.isascii() and named.isdigit() else None)
+        return workload
+
+    async def _user(self, request: web.Request, token: str | None) -> User:
+        if token is None:
+            raise TokenMissing("expected Authorization: Bearer <token>", headers=challenge())
+        user = await self._tokens.verify(token)
+        request[USER] = user
+        user.check_role()
+        return user if self._accounts is None else await self._accounts.with_current_role(user)
+
+
+def bearer_token(request: web.Request) -> str | None:
+    """The token of `Authorization`. Raises `TokenInvalid` for another scheme or two headers."""
+    value = _single_header(request, "Authorization")
+    if value is None:
+        return None
+    scheme, _, token = value.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token.isascii():
+        raise invalid_token("expected Authorization: Bearer <token>")
+    return token or None
+
+
+def target(request: web.Request) -> str:
+    """Path and query as they stand in the request line."""
+    return request.raw_path
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    key = _single_header(request, IDEMPOTENCY_KEY)
+    if key is not None and not (
+        0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()
+    ):
+        raise invalid_field(
+            IDEMPOTENCY_KEY, f"expected up to {MAX_KEY_LENGTH} printable characters"
+        )
+    return key
+
+
+def _single_header(request: web.Request, name: str) -> str | None:
+    values = request.headers.getall(name, [])
+    if len(values) > 1:
+        raise invalid_field(name, "may be given once")
+    return values[0] if values else None

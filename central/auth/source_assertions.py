@@ -1,0 +1,192 @@
+"""Sidecars' assertions: a JWS by the sidecar's own key that vouches for one call.
+
+In the manner of RFC 9449: the Ed25519 public key stands in the header, its RFC 7638
+thumbprint is the *source id*, and the claims tie the signature to this very request: method,
+target, body, the user's token if one is sent, the idempotency key if one is sent. It lives a
+minute at most. Anyone may make a key; what a source may write to is what was bound to it.
+
+A repeat within that minute changes nothing: batches are guarded by their cursor, other
+mutating calls by their idempotency key, which the claims contain.
+"""
+
+import base64
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, NoReturn, TypeVar
+
+import msgspec
+from cachetools import LRUCache
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from central.auth_settings import AssertionSettings
+from central.metrics import Metrics
+from central.problems import AssertionInvalid, AssertionMissing
+
+T = TypeVar("T")
+
+HEADER = "Sidecar-Assertion"
+MAX_LIFE_S = 60
+MAX_LENGTH = 4096  # about four times what a sidecar sends
+REMEMBERED_KEYS = 4096  # sidecars of one deployment; a key is 32 bytes and its thumbprint
+
+# JSON's integers have no end, floats do: what a clock can show is all that is looked at.
+UnixSeconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+
+
+class Jwk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An Ed25519 public key (RFC 8037); a private part (`d`) is refused like any other member."""
+
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    x: str
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Exactly these members: whatever else could change what the signature means (`crit`)."""
+
+    alg: Literal["EdDSA"]
+    typ: Literal["sidecar-assertion+jwt"]
+    jwk: Jwk
+
+
+class Claims(msgspec.Struct, frozen=True):
+    aud: str
+    iat: UnixSeconds
+    exp: UnixSeconds
+    htm: str
+    htu: str
+    body_sha256: str
+    ath: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCall:
+    """What an assertion has to vouch for."""
+
+    method: str
+    target: str
+    """Path and query as they stand in the request line."""
+    body: bytes
+    token: str | None
+    idempotency_key: str | None
+
+
+class AssertionVerifier:
+    """Promise: a source id is answered only if its key has signed this very call just now."""
+
+    def __init__(
+        self,
+        settings: AssertionSettings,
+        metrics: Metrics,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._now = now
+        self._keys: LRUCache[str, tuple[Ed25519PublicKey, str]] = LRUCache(REMEMBERED_KEYS)
+
+    def verify(self, assertion: str | None, call: SignedCall) -> str:
+        """The source id. Raises `AssertionMissing` or `AssertionInvalid`."""
+        try:
+            source_id = self._verify(assertion, call)
+        except (AssertionMissing, AssertionInvalid) as problem:
+            self._metrics.credential("assertion", problem.slug)
+            raise
+        self._metrics.credential("assertion", "accepted")
+        return source_id
+
+    def _verify(self, assertion: str | None, call: SignedCall) -> str:
+        if assertion is None:
+            raise AssertionMissing(f"expected the header {HEADER}")
+        if len(assertion) > MAX_LENGTH or assertion.count(".") != 2:
+            _refuse("expected a JWS in compact form")
+        signed, _, signature = assertion.rpartition(".")
+        header_part, _, claims_part = signed.partition(".")
+        header = _decode(header_part, Header, "header")
+        key, source_id = self._key(header.jwk.x)
+        try:
+            key.verify(_from_base64url(signature, "signature"), signed.encode())
+        except InvalidSignature as error:
+            raise AssertionInvalid("the signature is not the key's") from error
+        claims = _decode(claims_part, Claims, "claims")
+        self._check_time(claims)
+        self._check_call(claims, call)
+        return source_id
+
+    def _key(self, x: str) -> tuple[Ed25519PublicKey, str]:
+        known = self._keys.get(x)
+        if known is not None:
+            return known
+        raw = _from_base64url(x, "jwk.x")
+        if len(raw) != 32 or base64url(raw) != x:
+            _refuse("jwk.x: expected 32 bytes in base64url")
+        self._keys[x] = made = (Ed25519PublicKey.from_public_bytes(raw), thumbprint(x))
+        return made
+
+    def _check_time(self, claims: Claims) -> None:
+        if not 0 < claims.exp - claims.iat <= MAX_LIFE_S:
+            _refuse(f"expected a life of at most {MAX_LIFE_S} s, got {claims.exp - claims.iat}")
+        now, skew_s = self._now(), self._settings.clock_skew_s
+        if claims.iat > now + skew_s:
+            _refuse(
+                f"iat lies {claims.iat - now:.0f} s in the future of this server's clock: "
+                "one of the two clocks is wrong (sidecars follow the Date header of answers)"
+            )
+        if now >= claims.exp + skew_s:
+            _refuse(
+                f"exp passed {now - claims.exp:.0f} s ago by this server's clock: one of the two "
+                "clocks is wrong (sidecars follow the Date header of answers), or the call was "
+                "held up on its way"
+            )
+
+    def _check_call(self, claims: Claims, call: SignedCall) -> None:
+        expected: Mapping[str, tuple[str | None, str | None]] = {
+            "aud": (claims.aud, self._settings.audience),
+            "htm": (claims.htm, call.method),
+            "htu": (claims.htu, call.target),
+            "body_sha256": (claims.body_sha256, digest(call.body)),
+            "ath": (claims.ath, None if call.token is None else digest(call.token.encode())),
+            "idempotency_key": (claims.idempotency_key, call.idempotency_key),
+        }
+        for name, (claimed, actual) in expected.items():
+            if claimed != actual:
+                _refuse(f"{name}: expected {actual!r} for this call, got {claimed!r}")
+
+
+def thumbprint(x: str) -> str:
+    """The source id of an Ed25519 key: RFC 7638 over its required members, in their order."""
+    return digest(f'{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}'.encode())
+
+
+def digest(octets: bytes) -> str:
+    """SHA-256 in base64url without padding, as claims write it."""
+    return base64url(hashlib.sha256(octets).digest())
+
+
+def base64url(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def _from_base64url(text: str, what: str) -> bytes:
+    if not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
+        _refuse(f"{what}: expected base64url without padding")
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _decode(part: str, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.json.decode(_from_base64url(part, what), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise AssertionInvalid(f"{what}: {error}") from error
+
+
+def _refuse(detail: str) -> NoReturn:
+    raise AssertionInvalid(detail)

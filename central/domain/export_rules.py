@@ -1,0 +1,135 @@
+"""Exports: which results may leave, and under what name. Pure: rows and requests in, plan out.
+
+Three rules of Texera's (TEXERA.md section 3). The caller reads the workflow and may see the
+computing unit: that is judged where the rows are read. And a dataset of someone else's that may
+not be downloaded blocks the operators that read it and whatever they feed, directly or not,
+along the links of the workflow as it is stored now. An operator that is no longer part of the
+workflow is blocked by nothing, as in Texera.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from kit.http.validation import INT32_MAX, Id
+
+PortNumber = Annotated[int, msgspec.Meta(ge=0, le=INT32_MAX)]
+OutputType = Annotated[str, msgspec.Meta(pattern=r"^[^\x00/\\]+$", max_length=32)]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$", max_length=1024)]
+
+EXTENSIONS: Mapping[str, str] = {"parquet": "zip"}  # an archive of the table's data files
+"""Where the extension is not the output type itself."""
+
+
+class ExportedOperator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]+$", max_length=200)]
+    output_type: Annotated[
+        OutputType, msgspec.Meta(description="csv, arrow, html, data, parquet; others mean csv")
+    ]
+    port_id: PortNumber = 0
+
+
+class ExportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Results of one workflow's latest run on one unit, about to be exported."""
+
+    computing_unit_id: Id
+    operators: Annotated[list[ExportedOperator], msgspec.Meta(min_length=1, max_length=1000)]
+    file_name: FileName | None = None
+
+
+class PlannedOperator(msgspec.Struct, frozen=True):
+    """`uri` is null for what has no result, and for what is blocked."""
+
+    id: str
+    uri: str | None
+    file_name: str
+    blocked: bool
+    blocked_by: list[str]
+
+
+class ExportPlan(msgspec.Struct, frozen=True):
+    """Null ids: the workflow has not run on the unit, or has no version."""
+
+    execution_id: int | None
+    version_id: int | None
+    operators: list[PlannedOperator]
+
+
+class DatasetName(msgspec.Struct, frozen=True, order=True):
+    """A dataset as a path names it. The database compares both parts, without regard to case."""
+
+    owner_email: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.owner_email})"
+
+
+def datasets_read(content: Any) -> dict[str, DatasetName]:
+    """The dataset that each operator reads, of a decoded `workflow.content`."""
+    read = {}
+    for operator in _objects(content, "operators"):
+        operator_id = operator.get("operatorID")
+        properties = operator.get("operatorProperties")
+        file_name = properties.get("fileName") if isinstance(properties, dict) else None
+        if isinstance(operator_id, str) and isinstance(file_name, str):
+            dataset = dataset_of_path(file_name)
+            if dataset is not None:
+                read[operator_id] = dataset
+    return read
+
+
+def dataset_of_path(path: str) -> DatasetName | None:
+    """The dataset of `/<owner's e-mail>/<dataset>/...`, since August 2026 below `/datasets`."""
+    segments = [segment for segment in path.split("/") if segment]
+    if segments and segments[0] == "datasets":
+        segments = segments[1:]
+    return DatasetName(segments[0], segments[1]) if len(segments) >= 2 else None
+
+
+def blocked_operators(
+    content: Any, read: Mapping[str, DatasetName], restricted: Mapping[DatasetName, DatasetName]
+) -> dict[str, list[str]]:
+    """The operators that may not be exported, each with the labels of the datasets why.
+
+    `restricted` has what the names that are read stand for, where that may not be downloaded.
+    """
+    labels = {named: str(dataset) for named, dataset in restricted.items()}
+    feeds: defaultdict[str, set[str]] = defaultdict(set)
+    for link in _objects(content, "links"):
+        source, target = _operator_of(link.get("source")), _operator_of(link.get("target"))
+        if source is not None and target is not None:
+            feeds[source].add(target)
+    blocked: defaultdict[str, set[str]] = defaultdict(set)
+    queue = deque(
+        (operator, labels[dataset]) for operator, dataset in read.items() if dataset in labels
+    )
+    while queue:
+        operator, label = queue.popleft()
+        if label not in blocked[operator]:  # each pair once, so a cycle ends
+            blocked[operator].add(label)
+            queue.extend((target, label) for target in feeds[operator])
+    return {operator: sorted(found) for operator, found in blocked.items()}
+
+
+def file_name_of(
+    workflow_name: str, operator: ExportedOperator, version_id: int | None, now: datetime
+) -> str:
+    """Texera's name for a file that was given none. `now` is UTC, as clocks in its images are."""
+    extension = EXTENSIONS.get(operator.output_type, operator.output_type)
+    stamp = now.strftime("%Y-%m-%d_%H-%M-%S")
+    name = f"{workflow_name}-op{operator.id}-v{version_id or 0}-{stamp}.{extension}"
+    return name.replace("/", "").replace("\\", "")
+
+
+def _objects(content: Any, name: str) -> list[dict[str, Any]]:
+    members = content.get(name) if isinstance(content, dict) else None
+    return [m for m in members if isinstance(m, dict)] if isinstance(members, list) else []
+
+
+def _operator_of(end: Any) -> str | None:
+    operator = end.get("operatorID") if isinstance(end, dict) else None
+    return operator if isinstance(operator, str) else None

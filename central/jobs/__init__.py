@@ -1,0 +1,1 @@
+"""What central does on its own schedule."""

@@ -1,0 +1,1 @@
+"""Central's view of the wire."""

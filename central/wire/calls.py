@@ -1,0 +1,307 @@
+"""This service's view of the wire: what calls take and answer (batches are in `entries`).
+
+A sidecar of another version may be on the other end: fields are added, never renamed, and
+frozen samples in tests/contract are read and written by both sides.
+"""
+
+from datetime import datetime
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from kit.http.validation import ByteCount, Id, ShortText, Text
+from kit.texera.statuses import STATUS_LIST_SCHEMA, TRANSIENT_CODE, Status
+from kit.texera.uris import GLOBAL_PORT_ID_SCHEMA, OPERATOR_ID_SCHEMA
+
+StatusList: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=STATUS_LIST_SCHEMA)]
+# The names are looked up without regard to case, so they are a hint here and no type.
+StatusName: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*Status]})]
+StatusCode: TypeAlias = Annotated[int, msgspec.Meta(ge=TRANSIENT_CODE, le=5)]
+StatusValue: TypeAlias = Annotated[
+    StatusName | StatusCode, msgspec.Meta(description="a name, or Texera's code")
+]
+# Judged by `entries`, which says what is wrong in words: these tell a document's reader.
+OperatorId: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=OPERATOR_ID_SCHEMA)]
+PortId: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=GLOBAL_PORT_ID_SCHEMA)]
+
+# --- paths and queries
+
+
+class ExecutionPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    execution_id: Id
+
+
+class ComputingUnitPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    computing_unit_id: Id
+
+
+class WorkflowPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    workflow_id: Id
+
+
+class WorkflowExecutionPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    workflow_id: Id
+    execution_id: Id
+
+
+class OperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    execution_id: Id
+    operator_id: OperatorId
+
+
+class StoredOperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """To read: rows of earlier releases of Texera have ids that it would not write today."""
+
+    execution_id: Id
+    operator_id: Text
+
+
+class PortPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    execution_id: Id
+    global_port_id: PortId
+
+
+class ResultUriQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    operator_id: Text
+    port_id: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    internal: bool = False
+
+
+class LatestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    computing_unit_id: Id | None = None
+
+
+class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    computing_unit_id: Id | None = None
+    status: Annotated[
+        StatusList | None, msgspec.Meta(description="names or codes, separated by commas")
+    ] = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+    before: Annotated[
+        Id | None, msgspec.Meta(description="an execution id; older ones than it are answered")
+    ] = None
+
+
+class ExpiredQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    ttl_seconds: Annotated[
+        int, msgspec.Meta(ge=0, le=10 * 366 * 86_400, description="since the last update")
+    ]
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
+
+
+# --- bodies
+
+Ids = Annotated[list[Id], msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Executions of one workflow."""
+
+    workflow_id: Id
+    execution_ids: Ids
+
+
+class BookmarkSelection(Selection, frozen=True, forbid_unknown_fields=True):
+    bookmarked: bool
+
+
+class ExpiredSelection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    execution_ids: Ids
+
+
+BootId: TypeAlias = Annotated[
+    ShortText, msgspec.Meta(min_length=1, description="names one start of a master process")
+]
+
+
+class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A run about to begin. Its user is the token's."""
+
+    workflow_id: Id
+    computing_unit_id: Id
+    environment_version: ShortText
+    name: ShortText | None = None
+    warehouse_id: Id | None = None
+    boot_id: BootId | None = None
+
+
+class ExecutionChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At least one of these; null means absent, except that a null `log_location` is stored."""
+
+    status: StatusValue | None = None
+    result: Text | None = None
+    log_location: Text | msgspec.UnsetType | None = msgspec.UNSET
+    runtime_stats_uri: Text | None = None
+    runtime_stats_bytes: ByteCount | None = None
+    name: ShortText | None = None
+    bookmarked: bool | None = None
+
+
+class PortResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    result_uri: Text
+    result_bytes: ByteCount | None = None
+
+
+class PortResultSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    result_bytes: ByteCount
+
+
+class Console(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    uri: Text
+    bytes: ByteCount | None = None
+
+
+class ConsoleSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    bytes: ByteCount
+
+
+class BindingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The boot of the sidecar's computing unit, where it has heard of one."""
+
+    boot_id: BootId | None = None
+
+
+# --- answers
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """A single-call write is in the database."""
+
+    state: str = "committed"
+
+
+class TokenFacts(msgspec.Struct, frozen=True):
+    user_id: int
+    role: str
+    expires_at: datetime
+
+
+class NewExecution(msgspec.Struct, frozen=True):
+    execution_id: int
+    workflow_id: int
+    version_id: int
+    computing_unit_id: int
+    user_id: int
+    status: Status
+    status_code: int
+    started_at: datetime
+    warehouse: str | None
+
+
+class BoundExecution(msgspec.Struct, frozen=True):
+    execution_id: int
+    workflow_id: int
+    computing_unit_id: int | None
+    user_id: int
+    status: Status
+    status_code: int
+    warehouse: str | None
+
+
+class OpenBinding(msgspec.Struct, frozen=True):
+    execution_id: int
+    workflow_id: int
+    computing_unit_id: int | None
+    user_id: int
+    created_at: datetime
+
+
+class BindingQuota(msgspec.Struct, frozen=True):
+    bindings: list[OpenBinding]
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """A row of `workflow_executions`, with the workflow of its version."""
+
+    execution_id: int
+    workflow_id: int
+    version_id: int
+    computing_unit_id: int | None
+    user_id: int
+    status: Status
+    status_code: int
+    result: str | None
+    name: str
+    bookmarked: bool
+    environment_version: str
+    log_location: str | None
+    runtime_stats_uri: str | None
+    runtime_stats_bytes: int
+    started_at: datetime
+    updated_at: datetime | None
+
+
+class ExecutionPage(msgspec.Struct, frozen=True):
+    executions: list[Execution]
+    next_before: int | None
+
+
+class PortUri(msgspec.Struct, frozen=True):
+    global_port_id: str
+    uri: str
+    result_bytes: ByteCount
+
+
+class ConsoleUri(msgspec.Struct, frozen=True):
+    operator_id: str
+    uri: str
+    bytes: ByteCount
+
+
+class StatsUri(msgspec.Struct, frozen=True):
+    uri: str
+    bytes: ByteCount
+
+
+class ExecutionUris(msgspec.Struct, frozen=True):
+    results: list[PortUri]
+    console: list[ConsoleUri]
+    runtime_stats: StatsUri | None
+
+
+class ResultUri(msgspec.Struct, frozen=True):
+    uri: str
+    global_port_id: str
+    result_bytes: ByteCount
+
+
+class OperatorConsole(msgspec.Struct, frozen=True):
+    uri: str
+    bytes: ByteCount
+
+
+class DeletedExecution(msgspec.Struct, frozen=True):
+    """An execution that is gone, and the URIs it had: whoever deleted it drops their tables."""
+
+    execution_id: int
+    uris: list[str]
+
+
+class DeletedExecutions(msgspec.Struct, frozen=True):
+    deleted: list[DeletedExecution]
+
+
+class BookmarkedExecutions(msgspec.Struct, frozen=True):
+    execution_ids: list[int]
+    bookmarked: bool
+
+
+class ExpiredExecutions(msgspec.Struct, frozen=True):
+    executions: list[Execution]
+
+
+class ClearedExecutions(msgspec.Struct, frozen=True):
+    cleared: list[int]
+
+
+class LatestCosts(msgspec.Struct, frozen=True):
+    """Of the latest completed run. Null operators: only a statistics document can tell."""
+
+    execution_id: int
+    runtime_stats_uri: str | None
+    operators: dict[str, float] | None
+
+
+class Version(msgspec.Struct, frozen=True):
+    workflow_id: int
+    version_id: int

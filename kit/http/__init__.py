@@ -1,0 +1,1 @@
+"""The parts of an HTTP service: settings, problems, validation, routing, limits, logs, ops."""

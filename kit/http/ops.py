@@ -1,0 +1,65 @@
+"""The ops listener: probes that say why not, metrics, and what the service knows of itself.
+
+Readiness never depends on what lies behind the service: an unready pod would be cut off
+from callers that it can still serve (DESIGN.md section 3).
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry, exposition
+
+from kit.http.connection_limits import ConnectionLimiter, listening
+from kit.http.routing import problem_middleware
+from kit.http.settings import Address
+
+CONNECTIONS_MAX = 64
+"""Probes, scrapes and an operator need a handful."""
+
+ReadinessCheck: TypeAlias = Callable[[], list[str]]
+"""The reasons for which the service should get no new requests; none means ready."""
+Describe: TypeAlias = Callable[[], Mapping[str, Any]]
+
+
+@asynccontextmanager
+async def serve_ops(
+    registry: CollectorRegistry, not_ready: ReadinessCheck, describe: Describe, address: Address
+) -> AsyncIterator[None]:
+    """The ops listener, for the block. Raises OSError for a taken port."""
+    connections = ConnectionLimiter(CONNECTIONS_MAX)
+    runner = web.AppRunner(ops_app(registry, not_ready, describe, connections))
+    async with listening(runner, address, connections):
+        yield
+
+
+def ops_app(
+    registry: CollectorRegistry,
+    not_ready: ReadinessCheck,
+    describe: Describe,
+    connections: ConnectionLimiter,
+) -> web.Application:
+    async def livez(_: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons = not_ready()
+        body = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+        return web.json_response(body, status=503 if reasons else 200)
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    async def status(_: web.Request) -> web.Response:
+        body = msgspec.json.encode(describe(), enc_hook=str)
+        return web.Response(body=body, content_type="application/json")
+
+    app = web.Application(middlewares=[connections.middleware, problem_middleware])
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/status", status)
+    return app

@@ -1,0 +1,130 @@
+"""Problems a caller can act on, as RFC 9457 describes them.
+
+One class per problem: its slug is the `type`, its docstring the `title`. A handler raises
+it, one middleware writes it (`kit.routing`). Whatever else is raised becomes a bare
+`internal-error` with the request's id, and its cause goes to the log only.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong with one field of a request."""
+
+    field: str
+    expected: str
+
+
+class ProblemDocument(msgspec.Struct, omit_defaults=True):
+    """The body of every answer that is not a success (application/problem+json)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str = ""
+    errors: list[FieldError] = []
+    write_id: str | None = None
+
+
+class Problem(Exception):
+    """Something went wrong."""
+
+    slug: str = "internal-error"
+    status: int = 500
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = list(errors)
+        self.members = members
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            # Retry-After counts whole seconds; rounding up keeps "not before" true.
+            self.headers["Retry-After"] = str(max(1, -int(-retry_after_s // 1)))
+
+    @classmethod
+    def title(cls) -> str:
+        return inspect.cleandoc(cls.__doc__ or cls.slug).splitlines()[0].removesuffix(".")
+
+    def document(self) -> dict[str, Any]:
+        """The problem as JSON-ready members, without the request's id."""
+        document: dict[str, Any] = {
+            "type": self.slug,
+            "title": self.title(),
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            document["errors"] = [msgspec.to_builtins(error) for error in self.errors]
+        return document | self.members
+
+
+class InternalError(Problem):
+    """The service failed in a way it did not foresee."""
+
+
+class InvalidRequest(Problem):
+    """The request does not have the form this call takes."""
+
+    slug = "invalid-request"
+    status = 400
+
+
+class NoSuchRoute(Problem):
+    """There is no such path here."""
+
+    slug = "no-such-route"
+    status = 404
+
+
+class MethodNotAllowed(Problem):
+    """The path exists, the method does not apply to it."""
+
+    slug = "method-not-allowed"
+    status = 405
+
+
+class BodyTooLarge(Problem):
+    """The body is larger than this call takes."""
+
+    slug = "body-too-large"
+    status = 413
+
+
+class BodyTooSlow(Problem):
+    """The body did not come in time."""
+
+    slug = "body-too-slow"
+    status = 408
+
+
+class Overloaded(Problem):
+    """The service holds as much as it can at once."""
+
+    slug = "overloaded"
+    status = 503
+
+
+class UnsupportedMediaType(Problem):
+    """The body is not JSON."""
+
+    slug = "unsupported-media-type"
+    status = 415
+
+
+def invalid_field(field: str, expected: str) -> InvalidRequest:
+    """The `invalid-request` for one field that is wrong."""
+    return InvalidRequest(f"{field}: {expected}", errors=[FieldError(field, expected)])

@@ -1,0 +1,1 @@
+"""Texera's formats: execution statuses and result URIs."""

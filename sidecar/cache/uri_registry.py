@@ -1,0 +1,102 @@
+"""An execution's registry of URIs: what `GET /v1/executions/{id}/uris` answers, as one value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kit.texera.uris import resolve_output_port
+
+_VALUE_BYTES = 400
+"""About what one row costs in memory beside its texts: the dict's slot, tuple and strings."""
+
+
+@dataclass(slots=True)
+class Registry:
+    """URIs with their sizes: results by global port id, consoles by operator id."""
+
+    results: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+    consoles: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+    runtime_stats: tuple[str | None, int | None] | None = None
+    """A size may come before its URI, and is then kept for it."""
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> "Registry":
+        """From the JSON of central's answer."""
+        stats = answer["runtime_stats"]
+        return cls(
+            {row["global_port_id"]: (row["uri"], row["result_bytes"]) for row in answer["results"]},
+            {row["operator_id"]: (row["uri"], row["bytes"]) for row in answer["console"]},
+            (stats["uri"], stats["bytes"]) if stats is not None else None,
+        )
+
+    def answer(self) -> dict[str, Any]:
+        """The JSON of the call's answer, in the order of the ids."""
+        stats = self.runtime_stats
+        return {
+            "results": [
+                {"global_port_id": port, "uri": uri, "result_bytes": size}
+                for port, (uri, size) in sorted(self.results.items())
+            ],
+            "console": [
+                {"operator_id": operator, "uri": uri, "bytes": size}
+                for operator, (uri, size) in sorted(self.consoles.items())
+            ],
+            "runtime_stats": {"uri": stats[0], "bytes": stats[1]} if stats and stats[0] else None,
+        }
+
+    def copy(self) -> "Registry":
+        return Registry(dict(self.results), dict(self.consoles), self.runtime_stats)
+
+    def external_port(self, operator_id: str, port_id: int, internal: bool) -> str | None:
+        """The global port id that a logical port means, as central sees it (`kit.vfs`)."""
+        return resolve_output_port(self.results, operator_id, port_id, internal)
+
+    def apply(self, write: Mapping[str, Any]) -> None:
+        """What a committed (or waiting) write does to the registry.
+
+        A waiting write that central will refuse (`uri-conflict`) must not hide what is
+        stored, so a URI that is there stays.
+        """
+        match write["op"]:
+            case "put_port_result":
+                _put(
+                    self.results,
+                    write["global_port_id"],
+                    write["result_uri"],
+                    write.get("result_bytes"),
+                )
+            case "set_port_result_bytes":
+                _resize(self.results, write["global_port_id"], write["result_bytes"])
+            case "put_console":
+                _put(self.consoles, write["operator_id"], write["uri"], write.get("bytes"))
+            case "set_console_bytes":
+                _resize(self.consoles, write["operator_id"], write["bytes"])
+            case "delete_uris":
+                self.results.clear()
+                self.consoles.clear()
+            case "update_execution":
+                self._update_runtime_stats(write)
+
+    def _update_runtime_stats(self, write: Mapping[str, Any]) -> None:
+        uri, size = self.runtime_stats or (None, 0)
+        uri = write.get("runtime_stats_uri", uri)
+        self.runtime_stats = (uri, write.get("runtime_stats_bytes", size))
+
+    @property
+    def size_bytes(self) -> int:
+        texts = [*self.results, *self.consoles]
+        texts += [uri for uri, _ in (*self.results.values(), *self.consoles.values())]
+        return _VALUE_BYTES * (1 + len(texts)) + sum(map(len, texts))
+
+
+def _put(rows: dict[str, tuple[str, int | None]], key: str, uri: str, size: int | None) -> None:
+    stored = rows.get(key)
+    if stored is None:
+        rows[key] = (uri, size if size is not None else 0)
+    elif stored[0] == uri and size is not None:
+        rows[key] = (uri, size)
+
+
+def _resize(rows: dict[str, tuple[str, int | None]], key: str, size: int) -> None:
+    if key in rows:
+        rows[key] = (rows[key][0], size)

@@ -1,0 +1,176 @@
+"""`python -m sidecar spool ls | show ID | fsck | export`: what waits in a spool, and how it is.
+
+Reads only, beside a running sidecar or from what a stopped one left, and never needs central:
+
+    kubectl exec POD -c sidecar -- python -m sidecar spool ls
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from kit.http.settings import EXIT_USAGE
+from sidecar.spool import fsck
+from sidecar.spool.inspection import BatchSender, Inspected, NoSpool, Unreadable, carved, inspected
+
+DEFAULT_DIRECTORY = "/var/lib/sidecar"
+EXIT_FAULTS = 1
+EXIT_DATA = 65
+"""The file cannot be read as a spool (EX_DATAERR)."""
+EXIT_NO_INPUT = 66
+"""There is no spool, or no such write in it (EX_NOINPUT)."""
+
+_STATES = {
+    "waiting": {"durable", "in-flight"},
+    "durable": {"durable"},
+    "in-flight": {"in-flight"},
+    "committed": {"committed"},
+    "refused": {"refused"},
+    "all": {"durable", "in-flight", "committed", "refused"},
+}
+_COLUMNS = ("write", "execution", "user", "operation", "state", "bytes", "made at", "problem")
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "spool",
+        help="look into a spool (live or stopped, read only)",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--dir",
+        metavar="DIR",
+        type=Path,
+        help=f"the spool's directory, or one under its quarantine/ (else SIDECAR_SPOOL_DIR, else"
+        f" {DEFAULT_DIRECTORY})",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    listing = actions.add_parser("ls", help="writes, those that wait unless told otherwise")
+    listing.add_argument("--state", choices=_STATES, default="waiting")
+    listing.add_argument("--execution", metavar="ID", type=int)
+    listing.add_argument("--limit", metavar="N", type=int, default=100, help="0 for all")
+    show = actions.add_parser("show", help="one write: its document, its batch, how it ended")
+    show.add_argument("id", metavar="ID", help="a write_id, or its number")
+    check = actions.add_parser("fsck", help="checksums and invariants; exits 1 if one is broken")
+    for action in (listing, show, check):
+        action.add_argument("--json", action="store_true", help="for programs")
+    export = actions.add_parser("export", help="what waits as JSON lines, in order, to be applied")
+    export.add_argument(
+        "--carve", action="store_true", help="read a damaged file page by page, without SQLite"
+    )
+
+
+def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    directory = options.dir or Path(environ.get("SIDECAR_SPOOL_DIR") or DEFAULT_DIRECTORY)
+    try:
+        if options.action == "export" and options.carve:
+            with carved(directory) as lines:
+                return _print_lines(lines)
+        with inspected(directory) as spool:
+            return _ACTIONS[options.action](spool, options)
+    except NoSpool as error:
+        print(f"sidecar spool: {error}", file=sys.stderr)
+        return EXIT_NO_INPUT
+    except Unreadable as error:
+        print(f"sidecar spool: {error}", file=sys.stderr)
+        if options.action == "fsck":
+            _print_quarantine(directory)
+            return EXIT_FAULTS
+        return EXIT_DATA
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _list(spool: Inspected, options: argparse.Namespace) -> int:
+    if options.limit < 0:
+        print("sidecar spool: --limit: expected 0 or more", file=sys.stderr)
+        return EXIT_USAGE
+    lines = spool.lines(_STATES[options.state], options.execution)
+    shown = list(islice(lines, options.limit or None))
+    summary = spool.summary()
+    if options.json:
+        print(json.dumps({"spool": summary, "writes": [asdict(line) for line in shown]}, indent=2))
+        return 0
+    for text in _table([_COLUMNS, *map(_cells, shown)] if shown else []):
+        print(text)
+    print(
+        f"{len(shown)} shown; {summary['waiting']} wait ({summary['in_flight']} in flight,"
+        f" {summary['waiting_merged']} merged into others), {summary['settled_kept']} ended are"
+        f" kept; the sidecar is {'running' if summary['running'] else 'not running'}"
+    )
+    return 0
+
+
+def _show(spool: Inspected, options: argparse.Namespace) -> int:
+    seq = spool.seq_of(options.id)
+    shown = spool.show(seq) if seq is not None else None
+    if shown is None:
+        print(
+            f"sidecar spool: {options.id} is no write of this spool ({spool.spool_id}), or it"
+            " ended too long ago",
+            file=sys.stderr,
+        )
+        return EXIT_NO_INPUT
+    if options.json:
+        print(json.dumps(shown, indent=2))
+        return 0
+    for name, value in shown.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        print(f"{name.replace('_', ' '):14}{text}")
+    return 0
+
+
+def _fsck(spool: Inspected, options: argparse.Namespace) -> int:
+    faults = list(fsck.faults(spool))
+    aside = list(fsck.set_aside(spool.directory))
+    if options.json:
+        print(
+            json.dumps({"spool": spool.summary(), "faults": faults, "set_aside": aside}, indent=2)
+        )
+        return EXIT_FAULTS if faults else 0
+    for fault in faults:
+        print(f"fault: {fault}")
+    _print_quarantine(spool.directory)
+    print(f"{len(faults)} faults" if faults else "no fault found")
+    return EXIT_FAULTS if faults else 0
+
+
+def _export(spool: Inspected, options: argparse.Namespace) -> int:
+    return _print_lines(spool.export())
+
+
+def _print_lines(lines: Iterable[Mapping[str, Any]]) -> int:
+    damaged = 0
+    for line in lines:
+        damaged += bool(line.get("damaged"))
+        print(json.dumps(line, ensure_ascii=False))
+    if damaged:
+        print(f"sidecar spool: {damaged} entries are damaged", file=sys.stderr)
+    return EXIT_FAULTS if damaged else 0
+
+
+def _print_quarantine(directory: Path) -> None:
+    for text in fsck.set_aside(directory):
+        print(f"set aside: {text}")
+
+
+def _cells(line: BatchSender) -> tuple[str, ...]:
+    return tuple("" if value is None else str(value) for value in asdict(line).values())
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+_ACTIONS = {"ls": _list, "show": _show, "fsck": _fsck, "export": _export}

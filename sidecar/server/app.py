@@ -1,0 +1,77 @@
+"""The local API as an aiohttp application."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from kit.http.body_reader import BodyReader
+from kit.http.openapi import openapi_document
+from kit.http.routing import MIB, ROUTE, add_routes, problem_middleware
+from sidecar import __version__
+from sidecar.api import boots, bulk, costs, drop_in, executions, expired, uris, workflows, writes
+from sidecar.api.services import SERVICES, TOKEN, Services, admit
+from sidecar.examples import EXAMPLES
+from sidecar.metrics import Metrics
+from sidecar.relayed import RELAYED
+from sidecar.server.local_guard import guard
+
+ROUTES = (
+    *executions.ROUTES,
+    *uris.ROUTES,
+    *costs.ROUTES,
+    *workflows.ROUTES,
+    *bulk.ROUTES,
+    *boots.ROUTES,
+    *expired.ROUTES,
+    *writes.ROUTES,
+    *drop_in.ROUTES,
+)
+
+_DESCRIPTION = (
+    "Execution metadata for the computing unit of this pod. Every call carries the user's token;"
+    " problems of central are passed on as they are."
+)
+
+
+def build_app(
+    services: Services, metrics: Metrics, intake: BodyReader | None = None
+) -> web.Application:
+    intake = intake or BodyReader()
+
+    @web.middleware
+    async def count(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        route = request.get(ROUTE, "none")  # the template: an unknown path is one label
+        method = request.method if route != "none" else "none"
+        metrics.http_requests.labels(route, method, response.status).inc()
+        return response
+
+    @web.middleware
+    async def limit(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        user_id = services.writes.known_user(request.get(TOKEN, ""))
+        with services.limits.call(user_id, request.method):
+            return await handler(request)
+
+    middlewares = [intake.connections.middleware, count, problem_middleware, guard, limit]
+    app = web.Application(middlewares=middlewares, client_max_size=MIB)
+    app[SERVICES] = services
+    add_routes(app, ROUTES, admit, intake)
+    document = msgspec.json.encode(openapi())
+
+    async def serve_openapi(_: web.Request) -> web.Response:
+        return web.Response(body=document, content_type="application/json")
+
+    app.router.add_get("/openapi.json", serve_openapi)
+    return app
+
+
+def openapi() -> dict[str, object]:
+    """The OpenAPI document of the local API."""
+    return openapi_document(
+        "Computing-unit sidecar", __version__, _DESCRIPTION, ROUTES, EXAMPLES, RELAYED
+    )

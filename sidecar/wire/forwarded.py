@@ -1,0 +1,126 @@
+"""The wire of calls that central answers while the CU waits: nothing of them is kept here.
+
+What the CU sends is checked here as central will check it; what central answers is decoded, so
+that members of a newer central are left out.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from kit.http.validation import Id, ShortText, Text
+from sidecar.wire.v1 import PORT_NUMBER_MAX, Execution, Parameters, Request
+
+Ids = Annotated[list[Id], Meta(min_length=1, max_length=1000)]
+
+
+class WorkflowExecutionPath(Parameters, frozen=True):
+    workflow_id: Id
+    execution_id: Id
+
+
+class ComputingUnitPath(Parameters, frozen=True):
+    computing_unit_id: Id
+
+
+class ExpiredQuery(Parameters, frozen=True):
+    ttl_seconds: Annotated[
+        int, Meta(ge=0, le=10 * 366 * 86_400, description="since the last update")
+    ]
+    limit: Annotated[int, Meta(ge=1, le=500)] = 100
+
+
+class Selection(Request, frozen=True):
+    """Executions of one workflow."""
+
+    workflow_id: Id
+    execution_ids: Ids
+
+
+class BookmarkSelection(Selection, frozen=True):
+    bookmarked: bool
+
+
+class ExpiredSelection(Request, frozen=True):
+    execution_ids: Ids
+
+
+class ExportedOperator(Request, frozen=True):
+    id: Annotated[str, Meta(pattern=r"^[^\x00]+$", max_length=200)]
+    output_type: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^\x00/\\]+$",
+            max_length=32,
+            description="csv, arrow, html, data, parquet; others mean csv",
+        ),
+    ]
+    port_id: Annotated[int, Meta(ge=0, le=PORT_NUMBER_MAX)] = 0
+
+
+class ExportRequest(Request, frozen=True):
+    """Results of one workflow's latest run on one unit, about to be exported."""
+
+    computing_unit_id: Id
+    operators: Annotated[list[ExportedOperator], Meta(min_length=1, max_length=1000)]
+    file_name: Annotated[Text, Meta(max_length=1024)] | None = None
+
+
+class DeletedExecution(msgspec.Struct, frozen=True):
+    """An execution that is gone, and the URIs it had: whoever deleted it drops their tables."""
+
+    execution_id: int
+    uris: list[str]
+
+
+class DeletedExecutions(msgspec.Struct, frozen=True):
+    deleted: list[DeletedExecution]
+
+
+class BookmarkedExecutions(msgspec.Struct, frozen=True):
+    execution_ids: list[int]
+    bookmarked: bool
+
+
+class ExpiredExecutions(msgspec.Struct, frozen=True):
+    executions: list[Execution]
+
+
+class BootRequest(Request, frozen=True):
+    boot_id: Annotated[
+        ShortText, Meta(min_length=1, description="names one start of a master process")
+    ]
+
+
+class ClosedExecutions(msgspec.Struct, frozen=True):
+    """The runs of earlier masters that have ended as FAILED with this call."""
+
+    closed: list[int]
+
+
+class ClearedExecutions(msgspec.Struct, frozen=True):
+    cleared: list[int]
+
+
+class Version(msgspec.Struct, frozen=True):
+    workflow_id: int
+    version_id: int
+
+
+class PlannedOperator(msgspec.Struct, frozen=True):
+    """`uri` is null for what has no result, and for what is blocked."""
+
+    id: str
+    uri: str | None
+    file_name: str
+    blocked: bool
+    blocked_by: list[str]
+
+
+class ExportPlan(msgspec.Struct, frozen=True):
+    """Null ids: the workflow has not run on the unit, or has no version."""
+
+    execution_id: int | None
+    version_id: int | None
+    operators: list[PlannedOperator]

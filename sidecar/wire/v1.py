@@ -1,0 +1,244 @@
+"""The sidecar's view of the wire: what the CU sends, and what it gets."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from kit.http.validation import ByteCount, Id, ShortText, Text
+from kit.texera.statuses import STATUS_LIST_SCHEMA, TRANSIENT_CODE, Status, status_of_code
+from kit.texera.uris import GLOBAL_PORT_ID_SCHEMA, OPERATOR_ID_SCHEMA
+
+PORT_NUMBER_MAX = 2**31 - 1
+WAIT_MAX_S = 60
+
+# The names are looked up without regard to case, so they are a hint here and no type.
+StatusName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [*Status]})]
+StatusCode: TypeAlias = Annotated[int, Meta(ge=TRANSIENT_CODE, le=5)]
+StatusValue: TypeAlias = Annotated[
+    StatusName | StatusCode, Meta(description="a name, or Texera's code")
+]
+StatusList: TypeAlias = Annotated[str, Meta(extra_json_schema=STATUS_LIST_SCHEMA)]
+# Judged by `operations`, which says what is wrong in words: a hint here, too.
+OperatorId: TypeAlias = Annotated[str, Meta(extra_json_schema=OPERATOR_ID_SCHEMA)]
+PortId: TypeAlias = Annotated[str, Meta(extra_json_schema=GLOBAL_PORT_ID_SCHEMA)]
+WaitSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=WAIT_MAX_S)]
+
+
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of paths and queries."""
+
+
+class ExecutionPath(Parameters, frozen=True):
+    execution_id: Id
+
+
+class PortPath(Parameters, frozen=True):
+    execution_id: Id
+    global_port_id: PortId
+
+
+class OperatorPath(Parameters, frozen=True):
+    execution_id: Id
+    operator_id: OperatorId
+
+
+class StoredOperatorPath(Parameters, frozen=True):
+    """To read: rows of earlier releases of Texera have ids that it would not write today."""
+
+    execution_id: Id
+    operator_id: Text
+
+
+class WorkflowPath(Parameters, frozen=True):
+    workflow_id: Id
+
+
+class WritePath(Parameters, frozen=True):
+    write_id: Text
+
+
+class ResultUriQuery(Parameters, frozen=True):
+    operator_id: Text
+    port_id: Annotated[int, Meta(ge=0, le=PORT_NUMBER_MAX)] = 0
+    internal: bool = False
+    wait: WaitSeconds = 0
+
+
+class LatestQuery(Parameters, frozen=True):
+    computing_unit_id: Id | None = None
+
+
+class ListQuery(Parameters, frozen=True):
+    computing_unit_id: Id | None = None
+    status: StatusList | None = None
+    limit: Annotated[int, Meta(ge=1, le=500)] | None = None
+    before: Id | None = None
+
+
+class WritesQuery(Parameters, frozen=True):
+    state: Literal["durable", "committed", "refused"] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class FlushQuery(Parameters, frozen=True):
+    timeout: WaitSeconds = 30
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of bodies: a field this call does not know is refused."""
+
+
+class NewExecutionRequest(Request, frozen=True):
+    workflow_id: Id
+    computing_unit_id: Id
+    environment_version: ShortText
+    name: ShortText | None = None
+    warehouse_id: Id | None = None
+
+
+class ExecutionChanges(Request, frozen=True):
+    """At least one of these; null means absent, except that a null `log_location` is stored."""
+
+    status: StatusValue | None = None
+    result: Text | None = None
+    log_location: Text | UnsetType | None = UNSET
+    runtime_stats_uri: Text | None = None
+    runtime_stats_bytes: ByteCount | None = None
+    name: ShortText | None = None
+    bookmarked: bool | None = None
+
+
+class PortResult(Request, frozen=True):
+    result_uri: Text
+    result_bytes: ByteCount | None = None
+
+
+class PortResultSize(Request, frozen=True):
+    result_bytes: ByteCount
+
+
+class Console(Request, frozen=True):
+    uri: Text
+    bytes: ByteCount | None = None
+
+
+class ConsoleSize(Request, frozen=True):
+    bytes: ByteCount
+
+
+class OperatorCosts(Request, frozen=True):
+    operators: Annotated[
+        dict[OperatorId, Annotated[float, Meta(ge=0)]],
+        Meta(description="the seconds that each operator took"),
+    ]
+
+
+class NewExecution(msgspec.Struct, frozen=True):
+    """What a create answers; fields of a newer central are left out."""
+
+    execution_id: int
+    workflow_id: int
+    version_id: int
+    computing_unit_id: int
+    user_id: int
+    status: Status
+    status_code: int
+    started_at: str
+
+
+class Execution(msgspec.Struct):
+    """A row as central answers it, with the waiting local writes laid over."""
+
+    execution_id: int
+    workflow_id: int
+    version_id: int
+    computing_unit_id: int | None
+    user_id: int
+    status: Status
+    status_code: int
+    result: str | None
+    name: str
+    bookmarked: bool | None
+    environment_version: str
+    log_location: str | None
+    runtime_stats_uri: str | None
+    runtime_stats_bytes: int | None
+    started_at: str
+    updated_at: str | None
+
+    def set_status(self, status: Status) -> None:
+        self.status = status_of_code(status.code)
+        self.status_code = status.code
+
+
+class ExecutionPage(msgspec.Struct):
+    executions: list[Execution]
+    next_before: int | None
+
+
+class LatestCosts(msgspec.Struct):
+    """Of the latest completed run. Null operators: only a statistics document can tell."""
+
+    execution_id: int
+    runtime_stats_uri: str | None
+    operators: dict[str, float] | None
+
+
+class WriteAnswer(msgspec.Struct, omit_defaults=True):
+    """Where a write stands. A refused one carries the problem that central answered.
+
+    A committed `delete_uris` carries what it removed, for whoever was answered 504.
+    """
+
+    write_id: str
+    state: str
+    execution_id: int | None = None
+    op: str | None = None
+    problem: dict[str, Any] | None = None
+    removed: dict[str, Any] | None = None
+
+
+class Writes(msgspec.Struct):
+    writes: list[WriteAnswer]
+
+
+class FlushAnswer(msgspec.Struct):
+    delivered: bool
+    waiting: int
+
+
+class ResultUri(msgspec.Struct, frozen=True):
+    uri: str
+    global_port_id: str
+    result_bytes: int | None
+
+
+class ConsoleUri(msgspec.Struct, frozen=True):
+    uri: str
+    bytes: int | None
+
+
+class ResultRow(msgspec.Struct, frozen=True):
+    global_port_id: str
+    uri: str
+    result_bytes: int | None
+
+
+class ConsoleRow(msgspec.Struct, frozen=True):
+    operator_id: str
+    uri: str
+    bytes: int | None
+
+
+class Uris(msgspec.Struct, frozen=True):
+    results: list[ResultRow]
+    console: list[ConsoleRow]
+    runtime_stats: ConsoleUri | None
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """What a `DELETE …/uris` removed."""
+
+    results: list[ResultRow]
+    console: list[ConsoleRow]

@@ -1,0 +1,173 @@
+"""From a validated request to the entry that is made durable.
+
+Pure: what can be known to be wrong is refused here, before a write is acknowledged. The rest
+(another URI stored, a run that has ended) only central can know.
+"""
+
+from typing import Any
+
+from msgspec import UNSET
+
+from kit.http.problems import InvalidRequest, invalid_field
+from kit.http.validation import is_valid_pg_text
+from kit.texera.statuses import TRANSIENT_CODE, Status, parse_status
+from kit.texera.uris import GlobalPortId, UriMinter, check_operator_id, is_same_uri
+from sidecar.problems import UriMismatch
+from sidecar.spool.entry import NewEntry, Urgency
+from sidecar.spool.permits import Binding
+from sidecar.wire import v1
+
+
+def validate_port(text: str, field: str = "global_port_id") -> str:
+    try:
+        GlobalPortId.parse(text)
+    except ValueError as error:
+        raise invalid_field(field, str(error)) from error
+    return text
+
+
+def validate_operator(text: str, field: str = "operator_id") -> str:
+    try:
+        check_operator_id(text)
+    except ValueError as error:
+        raise invalid_field(field, str(error)) from error
+    return text
+
+
+def parse_status_field(value: str | int, field: str = "status") -> Status:
+    """The status of a name or code. Raises `InvalidRequest` naming the field."""
+    try:
+        return parse_status(value)
+    except ValueError as error:
+        codes = ", ".join(f"{status} ({status.code})" for status in Status)
+        raise invalid_field(field, f"one of {codes}") from error
+
+
+def patch_fields(changes: v1.ExecutionChanges) -> dict[str, Any]:
+    """The members of an `update_execution`. Raises `InvalidRequest` if there are none."""
+    members = {
+        name: value
+        for name in v1.ExecutionChanges.__struct_fields__
+        if (value := getattr(changes, name)) is not UNSET
+        and (value is not None or name == "log_location")
+        and not (name == "name" and value == "")
+    }
+    if not members:
+        fields = ", ".join(v1.ExecutionChanges.__struct_fields__)
+        raise InvalidRequest(f"nothing to change: expected at least one of {fields}")
+    if "status" in members:
+        members["status"] = parse_status_field(members["status"]).value
+    return members
+
+
+def update_execution(members: dict[str, Any], binding: Binding, user_id: int) -> NewEntry:
+    uri = members.get("runtime_stats_uri")
+    if uri is not None:
+        _check_uri(uri, _owner(binding).runtime_stats_uri(), "runtime_stats_uri")
+    only_size = members.keys() == {"runtime_stats_bytes"}
+    urgency = Urgency.REST
+    if uri is not None:
+        urgency = Urgency.URI
+    if "status" in members:
+        ends = Status(members["status"]).is_terminal
+        urgency = Urgency.TERMINAL if ends else Urgency.STATUS
+    return NewEntry(
+        binding.execution_id,
+        user_id,
+        "update_execution",
+        members,
+        urgency,
+        coalesce_key="runtime_stats" if only_size else None,
+    )
+
+
+def put_port_result(port: str, body: v1.PortResult, binding: Binding, user_id: int) -> NewEntry:
+    _check_uri(body.result_uri, _owner(binding).result_uri(port), "result_uri")
+    members: dict[str, Any] = {"global_port_id": port, "result_uri": body.result_uri}
+    if body.result_bytes is not None:
+        members["result_bytes"] = body.result_bytes
+    return NewEntry(binding.execution_id, user_id, "put_port_result", members, Urgency.URI)
+
+
+def set_port_result_bytes(port: str, size: int, binding: Binding, user_id: int) -> NewEntry:
+    return NewEntry(
+        binding.execution_id,
+        user_id,
+        "set_port_result_bytes",
+        {"global_port_id": port, "result_bytes": size},
+        Urgency.REST,
+        coalesce_key=f"port {port}",
+    )
+
+
+def put_console(operator: str, body: v1.Console, binding: Binding, user_id: int) -> NewEntry:
+    _check_uri(body.uri, _owner(binding).console_uri(operator), "uri")
+    members: dict[str, Any] = {"operator_id": operator, "uri": body.uri}
+    if body.bytes is not None:
+        members["bytes"] = body.bytes
+    return NewEntry(binding.execution_id, user_id, "put_console", members, Urgency.URI)
+
+
+def set_console_bytes(operator: str, size: int, binding: Binding, user_id: int) -> NewEntry:
+    return NewEntry(
+        binding.execution_id,
+        user_id,
+        "set_console_bytes",
+        {"operator_id": operator, "bytes": size},
+        Urgency.REST,
+        coalesce_key=f"console {operator}",
+    )
+
+
+def put_operator_costs(body: v1.OperatorCosts, binding: Binding, user_id: int) -> NewEntry:
+    for operator in body.operators:
+        try:
+            check_operator_id(operator)
+        except ValueError as error:
+            name = operator if is_valid_pg_text(operator) else "?"
+            raise invalid_field(f"operators.{name[:100]}", str(error)) from error
+    members = {"operators": body.operators}
+    return NewEntry(binding.execution_id, user_id, "put_operator_costs", members, Urgency.REST)
+
+
+def delete_uris(binding: Binding, user_id: int) -> NewEntry:
+    return NewEntry(binding.execution_id, user_id, "delete_uris", {}, Urgency.URI)
+
+
+def _owner(binding: Binding) -> UriMinter:
+    return UriMinter(binding.workflow_id, binding.execution_id, binding.warehouse)
+
+
+def _check_uri(uri: str, minted: str, field: str) -> None:
+    if not is_same_uri(uri, minted):
+        raise UriMismatch(f"{field}: expected {minted}")
+
+
+def apply_pending_execution(row: v1.Execution, write: dict[str, Any]) -> None:
+    """Lays a waiting write over a row, by the rules central will apply.
+
+    A status that the row's own end will refuse changes nothing; KILLED may become COMPLETED.
+    A write refused for its status is refused whole.
+    """
+    if write["op"] != "update_execution":
+        return
+    if "status" in write:
+        status = Status(write["status"])
+        is_stored = status.code != TRANSIENT_CODE
+        ended = is_stored and row.status.is_terminal and status is not row.status
+        if ended and not (row.status is Status.KILLED and status is Status.COMPLETED):
+            return
+        if is_stored:
+            row.set_status(status)
+    for name in ("result", "log_location", "name", "bookmarked", "runtime_stats_bytes"):
+        if name in write:
+            setattr(row, name, write[name])
+    row.runtime_stats_uri = write.get("runtime_stats_uri", row.runtime_stats_uri)
+
+
+def apply_pending_costs(costs: v1.LatestCosts, write: dict[str, Any]) -> None:
+    """Lays a waiting write over the costs of the execution it was made to."""
+    if write["op"] == "put_operator_costs":
+        costs.operators = write["operators"]
+    elif write["op"] == "update_execution":
+        costs.runtime_stats_uri = write.get("runtime_stats_uri", costs.runtime_stats_uri)

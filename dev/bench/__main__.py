@@ -28,12 +28,12 @@ from dev.child import ROOT
 from dev.problems import DevProblem
 from dev.run_plan import RunPlan, plan_run
 from dev.system import Options, System
-from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 PLOT = PAGE.with_suffix(".svg")
 MOVIES = ROOT.parent / "shared" / "workflows" / "movies_exploration.json"
+WEATHER = ROOT / "dev" / "workflows" / "weather_stations.json"
 PORT_BASE = 21000
 POLL_S = 3.0
 
@@ -120,7 +120,7 @@ LIMITS = (
 
 async def measured(command: str, counts: Counts, port_base: int, only: str | None) -> Page:
     """The page of one run."""
-    workflow = MOVIES if MOVIES.exists() else SAMPLE_WORKFLOW
+    workflow = MOVIES if MOVIES.exists() else WEATHER
     plan = plan_run(read_workflow(workflow))
     date = datetime.now(UTC).strftime("%Y-%m-%d")
     # What is measured is how much each can do, not how much one user may.

@@ -25,9 +25,8 @@ from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow
 from tests.journeys.calls import call, create
 from tests.systems import ROOT, Up
+from tests.workflows import replayable
 
-SHARED = ROOT.parent / "shared" / "workflows"
-WORKFLOWS = [SAMPLE_WORKFLOW, *sorted(SHARED.glob("*.json"))]
 POLL_S = 0.1
 
 Trouble = Callable[[Up], Coroutine[Any, Any, None]]
@@ -71,11 +70,7 @@ async def direct(ready: Ready, plan: RunPlan) -> RunReport:
         return await run(ready, plan, backend, poll_s=0.02)
 
 
-def test_the_shared_workflows_are_there() -> None:
-    assert len(WORKFLOWS) == 4, f"expected the three workflow files in {SHARED}"
-
-
-@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", replayable())
 async def test_a_replay_leaves_the_rows_of_direct_sql(system: Ready, file: Path) -> None:
     plan = plan_run(read_workflow(file))
 

@@ -17,11 +17,7 @@ from dev.run_plan import (
 )
 from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import Workflow, parse_workflow, read_workflow
-from tests.systems import ROOT
-
-SHARED = ROOT.parent / "shared" / "workflows"
-MOVIES = SHARED / "movies_exploration.json"
-FAILING = SHARED / "pipeline_missing_column.json"
+from tests.workflows import MISSING_COLUMN, WEATHER
 
 
 def statuses(plan: RunPlan) -> list[str]:
@@ -54,10 +50,10 @@ def python_after_text_input(code: str) -> Workflow:
 
 
 def test_the_same_file_gives_the_same_plan() -> None:
-    assert plan_run(read_workflow(MOVIES)) == plan_run(read_workflow(MOVIES))
+    assert plan_run(read_workflow(WEATHER)) == plan_run(read_workflow(WEATHER))
 
 
-@pytest.mark.parametrize("file", [SAMPLE_WORKFLOW, MOVIES], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [SAMPLE_WORKFLOW, WEATHER], ids=lambda file: file.stem)
 def test_a_run_pauses_resumes_and_completes(file: Path) -> None:
     plan = plan_run(read_workflow(file))
 
@@ -68,7 +64,7 @@ def test_a_run_pauses_resumes_and_completes(file: Path) -> None:
 
 
 def test_every_stored_port_is_announced_before_it_grows_and_ends_complete() -> None:
-    workflow = read_workflow(MOVIES)
+    workflow = read_workflow(WEATHER)
     announced: set[str] = set()
     last_counts: dict[str, int] = {}
 
@@ -87,31 +83,33 @@ def test_every_stored_port_is_announced_before_it_grows_and_ends_complete() -> N
 
 
 def test_what_an_aggregate_feeds_starts_in_a_later_region() -> None:
-    plan = plan_run(read_workflow(MOVIES))
+    plan = plan_run(read_workflow(WEATHER))
 
-    [first, second] = [s.action for s in plan.steps if isinstance(s.action, StartRegion)]
+    regions = [s.action.storage_ports for s in plan.steps if isinstance(s.action, StartRegion)]
 
-    types = {stored.operator.type for stored in second.storage_ports}
-    assert types == {"PieChart", "BarChart"}
-    assert "Filter" in {stored.operator.type for stored in first.storage_ports}
+    first, second, third = ({stored.operator.type for stored in ports} for ports in regions)
+    assert "Filter" in first
+    assert second == {"WordCloud", "LineChart"}
+    assert third == {"BarChart"}  # a sort lies between
 
 
 def test_a_picture_has_no_size() -> None:
-    for poll in polls(plan_run(read_workflow(MOVIES))):
+    for poll in polls(plan_run(read_workflow(WEATHER))):
         for growth in poll.changes:
-            is_picture = growth.stored.operator.type.endswith(("Chart", "Cloud"))
+            kind = growth.stored.operator.type
+            is_picture = kind.endswith(("Chart", "Cloud", "Visualizer"))
             assert (growth.result_bytes is None) == is_picture
 
 
 def test_a_run_whose_python_fails_ends_failed_with_its_console() -> None:
-    plan = plan_run(read_workflow(FAILING))
+    plan = plan_run(read_workflow(MISSING_COLUMN))
 
     assert plan.end_status == "FAILED"
     assert statuses(plan) == ["RUNNING", "FAILED"]
     assert plan.failure is not None
-    assert plan.failure.endswith("KeyError: 'lines'")
+    assert plan.failure.endswith("KeyError: 'sentence'")
     [first_print] = [s.action for s in plan.steps if isinstance(s.action, FirstPrint)]
-    assert first_print.text == "KeyError: 'lines'"
+    assert first_print.text == "KeyError: 'sentence'"
     assert all(not poll.changes for poll in polls(plan))
 
 
@@ -141,12 +139,12 @@ def test_code_that_is_not_python_fails() -> None:
 
 
 def test_unknown_columns_get_the_benefit_of_the_doubt() -> None:
-    assert failures(read_workflow(MOVIES)) == {}
+    assert failures(read_workflow(WEATHER)) == {}
 
 
 @pytest.mark.parametrize(("poll_s", "expected_s"), [(3.0, 19.4), (0.2, 1.36)])
 def test_a_run_takes_as_long_as_its_polls_say(poll_s: float, expected_s: float) -> None:
-    plan = plan_run(read_workflow(MOVIES))
+    plan = plan_run(read_workflow(WEATHER))
 
     assert seconds_at(plan.steps[-1].at, poll_s) == pytest.approx(expected_s)
 

@@ -8,9 +8,7 @@ import pytest
 
 from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import Workflow, WorkflowFileError, parse_workflow, read_workflow
-from tests.systems import ROOT
-
-SHARED = ROOT.parent / "shared" / "workflows"
+from tests.workflows import EARLY_EDITOR, MISSING_COLUMN, WEATHER
 
 
 def operator(operator_id: str, operator_type: str = "Filter", **more: Any) -> dict[str, Any]:
@@ -34,15 +32,14 @@ def stored(workflow: Workflow) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "operators", "results", "python"),
-    [
-        ("country_sales_analysis.json", 2, 1, 0),
-        ("movies_exploration.json", 13, 9, 1),
-        ("pipeline_missing_column.json", 4, 1, 1),
-    ],
+    ("file", "operators", "results", "python"),
+    [(EARLY_EDITOR, 2, 1, 0), (WEATHER, 18, 11, 2), (MISSING_COLUMN, 4, 1, 1)],
+    ids=lambda value: value.stem if isinstance(value, Path) else None,
 )
-def test_real_files_are_read(name: str, operators: int, results: int, python: int) -> None:
-    workflow = read_workflow(SHARED / name)
+def test_files_of_the_editor_are_read(
+    file: Path, operators: int, results: int, python: int
+) -> None:
+    workflow = read_workflow(file)
 
     assert len(workflow.operators) == operators
     assert len(workflow.storage_ports) == results

@@ -55,8 +55,14 @@ class Reader:
         if self._opened is None or not os.path.samestat(self._path.stat(), self._opened[1]):
             self._close()
             self._opened = (schema.connect_read_only(self._path), self._path.stat())
+        connection = self._opened[0]
         try:
-            return work(self._opened[0])
+            # One snapshot for all statements: a settle moves a write from one table to another.
+            connection.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                connection.rollback()
         except sqlite3.Error:
             self._close()
             raise

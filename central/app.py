@@ -26,12 +26,12 @@ from central.api import (
     writes,
 )
 from central.auth.authenticator import (
-    CHANGER,
-    END_TURN,
+    MUTATING_CALLER,
+    RELEASE_SLOT,
     SCHEMES,
     USER,
-    Admission,
     AuthenticatedRoute,
+    Authenticator,
 )
 from central.examples import EXAMPLES
 from central.metrics import Metrics
@@ -68,8 +68,8 @@ AGE_JITTER = 0.2
 """Connections of one moment end over 20 % of their age, so that load spreads without storms."""
 
 
-def central_app(
-    admission: Admission,
+def build_app(
+    authenticator: Authenticator,
     metrics: Metrics,
     stores: Mapping[web.AppKey[Any], Any],
     *,
@@ -94,7 +94,7 @@ def central_app(
     )
     for key, store in stores.items():
         app[key] = store
-    add_routes(app, ROUTES, admission.admit, intake)
+    add_routes(app, ROUTES, authenticator.authenticate, intake)
     app.on_response_prepare.append(_name_user)
     document = msgspec.json.encode(openapi())
 
@@ -131,7 +131,7 @@ async def release_slot(request: web.Request, handler: _Handler) -> web.StreamRes
     try:
         return await handler(request)
     finally:
-        end = request.get(END_TURN)
+        end = request.get(RELEASE_SLOT)
         if end is not None:
             end()
 
@@ -145,7 +145,7 @@ async def audit_refusals(request: web.Request, handler: _Handler) -> web.StreamR
     try:
         return await handler(request)
     except Problem as problem:
-        changer, store = request.get(CHANGER), request.app.get(REFUSALS)
+        changer, store = request.get(MUTATING_CALLER), request.app.get(REFUSALS)
         if changer is not None and store is not None:
             execution_id = request.match_info.get("execution_id", "")
             refusal = Refusal(

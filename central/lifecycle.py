@@ -28,9 +28,9 @@ from central.api.leases import BOOTS, LEASES
 from central.api.uris import URIS
 from central.api.workflows import COSTS, EXPORTS, VERSIONS
 from central.api.writes import WRITES
-from central.app import REFUSALS, central_app
+from central.app import REFUSALS, build_app
 from central.auth.account_roles import AccountRoleCache
-from central.auth.authenticator import Admission
+from central.auth.authenticator import Authenticator
 from central.auth.concurrency import PerCallerSemaphore
 from central.auth.jwks import KeySet
 from central.auth.jwks_source import source_of
@@ -108,7 +108,7 @@ def stores(
     }
 
 
-def users_keys(settings: TokenSettings, metrics: Metrics) -> Keys:
+def build_user_keys(settings: TokenSettings, metrics: Metrics) -> Keys:
     """What signs users' tokens: the shared secret, or an issuer's key set."""
     if settings.jwks is None:
         return SharedSecret(settings)
@@ -116,13 +116,13 @@ def users_keys(settings: TokenSettings, metrics: Metrics) -> Keys:
     return KeySet("users", source, settings.algorithms, settings.jwks, metrics)
 
 
-def admission_of(settings: Settings, database: Database, metrics: Metrics) -> Admission:
+def build_authenticator(settings: Settings, database: Database, metrics: Metrics) -> Authenticator:
     """Who is let in, by what these settings name."""
     tokens, accounts = settings.tokens, None
     if tokens.account_check_s > 0:
         accounts = AccountRoleCache(Accounts(database), tokens.account_check_s)
-    return Admission(
-        TokenVerifier(users_keys(tokens, metrics), tokens, metrics),
+    return Authenticator(
+        TokenVerifier(build_user_keys(tokens, metrics), tokens, metrics),
         AssertionVerifier(settings.assertions, metrics),
         accounts,
         None if settings.workloads is None else workload_verifier(settings.workloads, metrics),
@@ -137,7 +137,7 @@ def workload_verifier(settings: WorkloadSettings, metrics: Metrics) -> WorkloadV
     return WorkloadVerifier(keys, settings, metrics)
 
 
-def closer_of(
+def build_orphan_closer(
     settings: Settings, database: Database, leases: Leases, metrics: Metrics
 ) -> OrphanCloser:
     return OrphanCloser(
@@ -160,16 +160,16 @@ async def serve(settings: Settings) -> int:
     metrics = Metrics(CollectorRegistry())
     database = Database(settings.database, metrics)
     metrics.watch_connections(database.connections)
-    admission = admission_of(settings, database, metrics)
+    authenticator = build_authenticator(settings, database, metrics)
     resources = stores(database, metrics, settings.lease_s, settings.limits)
-    closer = closer_of(settings, database, resources[LEASES], metrics)
+    closer = build_orphan_closer(settings, database, resources[LEASES], metrics)
     callers = ConnectionLimiter(settings.limits.connections, metrics.dropped_connection)
     intake = BodyReader(
         callers, max_total_bytes=settings.limits.buffered_body_bytes, share=BODIES_SHARE
     )
     metrics.watch_callers(lambda: callers.count, lambda: intake.held_bytes)
-    app = central_app(
-        admission,
+    app = build_app(
+        authenticator,
         metrics,
         resources,
         connection_max_age_s=settings.connection_max_age_s,

@@ -22,8 +22,8 @@ from dev.tokens import mint
 from dev.world import WORLD, User
 from sidecar.server.app import build_app
 from sidecar.settings import Settings
-from tests.integration.central.authority import Sidecar as CentralCaller
-from tests.integration.central.authority import serving_central
+from tests.integration.central.central_fixtures import Sidecar as CentralCaller
+from tests.integration.central.central_fixtures import running_central
 
 COMMITTED = {"Prefer": "wait=20"}
 """For writes: answer once central has committed."""
@@ -114,7 +114,7 @@ async def running_stack(
     `variables` are settings of either, by their names in the environment. One that is not
     delivering keeps what it acknowledges in its spool.
     """
-    async with serving_central(central_url, variables=variables) as central:
+    async with running_central(central_url, variables=variables) as central:
         settings = Settings.from_environment(
             {
                 "SIDECAR_CENTRAL_URL": str(central.client.make_url("")),

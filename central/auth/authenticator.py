@@ -43,10 +43,10 @@ from kit.http.routing import Route
 USER: web.RequestKey[User] = web.RequestKey("user", User)
 """The user of a valid token, for the headers that every answer to them carries."""
 
-END_TURN: web.RequestKey[Callable[[], None]] = web.RequestKey("end_turn")
+RELEASE_SLOT: web.RequestKey[Callable[[], None]] = web.RequestKey("end_turn")
 """To be called when the call is answered: the next one of its caller may go to work."""
 
-CHANGER: web.RequestKey["MutatingCaller"] = web.RequestKey("changer")
+MUTATING_CALLER: web.RequestKey["MutatingCaller"] = web.RequestKey("changer")
 """Who tries to change something: known before it is known whether they may."""
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -164,7 +164,7 @@ class AuthenticatedRoute(Route):
             object.__setattr__(self, "headers", {**_KEY, **self.headers})
 
 
-class Admission:
+class Authenticator:
     """Promise: a handler runs only for a caller with the credentials its route needs."""
 
     def __init__(
@@ -188,14 +188,14 @@ class Admission:
         self._limits = limits
         self._turns = turns
 
-    async def admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
-        caller = await self._admit(request, route, body)
+    async def authenticate(self, request: web.Request, route: Route, body: bytes) -> Caller:
+        caller = await self._authenticate(request, route, body)
         if self._turns is not None:
             who = caller.source_id if isinstance(caller, Source) else caller.user.user_id
-            request[END_TURN] = await self._turns.take(who)
+            request[RELEASE_SLOT] = await self._turns.take(who)
         return caller
 
-    async def _admit(self, request: web.Request, route: Route, body: bytes) -> Caller:
+    async def _authenticate(self, request: web.Request, route: Route, body: bytes) -> Caller:
         needs = (
             route.needs
             if isinstance(route, AuthenticatedRoute)
@@ -219,7 +219,7 @@ class Admission:
         if needs is CredentialPolicy.USER:
             assert user is not None  # noqa: S101 (for the type checker)
             return Reader(user)
-        request[CHANGER] = MutatingCaller(source_id, None if user is None else user.user_id)
+        request[MUTATING_CALLER] = MutatingCaller(source_id, None if user is None else user.user_id)
         workload = await self._workload(request)
         if user is None:
             return Source(source_id, workload)

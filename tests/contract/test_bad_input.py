@@ -27,7 +27,7 @@ from sidecar.lifecycle import core
 from sidecar.settings import Settings
 from tests.contract.bad_input import NO_JSON, Api, check
 from tests.databases import Database
-from tests.integration.central.authority import Sidecar, serving_central
+from tests.integration.central.central_fixtures import Sidecar, running_central
 
 LOCAL = Api(sidecar.server.app.ROUTES, sidecar.examples.EXAMPLES, sidecar.server.app.openapi())
 # A batch is judged entry by entry, and its members outlive versions: tests of its own.
@@ -56,7 +56,7 @@ async def client(tmp_path: Path) -> AsyncIterator["TestClient[web.Request, web.A
 @pytest.fixture
 async def caller(database: Database) -> AsyncIterator[Sidecar]:
     unlimited = {f"CENTRAL_LIMIT_{who}_CALLS_PER_S": "100000" for who in ("USER", "SOURCE")}
-    async with serving_central(database.central_url, variables=unlimited) as caller:
+    async with running_central(database.central_url, variables=unlimited) as caller:
         yield caller
 
 

@@ -22,7 +22,7 @@ import pytest
 from dev.ready import Ready
 from dev.vfs_uri import console_uri, global_port_id, result_uri
 from tests.databases import open_folder
-from tests.integration.central.serving import SigningKey
+from tests.integration.central.signing import SigningKey
 from tests.systems import ROOT, running_system
 
 CONFIGURATION = Path(__file__).parent / "schemathesis" / "schemathesis.toml"

@@ -18,7 +18,7 @@ from sidecar.spool.entry import WriteState
 from sidecar.spool.schema import FILE_NAME
 from sidecar.upstream.source_key import KEY_FILE_NAME
 from tests.databases import Database
-from tests.integration.central.authority import Sidecar, serving_central
+from tests.integration.central.central_fixtures import Sidecar, running_central
 from tests.stacks import running_stack
 
 
@@ -39,7 +39,7 @@ async def lapse(connection: Any, execution_id: int) -> None:
 async def test_a_stolen_token_writes_nothing_from_another_source_while_the_lease_lives(
     database: Database, owner_connection: Any
 ) -> None:
-    async with serving_central(database.central_url) as sidecar:
+    async with running_central(database.central_url) as sidecar:
         execution_id = (await sidecar.create()).body["execution_id"]
         run, token = f"/v1/executions/{execution_id}", mint(WORLD.owner.user_id)
         thief = sidecar.another()
@@ -73,7 +73,7 @@ async def test_a_stolen_token_writes_nothing_from_another_source_while_the_lease
 async def test_after_a_lapse_another_source_takes_over_and_the_old_ones_late_entries_are_refused(
     database: Database, owner_connection: Any
 ) -> None:
-    async with serving_central(database.central_url) as old:
+    async with running_central(database.central_url) as old:
         execution_id = (await old.create()).body["execution_id"]
         running = {"execution_id": execution_id, "op": "update_execution", "status": "RUNNING"}
         ended = running | {"status": "COMPLETED"}
@@ -151,7 +151,7 @@ class Recorder:
 
 @pytest.fixture
 async def sidecar(database: Database) -> AsyncIterator[Sidecar]:
-    async with serving_central(database.central_url) as sidecar:
+    async with running_central(database.central_url) as sidecar:
         yield sidecar
 
 

@@ -8,7 +8,7 @@ import requests.auth
 import schemathesis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.integration.central.serving import SigningKey
+from tests.integration.central.signing import SigningKey
 
 SIGN = "to be signed"
 """A placeholder for the assertion, which is over the request as it will be sent."""

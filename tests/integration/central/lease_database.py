@@ -12,8 +12,8 @@ from central.wire.leases import ClosedExecutions
 from dev.world import WORLD
 from tests.integration.central import batching
 from tests.integration.central.batching import Connection
-from tests.integration.central.lease_rules import UNITS
-from tests.integration.central.leasing import LEASE_S, Replica
+from tests.integration.central.lease_fixtures import LEASE_S, Replica
+from tests.integration.central.lease_model import UNITS
 
 RUNNERS = {
     "a": (WORLD.owner, WORLD.workflow_id),

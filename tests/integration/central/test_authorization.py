@@ -13,7 +13,7 @@ from central.app import ROUTES
 from central.auth.authenticator import AuthenticatedRoute, CredentialPolicy
 from dev.tokens import WEEK_S, base64url, mint, part
 from dev.world import WORLD, User
-from tests.integration.central.authority import Sidecar
+from tests.integration.central.central_fixtures import Sidecar
 from tests.integration.relations import (
     DONE,
     PRIVATE,

@@ -6,7 +6,7 @@ import pytest
 
 from dev.world import WORLD, User
 from dev.world_rows import JOIN_OPERATOR
-from tests.integration.central.authority import Sidecar
+from tests.integration.central.central_fixtures import Sidecar
 
 EVERYBODY = (
     WORLD.owner,

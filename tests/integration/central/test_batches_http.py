@@ -17,7 +17,7 @@ from dev.tokens import mint
 from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.batching import Connection, Source, add_runs, replica, run
-from tests.integration.central.serving import SigningKey, served
+from tests.integration.central.signing import SigningKey, served
 
 PATH = "/v1/batches"
 

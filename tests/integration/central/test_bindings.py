@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dev.world import WORLD
-from tests.integration.central.authority import Sidecar
+from tests.integration.central.central_fixtures import Sidecar
 from tests.integration.central.rows import execution_by_sql
 
 OWNER = WORLD.owner.user_id

@@ -8,9 +8,9 @@ import pytest
 from central.store.queries import load
 from dev.world import WORLD
 from tests.databases import Database, connected
-from tests.integration.central.authority import Reply, Sidecar
 from tests.integration.central.batching import Connection
-from tests.integration.central.leasing import (
+from tests.integration.central.central_fixtures import Reply, Sidecar
+from tests.integration.central.lease_fixtures import (
     add_leased,
     lease,
     reasons,

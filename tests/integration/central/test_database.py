@@ -7,7 +7,7 @@ from typing import Any
 
 from dev.world import WORLD
 from tests.databases import Database, connected, free_port
-from tests.integration.central.authority import serving_central
+from tests.integration.central.central_fixtures import running_central
 
 RUN = f"/v1/executions/{WORLD.completed_execution_id}"
 
@@ -68,7 +68,7 @@ async def cuttable(database: Database) -> AsyncIterator[tuple[Cutter, str]]:
 
 
 async def test_a_lost_database_is_a_503_until_it_is_back(database: Database) -> None:
-    async with cuttable(database) as (cutter, url), serving_central(url) as sidecar:
+    async with cuttable(database) as (cutter, url), running_central(url) as sidecar:
         before = await sidecar.get(RUN)
 
         await cutter.cut()
@@ -87,7 +87,7 @@ async def test_sessions_ended_by_the_server_are_a_503_at_most_once_each(
     database: Database,
 ) -> None:
     async with (
-        serving_central(database.central_url) as sidecar,
+        running_central(database.central_url) as sidecar,
         connected(database.superuser_url) as superuser,
     ):
 
@@ -107,7 +107,7 @@ async def test_sessions_ended_by_the_server_are_a_503_at_most_once_each(
 async def test_a_database_that_was_not_migrated_says_what_to_run(
     database: Database, owner_connection: Any
 ) -> None:
-    async with serving_central(database.central_url) as sidecar:
+    async with running_central(database.central_url) as sidecar:
         await owner_connection.execute("DROP SCHEMA cu_metadata CASCADE")
         reply = await sidecar.get(RUN)
 
@@ -118,7 +118,7 @@ async def test_a_database_that_was_not_migrated_says_what_to_run(
 async def test_a_row_locked_for_long_is_a_503_after_the_roles_lock_timeout(
     database: Database, owner_connection: Any
 ) -> None:
-    async with serving_central(database.central_url) as sidecar:
+    async with running_central(database.central_url) as sidecar:
         execution_id = (await sidecar.create()).body["execution_id"]
         async with owner_connection.transaction():
             await owner_connection.execute(
@@ -132,7 +132,7 @@ async def test_a_row_locked_for_long_is_a_503_after_the_roles_lock_timeout(
 async def test_without_named_statements_every_call_is_a_transaction(database: Database) -> None:
     """For a PgBouncer before 1.21 in transaction mode: nothing may outlive a transaction."""
     async with (
-        serving_central(database.central_url, statement_cache_size=0) as sidecar,
+        running_central(database.central_url, statement_cache_size=0) as sidecar,
         connected(database.superuser_url) as superuser,
     ):
         assert (await sidecar.create()).status == 201

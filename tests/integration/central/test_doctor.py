@@ -12,7 +12,7 @@ from central.settings import read_settings
 from dev.tokens import JWT_SECRET
 from kit.http.checks import Check, Verdict
 from tests.databases import CENTRAL_ROLE, Database, connected
-from tests.integration.central.commands import central
+from tests.integration.central.command_fixtures import central
 from tests.integration.central.issuer import EC_KEY, RSA_KEY, Issuer, jwk
 from tests.integration.central.test_role import COLUMNS, TABLES
 

@@ -8,7 +8,7 @@ import pytest
 
 from dev.world import WORLD, User
 from tests.databases import Database, connected
-from tests.integration.central.authority import LEASE_S, Reply, Sidecar, serving_central
+from tests.integration.central.central_fixtures import LEASE_S, Reply, Sidecar, running_central
 from tests.integration.central.rows import execution_by_sql, until_blocking
 
 OWNER = WORLD.owner.user_id
@@ -254,7 +254,7 @@ async def test_a_warehouse_needs_a_texera_that_has_them(sidecar: Sidecar) -> Non
 
 async def test_a_run_goes_to_a_warehouse_of_its_users(warehouse_database: Database) -> None:
     async with (
-        serving_central(warehouse_database.central_url) as sidecar,
+        running_central(warehouse_database.central_url) as sidecar,
         connected(warehouse_database.owner_url) as connection,
     ):
         own, others = [
@@ -285,7 +285,7 @@ async def test_a_run_goes_to_a_warehouse_of_its_users(warehouse_database: Databa
 
 async def test_sizes_may_be_int_as_they_were(int_sizes_database: Database) -> None:
     completed = f"/v1/executions/{WORLD.completed_execution_id}"
-    async with serving_central(int_sizes_database.central_url) as sidecar:
+    async with running_central(int_sizes_database.central_url) as sidecar:
         assert (await sidecar.create()).status == 201
         read, uris = await sidecar.get(completed), await sidecar.get(f"{completed}/uris")
 

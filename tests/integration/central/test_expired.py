@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dev.world import WORLD
-from tests.integration.central.authority import Reply, Sidecar
+from tests.integration.central.central_fixtures import Reply, Sidecar
 from tests.integration.central.rows import execution_by_sql
 
 UNIT = f"/v1/computing-units/{WORLD.computing_unit_id}/expired-executions"

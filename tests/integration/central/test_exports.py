@@ -8,7 +8,7 @@ import pytest
 from dev.vfs_uri import global_port_id, result_uri
 from dev.world import WORLD, User
 from dev.world_rows import FREE_SCAN_OPERATOR, JOIN_OPERATOR, SCAN_OPERATOR
-from tests.integration.central.authority import Reply, Sidecar
+from tests.integration.central.central_fixtures import Reply, Sidecar
 
 OPERATORS = [SCAN_OPERATOR, FREE_SCAN_OPERATOR, JOIN_OPERATOR]
 LABEL = f"licensed-prices ({WORLD.stranger.email})"

@@ -10,7 +10,6 @@ from central.wire.leases import LostReason
 from dev.postgres import Cluster
 from dev.world import WORLD
 from tests.databases import Database, connected
-from tests.integration.central.authority import Sidecar
 from tests.integration.central.batching import (
     Connection,
     Source,
@@ -22,7 +21,8 @@ from tests.integration.central.batching import (
     told,
 )
 from tests.integration.central.batching import replica as batches_of
-from tests.integration.central.leasing import (
+from tests.integration.central.central_fixtures import Sidecar
+from tests.integration.central.lease_fixtures import (
     LEASE_S,
     Replica,
     add_leased,

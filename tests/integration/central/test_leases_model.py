@@ -27,11 +27,11 @@ from hypothesis.stateful import (
 from central.problems import BootSuperseded, ComputingUnitTerminated
 from central.wire.leases import LostReason
 from tests.databases import Template, connected, copy_of
-from tests.integration.central import batching, leasing
+from tests.integration.central import batching, lease_fixtures
 from tests.integration.central.batching import Source
 from tests.integration.central.lease_database import Database
-from tests.integration.central.lease_rules import FAILED, SIDECARS, UNITS, Rules, Run
-from tests.integration.central.leasing import LEASE_S, advance, serve_for
+from tests.integration.central.lease_fixtures import LEASE_S, advance, serve_for
+from tests.integration.central.lease_model import FAILED, SIDECARS, UNITS, Rules, Run
 
 STEP_S = 15.0
 RESET = """
@@ -284,7 +284,9 @@ def real(runner: asyncio.Runner, template: Template) -> Iterator[Database]:
         database = await stack.enter_async_context(copy_of(template))
         connection = await stack.enter_async_context(connected(database.owner_url))
         await connection.execute(RESET + COUNT_CLOSINGS)
-        replicas = [await stack.enter_async_context(leasing.replica(database)) for _ in range(2)]
+        replicas = [
+            await stack.enter_async_context(lease_fixtures.replica(database)) for _ in range(2)
+        ]
         batches = await stack.enter_async_context(batching.replica(database))
         return Database(connection, replicas, batches)
 

@@ -8,7 +8,7 @@ import pytest
 from central.auth_settings import FULL_BATCH_ENTRIES, LimitSettings
 from dev.world import WORLD
 from tests.databases import Database
-from tests.integration.central.authority import Sidecar, serving_central
+from tests.integration.central.central_fixtures import Sidecar, running_central
 from tests.integration.central.rows import execution_by_sql
 
 VERSION = f"/v1/workflows/{WORLD.workflow_id}/versions/latest"
@@ -18,7 +18,7 @@ FEW = {"CENTRAL_LIMIT_BURST_S": "100"}  # and rates so low that the length of a 
 
 def serving(database: Database, **limits: str) -> Any:
     variables = FEW | {f"CENTRAL_LIMIT_{name}": value for name, value in limits.items()}
-    return serving_central(database.central_url, variables=variables)
+    return running_central(database.central_url, variables=variables)
 
 
 async def called(sidecar: Sidecar, count: int, user: Any = WORLD.owner) -> list[int]:
@@ -138,7 +138,7 @@ async def test_a_flood_of_one_users_calls_holds_up_nobody_else(
     database: Database, owner_connection: Any
 ) -> None:
     read = f"/v1/executions/{WORLD.completed_execution_id}"
-    async with serving_central(database.central_url) as sidecar:
+    async with running_central(database.central_url) as sidecar:
         async with owner_connection.transaction():
             await owner_connection.execute("lock texera_db.workflow_executions")
             flood = [asyncio.create_task(sidecar.get(read)) for _ in range(40)]

@@ -7,7 +7,7 @@ import pytest
 from central.store.audit import PER_SOURCE_AND_HOUR, UNKNOWN_PER_HOUR
 from central.store.batches import MAX_EPOCHS_PER_SOURCE
 from dev.world import WORLD
-from tests.integration.central.authority import Sidecar
+from tests.integration.central.central_fixtures import Sidecar
 
 OWNER, READER, STRANGER = (u.user_id for u in (WORLD.owner, WORLD.reader, WORLD.stranger))
 

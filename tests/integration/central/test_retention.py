@@ -13,7 +13,7 @@ from central.store import database as store
 from central.store.retention import CHUNK, Retention
 from tests.databases import Database, connected
 from tests.integration.central.batching import Connection, add_runs, bind
-from tests.integration.central.commands import central
+from tests.integration.central.command_fixtures import central
 
 DAY_S = 86_400.0
 SETTINGS = RetentionSettings(30 * DAY_S, 2 * DAY_S, 90 * DAY_S, 30 * DAY_S)

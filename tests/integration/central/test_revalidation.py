@@ -7,7 +7,7 @@ import pytest
 
 from dev.tokens import mint
 from dev.world import WORLD, User
-from tests.integration.central.authority import Sidecar
+from tests.integration.central.central_fixtures import Sidecar
 
 ROW = f"/v1/executions/{WORLD.completed_execution_id}"
 TARGETS = (ROW, f"{ROW}/uris", f"/v1/workflows/{WORLD.workflow_id}/executions/latest")

@@ -7,8 +7,8 @@ import pytest
 
 from dev.world import WORLD
 from tests.databases import Database
-from tests.integration.central.authority import Sidecar
-from tests.integration.central.commands import central
+from tests.integration.central.central_fixtures import Sidecar
+from tests.integration.central.command_fixtures import central
 
 
 def ls(database: Database, *arguments: str) -> list[dict[str, Any]]:

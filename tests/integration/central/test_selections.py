@@ -8,7 +8,7 @@ import pytest
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
 from dev.world import WORLD
 from tests.databases import Database, connected
-from tests.integration.central.authority import Reply, Sidecar
+from tests.integration.central.central_fixtures import Reply, Sidecar
 from tests.integration.central.rows import execution_by_sql, until_blocking
 
 WID = WORLD.workflow_id

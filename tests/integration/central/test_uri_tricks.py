@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
 from dev.world import WORLD
-from tests.integration.central.authority import Sidecar
+from tests.integration.central.central_fixtures import Sidecar
 from tests.unit.kit.tricks import tricks
 
 PORT = global_port_id("op-1", 0)

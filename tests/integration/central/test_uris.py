@@ -9,7 +9,7 @@ import pytest
 from central.store.queries import load
 from dev.vfs_uri import console_uri, result_uri
 from dev.world import WORLD
-from tests.integration.central.authority import Sidecar
+from tests.integration.central.central_fixtures import Sidecar
 from tests.integration.central.rows import execution_by_sql
 
 

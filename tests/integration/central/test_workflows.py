@@ -7,7 +7,7 @@ import pytest
 
 from dev.vfs_uri import runtime_stats_uri
 from dev.world import WORLD
-from tests.integration.central.authority import Sidecar
+from tests.integration.central.central_fixtures import Sidecar
 from tests.integration.central.rows import execution_by_sql
 
 WORKFLOW = f"/v1/workflows/{WORLD.workflow_id}"

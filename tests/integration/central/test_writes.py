@@ -24,7 +24,7 @@ from dev.tokens import mint
 from dev.world import WORLD, User
 from tests.databases import Database, connected
 from tests.integration.central.batching import PORT, Connection, add_runs, run, uris
-from tests.integration.central.serving import SigningKey, served
+from tests.integration.central.signing import SigningKey, served
 
 COMMITTED = (200, {"state": "committed"})
 

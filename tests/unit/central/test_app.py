@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from central.app import ROUTES, central_app, openapi
-from central.auth.authenticator import Admission, CredentialPolicy
+from central.app import ROUTES, build_app, openapi
+from central.auth.authenticator import Authenticator, CredentialPolicy
 from central.auth.signatures import SharedSecret
 from central.auth.source_assertions import AssertionVerifier
 from central.auth.user_tokens import TokenVerifier
@@ -32,12 +32,12 @@ async def served(
 ) -> AsyncIterator[Client]:
     """The application without stores: enough for whatever is refused before a handler runs."""
     metrics, tokens = Metrics(registry or CollectorRegistry()), TokenSettings(JWT_SECRET)
-    admission = Admission(
+    authenticator = Authenticator(
         TokenVerifier(SharedSecret(tokens), tokens, metrics),
         AssertionVerifier(AssertionSettings(), metrics),
     )
-    app = central_app(
-        admission, metrics, {}, connection_max_age_s=300.0, clock=clock, uniform=uniform
+    app = build_app(
+        authenticator, metrics, {}, connection_max_age_s=300.0, clock=clock, uniform=uniform
     )
     async with TestClient(TestServer(app)) as client:
         yield client

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from central.jobs.orphan_closer import MAX_LAPSED_FRACTION, MIN_SUSPICIOUS
-from tests.integration.central.leasing import LEASE_S
+from tests.integration.central.lease_fixtures import LEASE_S
 
 FAILED = 4
 BREAK_S = LEASE_S / 3

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 
-from central.auth.authenticator import Admission
+from central.auth.authenticator import Authenticator
 from central.auth.signatures import SharedSecret
 from central.auth.source_assertions import AssertionVerifier, digest, thumbprint
 from central.auth.user_tokens import TokenVerifier
@@ -31,14 +31,14 @@ async def served(
 ) -> AsyncIterator[TestClient[web.Request, web.Application]]:
     metrics = Metrics(CollectorRegistry())
     tokens = TokenSettings(JWT_SECRET)
-    admission = Admission(
+    authenticator = Authenticator(
         TokenVerifier(SharedSecret(tokens), tokens, metrics),
         AssertionVerifier(AssertionSettings(), metrics),
     )
     app = web.Application(middlewares=[problem_middleware])
     for key, resource in resources.items():
         app[key] = resource
-    add_routes(app, routes, admission.admit)
+    add_routes(app, routes, authenticator.authenticate)
     async with TestClient(TestServer(app)) as client:
         yield client
 

@@ -10,7 +10,7 @@ from tests.databases import Database, connected
 from tests.integration.central.batching import (
     Connection,
 )
-from tests.integration.central.leasing import (
+from tests.integration.central.lease_fixtures import (
     LEASE_S,
     Replica,
     add_leased,

@@ -20,7 +20,7 @@ from tests.integration.central.batching import (
 from tests.integration.central.batching import (
     replica as batches_of,
 )
-from tests.integration.central.leasing import (
+from tests.integration.central.lease_fixtures import (
     LEASE_S,
     Replica,
     add_leased,

@@ -11,7 +11,7 @@ from central.problems import UserDemoted
 from dev.world import WORLD
 from dev.world import User as Account
 from tests.databases import Database
-from tests.integration.central.authority import Sidecar, serving_central
+from tests.integration.central.central_fixtures import Sidecar, running_central
 
 ROLE = """UPDATE texera_db."user" SET role = $1::text::texera_db.user_role_enum WHERE uid = $2"""
 RUN = f"/v1/executions/{WORLD.completed_execution_id}"
@@ -21,7 +21,7 @@ RUN = f"/v1/executions/{WORLD.completed_execution_id}"
 async def checking(database: Database) -> AsyncIterator[Sidecar]:
     """A sidecar beside a central that looks at accounts; a moment is all it remembers."""
     settings = {"CENTRAL_ACCOUNT_CHECK_S": "0.000001"}
-    async with serving_central(database.central_url, variables=settings) as sidecar:
+    async with running_central(database.central_url, variables=settings) as sidecar:
         yield sidecar
 
 

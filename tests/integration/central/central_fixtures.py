@@ -16,15 +16,15 @@ from multidict import CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from central.app import central_app
-from central.lifecycle import admission_of, stores
+from central.app import build_app
+from central.lifecycle import build_authenticator, stores
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_settings
 from central.store.database import Database
 from central.wire.entries import digest_of
 from dev.tokens import JWT_SECRET, mint
 from dev.world import WORLD, User
-from tests.integration.central.serving import SigningKey
+from tests.integration.central.signing import SigningKey
 
 LEASE_S = 90.0
 
@@ -133,7 +133,7 @@ class Sidecar:
 
 
 @asynccontextmanager
-async def serving_central(
+async def running_central(
     url: str,
     *,
     lease_s: float = LEASE_S,
@@ -150,9 +150,9 @@ async def serving_central(
     )
     metrics = Metrics(CollectorRegistry())
     database = Database(DatabaseSettings(url, 0, 20, statement_cache_size), metrics)
-    admission = admission_of(settings, database, metrics)
-    app = central_app(
-        admission,
+    authenticator = build_authenticator(settings, database, metrics)
+    app = build_app(
+        authenticator,
         metrics,
         stores(database, metrics, lease_s, settings.limits),
         connection_max_age_s=connection_max_age_s,

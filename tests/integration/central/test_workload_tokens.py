@@ -11,7 +11,7 @@ import pytest
 from dev.vfs_uri import console_uri
 from dev.world import WORLD
 from tests.databases import Database
-from tests.integration.central.authority import Sidecar, serving_central
+from tests.integration.central.central_fixtures import Sidecar, running_central
 from tests.integration.central.issuer import OTHER_RSA_KEY, RSA_KEY, Issuer
 
 NAMESPACE = "texera-workflow-computing-unit-pool"
@@ -48,7 +48,7 @@ def serving(
         "CENTRAL_WORKLOAD_JWKS": issuer.url,
         "CENTRAL_WORKLOAD_ISSUER": "https://kubernetes.default.svc",
     }
-    return serving_central(database.central_url, variables=variables)
+    return running_central(database.central_url, variables=variables)
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from central.api.leases import LEASES
 from central.problems import KeysUnavailable
 from dev.world import WORLD
 from tests.databases import Database
-from tests.integration.central.authority import Sidecar
 from tests.integration.central.batching import (
     Connection,
 )
-from tests.integration.central.leasing import (
+from tests.integration.central.central_fixtures import Sidecar
+from tests.integration.central.lease_fixtures import (
     LEASE_S,
     Replica,
     add_leased,

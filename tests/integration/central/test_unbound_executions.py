@@ -18,8 +18,8 @@ from central.store.unbound_executions import UnboundExecutions, UnboundFilter
 from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.batching import Connection, add_runs
-from tests.integration.central.commands import central
-from tests.integration.central.leasing import add_leased, advance, reasons, statuses
+from tests.integration.central.command_fixtures import central
+from tests.integration.central.lease_fixtures import add_leased, advance, reasons, statuses
 from tests.integration.central.rows import execution_by_sql
 
 OLD_UTC = "now() at time zone 'utc' - interval '3 days'"

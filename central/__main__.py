@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             case _:
                 return bindings.run(options, os.environ)
     except SettingsError as error:
-        for fault in error.faults:
+        for fault in error.errors:
             print(fault, file=sys.stderr)
         return EXIT_USAGE
 

@@ -156,7 +156,7 @@ def _batch_entries(environment: EnvReader) -> int:
     most = environment.integer("LIMIT_BATCH_ENTRIES", 2_000, 0, 10**9)
     if 0 < most < FULL_BATCH_ENTRIES:
         # A batch is sent again unchanged until it is taken: this one never would be.
-        environment.fault(
+        environment.error(
             "LIMIT_BATCH_ENTRIES",
             f"expected 0 or at least {FULL_BATCH_ENTRIES}, which is a sidecar's full batch,"
             f" got {most}",
@@ -187,11 +187,11 @@ def _algorithms(environment: EnvReader) -> tuple[str, ...]:
     if not chosen:
         return ("HS256",)
     if len({algorithm in HMAC_ALGORITHMS for algorithm in chosen}) > 1:
-        environment.fault("JWT_ALGORITHMS", "expected shared-secret or public-key ones, not both")
+        environment.error("JWT_ALGORITHMS", "expected shared-secret or public-key ones, not both")
     is_shared = chosen[0] in HMAC_ALGORITHMS
     for name, is_wanted in (("JWT_SECRET", is_shared), ("JWT_JWKS", not is_shared)):
         if not is_wanted and environment.optional_text(name) is not None:
-            environment.fault(name, f"is not used with {', '.join(chosen)}")
+            environment.error(name, f"is not used with {', '.join(chosen)}")
     return chosen
 
 
@@ -203,7 +203,7 @@ def _named_algorithms(
     named = environment.text(name, default).split(",")
     chosen = tuple(by_name.get(text.strip().upper(), "") for text in named)
     if "" in chosen:
-        environment.fault(name, f"expected some of {', '.join(known)}")
+        environment.error(name, f"expected some of {', '.join(known)}")
         return ()
     return chosen
 
@@ -212,7 +212,7 @@ def _secret(environment: EnvReader) -> str:
     secret = environment.text("JWT_SECRET")
     if secret.lower() == "random":
         # Texera then makes a secret per process, which no other service can know.
-        environment.fault("JWT_SECRET", "expected Texera's own secret, got the word 'random'")
+        environment.error("JWT_SECRET", "expected Texera's own secret, got the word 'random'")
     return secret
 
 
@@ -263,7 +263,7 @@ def _public_key_algorithms(environment: EnvReader) -> tuple[str, ...]:
 def _pod_name(environment: EnvReader) -> str:
     pattern = environment.text("WORKLOAD_POD_NAME", f"computing-unit-{UNIT_PLACE}")
     if pattern.count(UNIT_PLACE) != 1:
-        environment.fault("WORKLOAD_POD_NAME", f"expected a name with one {UNIT_PLACE}")
+        environment.error("WORKLOAD_POD_NAME", f"expected a name with one {UNIT_PLACE}")
     return pattern
 
 

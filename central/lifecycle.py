@@ -189,7 +189,7 @@ async def serve(settings: Settings) -> int:
         context = None
         if settings.tls is not None:
             certificate = ServerCertificate(settings.tls.certificate_file, settings.tls.key_file)
-            await life.enter_async_context(_background(certificate.renewed.watch()))
+            await life.enter_async_context(_background(certificate.files.watch()))
             context = certificate.context
         await life.enter_async_context(ops)
         await life.enter_async_context(listening(api, settings.listen, callers, context))

@@ -155,7 +155,7 @@ def _tls(environment: EnvReader) -> TlsSettings | None:
         return TlsSettings(Path(certificate), Path(key))
     if certificate is not None or key is not None:
         missing = "TLS_CERT_FILE" if certificate is None else "TLS_KEY_FILE"
-        environment.fault(missing, "must be set: a certificate and its key go together")
+        environment.error(missing, "must be set: a certificate and its key go together")
     return None
 
 
@@ -195,7 +195,7 @@ def _database(environment: EnvReader) -> DatabaseSettings:
     min_size = environment.integer("POOL_MIN_SIZE", 2, 0, 1000)
     max_size = environment.integer("POOL_MAX_SIZE", 10, 1, 1000)
     if min_size > max_size:
-        environment.fault("POOL_MIN_SIZE", f"expected at most CENTRAL_POOL_MAX_SIZE ({max_size})")
+        environment.error("POOL_MIN_SIZE", f"expected at most CENTRAL_POOL_MAX_SIZE ({max_size})")
     return DatabaseSettings(
         url=_postgres_url(environment, "DATABASE_URL"),
         pool_min_size=min_size,
@@ -213,9 +213,9 @@ def read_migrate_settings(variables: Mapping[str, str]) -> MigrateSettings:
     if role_url:
         role = urlsplit(role_url)
         if not (role.username and role.password):
-            environment.fault("DATABASE_URL", "must name the service's role and its password")
+            environment.error("DATABASE_URL", "must name the service's role and its password")
         elif owner_url and role.username == urlsplit(owner_url).username:
-            environment.fault("DATABASE_URL", "must name a role of its own, not the owner")
+            environment.error("DATABASE_URL", "must name a role of its own, not the owner")
     environment.check()
     return MigrateSettings(owner_url, role_url)
 
@@ -225,6 +225,6 @@ def _postgres_url(environment: EnvReader, name: str) -> str:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        environment.fault(name, "expected a URL with a valid host and port")
+        environment.error(name, "expected a URL with a valid host and port")
         return ""
     return url

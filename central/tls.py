@@ -16,7 +16,7 @@ class ServerCertificate:
     def __init__(self, certificate_file: Path, key_file: Path) -> None:
         self._files = (certificate_file, key_file)
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)  # TLS 1.2 on
-        self.renewed = ReloadingFiles(self._files, self._load)
+        self.files = ReloadingFiles(self._files, self._load)
 
     def _load(self) -> None:
         # A pair that does not fit would leave half of itself in the live context.

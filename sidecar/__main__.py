@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             return spool.run(options, os.environ)
         return doctor.run(options, os.environ)
     except SettingsError as error:
-        for fault in error.faults:
+        for fault in error.errors:
             print(fault, file=sys.stderr)
         return EXIT_USAGE
 

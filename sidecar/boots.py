@@ -40,7 +40,7 @@ class Boots:
         """Raises central's problems. The same boot again gets the same answer."""
         target, body = f"/v1/computing-units/{unit_id}/boots", msgspec.json.encode(request)
         async with self._turn:
-            reply = await self._central.change("boot", target, body, idempotency_key, context)
+            reply = await self._central.post("boot", target, body, idempotency_key, context)
             answer = _closed.decode(reply.body)
             await self._spool.begin_boot(Boot(unit_id, request.boot_id), answer.closed)
         self._reads.changed(None, answer.closed)

@@ -52,7 +52,7 @@ class ForwardedCalls:
         self, selection: forwarded.Selection, idempotency_key: str | None, context: CallContext
     ) -> forwarded.DeletedExecutions:
         await self._settle(selection.execution_ids)
-        reply = await self._central.change(
+        reply = await self._central.post(
             "delete", "/v1/executions/delete", _body(selection), idempotency_key, context
         )
         answer = _deleted.decode(reply.body)
@@ -66,7 +66,7 @@ class ForwardedCalls:
         context: CallContext,
     ) -> forwarded.BookmarkedExecutions:
         await self._settle(selection.execution_ids)
-        reply = await self._central.change(
+        reply = await self._central.post(
             "bookmark", "/v1/executions/bookmark", _body(selection), idempotency_key, context
         )
         self._reads.changed(selection.workflow_id, selection.execution_ids)
@@ -87,7 +87,7 @@ class ForwardedCalls:
         context: CallContext,
     ) -> forwarded.ClearedExecutions:
         await self._settle(selection.execution_ids)
-        reply = await self._central.change(
+        reply = await self._central.post(
             "clear", target, _body(selection), idempotency_key, context
         )
         self._reads.changed(None, selection.execution_ids)
@@ -101,10 +101,12 @@ class ForwardedCalls:
         self, workflow_id: int, request: forwarded.ExportRequest, context: CallContext
     ) -> forwarded.ExportPlan:
         target, body = f"/v1/workflows/{workflow_id}/export-plan", _body(request)
-        plan = _plan.decode((await self._central.ask("export-plan", target, body, context)).body)
+        plan = _plan.decode(
+            (await self._central.post_query("export-plan", target, body, context)).body
+        )
         if plan.execution_id is not None and await self._spool.waiting(plan.execution_id):
             await self._settle([plan.execution_id])
-            reply = await self._central.ask("export-plan", target, body, context)
+            reply = await self._central.post_query("export-plan", target, body, context)
             plan = _plan.decode(reply.body)
         return plan
 

@@ -44,10 +44,8 @@ from sidecar.spool.status import describe
 from sidecar.spool.upkeep import run_maintenance
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CentralClient, open_session
-from sidecar.upstream.source_identity import SourceIdentity
-from sidecar.upstream.source_key import has_key
-from sidecar.upstream.trust import TrustStore
-from sidecar.upstream.workload import WorkloadToken
+from sidecar.upstream.credentials import TrustStore, WorkloadToken
+from sidecar.upstream.source_identity import SourceIdentity, has_key
 from sidecar.user_limits import UserLimits
 from sidecar.writes import Writes
 
@@ -117,7 +115,7 @@ class Sidecar:
         spool.on_append.append(self.renewals.on_write)
         self.bindings_lost = bindings_lost
         self.not_ready_because = ["starting"]
-        _observe(self)
+        _register_gauges(self)
 
     def not_ready(self) -> list[str]:
         """Why not, if so. A full spool is ready: it takes the ends of runs, and reads go on."""
@@ -149,7 +147,7 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     async with AsyncExitStack() as life:
-        sidecar = await life.enter_async_context(core(settings, faults))
+        sidecar = await life.enter_async_context(build_sidecar(settings, faults))
         if not sidecar.bindings_lost:
             ending = close_orphaned(sidecar.spool, sidecar.central)
             await life.enter_async_context(background(ending))
@@ -169,12 +167,14 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
 
 
 @asynccontextmanager
-async def core(settings: Settings, faults: FaultInjector = NO_FAULTS) -> AsyncIterator[Sidecar]:
+async def build_sidecar(
+    settings: Settings, faults: FaultInjector = NO_FAULTS
+) -> AsyncIterator[Sidecar]:
     """A sidecar without listeners, its spool open; closed again at the end."""
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     # A fresh spool under an old key, or a salvaged one, does not know all that was bound.
     spool_was_lost = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
-    identity = SourceIdentity.of_volume(settings.spool_dir, settings.assertion_audience)
+    identity = SourceIdentity.from_volume(settings.spool_dir, settings.assertion_audience)
     limits = SpoolLimits(settings.spool_max_bytes, settings.spool_max_entries)
     spool = Spool(settings.spool_dir, limits, faults=faults)
     await spool.open()
@@ -183,7 +183,7 @@ async def core(settings: Settings, faults: FaultInjector = NO_FAULTS) -> AsyncIt
     try:
         trust = None if settings.central_ca_file is None else TrustStore(settings.central_ca_file)
         async with (
-            nullcontext() if trust is None else background(trust.renewed.watch()),
+            nullcontext() if trust is None else background(trust.files.watch()),
             open_session(trust) as calls,
             open_session(trust) as deliveries,
             open_session(trust) as renewals,
@@ -255,55 +255,57 @@ def _on_task_failure(task: "asyncio.Task[None]") -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _observe(sidecar: Sidecar) -> None:
+def _register_gauges(sidecar: Sidecar) -> None:
     metrics, spool = sidecar.metrics, sidecar.spool
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_spool_entries", "Writes that wait for central.", lambda: spool.queues.entry_count
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_spool_bytes", "What they take in the spool.", lambda: spool.queues.size_bytes
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_spool_full", "1 while ordinary writes are refused.", lambda: float(spool.is_full)
     )
-    metrics.observe("sidecar_spool_commits", "Commits of the spool.", lambda: spool.commit_count)
-    metrics.observe(
+    metrics.register_gauge(
+        "sidecar_spool_commits", "Commits of the spool.", lambda: spool.commit_count
+    )
+    metrics.register_gauge(
         "sidecar_spool_syncs", "Those of them that were synced.", lambda: spool.sync_count
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_spool_quarantined_entries",
         "Entries found damaged.",
         lambda: spool.quarantined_count,
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_spool_epochs", "Epochs begun anew since start.", lambda: spool.epochs_begun
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_cache_bytes",
         "What remembered values take.",
         lambda: sidecar.services.reads.size_bytes,
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_connections",
         "Connections to the local API.",
         lambda: sidecar.intake.connections.count,
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_buffered_body_bytes",
         "Large bodies that are held in memory.",
         lambda: sidecar.intake.held_bytes,
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_leases",
         "Runs whose leases this sidecar holds.",
         lambda: len(sidecar.renewals.held()),
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_renewal_age_seconds",
         "Since the last renewal; 0 while there is nothing to renew.",
         lambda: sidecar.renewals.age_s() if sidecar.renewals.held() else 0.0,
     )
-    metrics.observe(
+    metrics.register_gauge(
         "sidecar_central_reachable",
         "1 while central answers, as far as the last calls tell.",
         lambda: float(sidecar.central.is_reachable),

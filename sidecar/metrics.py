@@ -125,6 +125,6 @@ class Metrics:
         known = reason if reason in LOST_REASONS else "other"  # of a newer central
         self._lost_leases.labels(known).inc()
 
-    def observe(self, name: str, description: str, read: Callable[[], float]) -> None:
+    def register_gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A gauge that reads its value when it is scraped."""
         Gauge(name, description, registry=self.registry).set_function(read)

@@ -251,9 +251,9 @@ class Reads:
         self._remembered.moved(execution_id)
         self._arrivals.notify(execution_id)
 
-    def settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
+    def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
         """Writes are no longer waiting: committed, or refused."""
-        self._remembered.settled(entries, records)
+        self._remembered.on_settled(entries, records)
         for execution_id in {record.execution_id for record in records}:
             self._arrivals.notify(execution_id)
 

@@ -104,9 +104,9 @@ class Settings:
             log_level=env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         )
         if settings.listen.host not in {"127.0.0.1", "::1", "localhost"}:
-            env.fault("LISTEN", "expected a loopback address: the CU's API is for this pod only")
+            env.error("LISTEN", "expected a loopback address: the CU's API is for this pod only")
         if "@" in settings.central_url.partition("://")[2].partition("/")[0]:
-            env.fault("CENTRAL_URL", "must not carry a login: a sidecar signs, and has no password")
+            env.error("CENTRAL_URL", "must not carry a login: a sidecar signs, and has no password")
         env.check()
         return settings
 
@@ -126,6 +126,6 @@ def _health_check(env: EnvReader) -> HealthCheck | None:
     except ValueError:
         parts, address = urlsplit(""), Address("", 0)
     if parts.scheme != "http" or not address.host or not text.isprintable() or " " in text:
-        env.fault("CU_HEALTH", f"expected HOST:PORT or an http:// URL, got {text!r}")
+        env.error("CU_HEALTH", f"expected HOST:PORT or an http:// URL, got {text!r}")
     query = f"?{parts.query}" if parts.query else ""
     return HealthCheck(address, (parts.path or "/") + query)

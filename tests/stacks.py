@@ -123,7 +123,7 @@ async def running_stack(
             }
         )
         async with (
-            sidecar.lifecycle.core(settings) as running,
+            sidecar.lifecycle.build_sidecar(settings) as running,
             sidecar.lifecycle.background(running.delivery.run())
             if is_delivering
             else nullcontext(),

@@ -22,7 +22,7 @@ from central.migrations.runner import read_migrations
 from central.settings import Settings, read_settings
 from central.store.database import Database
 from central.store.role_inspection import RoleInspection, SessionFacts
-from kit.http.checks import Check, exit_code, fail, ok, told, warn
+from kit.http.checks import Check, exit_code, fail, format_checks, ok, warn
 from kit.http.problems import Problem
 
 SUPPORTED_VERSIONS = range(14, 19)
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
     """Raises `SettingsError`."""
     checks = asyncio.run(examine(read_settings(variables)))
-    print(told(checks, as_json=options.json))
+    print(format_checks(checks, as_json=options.json))
     return exit_code(checks)
 
 

@@ -39,7 +39,7 @@ def exit_code(checks: Iterable[Check]) -> int:
     return EXIT_FAILED if any(check.verdict is Verdict.FAIL for check in checks) else 0
 
 
-def told(checks: Sequence[Check], *, as_json: bool) -> str:
+def format_checks(checks: Sequence[Check], *, as_json: bool) -> str:
     """One line a check, aligned; or `{"checks": [...]}`."""
     if as_json:
         return msgspec.json.encode({"checks": checks}).decode()

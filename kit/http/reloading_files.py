@@ -1,4 +1,4 @@
-"""Files that somebody else renews (a mounted Secret or ConfigMap), taken up without a restart."""
+"""Mounted files (a Secret, a ConfigMap) that are reloaded when they change, without a restart."""
 
 import asyncio
 import logging
@@ -11,46 +11,51 @@ from kit.http.logs import fields
 logger = logging.getLogger(__name__)
 
 WATCH_PERIOD_S = 30.0
-"""A kubelet needs up to a minute to bring a renewed Secret; what is renewed is still good then."""
+"""A kubelet takes up to a minute to update a mounted Secret; the old content is still valid."""
 
-Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
+FileVersion: TypeAlias = tuple[int, int, int]
+
+
+def file_version(path: Path) -> FileVersion:
+    """Differs once the file was replaced. Follows links: Kubernetes swaps one to a new folder, so
+    the inode changes even if size and time do not. Raises OSError."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 class ReloadingFiles:
-    """What `load` makes of the files: at once, and again whenever one of them has changed.
+    """Calls `load` at construction, and again whenever one of the files has changed.
 
-    What cannot be loaded later (half of a pair has come, say) leaves in force what was loaded
-    before, and is tried again. Raises what `load` raises, at construction only.
+    A reload that fails (one half of a pair was replaced, say) keeps what was loaded before and is
+    retried. Raises what `load` raises, at construction only.
     """
 
     def __init__(self, files: Sequence[Path], load: Callable[[], None]) -> None:
         self._files = tuple(files)
         self._load = load
-        self._loaded = self._stamp()
+        self._loaded = self._versions()
         load()
 
     def check(self) -> bool:
-        """Loads anew if a file has changed. True if it did."""
+        """Reloads if a file has changed. True if it did."""
+        names = ", ".join(map(str, self._files))
         try:
-            stamp = self._stamp()
-            if stamp == self._loaded:
+            versions = self._versions()
+            if versions == self._loaded:
                 return False
             self._load()
         except (OSError, ValueError) as error:
-            names = ", ".join(map(str, self._files))
-            logger.error("renewed files unusable", extra=fields(files=names, reason=str(error)))
+            logger.error("reload failed", extra=fields(files=names, reason=str(error)))
             return False
-        self._loaded = stamp
-        logger.info("renewed files loaded", extra=fields(files=", ".join(map(str, self._files))))
+        self._loaded = versions
+        logger.info("files reloaded", extra=fields(files=names))
         return True
 
     async def watch(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Checks now and then, until cancelled."""
+        """Checks periodically, until cancelled."""
         while True:
             await sleep(WATCH_PERIOD_S)
             self.check()
 
-    def _stamp(self) -> Stamp:
-        # Kubernetes swaps a link to a new folder: the file's number changes, if nothing else.
-        found = [path.stat() for path in self._files]
-        return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in found)
+    def _versions(self) -> list[FileVersion]:
+        return [file_version(path) for path in self._files]

@@ -13,9 +13,9 @@ EXIT_USAGE = 64
 class SettingsError(Exception):
     """The environment does not describe a service that could run."""
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = tuple(faults)
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = tuple(errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +34,21 @@ class EnvReader:
     """Reads typed values under one prefix and collects what is wrong with them.
 
     Each reader answers a usable value even after a fault, so that one pass finds all
-    faults; `check` then raises them together. An empty value counts as not set.
+    errors; `check` then raises them together. An empty value counts as not set.
     """
 
     def __init__(self, variables: Mapping[str, str], prefix: str) -> None:
         self._variables = variables
         self._prefix = prefix
-        self._faults: list[str] = []
+        self._errors: list[str] = []
 
     def check(self) -> None:
         """Raises `SettingsError` with everything found wrong so far."""
-        if self._faults:
-            raise SettingsError(self._faults)
+        if self._errors:
+            raise SettingsError(self._errors)
 
-    def fault(self, name: str, expected: str) -> None:
-        self._faults.append(f"{self._prefix}{name}: {expected}")
+    def error(self, name: str, expected: str) -> None:
+        self._errors.append(f"{self._prefix}{name}: {expected}")
 
     def text(self, name: str, default: str | None = None) -> str:
         """The value itself; a name without a default must be set."""
@@ -56,7 +56,7 @@ class EnvReader:
         if value:
             return value
         if default is None:
-            self.fault(name, "must be set")
+            self.error(name, "must be set")
             return ""
         return default
 
@@ -66,14 +66,14 @@ class EnvReader:
     def choice(self, name: str, default: str, choices: Sequence[str]) -> str:
         value = self.text(name, default).lower()
         if value not in choices:
-            self.fault(name, f"expected one of {', '.join(choices)}, got {value!r}")
+            self.error(name, f"expected one of {', '.join(choices)}, got {value!r}")
             return default
         return value
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.text(name, "true" if default else "false").lower()
         if value not in {"true", "false"}:
-            self.fault(name, f"expected true or false, got {value!r}")
+            self.error(name, f"expected true or false, got {value!r}")
             return default
         return value == "true"
 
@@ -85,7 +85,7 @@ class EnvReader:
             value = minimum - 1
         if not minimum <= value <= maximum:
             expected = f"expected a whole number from {minimum} to {maximum}"
-            self.fault(name, f"{expected}, got {text!r}")
+            self.error(name, f"{expected}, got {text!r}")
             return default
         return value
 
@@ -103,7 +103,7 @@ class EnvReader:
             value = math.nan
         if not minimum <= value <= maximum:
             expected = f"expected {what} from {minimum:g} to {maximum:g}"
-            self.fault(name, f"{expected}, got {text!r}")
+            self.error(name, f"{expected}, got {text!r}")
             return default
         return value
 
@@ -112,7 +112,7 @@ class EnvReader:
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
-            self.fault(name, f"expected HOST:PORT, got {text!r}")
+            self.error(name, f"expected HOST:PORT, got {text!r}")
             return Address("127.0.0.1", 0)
         return Address(host, int(port))
 
@@ -124,7 +124,7 @@ class EnvReader:
         value = self.text(name, default)
         scheme, separator, rest = value.partition("://")
         if value and not (separator and rest and scheme in schemes):
-            self.fault(name, f"expected a URL that begins with {' or '.join(schemes)}://")
+            self.error(name, f"expected a URL that begins with {' or '.join(schemes)}://")
         return value
 
 

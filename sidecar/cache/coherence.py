@@ -72,7 +72,7 @@ class CoherentCache:
             for store in self._stores:
                 store.move(resource)
 
-    def settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
+    def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
         committed = {record.seq for record in records if record.state is WriteState.COMMITTED}
         for execution_id in {record.execution_id for record in records}:
             self.moved(execution_id)

@@ -17,17 +17,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kit.http.checks import Check, exit_code, fail, ok, told, warn
+from nacl.signing import SigningKey
+
+from kit.http.checks import Check, exit_code, fail, format_checks, ok, warn
 from sidecar.cli.credentials import Whose, check_credentials, parse_environment
 from sidecar.cli.volume import check_key, check_sync, check_volume
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.settings import Settings
 from sidecar.upstream.client import CallContext, CentralClient, open_session
-from sidecar.upstream.source_identity import SourceIdentity
-from sidecar.upstream.source_key import SourceKey, has_key
-from sidecar.upstream.trust import TrustStore
-from sidecar.upstream.workload import WorkloadToken
+from sidecar.upstream.credentials import TrustStore, WorkloadToken
+from sidecar.upstream.source_identity import SourceIdentity, has_key
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 CLOCK_WARN_S = 2.0
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
     if settings.spool_dir.is_dir():
         checks.append(check_key(settings.spool_dir))
         checks.append(check_sync(settings.spool_dir, time.perf_counter))
-    print(told(checks, as_json=options.json))
+    print(format_checks(checks, as_json=options.json))
     return exit_code(checks)
 
 
@@ -108,10 +108,10 @@ def _identity(settings: Settings) -> SourceIdentity:
     """The sidecar's own; one of the moment where there is none that could be read."""
     if has_key(settings.spool_dir):
         try:
-            return SourceIdentity.of_volume(settings.spool_dir, settings.assertion_audience)
+            return SourceIdentity.from_volume(settings.spool_dir, settings.assertion_audience)
         except (OSError, ValueError):
             pass  # `check_key` says so; whether central answers can be told all the same
-    return SourceIdentity(SourceKey.generate(), settings.assertion_audience)
+    return SourceIdentity(SigningKey.generate(), settings.assertion_audience)
 
 
 def _clock(offset_s: float) -> Check:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kit.http.checks import Check, fail, ok, warn
-from sidecar.upstream.source_key import KEY_FILE_NAME
+from sidecar.upstream.source_identity import KEY_FILE_NAME
 
 SYNC_COUNT = 16
 IMPLAUSIBLE_SYNC_S = 20e-6

@@ -46,7 +46,7 @@ class BatchSender(Protocol):
 class Listener(Protocol):
     """Whoever must know how writes ended, before those who wait for them do."""
 
-    def settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None: ...
+    def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None: ...
 
 
 class Delivery:
@@ -170,7 +170,7 @@ class Delivery:
     async def _settle(self, batch: Batch, outcomes: list[Outcome]) -> None:
         self._unconfirmed_batch = batch  # should the spool fail now, it may be settled all the same
         records = await self._spool.settle(
-            batch, outcomes, lambda records: self._listener.settled(batch.entries, records)
+            batch, outcomes, lambda records: self._listener.on_settled(batch.entries, records)
         )
         self._unconfirmed_batch = None
         self._metrics.batches.labels("delivered").inc()
@@ -184,13 +184,13 @@ class Delivery:
         if batch is not None and await self._spool.in_flight() != batch:
             found = [await self._spool.find(entry.seq) for entry in batch.entries]
             ended = [write for write in found if write and write.state is not WriteState.DURABLE]
-            self._listener.settled(batch.entries, ended)
+            self._listener.on_settled(batch.entries, ended)
             self._tell(ended)
         self._unconfirmed_batch = None  # or it is sent again, and answered as before
 
     def _set_aside(self, records: Sequence[WriteRecord]) -> None:
         """The spool found these damaged: they ended here, whatever central has of them."""
-        self._listener.settled((), records)
+        self._listener.on_settled((), records)
         self._tell(records)
 
     def _tell(self, records: Sequence[WriteRecord]) -> None:

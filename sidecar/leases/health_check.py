@@ -11,7 +11,7 @@ CHECK_TIMEOUT_S = 2.0
 """On loopback. A busy unit takes a connection at once, as its kernel does that."""
 
 
-class Life(Enum):
+class UnitState(Enum):
     """What one look tells."""
 
     ALIVE = auto()
@@ -22,14 +22,14 @@ class Life(Enum):
 
 
 class ComputingUnit(Protocol):
-    async def look(self) -> Life: ...
+    async def look(self) -> UnitState: ...
 
 
 class AlwaysUp:
     """Without a check the sidecar's own life counts: they share a pod."""
 
-    async def look(self) -> Life:
-        return Life.ALIVE
+    async def look(self) -> UnitState:
+        return UnitState.ALIVE
 
 
 class HealthProbe:
@@ -39,14 +39,14 @@ class HealthProbe:
         self._check = check
         self._timeout_s = timeout_s
 
-    async def look(self) -> Life:
+    async def look(self) -> UnitState:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return Life.ALIVE if await self._look() else Life.UNRESPONSIVE
+                return UnitState.ALIVE if await self._look() else UnitState.UNRESPONSIVE
         except ConnectionRefusedError:
-            return Life.DOWN
+            return UnitState.DOWN
         except (OSError, TimeoutError, ValueError, IndexError):
-            return Life.UNRESPONSIVE
+            return UnitState.UNRESPONSIVE
 
     async def _look(self) -> bool:
         address = self._check.address

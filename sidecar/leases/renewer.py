@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from kit.http.logs import fields
-from sidecar.leases.health_check import ComputingUnit, Life
+from sidecar.leases.health_check import ComputingUnit, UnitState
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.spool.spool import Spool
@@ -195,13 +195,13 @@ class LeaseRenewer:
 
     async def _looks_alive(self) -> bool:
         life = await self._computing_unit.look()
-        is_alive = life is Life.ALIVE
+        is_alive = life is UnitState.ALIVE
         if is_alive != self._is_alive:
             message = "computing unit is back" if is_alive else "computing unit does not answer"
             logger.warning(message, extra=fields(open_executions=len(self.held())))
         self._is_alive = is_alive
         self._metrics.computing_unit_up.set(is_alive)
-        if life is Life.DOWN and self._restart_ends_runs:
+        if life is UnitState.DOWN and self._restart_ends_runs:
             gone = self.held()
             self._lose(dict.fromkeys(gone, UNIT_GONE))
             self._unconfirmed_batch.update(gone)

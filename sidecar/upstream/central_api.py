@@ -107,7 +107,7 @@ class Central:
         """Any of central's reads, by its path and query as sent."""
         return await self._calls.call(name, "GET", target, context=context, etag=etag)
 
-    async def change(
+    async def post(
         self,
         name: str,
         target: str,
@@ -121,7 +121,7 @@ class Central:
             name, "POST", target, context=context, body=body, idempotency_key=key
         )
 
-    async def ask(self, name: str, target: str, body: bytes, context: CallContext) -> Reply:
+    async def post_query(self, name: str, target: str, body: bytes, context: CallContext) -> Reply:
         """A POST that changes nothing: a question too long for a query."""
         return await self._calls.call(name, "POST", target, context=context, body=body)
 

@@ -22,11 +22,9 @@ from yarl import URL
 from kit.http.logs import fields
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
+from sidecar.upstream.credentials import WORKLOAD_HEADER, TrustStore, WorkloadToken
 from sidecar.upstream.resilience import CircuitBreaker, RetryBudget
 from sidecar.upstream.source_identity import SourceIdentity
-from sidecar.upstream.trust import TrustStore
-from sidecar.upstream.workload import HEADER as WORKLOAD_HEADER
-from sidecar.upstream.workload import WorkloadToken
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +160,7 @@ class CentralClient:
 
     async def _once(self, call: "_Call", deadline: float, behind_circuit: bool) -> Reply:
         now = self._monotonic()
-        if behind_circuit and not self.circuit.admits(now):
+        if behind_circuit and not self.circuit.allows(now):
             self._metrics.upstream_requests.labels(call.name, "circuit-open").inc()
             raise CentralUnavailable(
                 "central does not answer; the next try is due soon",
@@ -241,7 +239,7 @@ class CentralClient:
             headers["Content-Type"] = "application/json"
         optional = {
             "Authorization": f"Bearer {context.token}" if context.token is not None else None,
-            WORKLOAD_HEADER: None if self._workload is None else self._workload.current(),
+            WORKLOAD_HEADER: None if self._workload is None else self._workload.read(),
             "Idempotency-Key": call.idempotency_key,
             "If-None-Match": call.etag,
             "X-Request-Id": context.request_id,

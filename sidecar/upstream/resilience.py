@@ -66,7 +66,7 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         return self._open_until is not None
 
-    def admits(self, now: float) -> bool:
+    def allows(self, now: float) -> bool:
         """Whether a call may go out now. An admitted call while open is the probe."""
         if self._open_until is None:
             return True

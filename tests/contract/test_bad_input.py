@@ -23,7 +23,7 @@ import sidecar.server.app
 from central.auth.authenticator import CredentialPolicy
 from dev.tokens import mint
 from dev.world import WORLD
-from sidecar.lifecycle import core
+from sidecar.lifecycle import build_sidecar
 from sidecar.settings import Settings
 from tests.contract.bad_input import NO_JSON, Api, check
 from tests.databases import Database
@@ -44,7 +44,7 @@ async def client(tmp_path: Path) -> AsyncIterator["TestClient[web.Request, web.A
         {"SIDECAR_CENTRAL_URL": "http://127.0.0.1:9", "SIDECAR_SPOOL_DIR": str(tmp_path)}
     )
     async with (
-        core(settings) as running,
+        build_sidecar(settings) as running,
         TestClient(
             TestServer(sidecar.server.app.build_app(running.services, running.metrics))
         ) as client,

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from sidecar.lifecycle import core
+from sidecar.lifecycle import build_sidecar
 from sidecar.settings import Settings
 from sidecar.spool.entry import Batch
 from sidecar.upstream.central_api import Central
@@ -57,7 +57,7 @@ async def test_a_renewal_is_served_while_all_connections_of_another_lane_are_tak
     settings = Settings.from_environment(
         {"SIDECAR_CENTRAL_URL": url, "SIDECAR_SPOOL_DIR": str(tmp_path)}
     )
-    async with core(settings) as sidecar, asyncio.timeout(30):
+    async with build_sidecar(settings) as sidecar, asyncio.timeout(30):
         calls = [begin(sidecar.central) for _ in range(CONNECTIONS_MAX)]
         for _ in calls:
             await central.waiting.acquire()

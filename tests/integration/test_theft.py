@@ -16,7 +16,7 @@ from dev.vfs_uri import console_uri
 from dev.world import WORLD
 from sidecar.spool.entry import WriteState
 from sidecar.spool.schema import FILE_NAME
-from sidecar.upstream.source_key import KEY_FILE_NAME
+from sidecar.upstream.source_identity import KEY_FILE_NAME
 from tests.databases import Database
 from tests.integration.central.central_fixtures import Sidecar, running_central
 from tests.stacks import running_stack

@@ -187,7 +187,9 @@ def create_behind_its_back(pod: Pod) -> int:
         }
     ).encode()
     env, token = pod.up.published("sidecar")["env"], pod.system["users"]["owner"]["token"]
-    identity = SourceIdentity.of_volume(Path(env["SIDECAR_SPOOL_DIR"]), "texera-execution-metadata")
+    identity = SourceIdentity.from_volume(
+        Path(env["SIDECAR_SPOOL_DIR"]), "texera-execution-metadata"
+    )
     assertion = identity.assertion(
         "POST", "/v1/executions", body, now=time.time(), token=token, idempotency_key="lost"
     )

@@ -12,7 +12,7 @@ from central.tls import ServerCertificate
 from kit.http.checks import Verdict
 from sidecar.cli.doctor import check_central
 from sidecar.settings import Settings
-from sidecar.upstream.trust import TrustStore
+from sidecar.upstream.credentials import TrustStore
 from tests.certificates import Authority, replace
 from tests.databases import Database
 from tests.integration.central.test_lifecycle import running
@@ -101,7 +101,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(
     before = await listener.shown_to(trust)
 
     serial = authority.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
-    listener.certificate.renewed.check()
+    listener.certificate.files.check()
 
     assert before != serial
     assert await listener.shown_to(trust) == serial
@@ -116,7 +116,7 @@ async def test_half_of_a_pair_leaves_the_old_one_in_force(
 
     authority.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
     replace(tmp_path / "tls.key", key)
-    listener.certificate.renewed.check()
+    listener.certificate.files.check()
 
     assert await listener.shown_to(trust) == before
 
@@ -130,9 +130,9 @@ async def test_a_renewed_authority_is_trusted_without_a_restart(
         await listener.shown_to(trust)
 
     successor.write(tmp_path / "ca")
-    trust.renewed.check()
+    trust.files.check()
     serial = successor.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
-    listener.certificate.renewed.check()
+    listener.certificate.files.check()
 
     assert await listener.shown_to(trust) == serial
 

@@ -33,7 +33,7 @@ def test_every_fault_is_told_at_once() -> None:
             }
         )
 
-    told = {fault.partition(":")[0] for fault in caught.value.faults}
+    told = {fault.partition(":")[0] for fault in caught.value.errors}
     assert told == {
         "CENTRAL_DATABASE_URL",
         "CENTRAL_JWT_ALGORITHMS",
@@ -89,7 +89,7 @@ def test_secrets_and_key_sets_are_not_mixed(variables: dict[str, str], faults: l
     with pytest.raises(SettingsError) as caught:
         read_settings(ENOUGH | {f"CENTRAL_{name}": value for name, value in variables.items()})
 
-    told = {fault.partition(":")[0].removeprefix("CENTRAL_") for fault in caught.value.faults}
+    told = {fault.partition(":")[0].removeprefix("CENTRAL_") for fault in caught.value.errors}
     assert sorted(told) == faults
 
 

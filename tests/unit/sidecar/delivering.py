@@ -54,7 +54,7 @@ class ScriptedCentral:
 
 
 class Told:
-    def settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
+    def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
         pass
 
 

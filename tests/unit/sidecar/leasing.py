@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from sidecar.leases.health_check import Life
+from sidecar.leases.health_check import UnitState
 from sidecar.leases.renewer import LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
@@ -55,10 +55,10 @@ class LeasingCentral:
 
 @dataclass
 class SwitchedUnit:
-    life: Life = Life.ALIVE
+    life: UnitState = UnitState.ALIVE
     looks: int = 0
 
-    async def look(self) -> Life:
+    async def look(self) -> UnitState:
         self.looks += 1
         return self.life
 

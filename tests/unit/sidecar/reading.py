@@ -213,7 +213,7 @@ class World:
                 else:
                     self.central.apply(entry.execution_id, entry.document)
                     outcomes.append(Outcome(entry.seq, "applied"))
-            await self.spool.settle(batch, outcomes, partial(self.reads.settled, batch.entries))
+            await self.spool.settle(batch, outcomes, partial(self.reads.on_settled, batch.entries))
 
     def count(self, resource: str, result: str) -> float:
         labels = {"resource": resource, "result": result}

@@ -24,7 +24,7 @@ class BootingCentral:
         self.has_decided = asyncio.Event()
         self.answers_slowly = {"first": asyncio.Event()}
 
-    async def change(self, operation: str, target: str, body: bytes, *_: Any) -> SimpleNamespace:
+    async def post(self, operation: str, target: str, body: bytes, *_: Any) -> SimpleNamespace:
         boot_id = msgspec.json.decode(body)["boot_id"]
         self.decided.append(boot_id)
         self.has_decided.set()

@@ -39,13 +39,13 @@ def test_failures_in_a_row_open_the_circuit() -> None:
     circuit = CircuitBreaker(threshold=3)
     for now in (0.0, 1.0):
         circuit.failed(now)
-    assert circuit.admits(1.0)
+    assert circuit.allows(1.0)
     assert not circuit.is_open
 
     circuit.failed(2.0)
 
     assert circuit.is_open
-    assert not circuit.admits(2.0)
+    assert not circuit.allows(2.0)
 
 
 def test_a_success_between_them_keeps_it_closed() -> None:
@@ -61,38 +61,38 @@ def test_a_success_between_them_keeps_it_closed() -> None:
 def test_an_open_circuit_lets_one_probe_through_after_a_while() -> None:
     circuit = opened()
 
-    assert not circuit.admits(1.9)
-    assert [circuit.admits(2.0) for _ in range(3)] == [True, False, False]
+    assert not circuit.allows(1.9)
+    assert [circuit.allows(2.0) for _ in range(3)] == [True, False, False]
 
 
 def test_a_probe_that_succeeds_closes_it() -> None:
     circuit = opened()
-    circuit.admits(2.0)
+    circuit.allows(2.0)
 
     circuit.succeeded()
 
     assert not circuit.is_open
-    assert circuit.admits(2.0)
+    assert circuit.allows(2.0)
     circuit.failed(2.0)
     assert not circuit.is_open
 
 
 def test_a_probe_that_fails_opens_it_at_once_for_another_while() -> None:
     circuit = opened()
-    circuit.admits(2.0)
+    circuit.allows(2.0)
 
     circuit.failed(3.0)
 
-    assert not circuit.admits(4.9)
-    assert circuit.admits(5.0)
+    assert not circuit.allows(4.9)
+    assert circuit.allows(5.0)
 
 
 def test_a_probe_that_never_returns_does_not_shut_it_for_good() -> None:
     circuit = opened()
 
-    assert circuit.admits(2.0)
-    assert not circuit.admits(3.9)
-    assert circuit.admits(4.0)
+    assert circuit.allows(2.0)
+    assert not circuit.allows(3.9)
+    assert circuit.allows(4.0)
 
 
 def test_it_says_when_to_come_back() -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kit.http.settings import Address, SettingsError
-from sidecar.leases.health_check import HealthProbe, Life, checked_or_not
+from sidecar.leases.health_check import HealthProbe, UnitState, checked_or_not
 from sidecar.settings import HealthCheck, Settings
 from tests.databases import free_port
 
@@ -33,7 +33,7 @@ async def listening(answer: bytes | None) -> AsyncIterator[tuple[Address, list[b
         yield Address("127.0.0.1", server.sockets[0].getsockname()[1]), requests
 
 
-async def looks(address: Address, target: str | None = None) -> Life:
+async def looks(address: Address, target: str | None = None) -> UnitState:
     return await HealthProbe(HealthCheck(address, target), timeout_s=0.2).look()
 
 
@@ -41,10 +41,10 @@ async def test_whoever_listens_is_alive_and_whoever_refuses_is_gone() -> None:
     async with listening(None) as (address, _):
         listens = await looks(address)
 
-    assert listens is Life.ALIVE
-    assert await looks(Address("127.0.0.1", free_port())) is Life.DOWN
-    assert await looks(Address("127.0.0.1", free_port()), "/healthcheck") is Life.DOWN
-    assert await looks(Address("no.such.host.invalid", 80)) is Life.UNRESPONSIVE
+    assert listens is UnitState.ALIVE
+    assert await looks(Address("127.0.0.1", free_port())) is UnitState.DOWN
+    assert await looks(Address("127.0.0.1", free_port()), "/healthcheck") is UnitState.DOWN
+    assert await looks(Address("no.such.host.invalid", 80)) is UnitState.UNRESPONSIVE
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ async def test_an_http_check_wants_a_good_answer_in_time(answer: bytes | None, a
     async with listening(answer) as (address, requests):
         life = await looks(address, "/healthcheck?x=1")
 
-    assert life is (Life.ALIVE if alive else Life.UNRESPONSIVE)
+    assert life is (UnitState.ALIVE if alive else UnitState.UNRESPONSIVE)
     assert requests[0].startswith(b"GET /healthcheck?x=1 HTTP/1.1\r\nHost: 127.0.0.1:")
 
 
 async def test_without_a_check_the_sidecars_own_life_counts() -> None:
-    assert await checked_or_not(None).look() is Life.ALIVE
+    assert await checked_or_not(None).look() is UnitState.ALIVE
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from kit.http.checks import Check, Verdict, exit_code, told
+from kit.http.checks import Check, Verdict, exit_code, format_checks
 from sidecar.cli.credentials import (
     NEEDLESS,
     Whose,
@@ -20,7 +20,7 @@ from sidecar.cli.credentials import (
 from sidecar.cli.doctor import check_central, check_service_account
 from sidecar.cli.volume import check_key, check_sync, check_volume, mount_of
 from sidecar.settings import Settings
-from sidecar.upstream.source_key import KEY_FILE_NAME, has_key, load_or_create
+from sidecar.upstream.source_identity import KEY_FILE_NAME, has_key, load_or_create
 
 CLEAN = {
     "PATH": "/usr/bin:/bin",
@@ -245,4 +245,4 @@ def test_only_a_failed_check_ends_with_1() -> None:
 
     assert exit_code(fine) == 0
     assert exit_code([*fine, Check("c", Verdict.FAIL, "")]) == 1
-    assert told(fine, as_json=False).splitlines()[1].startswith("WARN")
+    assert format_checks(fine, as_json=False).splitlines()[1].startswith("WARN")

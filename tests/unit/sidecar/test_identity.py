@@ -17,9 +17,14 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from nacl.signing import SigningKey
 
-from sidecar.upstream.source_identity import SourceIdentity
-from sidecar.upstream.source_key import KEY_FILE_NAME, SourceKey, load_or_create
+from sidecar.upstream.source_identity import (
+    KEY_FILE_NAME,
+    SourceIdentity,
+    key_to_pem,
+    load_or_create,
+)
 
 AUDIENCE = "central"
 NOW = 1_700_000_000.9
@@ -27,7 +32,7 @@ NOW = 1_700_000_000.9
 
 @pytest.fixture
 def identity(tmp_path: Path) -> SourceIdentity:
-    return SourceIdentity.of_volume(tmp_path, AUDIENCE)
+    return SourceIdentity.from_volume(tmp_path, AUDIENCE)
 
 
 def raw(text: str) -> bytes:
@@ -57,8 +62,8 @@ def test_only_the_owner_may_read_the_key(tmp_path: Path) -> None:
 
 
 def test_the_key_is_the_same_after_a_restart(tmp_path: Path) -> None:
-    first = SourceIdentity.of_volume(tmp_path, AUDIENCE)
-    again = SourceIdentity.of_volume(tmp_path, AUDIENCE)
+    first = SourceIdentity.from_volume(tmp_path, AUDIENCE)
+    again = SourceIdentity.from_volume(tmp_path, AUDIENCE)
 
     assert first.source_id == again.source_id
     assert first.assertion("GET", "/", b"", now=NOW) == again.assertion("GET", "/", b"", now=NOW)
@@ -69,7 +74,7 @@ def test_each_volume_has_a_key_of_its_own(tmp_path: Path) -> None:
     for directory in directories:
         directory.mkdir()
 
-    assert len({load_or_create(directory).public_bytes for directory in directories}) == 2
+    assert len({load_or_create(directory).verify_key for directory in directories}) == 2
 
 
 def test_a_key_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
@@ -89,14 +94,14 @@ def test_the_file_is_what_other_libraries_write_and_read(tmp_path: Path) -> None
 
     ours = load_or_create(tmp_path)
 
-    assert ours.public_bytes == theirs.public_key().public_bytes_raw()
-    assert ours.sign(b"message") == theirs.sign(b"message")
-    assert ours.pem() == pem
+    assert ours.verify_key.encode() == theirs.public_key().public_bytes_raw()
+    assert ours.sign(b"message").signature == theirs.sign(b"message")
+    assert key_to_pem(ours) == pem
 
 
 def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
     elliptic, encrypted = generate_private_key(SECP256R1()), BestAvailableEncryption(b"pass")
-    whole = SourceKey.generate().pem()
+    whole = key_to_pem(SigningKey.generate())
     contents = {
         "of another curve": elliptic.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from sidecar.leases.health_check import Life
+from sidecar.leases.health_check import UnitState
 from sidecar.leases.renewer import BACKOFF_LIMIT_S, LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable
@@ -79,12 +79,12 @@ async def test_a_dead_unit_gets_no_renewal_and_is_looked_at_more_often(round_: R
     renewals = round_.renewals()
     await renewals.renew()
     round_.central.renewed.clear()
-    round_.unit.life = Life.UNRESPONSIVE
+    round_.unit.life = UnitState.UNRESPONSIVE
 
     dead_wait_s = await renewals.renew()
     dead = (list(round_.central.renewed), renewals.describe()["computing_unit_alive"])
     up_while_dead = round_.count("sidecar_computing_unit_up")
-    round_.unit.life = Life.ALIVE
+    round_.unit.life = UnitState.ALIVE
     await renewals.renew()
 
     assert (dead, dead_wait_s, up_while_dead) == (([], False), PERIOD_S / 4, 0)

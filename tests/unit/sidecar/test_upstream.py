@@ -76,7 +76,7 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
         peer.client = CentralClient(
             await stack.enter_async_context(open_session()),
             str(server.make_url("/")),
-            SourceIdentity.of_volume(tmp_path, "central"),
+            SourceIdentity.from_volume(tmp_path, "central"),
             Metrics(),
             timeout_s=0.5,
             monotonic=lambda: peer.now_s,

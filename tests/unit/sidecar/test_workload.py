@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.upstream.workload import MAX_LENGTH, WorkloadToken
+from sidecar.upstream.credentials import TOKEN_MAX_BYTES, WorkloadToken
 
 
 def project(volume: Path, token: str, generation: int) -> Path:
@@ -24,24 +24,24 @@ def project(volume: Path, token: str, generation: int) -> Path:
 
 def test_a_rotated_token_is_sent_from_the_next_call_on(tmp_path: Path) -> None:
     workload = WorkloadToken(project(tmp_path, "a.first.token\n", 1))
-    assert workload.current() == "a.first.token"
-    assert workload.current() == "a.first.token"
+    assert workload.read() == "a.first.token"
+    assert workload.read() == "a.first.token"
 
     project(tmp_path, "a.second.token", 2)
 
-    assert workload.current() == "a.second.token"
+    assert workload.read() == "a.second.token"
 
 
 def test_a_token_that_comes_later_is_found(tmp_path: Path) -> None:
     workload = WorkloadToken(tmp_path / "token")
-    assert workload.current() is None
+    assert workload.read() is None
 
     project(tmp_path, "a.b.c", 1)
 
-    assert workload.current() == "a.b.c"
+    assert workload.read() == "a.b.c"
 
 
-@pytest.mark.parametrize("text", ["", "\n", "two tokens", "a\nb", "é", "a" * (MAX_LENGTH + 1)])
+@pytest.mark.parametrize("text", ["", "\n", "two tokens", "a\nb", "é", "a" * (TOKEN_MAX_BYTES + 1)])
 def test_what_is_no_token_is_not_sent_and_told_once(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -51,7 +51,7 @@ def test_what_is_no_token_is_not_sent_and_told_once(
 
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
-            assert workload.current() is None
+            assert workload.read() is None
 
     assert [record.message for record in caplog.records] == ["workload token unreadable"]
     assert all(text not in str(record.__dict__) for record in caplog.records if len(text) > 1)
@@ -61,8 +61,8 @@ def test_the_last_token_is_sent_while_the_file_is_away(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("a.b.c")
     workload = WorkloadToken(path)
-    workload.current()
+    workload.read()
 
     path.unlink()
 
-    assert workload.current() == "a.b.c"
+    assert workload.read() == "a.b.c"

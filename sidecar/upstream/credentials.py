@@ -1,0 +1,66 @@
+"""Mounted credentials of the way to central: the CA bundle, and the pod's workload token."""
+
+import logging
+import ssl
+from pathlib import Path
+
+from kit.http.logs import fields
+from kit.http.reloading_files import FileVersion, ReloadingFiles, file_version
+
+logger = logging.getLogger(__name__)
+
+WORKLOAD_HEADER = "Sidecar-Workload-Token"
+TOKEN_MAX_BYTES = 16 * 1024
+"""The maximum that central accepts."""
+
+
+class TrustStore:
+    """CA certificates from a file instead of the system's; reloaded ones are added.
+
+    A certificate that was withdrawn stays trusted until the restart. Raises OSError
+    (`ssl.SSLError` is one) for a file without certificates.
+    """
+
+    def __init__(self, ca_file: Path) -> None:
+        self._ca_file = ca_file
+        self.context = ssl.create_default_context(cafile=ca_file)
+        self.files = ReloadingFiles([ca_file], self._load)
+
+    def _load(self) -> None:
+        self.context.load_verify_locations(cafile=self._ca_file)
+
+
+class WorkloadToken:
+    """The projected service-account token, which the kubelet replaces every hour or so.
+
+    Re-read at the next call after the file was replaced. While it cannot be read, the last token
+    is sent, or none if there never was one: central decides whether that is enough. Each such
+    period is logged once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version: FileVersion | None = None
+        self._token: str | None = None
+        self._is_unreadable = False
+
+    def read(self) -> str | None:
+        try:
+            version = file_version(self._path)
+            if version != self._version:
+                self._token, self._version = self._load(), version
+            self._is_unreadable = False
+        except (OSError, ValueError) as error:
+            if not self._is_unreadable:
+                details = fields(path=str(self._path), reason=str(error))
+                logger.error("workload token unreadable", extra=details)
+            self._is_unreadable = True
+        return self._token
+
+    def _load(self) -> str:
+        with self._path.open("rb") as file:
+            content = file.read(TOKEN_MAX_BYTES + 1)
+        text = content.decode("ascii").strip()
+        if not 0 < len(text) <= TOKEN_MAX_BYTES or not text.isprintable() or " " in text:
+            raise ValueError("expected one token")
+        return text

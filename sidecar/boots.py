@@ -14,7 +14,7 @@ import asyncio
 import msgspec
 
 from sidecar.reads import Reads
-from sidecar.spool.boots import Boot
+from sidecar.spool.bindings import Boot
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext
@@ -42,6 +42,6 @@ class Boots:
         async with self._turn:
             reply = await self._central.post("boot", target, body, idempotency_key, context)
             answer = _closed.decode(reply.body)
-            await self._spool.begin_boot(Boot(unit_id, request.boot_id), answer.closed)
+            await self._spool.record_boot(Boot(unit_id, request.boot_id), answer.closed)
         self._reads.changed(None, answer.closed)
         return answer

@@ -16,7 +16,7 @@ from sidecar.cache.read_through import ReadResult
 from sidecar.delivery.loop import Delivery
 from sidecar.problems import DeliveryTimeout, UpstreamProblem
 from sidecar.reads import Reads
-from sidecar.spool.entry import Urgency
+from sidecar.spool.entry import Priority
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext
@@ -27,8 +27,8 @@ SETTLE_WAIT_S = 10.0
 STATUS_WAIT_S = 5.0
 """How long a read waits for statuses; then it is answered as central knows them."""
 
-ENDS = frozenset({Urgency.TERMINAL})
-STATUSES = frozenset({Urgency.TERMINAL, Urgency.STATUS})
+ENDS = frozenset({Priority.TERMINAL})
+STATUSES = frozenset({Priority.TERMINAL, Priority.STATUS})
 NO_COMPLETED_RUN = "no-completed-run"
 
 _deleted = msgspec.json.Decoder(forwarded.DeletedExecutions)
@@ -133,14 +133,14 @@ class ForwardedCalls:
             return await self._reads.page(workflow_id, query, context)
         return page
 
-    async def _statuses_arrive(self, workflow_id: int, urgencies: frozenset[Urgency]) -> bool:
+    async def _statuses_arrive(self, workflow_id: int, urgencies: frozenset[Priority]) -> bool:
         """Whether statuses of the workflow's runs were on their way and are at central now."""
         newest = 0
         for execution_id in self._spool.queues.lengths() if self._central.is_reachable else ():
-            binding = self._spool.permits.binding(execution_id)
+            binding = self._spool.bindings.binding(execution_id)
             if binding is not None and binding.workflow_id == workflow_id:
                 waiting = await self._spool.waiting(execution_id)
-                seqs = [entry.seq for entry in waiting if entry.urgency in urgencies]
+                seqs = [entry.seq for entry in waiting if entry.priority in urgencies]
                 newest = max(newest, *seqs) if seqs else newest
         ended = newest and await self._delivery.wait_settled(newest, STATUS_WAIT_S)
         return bool(ended)

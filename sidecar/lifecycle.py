@@ -36,8 +36,8 @@ from sidecar.server.protocol import ProtocolFactory
 from sidecar.server.response_cache import ResponseCache
 from sidecar.server.write_fast_path import WriteFastPath
 from sidecar.settings import Settings
-from sidecar.spool.faults import NO_FAULTS, FaultInjector
-from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.capacity import SpoolLimits
+from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector
 from sidecar.spool.schema import has_spool
 from sidecar.spool.spool import Spool
 from sidecar.spool.status import describe
@@ -178,7 +178,7 @@ async def build_sidecar(
     limits = SpoolLimits(settings.spool_max_bytes, settings.spool_max_entries)
     spool = Spool(settings.spool_dir, limits, faults=faults)
     await spool.open()
-    bindings_lost = spool_was_lost or spool.memory_losses > 0
+    bindings_lost = spool_was_lost or spool.binding_losses > 0
     metrics = Metrics()
     try:
         trust = None if settings.central_ca_file is None else TrustStore(settings.central_ca_file)
@@ -278,7 +278,7 @@ def _register_gauges(sidecar: Sidecar) -> None:
         lambda: spool.quarantined_count,
     )
     metrics.register_gauge(
-        "sidecar_spool_epochs", "Epochs begun anew since start.", lambda: spool.epochs_begun
+        "sidecar_spool_epochs", "Epochs begun anew since start.", lambda: spool.epochs_started
     )
     metrics.register_gauge(
         "sidecar_cache_bytes",

@@ -29,8 +29,8 @@ from sidecar.cache.resources import ValueT
 from sidecar.cache.uri_registry import Registry
 from sidecar.metrics import Metrics
 from sidecar.problems import ConsoleNotFound, ResultUriNotFound
+from sidecar.spool.bindings import Binding
 from sidecar.spool.entry import Entry, WriteRecord
-from sidecar.spool.permits import Binding
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext

@@ -28,7 +28,7 @@ from kit.http.rate_limit import Rate
 from sidecar.metrics import Metrics
 from sidecar.problems import RateLimited
 from sidecar.settings import LimitSettings
-from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, NewEntry, Urgency
+from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, NewEntry, Priority
 from sidecar.spool.spool import Spool
 
 REMEMBERED_USERS = 10_000
@@ -90,7 +90,7 @@ class UserLimits:
 
     def check_write(self, new: NewEntry) -> None:
         """Before a write is made durable. Raises `RateLimited`."""
-        if new.urgency is Urgency.TERMINAL and not self._exempt.take(new.execution_id):
+        if new.priority is Priority.TERMINAL and not self._exempt.take(new.execution_id):
             return
         wait_s = self._writes.take(new.user_id)
         if wait_s:
@@ -99,7 +99,7 @@ class UserLimits:
         wait_s = self._bytes.take(new.user_id, ENTRY_OVERHEAD_BYTES + members_bytes)
         if wait_s:
             self._refuse("bytes", "too many bytes of this user at once", wait_s)
-        if new.urgency is not Urgency.TERMINAL:
+        if new.priority is not Priority.TERMINAL:
             self._check_share(new.user_id)
 
     def _check_share(self, user_id: int) -> None:
@@ -107,13 +107,13 @@ class UserLimits:
         if spool.queues.size_bytes <= SHARE * spool.high_water_bytes:
             return
         # Only an execution's own user can write to it, so its writes are that user's.
-        bindings = [binding for binding in spool.permits.bindings() if binding.ended_at_ms is None]
+        bindings = [binding for binding in spool.bindings.all() if binding.ended_at_ms is None]
         if all(binding.user_id == user_id for binding in bindings):
             return
         lengths = spool.queues.lengths()
         others = sum(
             lengths.get(binding.execution_id, 0)
-            for binding in spool.permits.bindings()
+            for binding in spool.bindings.all()
             if binding.user_id != user_id
         )
         if others < (1 - SHARE) * spool.queues.entry_count:

@@ -13,8 +13,8 @@ from kit.http.validation import is_valid_pg_text
 from kit.texera.statuses import TRANSIENT_CODE, Status, parse_status
 from kit.texera.uris import GlobalPortId, UriMinter, check_operator_id, is_same_uri
 from sidecar.problems import UriMismatch
-from sidecar.spool.entry import NewEntry, Urgency
-from sidecar.spool.permits import Binding
+from sidecar.spool.bindings import Binding
+from sidecar.spool.entry import NewEntry, Priority
 from sidecar.wire import v1
 
 
@@ -65,18 +65,18 @@ def update_execution(members: dict[str, Any], binding: Binding, user_id: int) ->
     if uri is not None:
         _check_uri(uri, _owner(binding).runtime_stats_uri(), "runtime_stats_uri")
     only_size = members.keys() == {"runtime_stats_bytes"}
-    urgency = Urgency.REST
+    priority = Priority.NORMAL
     if uri is not None:
-        urgency = Urgency.URI
+        priority = Priority.URI
     if "status" in members:
         ends = Status(members["status"]).is_terminal
-        urgency = Urgency.TERMINAL if ends else Urgency.STATUS
+        priority = Priority.TERMINAL if ends else Priority.STATUS
     return NewEntry(
         binding.execution_id,
         user_id,
         "update_execution",
         members,
-        urgency,
+        priority,
         coalesce_key="runtime_stats" if only_size else None,
     )
 
@@ -86,7 +86,7 @@ def put_port_result(port: str, body: v1.PortResult, binding: Binding, user_id: i
     members: dict[str, Any] = {"global_port_id": port, "result_uri": body.result_uri}
     if body.result_bytes is not None:
         members["result_bytes"] = body.result_bytes
-    return NewEntry(binding.execution_id, user_id, "put_port_result", members, Urgency.URI)
+    return NewEntry(binding.execution_id, user_id, "put_port_result", members, Priority.URI)
 
 
 def set_port_result_bytes(port: str, size: int, binding: Binding, user_id: int) -> NewEntry:
@@ -95,7 +95,7 @@ def set_port_result_bytes(port: str, size: int, binding: Binding, user_id: int) 
         user_id,
         "set_port_result_bytes",
         {"global_port_id": port, "result_bytes": size},
-        Urgency.REST,
+        Priority.NORMAL,
         coalesce_key=f"port {port}",
     )
 
@@ -105,7 +105,7 @@ def put_console(operator: str, body: v1.Console, binding: Binding, user_id: int)
     members: dict[str, Any] = {"operator_id": operator, "uri": body.uri}
     if body.bytes is not None:
         members["bytes"] = body.bytes
-    return NewEntry(binding.execution_id, user_id, "put_console", members, Urgency.URI)
+    return NewEntry(binding.execution_id, user_id, "put_console", members, Priority.URI)
 
 
 def set_console_bytes(operator: str, size: int, binding: Binding, user_id: int) -> NewEntry:
@@ -114,7 +114,7 @@ def set_console_bytes(operator: str, size: int, binding: Binding, user_id: int) 
         user_id,
         "set_console_bytes",
         {"operator_id": operator, "bytes": size},
-        Urgency.REST,
+        Priority.NORMAL,
         coalesce_key=f"console {operator}",
     )
 
@@ -127,11 +127,11 @@ def put_operator_costs(body: v1.OperatorCosts, binding: Binding, user_id: int) -
             name = operator if is_valid_pg_text(operator) else "?"
             raise invalid_field(f"operators.{name[:100]}", str(error)) from error
     members = {"operators": body.operators}
-    return NewEntry(binding.execution_id, user_id, "put_operator_costs", members, Urgency.REST)
+    return NewEntry(binding.execution_id, user_id, "put_operator_costs", members, Priority.NORMAL)
 
 
 def delete_uris(binding: Binding, user_id: int) -> NewEntry:
-    return NewEntry(binding.execution_id, user_id, "delete_uris", {}, Urgency.URI)
+    return NewEntry(binding.execution_id, user_id, "delete_uris", {}, Priority.URI)
 
 
 def _owner(binding: Binding) -> UriMinter:

@@ -20,8 +20,8 @@ from sidecar.delivery.loop import Delivery
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, DeliveryTimeout, UpstreamProblem, WriteNotFound
 from sidecar.reads import Reads
+from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.entry import NewEntry, WriteRecord, WriteState
-from sidecar.spool.permits import Binding, Grant
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext, Reply
@@ -66,7 +66,7 @@ class Writes:
         answer = reply.decode()
         binding, grant = permit_of(answer, reply, context, created_here=True)
         # A repeat of an old create must not reopen what has ended or is known since.
-        if self._spool.permits.binding(binding.execution_id) is None:
+        if self._spool.bindings.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.record_binding(binding, grant))
             self._reads.created(binding, grant.token_digest, grant.user_id, grant.expires_at)
         return msgspec.convert(answer, v1.NewExecution)
@@ -93,8 +93,8 @@ class Writes:
     ) -> tuple[Binding, Grant] | None:
         """What `admit` answers, as far as it is known without asking."""
         digest = token_digest(context.token or "")
-        binding = self._spool.permits.binding(execution_id)
-        grant = self._spool.permits.grant(digest, execution_id)
+        binding = self._spool.bindings.binding(execution_id)
+        grant = self._spool.bindings.grant(digest, execution_id)
         return (binding, grant) if binding is not None and grant is not None else None
 
     async def _bind(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
@@ -102,7 +102,7 @@ class Writes:
         boot_id = boot.boot_id if boot is not None else None
         reply = await self._central.bind(execution_id, context, boot_id)
         binding, grant = permit_of(reply.decode(), reply, context, created_here=False)
-        known = self._spool.permits.binding(execution_id)
+        known = self._spool.bindings.binding(execution_id)
         binding = known if known is not None else binding
         await self._spool.record_binding(binding, grant)
         self._access.allow(grant.token_digest, execution_id, grant.user_id, grant.expires_at)
@@ -145,7 +145,7 @@ class Writes:
     def known_user(self, token: str) -> int | None:
         """Whose token this is, as far as that is remembered here."""
         digest = token_digest(token)
-        return self._access.user_of(digest) or self._spool.permits.user_of(digest)
+        return self._access.user_of(digest) or self._spool.bindings.user_of(digest)
 
     async def user_of(self, context: CallContext) -> int:
         """Whose token this is: remembered, or asked of central."""

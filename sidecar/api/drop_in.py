@@ -15,8 +15,8 @@ from sidecar import problems, write_operations
 from sidecar.api.durable import BodyValidator, EntryFactory, durable
 from sidecar.api.executions import READ_PROBLEMS, WRITE_PROBLEMS
 from sidecar.api.services import IDEMPOTENCY_HEADER, cached_response, idempotency_key, services
+from sidecar.spool.bindings import Binding
 from sidecar.spool.entry import NewEntry
-from sidecar.spool.permits import Binding
 from sidecar.upstream.client import CallContext
 from sidecar.wire import drop_in, v1
 

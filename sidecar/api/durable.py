@@ -15,8 +15,8 @@ from sidecar.api.services import (
     preferred_wait_s,
     services,
 )
+from sidecar.spool.bindings import Binding
 from sidecar.spool.entry import NewEntry
-from sidecar.spool.permits import Binding
 from sidecar.upstream.client import CallContext
 from sidecar.wire import v1
 

@@ -32,7 +32,7 @@ class CoherentCache:
     ) -> None:
         rows_bytes, costs_bytes = int(max_bytes * ROWS_SHARE), int(max_bytes * COSTS_SHARE)
         registries_bytes = max_bytes - rows_bytes - costs_bytes
-        self._permits = spool.permits
+        self._bindings = spool.bindings
         self.registries: Store[Registry] = Store(registries_bytes, monotonic, on_evict)
         self.rows: Store[Row] = Store(rows_bytes, monotonic, on_evict)
         self.costs: Store[Costs] = Store(costs_bytes, monotonic, on_evict)
@@ -44,7 +44,7 @@ class CoherentCache:
 
     def is_sole_writer(self, resource: Hashable) -> bool:
         """Whether nobody but this sidecar writes there: an execution made here, still bound."""
-        binding = self._permits.binding(resource) if isinstance(resource, int) else None
+        binding = self._bindings.binding(resource) if isinstance(resource, int) else None
         return binding is not None and binding.created_here and binding.ended_at_ms is None
 
     def created(self, execution_id: int, workflow_id: int) -> None:
@@ -100,7 +100,7 @@ class CoherentCache:
 
     def _resources(self, execution_id: int) -> tuple[Hashable, ...]:
         """What a write to the execution concerns: itself, and its workflow."""
-        binding = self._permits.binding(execution_id)
+        binding = self._bindings.binding(execution_id)
         if binding is not None:
             return (execution_id, workflow_key(binding.workflow_id))
         # Lost with this very settlement: whatever shows the execution belongs to its workflow.

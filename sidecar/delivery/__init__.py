@@ -19,6 +19,6 @@ A deferred member (its row is locked by someone else) stays first in its executi
 and is cut again after a short hold; other executions go on.
 
 A refusal may say more than that one write is wrong. One for a binding that was revoked, a user
-who was demoted or a row that is gone takes back what admitted the write (`spool/permits`), in
+who was demoted or a row that is gone takes back what admitted the write (`spool/bindings`), in
 the commit that settles it, so that the next write asks central again and its caller hears why.
 """

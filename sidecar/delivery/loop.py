@@ -18,7 +18,7 @@ from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, SpoolUnavailable, UpstreamProblem
 from sidecar.spool.batching import BATCH_MAX_ENTRIES
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord, WriteState
-from sidecar.spool.faults import NO_FAULTS, FaultInjector, FaultPoint
+from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.spool import Spool
 from sidecar.upstream.resilience import Backoff, SlowStart
 
@@ -99,7 +99,7 @@ class Delivery:
 
     async def run(self) -> None:
         """Delivers until cancelled, or until `drain` finds nothing left."""
-        untold, self._spool.untold = self._spool.untold, []
+        untold, self._spool.unreported = self._spool.unreported, []
         self._set_aside(untold)
         while True:
             try:
@@ -118,7 +118,7 @@ class Delivery:
             self._wake.clear()
             hurry = self._draining.is_set() or self._waiting.is_flushing
             batch = await self._spool.in_flight() or await self._spool.cut(
-                hurry=hurry, max_entries=self._slow_start.limit
+                flush=hurry, max_entries=self._slow_start.limit
             )
             if batch is not None:
                 return batch
@@ -146,7 +146,7 @@ class Delivery:
 
     async def _deliver(self, batch: Batch) -> None:
         self._rest.begin()
-        self._faults.reach(FaultPoint.BEFORE_SEND)
+        self._faults.hit(FaultPoint.BEFORE_SEND)
         try:
             outcomes = await self._central.deliver(batch, self._spool.now_ms())
         except CentralUnavailable as problem:
@@ -163,7 +163,7 @@ class Delivery:
             else:
                 await self._park(problem)
             return
-        self._faults.reach(FaultPoint.AFTER_ANSWER)
+        self._faults.hit(FaultPoint.AFTER_RESPONSE)
         self._answered()
         await self._settle(batch, outcomes)
 
@@ -246,7 +246,7 @@ class Delivery:
 
     async def _begin_epoch(self, batch: Batch, problem: Problem) -> None:
         self._metrics.batches.labels("out-of-step").inc()
-        epoch = await self._spool.begin_epoch()
+        epoch = await self._spool.start_epoch()
         logger.error(
             "central is out of step with this spool; a new epoch begins, and what is unsettled"
             " is delivered at least once",

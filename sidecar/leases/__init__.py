@@ -3,7 +3,7 @@
 The truth is central's: for each bound, unfinished execution it keeps until when the sidecar is
 taken to be alive. Here they are renewed, all in one call, every `SIDECAR_LEASE_RENEW_S`, on a
 connection of their own, so that no slow bulk call delays them; there is nothing durable about
-it. Who is bound is the spool's to know (`spool/permits.py`).
+it. Who is bound is the spool's to know (`spool/bindings.py`).
 
 A lease speaks for the computing unit, not for the sidecar: it is renewed only while the unit
 passes the check of `SIDECAR_CU_HEALTH`. A unit that is gone is looked at four times a period,

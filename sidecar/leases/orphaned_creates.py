@@ -51,7 +51,7 @@ async def close_orphaned(
     while True:
         try:
             listed = await central.open_bindings(min_age_s=monotonic() - began_at)
-            unknown = [eid for eid in listed if spool.permits.binding(eid) is None]
+            unknown = [eid for eid in listed if spool.bindings.binding(eid) is None]
             closed = await central.abandon(unknown) if unknown else []
         except (CentralUnavailable, UpstreamProblem) as problem:
             if backoff.failure_count == 0:

@@ -81,7 +81,7 @@ class LeaseRenewer:
         self._uniform = uniform
         self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
         self._is_alive = True
-        self._losses_known = -1 if bindings_lost else spool.memory_losses
+        self._losses_known = -1 if bindings_lost else spool.binding_losses
         self._adopted: set[int] = set()
         self._lost: dict[int, str] = {}
         self._unconfirmed_batch: set[int] = set()
@@ -92,8 +92,8 @@ class LeaseRenewer:
 
     def held(self) -> list[int]:
         """The executions whose leases this sidecar holds, as far as it knows."""
-        permits = self._spool.permits
-        open_runs = {b.execution_id for b in permits.bindings() if b.ended_at_ms is None}
+        bindings = self._spool.bindings
+        open_runs = {b.execution_id for b in bindings.all() if b.ended_at_ms is None}
         return sorted((open_runs | self._adopted) - self._lost.keys())
 
     def on_bound(self, execution_id: int) -> None:
@@ -174,7 +174,7 @@ class LeaseRenewer:
         A new epoch alone is no loss: what central bound and we never heard of (the answer to a
         create was lost) is to lapse.
         """
-        losses = self._spool.memory_losses
+        losses = self._spool.binding_losses
         if losses != self._losses_known:
             self._adopted = set(await self._central.open_bindings(min_age_s=0))
             self._losses_known = losses
@@ -216,7 +216,7 @@ class LeaseRenewer:
         self._metrics.lease_renewals.labels("renewed").inc()
         self._lose({lease.execution_id: lease.reason for lease in lost})
         # What nobody knows any more need not be remembered as lost.
-        known = {binding.execution_id for binding in self._spool.permits.bindings()}
+        known = {binding.execution_id for binding in self._spool.bindings.all()}
         for execution_id in self._lost.keys() - known - self._adopted:
             del self._lost[execution_id]
 

@@ -3,9 +3,9 @@
 import msgspec
 
 from sidecar.problems import SpoolFull, SpoolVolumeFull
-from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, NewEntry, Urgency
+from sidecar.spool.capacity import Amount, SpoolLimits, WatermarkGate
+from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, NewEntry, Priority
 from sidecar.spool.file import RETRY_AFTER_S, SpoolFile
-from sidecar.spool.limits import Amount, SpoolLimits, WatermarkGate
 
 HEAD_BYTES = 128
 """What a document has beside the members of its operation: number, execution, time, name."""
@@ -30,7 +30,7 @@ class CapacityGuard:
         """
         size_bytes = ENTRY_OVERHEAD_BYTES + HEAD_BYTES + len(msgspec.json.encode(new.members))
         amount = Amount(1, size_bytes)
-        is_terminal = new.urgency is Urgency.TERMINAL
+        is_terminal = new.priority is Priority.TERMINAL
         if self._file.disk_full and not is_terminal:
             await self._file.refill_ballast()
             if self._file.disk_full:

@@ -3,9 +3,10 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 
-from sidecar.spool import ledger, permits, settling, space
+from sidecar.spool import bindings, ledger, settling, space
+from sidecar.spool.bindings import BindingIndex
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord
-from sidecar.spool.faults import FaultInjector, FaultPoint
+from sidecar.spool.fault_injection import FaultInjector, FaultPoint
 from sidecar.spool.file import SpoolFile
 from sidecar.spool.ledger import FormedBatch
 from sidecar.spool.queues import QueueIndex
@@ -20,7 +21,7 @@ class Batching:
     """The half of `Spool` that delivery works with; it owns what is declared here."""
 
     queues: QueueIndex
-    permits: permits.BindingIndex
+    bindings: BindingIndex
     now_ms: Callable[[], int]
     on_corrupted: Callable[[Sequence[WriteRecord]], None]
     _file: SpoolFile
@@ -56,13 +57,13 @@ class Batching:
         return None
 
     async def cut(
-        self, *, hurry: bool = False, max_entries: int = BATCH_MAX_ENTRIES
+        self, *, flush: bool = False, max_entries: int = BATCH_MAX_ENTRIES
     ) -> Batch | None:
         """Fixes the next batch on disk. None when nothing is due."""
-        ranked = self.queues.ranked(self._monotonic(), max_entries, hurry=hurry)
+        ranked = self.queues.ranked(self._monotonic(), max_entries, flush=flush)
         if not ranked:
             return None
-        self._faults.reach(FaultPoint.BEFORE_CUT)
+        self._faults.hit(FaultPoint.BEFORE_CUT)
 
         def fix(connection: sqlite3.Connection) -> tuple[FormedBatch, Snapshot | None]:
             if ledger.has_batch(connection):  # `cut_with_next_append` was there first
@@ -84,7 +85,7 @@ class Batching:
             return cut.batch
 
         batch: Batch | None = await self._file.write(fix, index, urgent=True)
-        self._faults.reach(FaultPoint.AFTER_CUT)
+        self._faults.hit(FaultPoint.AFTER_CUT)
         return batch
 
     async def cut_with_next_append(self) -> Batch:
@@ -97,7 +98,7 @@ class Batching:
         def fix(connection: sqlite3.Connection) -> Batch | None:
             batch = ledger.cut_all(connection, BATCH_MAX_ENTRIES, BATCH_MAX_BYTES)
             if batch is not None:
-                self._faults.reach(FaultPoint.BEFORE_CUT)
+                self._faults.hit(FaultPoint.BEFORE_CUT)
             return batch
 
         def index(batch: Batch) -> Batch:
@@ -106,7 +107,7 @@ class Batching:
             return batch
 
         batch: Batch = await self._file.write_with_others(fix, index)
-        self._faults.reach(FaultPoint.AFTER_CUT)
+        self._faults.hit(FaultPoint.AFTER_CUT)
         return batch
 
     async def settle(
@@ -123,11 +124,11 @@ class Batching:
         """
         answered = {outcome.seq: outcome for outcome in outcomes}
         kept = [answered[entry.seq] for entry in batch.entries if entry.seq in answered]
-        consequences = permits.consequences(batch.entries, answered)
+        consequences = bindings.consequences(batch.entries, answered)
         now_ms = self.now_ms()
 
         def take(connection: sqlite3.Connection) -> tuple[list[WriteRecord], bool]:
-            permits.settle(connection, consequences, now_ms)
+            bindings.settle(connection, consequences, now_ms)
             return settling.settle(connection, kept), space.is_mostly_free(connection)
 
         def index(taken: tuple[list[WriteRecord], bool]) -> list[WriteRecord]:
@@ -137,28 +138,28 @@ class Batching:
             gone = [entry for entry in batch.entries if entry.seq in ended]
             for entry in gone:
                 self.queues.remove(entry)
-            self.queues.merged_count -= len(records) - len(gone)
+            self.queues.coalesced_count -= len(records) - len(gone)
             left = {entry.execution_id for entry in batch.entries if entry.seq not in ended}
             self.queues.hold(left, self._monotonic())
-            self.permits.settle(consequences, now_ms)
+            self.bindings.settle(consequences, now_ms)
             tell(records)
             if is_mostly_free:
                 self._reclaimer.begin()
             return records
 
-        self._faults.reach(FaultPoint.BEFORE_SETTLE)
+        self._faults.hit(FaultPoint.BEFORE_SETTLE)
         self._settling = batch.entries
         try:
             # Not synced: without it the batch would be sent again, and answered as before.
             settled: list[WriteRecord] = await self._file.write(
                 take, index, urgent=True, needs_sync=False
             )
-            self._faults.reach(FaultPoint.AFTER_SETTLE)
+            self._faults.hit(FaultPoint.AFTER_SETTLE)
         finally:
             self._settling = ()
         return settled
 
-    async def begin_epoch(self) -> str:
+    async def start_epoch(self) -> str:
         def index(epoch: str) -> str:
             self._has_batch = False
             self._epochs_begun += 1

@@ -135,7 +135,7 @@ class Carver:
         # Whoever took its place may be lost: then what it said itself is the best there is.
         self.target.execute(
             "DELETE FROM merged WHERE head NOT IN"
-            " (SELECT merge_head FROM entries WHERE merge_head IS NOT NULL)"
+            " (SELECT chain_id FROM entries WHERE chain_id IS NOT NULL)"
         )
         self.target.execute("DELETE FROM entries WHERE seq IN (SELECT seq FROM merged)")
         self.unread.difference_update(
@@ -163,16 +163,16 @@ def _opened(file: Path) -> BinaryIO:
 
 
 def _as_format_2(row: list[Value]) -> list[Value]:
-    seq, execution_id, user_id, op, urgency, coalesce_key, stored, document = row
+    seq, execution_id, user_id, op, priority, coalesce_key, stored, document = row
     if stored != checksum_1(seq, execution_id, document):  # type: ignore[arg-type]
         return row
-    sealed = checksum(seq, execution_id, user_id, op, urgency, document)  # type: ignore[arg-type]
-    return [seq, execution_id, user_id, op, urgency, coalesce_key, sealed, document, None]
+    sealed = checksum(seq, execution_id, user_id, op, priority, document)  # type: ignore[arg-type]
+    return [seq, execution_id, user_id, op, priority, coalesce_key, sealed, document, None]
 
 
 def _is_whole_entry(row: list[Value]) -> bool:
-    seq, execution_id, user_id, op, urgency, _, stored, document, _ = row
-    return stored == checksum(seq, execution_id, user_id, op, urgency, document)  # type: ignore[arg-type]
+    seq, execution_id, user_id, op, priority, _, stored, document, _ = row
+    return stored == checksum(seq, execution_id, user_id, op, priority, document)  # type: ignore[arg-type]
 
 
 def _rows_before_documents(
@@ -235,7 +235,7 @@ def _add_merged(connection: sqlite3.Connection, found: sqlite3.Connection) -> No
     for row in found.execute("SELECT seq, head, checksum FROM merged ORDER BY seq"):
         is_added = connection.execute(
             "INSERT OR IGNORE INTO merged SELECT ?1, ?2, ?3 WHERE EXISTS"
-            " (SELECT 1 FROM entries WHERE merge_head = ?2 AND seq <> ?1) AND NOT EXISTS"
+            " (SELECT 1 FROM entries WHERE chain_id = ?2 AND seq <> ?1) AND NOT EXISTS"
             " (SELECT 1 FROM settled WHERE seq = ?1)",
             row,
         ).rowcount

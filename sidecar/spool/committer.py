@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from sidecar.spool.faults import NO_FAULTS, FaultInjector, FaultPoint
+from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -207,11 +207,11 @@ class GroupCommitWriter:
                 for work in group:
                     _run_one(opened.connection, work)
                 joining = self._run_standing(opened.connection) if is_synced else None
-                self._faults.reach(FaultPoint.BEFORE_COMMIT)
+                self._faults.hit(FaultPoint.BEFORE_COMMIT)
                 begun = True
                 opened.connection.execute("COMMIT")
                 opened.check_not_replaced()
-                self._faults.reach(FaultPoint.AFTER_COMMIT)
+                self._faults.hit(FaultPoint.AFTER_COMMIT)
                 self.commit_count += 1
                 self.sync_count += is_synced
                 if joining is not None:

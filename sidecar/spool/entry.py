@@ -1,4 +1,4 @@
-"""What the spool keeps: an entry, its urgency, and how it ended."""
+"""What the spool keeps: an entry, its priority, and how it ended."""
 
 import zlib
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ MERGED_BYTES = 64
 """What the number of a merged write costs until its replacement settles: row and index."""
 
 
-class Urgency(IntEnum):
+class Priority(IntEnum):
     """How soon a waiting write makes its execution's turn come; lower goes first."""
 
     TERMINAL = 0
     STATUS = 1
     URI = 2
-    REST = 3
+    NORMAL = 3
 
 
 class WriteState(StrEnum):
@@ -40,7 +40,7 @@ class NewEntry:
     user_id: int
     op: str
     members: dict[str, Any]
-    urgency: Urgency
+    priority: Priority
     coalesce_key: str | None = None
 
 
@@ -52,16 +52,16 @@ class Entry:
     execution_id: int
     user_id: int
     op: str
-    urgency: Urgency
+    priority: Priority
     coalesce_key: str | None
     document: bytes
-    merge_head: int | None = None
+    chain_id: int | None = None
     """The first number of those whose place it took, if it took any."""
 
     @property
     def oldest_seq(self) -> int:
         """The first number that it answers for."""
-        return self.seq if self.merge_head is None else self.merge_head
+        return self.seq if self.chain_id is None else self.chain_id
 
     @property
     def size_bytes(self) -> int:
@@ -102,10 +102,10 @@ class WriteRecord:
 
 
 def checksum(
-    seq: int, execution_id: int, user_id: int, op: str, urgency: int, document: bytes
+    seq: int, execution_id: int, user_id: int, op: str, priority: int, document: bytes
 ) -> int:
     """Finds flipped bytes that SQLite would hand out without a word."""
-    head = b"%d %d %d %d %s\0" % (seq, execution_id, user_id, urgency, op.encode())
+    head = b"%d %d %d %d %s\0" % (seq, execution_id, user_id, priority, op.encode())
     return zlib.crc32(document, zlib.crc32(head))
 
 

@@ -20,7 +20,7 @@ from sidecar.spool import quarantine, salvage, schema
 from sidecar.spool.ballast import ReserveFile
 from sidecar.spool.committer import GroupCommitWriter, is_corruption, sqlite_code
 from sidecar.spool.entry import WriteRecord
-from sidecar.spool.faults import FaultInjector
+from sidecar.spool.fault_injection import FaultInjector
 from sidecar.spool.lock import SpoolInUse, SpoolLock
 from sidecar.spool.open_file import OpenFile
 from sidecar.spool.reader import NotOpened, Reader

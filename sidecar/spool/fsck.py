@@ -99,7 +99,7 @@ def _numbers(spool: Inspected) -> Iterator[str]:
             yield f"merged write {seq}: its checksum does not fit"
     for (seq,) in spool.connection.execute(
         "SELECT seq FROM merged WHERE head NOT IN"
-        " (SELECT merge_head FROM entries WHERE merge_head IS NOT NULL) LIMIT 20"
+        " (SELECT chain_id FROM entries WHERE chain_id IS NOT NULL) LIMIT 20"
     ):
         yield f"merged write {seq}: nothing that waits answers for it"
 

@@ -14,7 +14,7 @@ _SETTLED = "SELECT seq, execution_id, user_id, op, state, problem, removed, chec
 _DURABLE = f"execution_id, user_id, op, '{WriteState.DURABLE}', NULL, NULL, NULL"
 _WAITING = f"SELECT seq, {_DURABLE} FROM entries"  # noqa: S608
 # A merged write is durable as long as the one that took its place is.
-_MERGED = f"SELECT merged.seq, {_DURABLE} FROM merged JOIN entries ON merge_head = head"  # noqa: S608
+_MERGED = f"SELECT merged.seq, {_DURABLE} FROM merged JOIN entries ON chain_id = head"  # noqa: S608
 
 
 def find(connection: sqlite3.Connection, seq: int) -> WriteRecord | None:
@@ -54,7 +54,7 @@ def oldest(connection: sqlite3.Connection) -> float:
     """The first number that any waiting write answers for; infinity if none waits."""
     numbers = connection.execute(
         "SELECT (SELECT min(seq) FROM entries),"
-        " (SELECT min(merge_head) FROM entries WHERE merge_head IS NOT NULL)"
+        " (SELECT min(chain_id) FROM entries WHERE chain_id IS NOT NULL)"
     ).fetchone()
     return min((number for number in numbers if number is not None), default=math.inf)
 
@@ -82,7 +82,7 @@ def merged_writes(
 def replacement_of(connection: sqlite3.Connection, seq: int) -> int:
     """The entry that answers for a merged write."""
     (replacement,) = connection.execute(
-        "SELECT entries.seq FROM merged JOIN entries ON merge_head = head WHERE merged.seq = ?",
+        "SELECT entries.seq FROM merged JOIN entries ON chain_id = head WHERE merged.seq = ?",
         (seq,),
     ).fetchone()
     return int(replacement)

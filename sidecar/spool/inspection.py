@@ -16,7 +16,7 @@ import msgspec
 
 from sidecar.spool import history, ledger, lock, properties, schema
 from sidecar.spool.carving import Carver
-from sidecar.spool.entry import Urgency, WriteRecord, WriteState
+from sidecar.spool.entry import Priority, WriteRecord, WriteState
 from sidecar.spool.log import Log, WalIndex
 
 PAGE = 500
@@ -98,8 +98,8 @@ class Inspected:
         after = -1
         while True:
             rows = self.connection.execute(
-                "SELECT seq, execution_id, user_id, op, urgency, merge_key, document, checksum,"
-                " merge_head, seq IN (SELECT seq FROM in_flight) FROM entries"
+                "SELECT seq, execution_id, user_id, op, priority, coalesce_key, document, checksum,"
+                " chain_id, seq IN (SELECT seq FROM in_flight) FROM entries"
                 " WHERE seq > ?1 AND (?2 IS NULL OR execution_id = ?2) ORDER BY seq LIMIT ?3",
                 (after, execution_id, PAGE),
             ).fetchall()
@@ -149,8 +149,8 @@ class Inspected:
         """All that is known of one write; None if nothing is."""
         record = history.find(self.connection, seq)
         row = self.connection.execute(
-            "SELECT seq, execution_id, user_id, op, urgency, merge_key, document, checksum,"
-            " merge_head FROM entries WHERE seq = ?",
+            "SELECT seq, execution_id, user_id, op, priority, coalesce_key, document, checksum,"
+            " chain_id FROM entries WHERE seq = ?",
             (seq,),
         ).fetchone()
         if record is None:
@@ -183,7 +183,7 @@ class Inspected:
         merged = self.connection.execute("SELECT seq FROM merged WHERE head = ?", (row[8],))
         return {
             "is_damaged": entry is None,
-            "urgency": Urgency(row[4]).name.lower() if entry is not None else row[4],
+            "priority": Priority(row[4]).name.lower() if entry is not None else row[4],
             "document": _decoded(row[6]),
             "in_flight": batch | {"position": place[0]} if place is not None else None,
             "stands_for": [self.write_id(seq) for (seq,) in merged],
@@ -240,8 +240,8 @@ def carved(directory: Path) -> Iterator[Iterator[dict[str, Any]]]:
         carver.carve(path, log)
         name = carver.spool_id or "unknown"
         rows = target.execute(
-            "SELECT seq, execution_id, user_id, op, urgency, merge_key, document, checksum,"
-            " merge_head, 0 FROM entries ORDER BY seq"
+            "SELECT seq, execution_id, user_id, op, priority, coalesce_key, document, checksum,"
+            " chain_id, 0 FROM entries ORDER BY seq"
         )
         unread = sorted(carver.unread)
         yield (

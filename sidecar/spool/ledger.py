@@ -18,7 +18,7 @@ from sidecar.spool.entry import (
     Batch,
     Entry,
     NewEntry,
-    Urgency,
+    Priority,
     WriteRecord,
     checksum,
     merged_checksum,
@@ -27,7 +27,7 @@ from sidecar.spool.schema import new_epoch
 from sidecar.spool.settling import Keep, set_aside
 
 _ENTRY_COLUMNS = (
-    "seq, execution_id, user_id, op, urgency, merge_key, document, checksum, merge_head"
+    "seq, execution_id, user_id, op, priority, coalesce_key, document, checksum, chain_id"
 )
 _encode = msgspec.json.Encoder().encode
 
@@ -64,17 +64,17 @@ def insert(
     if replaces is not None:
         replaced = connection.execute(
             "DELETE FROM entries WHERE seq = ? AND seq NOT IN (SELECT seq FROM in_flight)"
-            " RETURNING coalesce(merge_head, seq)",
+            " RETURNING coalesce(chain_id, seq)",
             (replaces,),
         ).fetchone()
-    merge_head: int | None = replaced[0] if replaced is not None else None
-    if replaces is not None and merge_head is not None:
+    chain_id: int | None = replaced[0] if replaced is not None else None
+    if replaces is not None and chain_id is not None:
         connection.execute(
             "INSERT INTO merged VALUES (?, ?, ?)",
-            (replaces, merge_head, merged_checksum(replaces, merge_head)),
+            (replaces, chain_id, merged_checksum(replaces, chain_id)),
         )
-    urgency = int(new.urgency)
-    sealed = checksum(seq, new.execution_id, new.user_id, new.op, urgency, document)
+    priority = int(new.priority)
+    sealed = checksum(seq, new.execution_id, new.user_id, new.op, priority, document)
     connection.execute(
         f"INSERT INTO entries ({_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
@@ -82,11 +82,11 @@ def insert(
             new.execution_id,
             new.user_id,
             new.op,
-            urgency,
+            priority,
             new.coalesce_key,
             document,
             sealed,
-            merge_head,
+            chain_id,
         ),
     )
     entry = Entry(
@@ -94,24 +94,24 @@ def insert(
         new.execution_id,
         new.user_id,
         new.op,
-        new.urgency,
+        new.priority,
         new.coalesce_key,
         document,
-        merge_head,
+        chain_id,
     )
-    return entry, merge_head is not None
+    return entry, chain_id is not None
 
 
 def entry_of_row(row: Sequence[Any]) -> Entry | None:
     """The entry, or None if its bytes are not those that were stored."""
-    seq, execution_id, user_id, op, urgency, coalesce_key, document, stored, merge_head = row
+    seq, execution_id, user_id, op, priority, coalesce_key, document, stored, chain_id = row
     try:
-        if stored != checksum(seq, execution_id, user_id, op, urgency, document):
+        if stored != checksum(seq, execution_id, user_id, op, priority, document):
             return None
-        kind = Urgency(urgency)
+        kind = Priority(priority)
     except (TypeError, ValueError, AttributeError):  # a flipped bit may change a value's very type
         return None
-    return Entry(seq, execution_id, user_id, op, kind, coalesce_key, document, merge_head)
+    return Entry(seq, execution_id, user_id, op, kind, coalesce_key, document, chain_id)
 
 
 def waiting(connection: sqlite3.Connection, execution_id: int) -> list[Entry]:
@@ -219,8 +219,8 @@ def _fixed(connection: sqlite3.Connection, chosen: Sequence[Entry]) -> Batch:
 
 
 def summaries(connection: sqlite3.Connection) -> list[tuple[int, int, list[int], int]]:
-    """Each execution's queue in brief: id, first number, entries by urgency, bytes on disk."""
-    counts = ", ".join(f"sum(urgency = {int(urgency)})" for urgency in Urgency)
+    """Each execution's queue in brief: id, first number, entries by priority, bytes on disk."""
+    counts = ", ".join(f"sum(priority = {int(priority)})" for priority in Priority)
     rows = connection.execute(
         f"SELECT execution_id, min(seq), {counts}, sum(length(document) + ?) FROM entries"  # noqa: S608
         " GROUP BY execution_id",
@@ -229,7 +229,7 @@ def summaries(connection: sqlite3.Connection) -> list[tuple[int, int, list[int],
     return [(row[0], row[1], list(row[2:-1]), row[-1]) for row in rows]
 
 
-def merged_count(connection: sqlite3.Connection) -> int:
+def coalesced_count(connection: sqlite3.Connection) -> int:
     count: int = connection.execute("SELECT count(*) FROM merged").fetchone()[0]
     return count
 

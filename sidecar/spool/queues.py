@@ -10,8 +10,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sidecar.spool.entry import MERGED_BYTES, Entry, Urgency
-from sidecar.spool.limits import Amount
+from sidecar.spool.capacity import Amount
+from sidecar.spool.entry import MERGED_BYTES, Entry, Priority
 
 MERGEABLE_KEPT = 10_000
 """Waiting size-only writes that can still be replaced; beyond it the oldest go as they are."""
@@ -28,19 +28,19 @@ class CoalescibleWrite:
     seq: int
     execution_id: int
     user_id: int
-    urgency: Urgency
+    priority: Priority
     coalesce_key: str
     size_bytes: int
 
 
 @dataclass(slots=True)
 class Queue:
-    """One execution's unsettled entries: how many of each urgency, and the oldest number."""
+    """One execution's unsettled entries: how many of each priority, and the oldest number."""
 
     first_seq: int
     """No entry is older. One that took an older one's place is ranked by that one's number while
     it is the oldest."""
-    counts: list[int] = field(default_factory=lambda: [0] * len(Urgency))
+    counts: list[int] = field(default_factory=lambda: [0] * len(Priority))
     mergeable: int = 0
     mergeable_since: float = 0.0
     deferred_until: float = 0.0
@@ -53,15 +53,15 @@ class Queue:
         return sum(self.counts)
 
     @property
-    def urgency(self) -> Urgency:
-        return next(urgency for urgency in Urgency if self.counts[urgency])
+    def priority(self) -> Priority:
+        return next(priority for priority in Priority if self.counts[priority])
 
     @property
-    def rank(self) -> tuple[Urgency, bool, int]:
+    def rank(self) -> tuple[Priority, bool, int]:
         """Most urgent first, then the longest waiting. A run's end that did not fit in one batch
         goes on before the ends of other runs."""
-        urgency = self.urgency
-        return urgency, urgency is Urgency.TERMINAL and not self.is_begun, self.first_seq
+        priority = self.priority
+        return priority, priority is Priority.TERMINAL and not self.is_begun, self.first_seq
 
     def due_at(self, merge_window_s: float) -> float:
         """When it may be cut: not while held, nor while all it has waits for replacements."""
@@ -78,18 +78,18 @@ class QueueIndex:
         self._queues: dict[int, Queue] = {}
         self._mergeable: OrderedDict[tuple[int, str], CoalescibleWrite] = OrderedDict()
         self.entry_count = 0
-        self.merged_count = 0
+        self.coalesced_count = 0
         """Writes whose place another took: acknowledged, so their end has to be told."""
         self._entries_bytes = 0
 
     @property
     def size_bytes(self) -> int:
-        return self._entries_bytes + self.merged_count * MERGED_BYTES
+        return self._entries_bytes + self.coalesced_count * MERGED_BYTES
 
     @property
     def amount(self) -> Amount:
         """What the limits count."""
-        return Amount(self.entry_count + self.merged_count, self.size_bytes)
+        return Amount(self.entry_count + self.coalesced_count, self.size_bytes)
 
     def length(self, execution_id: int) -> int:
         queue = self._queues.get(execution_id)
@@ -109,14 +109,14 @@ class QueueIndex:
         """Takes an execution's summary from the file, at start."""
         self._queues[execution_id] = Queue(first_seq, counts)
         self.entry_count += sum(counts)
-        self._terminal_count += counts[Urgency.TERMINAL]
+        self._terminal_count += counts[Priority.TERMINAL]
         self._entries_bytes += size
 
     def add(self, entry: Entry, now: float) -> None:
         queue = self._queues.setdefault(entry.execution_id, Queue(entry.seq))
-        queue.counts[entry.urgency] += 1
+        queue.counts[entry.priority] += 1
         self.entry_count += 1
-        self._terminal_count += entry.urgency is Urgency.TERMINAL
+        self._terminal_count += entry.priority is Priority.TERMINAL
         self._entries_bytes += entry.size_bytes
         if entry.coalesce_key is not None:
             older = self._mergeable.get((entry.execution_id, entry.coalesce_key))
@@ -129,7 +129,7 @@ class QueueIndex:
                 entry.seq,
                 entry.execution_id,
                 entry.user_id,
-                entry.urgency,
+                entry.priority,
                 entry.coalesce_key,
                 entry.size_bytes,
             )
@@ -142,7 +142,7 @@ class QueueIndex:
         since = queue.mergeable_since if queue.mergeable else now
         self.add(entry, now)
         self._discount(replaced)
-        self.merged_count += 1
+        self.coalesced_count += 1
         queue.mergeable_since = since
 
     def cut(self, entries: Sequence[Entry]) -> None:
@@ -176,19 +176,19 @@ class QueueIndex:
     def _discount(self, entry: Entry | CoalescibleWrite) -> None:
         self._end_merging([entry])
         queue = self._queues[entry.execution_id]
-        queue.counts[entry.urgency] -= 1
+        queue.counts[entry.priority] -= 1
         self.entry_count -= 1
-        self._terminal_count -= entry.urgency is Urgency.TERMINAL
+        self._terminal_count -= entry.priority is Priority.TERMINAL
         self._entries_bytes -= entry.size_bytes
         if not queue.length:
             del self._queues[entry.execution_id]
 
-    def ranked(self, now: float, limit: int, *, hurry: bool = False) -> list[int]:
+    def ranked(self, now: float, limit: int, *, flush: bool = False) -> list[int]:
         """Executions to cut from, in the order of their ranks.
 
-        `hurry` (a flush, a drain) does not wait for replacements.
+        `flush` (a flush, a drain) does not wait for replacements.
         """
-        window_s = 0.0 if hurry else self._merge_window_s
+        window_s = 0.0 if flush else self._merge_window_s
         due = (
             (queue.rank, execution_id)
             for execution_id, queue in self._queues.items()

@@ -3,16 +3,16 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from sidecar.spool import boots, permits
+from sidecar.spool import bindings
+from sidecar.spool.bindings import Binding, BindingIndex, Boot, Grant
 from sidecar.spool.file import SpoolFile
-from sidecar.spool.permits import Binding, BindingIndex, Grant
 
 
 class Rights:
     """The half of `Spool` that keeps permits; it owns what is declared here."""
 
-    permits: BindingIndex
-    boot: boots.Boot | None
+    bindings: BindingIndex
+    boot: Boot | None
     on_bound: Callable[[int], None]
     now_ms: Callable[[], int]
     _file: SpoolFile
@@ -21,30 +21,32 @@ class Rights:
         """Keeps central's yes: this sidecar may write to the execution, for this token."""
 
         def index(_: None) -> None:
-            self.permits.add(binding, grant)
+            self.bindings.add(binding, grant)
             self.on_bound(binding.execution_id)
 
-        await self._file.write(lambda connection: permits.record(connection, binding, grant), index)
+        await self._file.write(
+            lambda connection: bindings.record(connection, binding, grant), index
+        )
 
-    async def begin_boot(self, boot: boots.Boot, closed: Sequence[int]) -> None:
+    async def record_boot(self, boot: Boot, closed: Sequence[int]) -> None:
         """Keeps the unit's new boot; the runs that central closed for it are over."""
-        over = permits.PermissionChanges(ended=frozenset(closed), lost=frozenset())
+        over = bindings.PermissionChanges(ended=frozenset(closed), lost=frozenset())
         now_ms = self.now_ms()
 
         def take(connection: sqlite3.Connection) -> None:
-            boots.record(connection, boot)
-            permits.settle(connection, over, now_ms)
+            bindings.record_boot(connection, boot)
+            bindings.settle(connection, over, now_ms)
 
         def index(_: None) -> None:
             self.boot = boot
-            self.permits.settle(over, now_ms)
+            self.bindings.settle(over, now_ms)
 
         await self._file.write(take, index)
 
-    async def purge_permits(self) -> None:
-        over = self.permits.over(self.now_ms())
+    async def purge_bindings(self) -> None:
+        over = self.bindings.expired(self.now_ms())
         if over:
             await self._file.write(
-                lambda connection: permits.forget(connection, over),
-                lambda _: self.permits.forget(over),
+                lambda connection: bindings.forget(connection, over),
+                lambda _: self.bindings.forget(over),
             )

@@ -1,7 +1,7 @@
 """The spool's tables, the connection, format version.
 
 Format history, each one step of `upgrades`. 1: the first. 2: the checksum covers an entry's user,
-operation and urgency as well, settled and merged writes have one too, and the properties are sealed
+operation and priority too, settled and merged writes have one too, and the properties are sealed
 by one; merged writes name the head of their chain, so that taking a place costs the same however
 many took it before.
 A newer sidecar upgrades an older file in place, in one transaction; an older sidecar that meets a
@@ -30,14 +30,14 @@ CREATE TABLE entries (
     execution_id INTEGER NOT NULL,
     user_id INTEGER NOT NULL,
     op TEXT NOT NULL,
-    urgency INTEGER NOT NULL,
-    merge_key TEXT,
+    priority INTEGER NOT NULL,
+    coalesce_key TEXT,
     checksum INTEGER NOT NULL,
     document BLOB NOT NULL,
-    merge_head INTEGER
+    chain_id INTEGER
 );
 CREATE INDEX entries_by_execution ON entries (execution_id, seq);
-CREATE INDEX entries_by_merge_head ON entries (merge_head) WHERE merge_head IS NOT NULL;
+CREATE INDEX entries_by_merge_head ON entries (chain_id) WHERE chain_id IS NOT NULL;
 -- The members of the batch in flight, in their order. Empty when none is.
 CREATE TABLE in_flight (position INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 -- How writes ended, newest last.
@@ -52,7 +52,7 @@ CREATE TABLE settled (
     removed BLOB,
     checksum INTEGER
 );
--- Writes whose place a later one took: `head` is the entry's `merge_head` that answers for them.
+-- Writes whose place a later one took: `head` is the entry's `chain_id` that answers for them.
 CREATE TABLE merged (
     seq INTEGER PRIMARY KEY,
     head INTEGER NOT NULL,

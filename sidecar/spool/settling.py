@@ -11,7 +11,7 @@ import msgspec
 
 from sidecar.problems import WriteCorrupted
 from sidecar.spool import properties
-from sidecar.spool.entry import Outcome, Urgency, WriteRecord, WriteState, record_checksum
+from sidecar.spool.entry import Outcome, Priority, WriteRecord, WriteState, record_checksum
 
 HISTORY_SIZE = 10_000
 """How many settled writes stay readable (DESIGN.md section 3, `GET /v1/writes`)."""
@@ -51,13 +51,13 @@ def _keep_recent(connection: sqlite3.Connection, records: Sequence[WriteRecord])
 def _end(connection: sqlite3.Connection, outcome: Outcome, state: WriteState) -> list[WriteRecord]:
     """The records of an entry and of those whose place it took, oldest first."""
     row = connection.execute(
-        "DELETE FROM entries WHERE seq = ? RETURNING execution_id, user_id, op, merge_head",
+        "DELETE FROM entries WHERE seq = ? RETURNING execution_id, user_id, op, chain_id",
         (outcome.seq,),
     ).fetchone()
     if row is None:
         return []
-    execution_id, user_id, op, merge_head = _whole(row[0]), _whole(row[1]), str(row[2]), row[3]
-    merged = connection.execute("DELETE FROM merged WHERE head = ? RETURNING seq", (merge_head,))
+    execution_id, user_id, op, chain_id = _whole(row[0]), _whole(row[1]), str(row[2]), row[3]
+    merged = connection.execute("DELETE FROM merged WHERE head = ? RETURNING seq", (chain_id,))
     seqs = [*sorted(seq for (seq,) in merged.fetchall()), outcome.seq]
     problem = _encode(outcome.problem) if outcome.problem is not None else None
     removed = _encode(outcome.removed) if outcome.removed is not None else None
@@ -87,8 +87,8 @@ def malformed(connection: sqlite3.Connection) -> list[int]:
             "SELECT seq FROM entries WHERE typeof(execution_id) <> 'integer'"
             " OR typeof(user_id) <> 'integer' OR typeof(op) <> 'text'"
             " OR typeof(document) <> 'blob' OR typeof(checksum) <> 'integer'"
-            " OR typeof(urgency) <> 'integer' OR urgency NOT BETWEEN ? AND ?",
-            (min(Urgency), max(Urgency)),
+            " OR typeof(priority) <> 'integer' OR priority NOT BETWEEN ? AND ?",
+            (min(Priority), max(Priority)),
         )
     ]
 

@@ -3,7 +3,8 @@
 import sqlite3
 from dataclasses import dataclass
 
-from sidecar.spool import boots, ledger, permits, properties
+from sidecar.spool import bindings, ledger, properties
+from sidecar.spool.bindings import Binding, Boot, Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,10 +13,10 @@ class Snapshot:
     next_seq: int
     has_batch: bool
     summaries: list[tuple[int, int, list[int], int]]
-    merged_count: int
-    bindings: list[permits.Binding]
-    grants: list[permits.Grant]
-    boot: boots.Boot | None
+    coalesced_count: int
+    bindings: list[Binding]
+    grants: list[Grant]
+    boot: Boot | None
 
     @classmethod
     def of(cls, connection: sqlite3.Connection) -> "Snapshot":
@@ -24,8 +25,8 @@ class Snapshot:
             next_seq=ledger.next_seq(connection),
             has_batch=ledger.has_batch(connection),
             summaries=ledger.summaries(connection),
-            merged_count=ledger.merged_count(connection),
-            bindings=permits.bindings(connection),
-            grants=permits.grants(connection),
-            boot=boots.load(connection),
+            coalesced_count=ledger.coalesced_count(connection),
+            bindings=bindings.load_bindings(connection),
+            grants=bindings.load_grants(connection),
+            boot=bindings.load_boot(connection),
         )

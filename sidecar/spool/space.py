@@ -25,7 +25,7 @@ class Reclaimer:
         self._file = file
         self._task: asyncio.Task[None] | None = None
 
-    async def reclaim(self) -> None:
+    async def vacuum(self) -> None:
         while await self._file.write(reclaim, needs_sync=False):
             pass
         # The file shrinks when the log is written back, and the log when it starts anew.
@@ -45,7 +45,7 @@ class Reclaimer:
 
     async def _reclaim_quietly(self) -> None:
         try:
-            await self.reclaim()
+            await self.vacuum()
         except SpoolUnavailable as problem:
             logger.warning("space not given back yet", extra=fields(detail=problem.detail))
 

@@ -5,26 +5,27 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sidecar.spool import boots, ledger, permits
+from sidecar.spool import ledger
 from sidecar.spool.admission import CapacityGuard
 from sidecar.spool.batching import Batching
+from sidecar.spool.bindings import BindingIndex, Boot
+from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.clock import MonotonicWallClock
 from sidecar.spool.entry import (
     Entry,
     NewEntry,
-    Urgency,
+    Priority,
     WriteRecord,
 )
-from sidecar.spool.faults import NO_FAULTS, FaultInjector
+from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector
 from sidecar.spool.file import SpoolFile
-from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.questions import Questions
 from sidecar.spool.queues import QueueIndex
 from sidecar.spool.rights import Rights
 from sidecar.spool.snapshot import Snapshot
 from sidecar.spool.space import Reclaimer
 
-MERGE_WINDOW_S = 1.0
+COALESCE_WINDOW_S = 1.0
 """How long a size-only write may wait for a later one to the same row (DESIGN.md section 4)."""
 
 
@@ -58,21 +59,21 @@ class Spool(Questions, Rights, Batching):
         self._has_batch = False
         self._settling: tuple[Entry, ...] = ()
         self._reclaimer = Reclaimer(self._file)
-        self.queues = QueueIndex(MERGE_WINDOW_S)
-        self.permits = permits.BindingIndex()
+        self.queues = QueueIndex(COALESCE_WINDOW_S)
+        self.bindings = BindingIndex()
         self._epochs_begun = 0
         self._damaged_batches = 0
         self.spool_id = ""
         self.on_bound: Callable[[int], None] = lambda execution_id: None
         """Told the execution of each binding that was kept."""
-        self.boot: boots.Boot | None = None
+        self.boot: Boot | None = None
         """The computing unit's current boot, if it has told one."""
         self.on_append: list[Callable[[int], None]] = []
         """Told the execution of each write that has become durable, before its caller is, and
         even if the caller has left."""
-        self.untold: list[WriteRecord] = []
+        self.unreported: list[WriteRecord] = []
         """Writes that ended because they were found damaged, before anyone listened."""
-        self.on_corrupted: Callable[[Sequence[WriteRecord]], None] = self.untold.extend
+        self.on_corrupted: Callable[[Sequence[WriteRecord]], None] = self.unreported.extend
         """Called with the writes that ended because they were found damaged."""
         self.on_reopened: Callable[[], None] = lambda: None
         """Called when the index was made from the file: more may wait than was known."""
@@ -120,12 +121,12 @@ class Spool(Questions, Rights, Batching):
         return self._file.lost_count
 
     @property
-    def epochs_begun(self) -> int:
+    def epochs_started(self) -> int:
         """Epochs that had to begin anew since start."""
         return self._epochs_begun + self._file.salvage_count
 
     @property
-    def memory_losses(self) -> int:
+    def binding_losses(self) -> int:
         """How often since start what was bound may have been lost, with other damage."""
         return self._damaged_batches + self._file.salvage_count
 
@@ -141,11 +142,11 @@ class Spool(Questions, Rights, Batching):
         """Makes the index from the file: at start, and whenever it had to be opened anew."""
         self.spool_id = snapshot.spool_id
         self._has_batch = snapshot.has_batch
-        self.queues = QueueIndex(MERGE_WINDOW_S)
+        self.queues = QueueIndex(COALESCE_WINDOW_S)
         for summary in snapshot.summaries:
             self.queues.restore(*summary)
-        self.queues.merged_count = snapshot.merged_count
-        self.permits.load(snapshot.bindings, snapshot.grants, self.now_ms())
+        self.queues.coalesced_count = snapshot.coalesced_count
+        self.bindings.load(snapshot.bindings, snapshot.grants, self.now_ms())
         self.boot = snapshot.boot
         self.on_reopened()
 
@@ -165,7 +166,7 @@ class Spool(Questions, Rights, Batching):
         size) and `SpoolUnavailable` (the disk refused). A caller that is cancelled leaves its
         write in place.
         """
-        is_terminal = new.urgency is Urgency.TERMINAL
+        is_terminal = new.priority is Priority.TERMINAL
         amount = await self._admission.admit(new, self.queues.amount)
         replaced = self.queues.mergeable(new.execution_id, new.coalesce_key)
         if replaced is not None and replaced.user_id != new.user_id:
@@ -202,6 +203,6 @@ class Spool(Questions, Rights, Batching):
         if self._file.unavailable_because is not None:
             await self._file.write(lambda connection: None)
 
-    async def reclaim(self) -> None:
+    async def vacuum(self) -> None:
         """Gives the space of settled writes back to the volume."""
-        await self._reclaimer.reclaim()
+        await self._reclaimer.vacuum()

@@ -29,10 +29,10 @@ def upgrade(connection: sqlite3.Connection) -> int | None:
 
 
 def _from_1(connection: sqlite3.Connection) -> None:
-    connection.execute("ALTER TABLE entries ADD COLUMN merge_head INTEGER")
+    connection.execute("ALTER TABLE entries ADD COLUMN chain_id INTEGER")
     # A chain's head is any number that only this chain has; its replacement's own will do.
     connection.execute(
-        "UPDATE entries SET merge_head = seq WHERE seq IN (SELECT into_seq FROM merged)"
+        "UPDATE entries SET chain_id = seq WHERE seq IN (SELECT into_seq FROM merged)"
     )
     connection.execute("ALTER TABLE merged RENAME COLUMN into_seq TO head")
     connection.execute("ALTER TABLE merged ADD COLUMN checksum INTEGER")
@@ -41,14 +41,14 @@ def _from_1(connection: sqlite3.Connection) -> None:
     connection.execute("DROP INDEX merged_by_replacement")
     connection.execute("CREATE INDEX merged_by_head ON merged (head)")
     connection.execute(
-        "CREATE INDEX entries_by_merge_head ON entries (merge_head) WHERE merge_head IS NOT NULL"
+        "CREATE INDEX entries_by_merge_head ON entries (chain_id) WHERE chain_id IS NOT NULL"
     )
     connection.create_function("checksum_1", 3, checksum_1, deterministic=True)
     connection.create_function("checksum_2", 6, _checksum_2, deterministic=True)
     # An entry that was damaged before stays what it is, and is set aside when its turn comes.
     connection.execute(
         "UPDATE entries SET checksum ="
-        " checksum_2(seq, execution_id, user_id, op, urgency, document)"
+        " checksum_2(seq, execution_id, user_id, op, priority, document)"
         " WHERE checksum = checksum_1(seq, execution_id, document)"
     )
     connection.execute("ALTER TABLE settled ADD COLUMN checksum INTEGER")
@@ -69,10 +69,10 @@ def checksum_1(seq: int, execution_id: int, document: bytes) -> int | None:
 
 
 def _checksum_2(
-    seq: int, execution_id: int, user_id: int, op: str, urgency: int, document: bytes
+    seq: int, execution_id: int, user_id: int, op: str, priority: int, document: bytes
 ) -> int:
     try:
-        return checksum(seq, execution_id, user_id, op, urgency, document)
+        return checksum(seq, execution_id, user_id, op, priority, document)
     except (TypeError, AttributeError):
         return -1  # no checksum is negative
 

@@ -26,7 +26,7 @@ async def run_maintenance(spool: Spool) -> None:
             with suppress(SpoolUnavailable):  # the log says so, and `/readyz`
                 await spool.retry_open()
         try:
-            await spool.purge_permits()
-            await spool.reclaim()
+            await spool.purge_bindings()
+            await spool.vacuum()
         except SpoolUnavailable as problem:  # a volume in trouble is tried again, not fled from
             logger.warning("housekeeping put off", extra=fields(detail=problem.detail))

@@ -15,7 +15,7 @@ from central.auth_settings import FULL_BATCH_ENTRIES
 from central.wire import entries as central
 from sidecar.spool import ledger, schema
 from sidecar.spool.batching import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES
-from sidecar.spool.entry import Batch, NewEntry, Urgency
+from sidecar.spool.entry import Batch, NewEntry, Priority
 from sidecar.upstream.central_api import batch_body, outcomes_of
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -41,7 +41,7 @@ def written_by_the_sidecar() -> bytes:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         schema.create(connection)
         for seq, (op, members) in enumerate(WRITES, start=1):
-            new = NewEntry(1001, 1, op, members, Urgency.REST)
+            new = NewEntry(1001, 1, op, members, Priority.NORMAL)
             ledger.insert(connection, seq, new, 1_790_000_000_000 + seq, None)
         batch = ledger.cut(connection, [1001], 100, 1_000_000, lambda rows: None).batch
     assert batch is not None

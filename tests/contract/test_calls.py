@@ -22,7 +22,7 @@ from kit.http.problems import FieldError, InvalidRequest, Problem
 from kit.texera.statuses import Status
 from sidecar.cache.uri_registry import Registry
 from sidecar.problems import UpstreamProblem
-from sidecar.spool.permits import Binding
+from sidecar.spool.bindings import Binding
 from sidecar.upstream.client import CallContext, Reply, problem_document
 from sidecar.wire import forwarded, v1
 from sidecar.writes import permit_of

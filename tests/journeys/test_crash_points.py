@@ -1,14 +1,14 @@
 """Killed between any two steps: append, commit, cut, send, apply, commit, answer, settle.
 
 The sidecar's steps have a hook that costs production one call of an empty method
-(`sidecar.spool.faults`); central's are held up from inside Postgres (`crashing.gates`).
+(`sidecar.spool.fault_injection`); central's are held up from inside Postgres (`crashing.gates`).
 """
 
 import asyncio
 
 import pytest
 
-from sidecar.spool.faults import FaultPoint
+from sidecar.spool.fault_injection import FaultPoint
 from tests.databases import Database
 from tests.journeys.crashing.gates import Gate
 from tests.journeys.crashing.processes import POLL_S, Central

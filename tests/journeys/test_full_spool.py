@@ -10,8 +10,8 @@ from dev.bench.cpu import highest_rss_mib
 from dev.bench.http_line import HttpLine
 from dev.world import WORLD
 from sidecar.problems import SpoolFull
-from sidecar.spool.entry import NewEntry, Urgency
-from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.capacity import SpoolLimits
+from sidecar.spool.entry import NewEntry, Priority
 from sidecar.spool.spool import Spool
 from tests.databases import Database
 from tests.journeys.crashing.processes import Sidecar, sample, until
@@ -37,7 +37,7 @@ async def fill(sidecar: Sidecar, document_bytes: int) -> int:
                 WORLD.owner.user_id,
                 "update_execution",
                 {"result": "x" * document_bytes},
-                Urgency.REST,
+                Priority.NORMAL,
             )
             for number in range(AT_ONCE)
         ]

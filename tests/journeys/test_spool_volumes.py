@@ -234,7 +234,7 @@ async def test_a_spool_put_back_after_central_went_on_loses_nothing(
         assert [await client.status_of(eid) for eid in (first, third)] == ["COMPLETED"] * 2
         async with HttpLine(client.sidecar.ops_url) as line:
             status = (await line.send(line.request("GET", "/status"))).json()
-        assert status["spool"]["epochs_begun"] == 1
+        assert status["spool"]["epochs_started"] == 1
 
 
 async def test_a_second_sidecar_on_a_spool_in_use_ends_at_once_and_disturbs_nobody(

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from sidecar.spool.faults import FaultPoint
+from sidecar.spool.fault_injection import FaultPoint
 
 LAST_MOMENT_S = 0.03
 """From the point to the death: time for the other thread to say what it should not say yet."""
@@ -18,7 +18,7 @@ class DeathAt:
         self._left = count
         self._counting = threading.Lock()  # two threads come to points: the loop's and the spool's
 
-    def reach(self, point: FaultPoint) -> None:
+    def hit(self, point: FaultPoint) -> None:
         if point is not self._point:
             return
         with self._counting:

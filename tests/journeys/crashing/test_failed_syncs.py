@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.quarantine import FOLDER
 from sidecar.spool.spool import Spool
 from tests.journeys.crashing.volume import Volume
@@ -20,8 +20,8 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from sidecar.problems import SpoolUnavailable
 from sidecar.spool import open_file
-from sidecar.spool.entry import NewEntry, Outcome, Urgency
-from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.entry import NewEntry, Outcome, Priority
+from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.spool import Spool
 from tests.journeys.crashing.lossy_disk import LossyDisk
 
@@ -31,13 +31,13 @@ failing = []
 LossyDisk(synced, lambda _: failing and failing.pop(), forgets=fate == "forgotten").install()
 
 def write(name):
-    return NewEntry(7, 1, "update_execution", {"name": name}, Urgency.REST)
+    return NewEntry(7, 1, "update_execution", {"name": name}, Priority.NORMAL)
 
 async def main():
     spool = Spool(live, SpoolLimits(2**26))
     await spool.open()
     seq = await spool.append(write("settled"))
-    batch = await spool.cut(hurry=True)
+    batch = await spool.cut(flush=True)
     if moment == "write-back":
         open_file.WRITTEN_BACK_FROM_FRAMES = 1
         failing.append(True)
@@ -58,7 +58,7 @@ async def main():
     if again is not None:
         assert again == batch
         await spool.settle(again, [Outcome(seq, "applied")], lambda records: None)
-    batch = await spool.cut(hurry=True)
+    batch = await spool.cut(flush=True)
     answer.write_text(f"{batch.epoch} {batch.number} {batch.digest}")
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -69,8 +69,8 @@ asyncio.run(main())
 KILLED_IN_A_SYNC = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from sidecar.spool.entry import NewEntry, Urgency
-from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.entry import NewEntry, Priority
+from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.spool import Spool
 from tests.journeys.crashing.lossy_disk import LossyDisk
 
@@ -83,9 +83,9 @@ async def main():
     spool = Spool(live, SpoolLimits(2**26))
     await spool.open()
     if not is_second:
-        await spool.append(NewEntry(7, 1, "update_execution", {"name": "n"}, Urgency.REST))
+        await spool.append(NewEntry(7, 1, "update_execution", {"name": "n"}, Priority.NORMAL))
         dying.append(True)
-        await spool.cut(hurry=True)
+        await spool.cut(flush=True)
     batch = await spool.in_flight()
     answer.write_text(f"{batch.epoch} {batch.number} {batch.digest}")  # sent
     os.kill(os.getpid(), signal.SIGKILL)

@@ -92,7 +92,7 @@ def become_sidecar(order: Order) -> NoReturn:
 
     from sidecar import lifecycle
     from sidecar.settings import Settings
-    from sidecar.spool.faults import NO_FAULTS
+    from sidecar.spool.fault_injection import NO_FAULTS
     from tests.journeys.crashing.faults import DeathAt
     from tests.journeys.crashing.lossy_disk import LossyDisk
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.capacity import SpoolLimits
 from tests.unit.sidecar.delivering import Bench, bench_on
 from tests.unit.sidecar.spooling import Spools
 

@@ -7,7 +7,7 @@ from sidecar.leases.health_check import UnitState
 from sidecar.leases.renewer import LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
-from sidecar.spool.permits import Binding, Grant
+from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import LostLease, RenewedLeases
 

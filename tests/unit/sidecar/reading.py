@@ -18,9 +18,9 @@ from sidecar.cache.uri_registry import Registry
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.reads import Reads
-from sidecar.spool.entry import NewEntry, Outcome, Urgency
-from sidecar.spool.limits import SpoolLimits
-from sidecar.spool.permits import Binding, Grant
+from sidecar.spool.bindings import Binding, Grant
+from sidecar.spool.capacity import SpoolLimits
+from sidecar.spool.entry import NewEntry, Outcome, Priority
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext, Reply
@@ -195,8 +195,8 @@ class World:
     async def write(self, execution_id: int, op: str, **members: Any) -> int:
         status = members.get("status")
         ends = status is not None and Status(status).is_terminal
-        urgency = Urgency.TERMINAL if ends else Urgency.REST
-        return await self.spool.append(NewEntry(execution_id, 1, op, members, urgency))
+        priority = Priority.TERMINAL if ends else Priority.NORMAL
+        return await self.spool.append(NewEntry(execution_id, 1, op, members, priority))
 
     async def put_result(self, execution_id: int, port: str, uri: str) -> int:
         return await self.write(
@@ -205,7 +205,7 @@ class World:
 
     async def deliver(self, *, refused: bool = False) -> None:
         """Brings all that waits to central, as `delivery` does."""
-        while (batch := await self.spool.cut(hurry=True)) is not None:
+        while (batch := await self.spool.cut(flush=True)) is not None:
             outcomes = []
             for entry in batch.entries:
                 if refused:

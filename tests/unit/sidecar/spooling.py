@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.spool import fsck, inspection
+from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import (
     Batch,
     NewEntry,
     Outcome,
-    Urgency,
+    Priority,
     WriteRecord,
     WriteState,
 )
-from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.schema import FILE_NAME
 from sidecar.spool.spool import Spool
 
@@ -66,19 +66,21 @@ class Spools:
 def update(
     execution_id: int = EID,
     user_id: int = USER,
-    urgency: Urgency = Urgency.REST,
+    priority: Priority = Priority.NORMAL,
     **members: Any,
 ) -> NewEntry:
-    return NewEntry(execution_id, user_id, "update_execution", members, urgency)
+    return NewEntry(execution_id, user_id, "update_execution", members, priority)
 
 
 def size_only(size: int, user_id: int = USER, execution_id: int = EID) -> NewEntry:
     members = {"operator_id": "op", "bytes": size}
-    return NewEntry(execution_id, user_id, "set_console_bytes", members, Urgency.REST, "console op")
+    return NewEntry(
+        execution_id, user_id, "set_console_bytes", members, Priority.NORMAL, "console op"
+    )
 
 
 async def cut(spool: Spool) -> Batch:
-    batch = await spool.cut(hurry=True)
+    batch = await spool.cut(flush=True)
     assert batch is not None
     return batch
 

@@ -1,7 +1,7 @@
 """Creates of an earlier life that nobody heard of, and the boot that is remembered through it."""
 
 from sidecar.leases.orphaned_creates import GRACE_S, close_orphaned
-from sidecar.spool.boots import Boot
+from sidecar.spool.bindings import Boot
 from sidecar.spool.schema import FILE_NAME
 from tests.unit.sidecar.leasing import REFUSED, UNREACHABLE, LeasingCentral, bind
 from tests.unit.sidecar.spooling import Spools
@@ -54,8 +54,8 @@ async def test_it_is_asked_until_central_answers(spools: Spools) -> None:
 async def test_the_boot_outlives_restarts_and_damage(spools: Spools) -> None:
     spool = await spools.open()
     before = spool.boot
-    await spool.begin_boot(Boot(2, "first"), [])
-    await spool.begin_boot(Boot(2, "second boot, with spaces"), [])
+    await spool.record_boot(Boot(2, "first"), [])
+    await spool.record_boot(Boot(2, "second boot, with spaces"), [])
 
     reopened = await spools.open()
     kept = reopened.boot
@@ -65,7 +65,7 @@ async def test_the_boot_outlives_restarts_and_damage(spools: Spools) -> None:
 
     assert before is None
     assert kept == salvaged.boot == Boot(2, "second boot, with spaces")
-    assert salvaged.epochs_begun == 1
+    assert salvaged.epochs_started == 1
     assert (spools.directory / FILE_NAME).exists()
 
 
@@ -73,8 +73,8 @@ async def test_runs_that_a_boot_closed_are_over_for_the_spool(spools: Spools) ->
     spool = await spools.open()
     await bind(spool, 5, 7)
 
-    await spool.begin_boot(Boot(2, "new"), [5])
+    await spool.record_boot(Boot(2, "new"), [5])
 
     for known in (spool, await spools.open()):
-        ended = {b.execution_id for b in known.permits.bindings() if b.ended_at_ms is not None}
+        ended = {b.execution_id for b in known.bindings.all() if b.ended_at_ms is not None}
         assert ended == {5}

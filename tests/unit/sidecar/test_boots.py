@@ -8,7 +8,7 @@ import msgspec
 
 from sidecar.boots import Boots
 from sidecar.reads import Reads
-from sidecar.spool.boots import Boot
+from sidecar.spool.bindings import Boot
 from sidecar.upstream.central_api import Central
 from sidecar.wire import forwarded
 from tests.unit.sidecar.spooling import Spools

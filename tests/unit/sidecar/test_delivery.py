@@ -103,7 +103,7 @@ async def test_out_of_step_begins_an_epoch_and_cuts_anew(bench: Bench) -> None:
     assert len(set(epochs)) == 3
     assert [batch.number for batch in bench.central.batches] == [1, 1, 1]
     assert bench.central.numbers() == [seqs] * 3
-    assert bench.spool.epochs_begun == 2
+    assert bench.spool.epochs_started == 2
     assert len(bench.waits_s) == 2  # a central that is out of step with everything is no busy loop
 
 

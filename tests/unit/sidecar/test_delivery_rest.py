@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sidecar.delivery import pacing
-from sidecar.spool.entry import Urgency, WriteState
+from sidecar.spool.entry import Priority, WriteState
 from tests.unit.sidecar.delivering import Bench, until
 from tests.unit.sidecar.spooling import OTHER_EID, Spools, state_of, update
 
@@ -59,7 +59,7 @@ async def test_the_end_of_a_run_goes_at_once_and_takes_along_what_is_before_it(
     await asyncio.sleep(0.05)
     assert len(bench.central.batches) == 1, "it rests"
 
-    end = await bench.spool.append(update(urgency=Urgency.TERMINAL, status="COMPLETED"))
+    end = await bench.spool.append(update(priority=Priority.TERMINAL, status="COMPLETED"))
     await until(lambda: bench.spool.queues.entry_count == 0)
 
     assert bench.central.numbers()[1:] == [[before, end, other]]
@@ -69,7 +69,7 @@ async def test_the_end_of_a_run_goes_at_once_and_takes_along_what_is_before_it(
 async def test_after_what_could_not_wait_it_rests_again(bench: Bench) -> None:
     await used(bench)
     await bench.spool.append(update(name="waits"))
-    await bench.spool.append(update(urgency=Urgency.TERMINAL, status="COMPLETED"))
+    await bench.spool.append(update(priority=Priority.TERMINAL, status="COMPLETED"))
     await until(lambda: bench.spool.queues.entry_count == 0)
 
     await bench.spool.append(update(execution_id=OTHER_EID, name="can wait"))

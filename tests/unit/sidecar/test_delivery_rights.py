@@ -2,8 +2,8 @@
 
 import pytest
 
-from sidecar.spool.entry import Urgency
-from sidecar.spool.permits import Binding, Grant
+from sidecar.spool.bindings import Binding, Grant
+from sidecar.spool.entry import Priority
 from sidecar.spool.spool import Spool
 from tests.unit.sidecar.delivering import Answer, Bench, applied, refused
 from tests.unit.sidecar.spooling import EID, USER, Spools, update
@@ -17,7 +17,7 @@ async def cached_permit(spool: Spool, execution_id: int = EID) -> None:
 
 
 def is_granted(spool: Spool) -> bool:
-    return spool.permits.grant(TOKEN_DIGEST, EID) is not None
+    return spool.bindings.grant(TOKEN_DIGEST, EID) is not None
 
 
 @pytest.mark.parametrize(
@@ -35,32 +35,32 @@ async def test_a_right_that_central_took_back_is_forgotten_for_good(
     assert not is_granted(bench.spool)
     reopened = await spools.open()
     assert not is_granted(reopened)
-    assert reopened.permits.binding(EID) is None
+    assert reopened.bindings.binding(EID) is None
 
 
 @pytest.mark.parametrize(
-    ("urgency", "answer", "is_over"),
+    ("priority", "answer", "is_over"),
     [
-        (Urgency.TERMINAL, applied, True),
-        (Urgency.TERMINAL, refused("status-conflict"), True),
-        (Urgency.STATUS, applied, False),
+        (Priority.TERMINAL, applied, True),
+        (Priority.TERMINAL, refused("status-conflict"), True),
+        (Priority.STATUS, applied, False),
         # Closed as an orphan, and perhaps still running: its own end must be admitted.
-        (Urgency.STATUS, refused("late"), False),
-        (Urgency.TERMINAL, refused("uri-mismatch"), False),
+        (Priority.STATUS, refused("late"), False),
+        (Priority.TERMINAL, refused("uri-mismatch"), False),
     ],
 )
 async def test_grants_outlive_the_end_of_their_run_by_ten_minutes(
-    bench: Bench, spools: Spools, urgency: Urgency, answer: Answer, is_over: bool
+    bench: Bench, spools: Spools, priority: Priority, answer: Answer, is_over: bool
 ) -> None:
     await cached_permit(bench.spool)
-    await bench.spool.append(update(urgency=urgency, status="COMPLETED"))
+    await bench.spool.append(update(priority=priority, status="COMPLETED"))
     bench.central.script = [answer]
     await bench.deliver_all()
     spool = await spools.open()
 
     spools.now_s += 599
-    await spool.purge_permits()
+    await spool.purge_bindings()
     assert is_granted(spool)
     spools.now_s += 2
-    await spool.purge_permits()
+    await spool.purge_bindings()
     assert is_granted(spool) is not is_over

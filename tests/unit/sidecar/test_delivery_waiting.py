@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from sidecar.problems import CentralUnavailable
-from sidecar.spool.entry import Batch, Outcome, Urgency, WriteState
+from sidecar.spool.entry import Batch, Outcome, Priority, WriteState
 from sidecar.spool.snapshot import Snapshot
 from tests.unit.sidecar.delivering import UNREACHABLE, Bench, applied, bench_on, until
 from tests.unit.sidecar.spooling import OTHER_EID, Spools, size_only, state_of, update
@@ -93,7 +93,7 @@ async def test_what_waits_is_delivered_when_the_volume_is_back(
     bench: Bench, spools: Spools
 ) -> None:
     """Nobody writes any more: a run that is over makes no further append."""
-    seq = await bench.spool.append(update(urgency=Urgency.TERMINAL, status="COMPLETED"))
+    seq = await bench.spool.append(update(priority=Priority.TERMINAL, status="COMPLETED"))
     await spools.close()
     away = spools.directory.with_name("away")
     spools.directory.rename(away)
@@ -106,7 +106,7 @@ async def test_what_waits_is_delivered_when_the_volume_is_back(
 
     spools.directory.unlink()
     away.rename(spools.directory)
-    await spool.reclaim()  # as housekeeping does each minute
+    await spool.vacuum()  # as housekeeping does each minute
 
     await until(lambda: spool.queues.entry_count == 0)
     assert await state_of(spool, seq) is WriteState.COMMITTED
@@ -118,7 +118,7 @@ async def test_an_entry_found_damaged_at_the_start_is_told_as_refused(
 ) -> None:
     seq = await bench.spool.append(update(name="n"))
     await spools.close()
-    spools.edit("UPDATE entries SET urgency = 99 WHERE seq = ?", seq)
+    spools.edit("UPDATE entries SET priority = 99 WHERE seq = ?", seq)
 
     started = bench_on(spools, await spools.open())
     await started.deliver_all()

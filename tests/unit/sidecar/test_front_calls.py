@@ -101,7 +101,7 @@ async def test_a_right_that_ended_is_not_used_again(here: World, door: Served) -
     line = await door.line()
     for _ in range(2):
         await line.ask(patch(named("allowed")))
-    here.spool.permits.forget([EID])
+    here.spool.bindings.forget([EID])
 
     reply = await line.ask(patch(named("not any more"), "X-Request-Id: this-one"))
 

@@ -73,7 +73,7 @@ class Side:
             await self.line.send(request[:place])
             return self._comparable(await self.line.ask(request[place:]))
         if kind == "forget":
-            self.here.spool.permits.forget([execution_id])
+            self.here.spool.bindings.forget([execution_id])
         elif kind == "bind":
             await self.here.bind(execution_id, created_here=False)
         else:

@@ -8,9 +8,9 @@ import pytest
 from sidecar.metrics import Metrics
 from sidecar.problems import RateLimited
 from sidecar.settings import LimitSettings
-from sidecar.spool.entry import NewEntry, Urgency
-from sidecar.spool.limits import SpoolLimits
-from sidecar.spool.permits import Binding, Grant
+from sidecar.spool.bindings import Binding, Grant
+from sidecar.spool.capacity import SpoolLimits
+from sidecar.spool.entry import NewEntry, Priority
 from sidecar.spool.spool import Spool
 from sidecar.user_limits import EXEMPT_STATUSES, UserLimits
 from tests.unit.sidecar.spooling import EID, OTHER_EID, OTHER_USER, USER, Spools, update
@@ -80,12 +80,12 @@ async def test_bytes_count_too(spool: Spool) -> None:
 
 async def test_a_run_ends_whatever_its_program_did_before_but_not_for_ever(spool: Spool) -> None:
     limited = Limited(spool, writes_per_s=1.0, burst_s=1.0)
-    ending = update(urgency=Urgency.TERMINAL, status="COMPLETED")
+    ending = update(priority=Priority.TERMINAL, status="COMPLETED")
     while await limited.written(update(name="x")):
         pass
 
     assert await limited.written(ending) == EXEMPT_STATUSES
-    other_run = update(OTHER_EID, urgency=Urgency.TERMINAL, status="FAILED")
+    other_run = update(OTHER_EID, priority=Priority.TERMINAL, status="FAILED")
     assert await limited.written(other_run) == EXEMPT_STATUSES
 
 
@@ -108,7 +108,7 @@ async def test_of_two_users_one_that_fills_the_spool_is_held_at_half(spool: Spoo
 
     assert 0.5 <= spool.queues.size_bytes / spool.high_water_bytes <= 0.52
     await limited.write(update(OTHER_EID, OTHER_USER, result="x" * 10_000))
-    await limited.write(update(urgency=Urgency.TERMINAL, status="COMPLETED"))
+    await limited.write(update(priority=Priority.TERMINAL, status="COMPLETED"))
     assert _counted(limited, "share") == 1
 
 
@@ -140,7 +140,7 @@ async def test_what_is_remembered_is_bounded(spool: Spool) -> None:
     limited = Limited(spool, writes_per_s=1.0, burst_s=1.0)
 
     for number in range(1, 30_000):
-        limited.limits.check_write(update(number, number, Urgency.TERMINAL, status="FAILED"))
+        limited.limits.check_write(update(number, number, Priority.TERMINAL, status="FAILED"))
         limited.limits.check_write(update(number, number, name="x"))
 
     for rate in (limited.limits._writes, limited.limits._exempt):

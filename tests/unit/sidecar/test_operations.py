@@ -9,8 +9,8 @@ from kit.http.problems import InvalidRequest
 from kit.texera.statuses import Status
 from sidecar import write_operations
 from sidecar.problems import UriMismatch
-from sidecar.spool.entry import NewEntry, Urgency
-from sidecar.spool.permits import Binding
+from sidecar.spool.bindings import Binding
+from sidecar.spool.entry import NewEntry, Priority
 from sidecar.wire import v1
 
 PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"
@@ -74,7 +74,7 @@ def test_the_minted_uri_is_taken_and_the_case_of_its_last_segment_is_free(
     for uri in (minted, f"{head}/{kind.upper()}", f"{head}/{kind.title()}"):
         entry = put(uri)
         assert uri in entry.members.values()
-        assert entry.urgency is Urgency.URI
+        assert entry.priority is Priority.URI
         assert entry.coalesce_key is None
 
 
@@ -174,18 +174,18 @@ def test_another_code_of_a_status_is_refused_by_its_type(given: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "urgency"),
+    ("members", "priority"),
     [
-        ({"status": "COMPLETED", "runtime_stats_uri": STATS}, Urgency.TERMINAL),
-        ({"status": "KILLED"}, Urgency.TERMINAL),
-        ({"status": "RUNNING"}, Urgency.STATUS),
-        ({"status": "PAUSING"}, Urgency.STATUS),
-        ({"runtime_stats_uri": STATS}, Urgency.URI),
-        ({"name": "n"}, Urgency.REST),
+        ({"status": "COMPLETED", "runtime_stats_uri": STATS}, Priority.TERMINAL),
+        ({"status": "KILLED"}, Priority.TERMINAL),
+        ({"status": "RUNNING"}, Priority.STATUS),
+        ({"status": "PAUSING"}, Priority.STATUS),
+        ({"runtime_stats_uri": STATS}, Priority.URI),
+        ({"name": "n"}, Priority.NORMAL),
     ],
 )
-def test_an_end_is_the_most_urgent(members: dict[str, Any], urgency: Urgency) -> None:
-    assert write_operations.update_execution(members, BINDING, 1).urgency is urgency
+def test_an_end_is_the_most_urgent(members: dict[str, Any], priority: Priority) -> None:
+    assert write_operations.update_execution(members, BINDING, 1).priority is priority
 
 
 def test_only_writes_of_nothing_but_a_size_may_be_merged() -> None:

@@ -208,7 +208,7 @@ async def test_a_create_that_was_never_heard_of_is_left_to_lapse_in_a_new_epoch_
     round_.central.open = [6, 7]
     renewals = round_.renewals()
     await renewals.renew()
-    await round_.spool.begin_epoch()
+    await round_.spool.start_epoch()
 
     await renewals.renew()
 

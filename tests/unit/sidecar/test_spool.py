@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.spool import ledger
 from sidecar.spool.entry import (
-    Urgency,
+    Priority,
 )
 from tests.unit.sidecar.spooling import (
     EID,
@@ -56,7 +56,7 @@ async def test_a_restart_keeps_the_spools_name_and_epoch(spools: Spools) -> None
     spool = await spools.open()
 
     assert (spool.spool_id, await epoch_of(spool)) == (name, epoch)
-    assert spool.epochs_begun == 0
+    assert spool.epochs_started == 0
 
 
 async def test_a_number_is_never_given_twice(spools: Spools) -> None:
@@ -102,7 +102,7 @@ async def test_each_executions_writes_are_sent_in_their_order(spools: Spools) ->
     spool = await spools.open()
     mine, theirs = [], []
     for n in range(5):
-        mine.append(await spool.append(update(EID, urgency=Urgency(n % 4), name=f"{n}")))
+        mine.append(await spool.append(update(EID, priority=Priority(n % 4), name=f"{n}")))
         theirs.append(await spool.append(update(OTHER_EID, name=f"{n}")))
 
     batch = await cut(spool)
@@ -113,12 +113,12 @@ async def test_each_executions_writes_are_sent_in_their_order(spools: Spools) ->
 
 async def test_an_execution_with_a_terminal_status_goes_first(spools: Spools) -> None:
     spool = await spools.open()
-    for execution_id, urgency in enumerate(reversed(Urgency), start=1):
-        await spool.append(update(execution_id, urgency=urgency, name="n"))
+    for execution_id, priority in enumerate(reversed(Priority), start=1):
+        await spool.append(update(execution_id, priority=priority, name="n"))
 
     batch = await cut(spool)
 
-    assert [entry.urgency for entry in batch.entries] == list(Urgency)
+    assert [entry.priority for entry in batch.entries] == list(Priority)
 
 
 async def test_a_cut_batch_is_the_same_to_the_byte_after_a_restart(spools: Spools) -> None:
@@ -138,7 +138,7 @@ async def test_a_cut_batch_is_the_same_to_the_byte_after_a_restart(spools: Spool
 async def test_nothing_waits_means_no_batch(spools: Spools) -> None:
     spool = await spools.open()
 
-    assert await spool.cut(hurry=True) is None
+    assert await spool.cut(flush=True) is None
     assert await spool.in_flight() is None
 
 

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from sidecar.spool import settling
+from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import (
-    Urgency,
+    Priority,
     WriteState,
     checksum,
 )
-from sidecar.spool.limits import SpoolLimits
 from sidecar.spool.schema import FILE_NAME
 from tests.unit.sidecar.spooling import (
     EID,
@@ -64,7 +64,7 @@ async def test_a_damaged_batch_is_not_sent_again_but_cut_anew_in_a_new_epoch(
     again = await cut(spool)
     assert numbers(again) == [seqs[0], seqs[2]]
     assert (again.epoch != batch.epoch, again.number) == (True, 1)
-    assert (spool.quarantined_count, spool.epochs_begun) == (1, 1)
+    assert (spool.quarantined_count, spool.epochs_started) == (1, 1)
 
 
 async def test_garbage_does_not_stop_the_start_and_is_kept(spools: Spools) -> None:
@@ -80,7 +80,7 @@ async def test_garbage_does_not_stop_the_start_and_is_kept(spools: Spools) -> No
     (kept,) = (spools.directory / "quarantine").glob(f"*/{FILE_NAME}")
     assert kept.read_bytes() == garbage
     assert await epoch_of(spool) != epoch
-    assert (spool.quarantined_count, spool.epochs_begun) == (1, 1)
+    assert (spool.quarantined_count, spool.epochs_started) == (1, 1)
 
 
 async def test_what_can_be_read_of_a_damaged_file_is_saved(spools: Spools) -> None:
@@ -147,7 +147,7 @@ async def test_a_number_is_not_given_again_after_its_record_was_trimmed(
     spool = await spools.open()
     for _ in range(3):
         await spool.append(update(name="n"))
-    highest = await spool.append(update(OTHER_EID, urgency=Urgency.TERMINAL, status="FAILED"))
+    highest = await spool.append(update(OTHER_EID, priority=Priority.TERMINAL, status="FAILED"))
     await settle(spool, await cut(spool))
 
     spool = await spools.open()

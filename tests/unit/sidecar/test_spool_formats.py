@@ -28,7 +28,7 @@ async def test_an_older_spool_is_upgraded_and_loses_nothing(spools: Spools) -> N
 
     spool = await spools.open()
 
-    assert (spool.spool_id, spool.epochs_begun) == ("3ac90cc58233", 0)
+    assert (spool.spool_id, spool.epochs_started) == ("3ac90cc58233", 0)
     batch = await spool.in_flight()
     assert batch is not None
     assert (batch.number, numbers(batch)) == (2, [3, 4])
@@ -41,7 +41,7 @@ async def test_an_older_spool_is_upgraded_and_loses_nothing(spools: Spools) -> N
     assert numbers(rest) == [7, 8]
     records = await settle(spool, rest)
     assert sorted(record.seq for record in records) == [5, 6, 7, 8]
-    assert spool.permits.binding(7) is not None
+    assert spool.bindings.binding(7) is not None
     assert spool.quarantined_count == 0
 
 
@@ -87,7 +87,7 @@ async def test_a_damaged_older_spool_is_carved_into_a_new_one(spools: Spools) ->
     spool = await spools.open()
 
     assert numbers(await cut(spool)) == [3, 7, 8, 4]
-    assert spool.epochs_begun == 1
+    assert spool.epochs_started == 1
 
 
 async def test_a_newer_spool_is_set_aside_whole_and_what_can_be_verified_of_it_is_kept(
@@ -109,4 +109,4 @@ async def test_a_newer_spool_is_set_aside_whole_and_what_can_be_verified_of_it_i
     assert numbers(batch) == seqs
     assert batch.epoch != epoch
     assert msgspec.json.decode(batch.entries[0].document)["name"] == "n0"
-    assert spool.epochs_begun == 1
+    assert spool.epochs_started == 1

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.spool.entry import NewEntry, Outcome, Urgency
-from sidecar.spool.limits import SpoolLimits
+from sidecar.spool.capacity import SpoolLimits
+from sidecar.spool.entry import NewEntry, Outcome, Priority
 from sidecar.spool.spool import Spool
 from tests.databases import open_folder
 from tests.unit.sidecar.damaging import copy_as_killed, damage, readable
@@ -34,16 +34,16 @@ async def a_life(directory: Path, chance: random.Random) -> tuple[set[int], set[
     given: set[int] = set()
     for _ in range(chance.choice([3, 10, 40])):
         for _ in range(chance.randrange(1, 30)):
-            urgency = chance.choice(list(Urgency))
+            priority = chance.choice(list(Priority))
             members = {"name": "n" * chance.choice([5, 50, 300])}
             eid = chance.randrange(1, EXECUTIONS + 1)
-            seq = await live.append(NewEntry(eid, 1, "update_execution", members, urgency))
+            seq = await live.append(NewEntry(eid, 1, "update_execution", members, priority))
             waiting.add(seq)
             given.add(seq)
         if chance.random() < 0.1:
-            await live.reclaim()  # writes the log back to the file
+            await live.vacuum()  # writes the log back to the file
         if chance.random() < 0.4:
-            batch = await live.in_flight() or await live.cut(hurry=True)
+            batch = await live.in_flight() or await live.cut(flush=True)
             assert batch is not None
             members_ = [entry.seq for entry in batch.entries]
             if chance.random() < 0.8:
@@ -61,12 +61,12 @@ async def delivered(directory: Path) -> list[int]:
     await spool.open()
     assert spool.unavailable_because is None
     sent: list[int] = []
-    while batch := await spool.in_flight() or await spool.cut(hurry=True):
+    while batch := await spool.in_flight() or await spool.cut(flush=True):
         sent += [entry.seq for entry in batch.entries]
         outcomes = [Outcome(entry.seq, "applied") for entry in batch.entries]
         await spool.settle(batch, outcomes, lambda records: None)
     assert spool.queues.entry_count == 0
-    new = await spool.append(NewEntry(1, 1, "update_execution", {"name": "new"}, Urgency.REST))
+    new = await spool.append(NewEntry(1, 1, "update_execution", {"name": "new"}, Priority.NORMAL))
     await spool.close()
     return [*sent, new]
 

@@ -4,12 +4,12 @@ import msgspec
 import pytest
 
 from sidecar.problems import SpoolFull
+from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import (
-    Urgency,
+    Priority,
     WriteState,
 )
-from sidecar.spool.limits import SpoolLimits
-from sidecar.spool.spool import MERGE_WINDOW_S, Spool
+from sidecar.spool.spool import COALESCE_WINDOW_S, Spool
 from tests.unit.sidecar.spooling import (
     EID,
     OTHER_EID,
@@ -44,7 +44,7 @@ async def test_size_only_writes_wait_a_moment_for_a_later_one(spools: Spools) ->
     await spool.append(size_only(1))
 
     assert await spool.cut() is None
-    spools.now_s += MERGE_WINDOW_S
+    spools.now_s += COALESCE_WINDOW_S
 
     assert await spool.cut() is not None
 
@@ -102,18 +102,18 @@ async def test_a_full_spool_refuses_ordinary_writes_and_takes_terminal_ones(
     taken = await fill(spool)
 
     assert spool.is_full
-    for urgency in (Urgency.STATUS, Urgency.URI, Urgency.REST):
+    for priority in (Priority.STATUS, Priority.URI, Priority.NORMAL):
         with pytest.raises(SpoolFull) as refusal:
-            await spool.append(update(urgency=urgency, name="n"))
+            await spool.append(update(priority=priority, name="n"))
         assert refusal.value.headers["Retry-After"] == "5"
-    await spool.append(update(urgency=Urgency.TERMINAL, status="COMPLETED"))
+    await spool.append(update(priority=Priority.TERMINAL, status="COMPLETED"))
 
     assert spool.queues.entry_count == taken + 1
 
 
 async def until_refused(spool: Spool) -> None:
     for execution_id in range(1000):
-        await spool.append(update(execution_id, urgency=Urgency.TERMINAL, status="FAILED"))
+        await spool.append(update(execution_id, priority=Priority.TERMINAL, status="FAILED"))
 
 
 async def test_even_terminal_writes_are_refused_above_the_whole_size(spools: Spools) -> None:

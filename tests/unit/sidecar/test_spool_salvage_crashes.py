@@ -79,7 +79,7 @@ async def test_whenever_it_dies_nothing_is_lost_and_nothing_is_opened_with_a_str
     ended = await spool.append(update(EID, name="ended"))
     await settle(spool, await cut(spool))
     in_file = [await spool.append(update(EID, name=f"n{n}")) for n in range(20)]
-    await spool.reclaim()  # the file has them, and the log begins anew
+    await spool.vacuum()  # the file has them, and the log begins anew
     in_log = [await spool.append(update(OTHER_EID, name=f"n{n}")) for n in range(20)]
     copy_as_killed(spools.directory, tmp_path / "killed")
     await spools.close()

@@ -26,12 +26,12 @@ async def test_a_new_epoch_cuts_what_is_unsettled_anew_from_batch_one(spools: Sp
     await spool.append(update(name="b"))
     old = await cut(spool)
 
-    epoch = await spool.begin_epoch()
+    epoch = await spool.start_epoch()
 
     new = await cut(spool)
     assert (new.epoch, new.number, new.entries) == (epoch, 1, old.entries)
     assert epoch != old.epoch
-    assert spool.epochs_begun == 1
+    assert spool.epochs_started == 1
 
 
 # Settling
@@ -81,7 +81,7 @@ async def test_a_deferred_write_stays_and_is_cut_again_after_its_hold(spools: Sp
 
     assert await state_of(spool, seq) is WriteState.DURABLE
     assert await spool.in_flight() is None
-    assert await spool.cut(hurry=True) is None
+    assert await spool.cut(flush=True) is None
     spools.now_s += 1
     batch = await cut(spool)
     assert (numbers(batch), batch.number) == ([seq], 2)

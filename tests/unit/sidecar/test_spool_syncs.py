@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.spool.entry import Urgency, WriteState
+from sidecar.spool.entry import Priority, WriteState
 from sidecar.spool.log import FRAME_BYTES
 from sidecar.spool.schema import FILE_NAME, WAL_SUFFIX
 from tests.unit.sidecar.spooling import (
@@ -87,7 +87,7 @@ async def test_whoever_stops_waiting_still_finds_the_batch(spools: Spools, ticks
     spool = await spools.open()
     cutting = asyncio.create_task(spool.cut_with_next_append())
     await asyncio.sleep(0)
-    appending = asyncio.create_task(spool.append(update(name="n", urgency=Urgency.STATUS)))
+    appending = asyncio.create_task(spool.append(update(name="n", priority=Priority.STATUS)))
     for _ in range(ticks):
         await asyncio.sleep(0)
 
@@ -154,5 +154,5 @@ async def test_an_answer_that_a_power_cut_tore_leaves_its_batch_as_it_was(
     spool = await after_the_cut.open()
 
     assert await spool.in_flight() == batch
-    assert spool.epochs_begun == 0
+    assert spool.epochs_started == 0
     await after_the_cut.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.__main__ import main
-from sidecar.spool.entry import Outcome, Urgency
+from sidecar.spool.entry import Outcome, Priority
 from sidecar.spool.schema import FILE_NAME
 from sidecar.spool.spool import Spool
 from tests.unit.sidecar.damaging import copy_as_killed
@@ -51,7 +51,7 @@ async def lively(spools: Spools) -> Spool:
     await cut(spool)
     await spool.append(size_only(4))
     await spool.append(size_only(5))
-    await spool.append(update(OTHER_EID, urgency=Urgency.TERMINAL, status="COMPLETED"))
+    await spool.append(update(OTHER_EID, priority=Priority.TERMINAL, status="COMPLETED"))
     return spool
 
 

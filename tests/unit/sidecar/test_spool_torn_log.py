@@ -50,7 +50,7 @@ async def test_what_took_a_place_in_the_forgotten_part_answers_for_it(
 ) -> None:
     spool = await spools.open()
     first = await spool.append(size_only(1))
-    await spool.reclaim()  # the log begins anew
+    await spool.vacuum()  # the log begins anew
     other = await spool.append(update(OTHER_EID, name="torn"))
     torn = frames_of(spools.directory)
     second = await spool.append(size_only(2))
@@ -63,11 +63,11 @@ async def test_what_took_a_place_in_the_forgotten_part_answers_for_it(
     assert [entry.seq for entry in await spool.waiting(EID)] == [third]
     states = [await state_of(spool, seq) for seq in (first, second, third)]
     assert states == [WriteState.DURABLE] * 3
-    assert spool.queues.merged_count == 2
+    assert spool.queues.coalesced_count == 2
     assert faults_of(left.directory) == []
     ended = await settle(spool, await cut(spool))
     assert {record.seq for record in ended} - {other} == {first, second, third}
-    assert (spool.queues.merged_count, spool.queues.size_bytes) == (0, 0)
+    assert (spool.queues.coalesced_count, spool.queues.size_bytes) == (0, 0)
     await left.close()
 
 
@@ -99,7 +99,7 @@ async def test_any_part_of_several_unsynced_commits_leaves_the_batch_whole_or_se
     states = {await state_of(spool, seq) for seq in members}
     assert states == {WriteState.DURABLE if again else WriteState.COMMITTED}
     assert [entry.seq for entry in await spool.waiting(OTHER_EID)] == [waiting]
-    assert (spool.epochs_begun, spool.quarantined_count) == (0, 0)
+    assert (spool.epochs_started, spool.quarantined_count) == (0, 0)
     assert faults_of(left.directory) == []
     if again is not None:
         await settle(spool, again)

@@ -14,18 +14,18 @@ class FaultPoint(StrEnum):
     BEFORE_CUT = "before-cut"
     AFTER_CUT = "after-cut"
     BEFORE_SEND = "before-send"
-    AFTER_ANSWER = "after-answer"
+    AFTER_RESPONSE = "after-response"
     BEFORE_SETTLE = "before-settle"
     AFTER_SETTLE = "after-settle"
 
 
 class FaultInjector(Protocol):
-    def reach(self, point: FaultPoint) -> None:
+    def hit(self, point: FaultPoint) -> None:
         """May end the process, or do nothing."""
 
 
 class _NoFaults:
-    def reach(self, point: FaultPoint) -> None:
+    def hit(self, point: FaultPoint) -> None:
         pass
 
 

@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from sidecar.spool.entry import Entry, Outcome, Urgency
+from sidecar.spool import properties
+from sidecar.spool.entry import Entry, Outcome, Priority
 
 GRACE_AFTER_END_MS = 10 * 60 * 1000
 
@@ -61,7 +62,7 @@ def consequences(entries: Iterable[Entry], answered: Mapping[int, Outcome]) -> P
         if outcome is None:
             continue
         slug = (outcome.problem or {}).get("type")
-        is_end = entry.urgency is Urgency.TERMINAL and outcome.outcome == "applied"
+        is_end = entry.priority is Priority.TERMINAL and outcome.outcome == "applied"
         if is_end or slug in ENDING_REFUSALS:
             ended.add(entry.execution_id)
         if slug in LOSING_REFUSALS:
@@ -91,7 +92,7 @@ class BindingIndex:
     def binding(self, execution_id: int) -> Binding | None:
         return self._bindings.get(execution_id)
 
-    def bindings(self) -> list[Binding]:
+    def all(self) -> list[Binding]:
         return list(self._bindings.values())
 
     def grant(self, token_digest: bytes, execution_id: int) -> Grant | None:
@@ -115,7 +116,7 @@ class BindingIndex:
                 self._bindings[execution_id] = replace(binding, ended_at_ms=now_ms)
         self.forget(consequences.lost)
 
-    def over(self, now_ms: int) -> list[int]:
+    def expired(self, now_ms: int) -> list[int]:
         """Executions that ended more than the grace ago."""
         return [
             binding.execution_id
@@ -130,7 +131,7 @@ class BindingIndex:
             self._grants.pop(execution_id, None)
 
 
-def bindings(connection: sqlite3.Connection) -> list[Binding]:
+def load_bindings(connection: sqlite3.Connection) -> list[Binding]:
     """What the file holds, without rows whose values no sidecar stores."""
     rows = connection.execute(
         "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here,"
@@ -145,7 +146,7 @@ def bindings(connection: sqlite3.Connection) -> list[Binding]:
     ]
 
 
-def grants(connection: sqlite3.Connection) -> list[Grant]:
+def load_grants(connection: sqlite3.Connection) -> list[Grant]:
     rows = connection.execute(
         "SELECT token_digest, execution_id, user_id, expires_at FROM grants"
         " WHERE typeof(token_digest) = 'blob' AND typeof(execution_id) = 'integer'"
@@ -187,3 +188,23 @@ def forget(connection: sqlite3.Connection, execution_ids: Iterable[int]) -> None
     keys = [(execution_id,) for execution_id in execution_ids]
     connection.executemany("DELETE FROM bindings WHERE execution_id = ?", keys)
     connection.executemany("DELETE FROM grants WHERE execution_id = ?", keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One start of a computing unit's master process, by the name it gave itself."""
+
+    computing_unit_id: int
+    boot_id: str
+
+
+def load_boot(connection: sqlite3.Connection) -> Boot | None:
+    value = properties.read(connection).get(properties.BOOT)
+    if value is None:
+        return None
+    unit_id, _, boot_id = value.partition(" ")
+    return Boot(int(unit_id), boot_id)
+
+
+def record_boot(connection: sqlite3.Connection, boot: Boot) -> None:
+    properties.write(connection, **{properties.BOOT: f"{boot.computing_unit_id} {boot.boot_id}"})

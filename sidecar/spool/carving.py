@@ -20,7 +20,6 @@ from sidecar.spool.entry import WriteState, checksum, merged_checksum, record_ch
 from sidecar.spool.log import Log
 from sidecar.spool.pages import PageReader, Row, Value, row_at, rows_on
 from sidecar.spool.schema import PAGE_BYTES
-from sidecar.spool.upgrades import checksum_1
 
 _DOCUMENT = re.compile(rb'\{"seq":(\d{1,18}),"execution_id":')
 """How every document begins. On a page whose head is damaged it shows where rows are."""
@@ -98,8 +97,6 @@ class Carver:
                 self.spool_id = spool_id
 
     def _take_entry(self, row: list[Value]) -> None:
-        if len(row) == 8:
-            row = _as_format_2(row)
         if len(row) == 9 and _is_whole_entry(row):
             self._insert("entries", row)
             self.top_seq = max(self.top_seq, int(row[0] or 0))
@@ -160,14 +157,6 @@ def _opened(file: Path) -> BinaryIO:
         return file.open("rb")
     except FileNotFoundError:
         return BytesIO()
-
-
-def _as_format_2(row: list[Value]) -> list[Value]:
-    seq, execution_id, user_id, op, priority, coalesce_key, stored, document = row
-    if stored != checksum_1(seq, execution_id, document):  # type: ignore[arg-type]
-        return row
-    sealed = checksum(seq, execution_id, user_id, op, priority, document)  # type: ignore[arg-type]
-    return [seq, execution_id, user_id, op, priority, coalesce_key, sealed, document, None]
 
 
 def _is_whole_entry(row: list[Value]) -> bool:

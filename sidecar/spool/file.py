@@ -75,13 +75,13 @@ class SpoolFile:
     async def open(self) -> None:
         """Opens the file, or what can be saved of it; a volume in trouble is tried again later.
 
-        Raises `SpoolInUse`.
+        Raises `SpoolInUse` and `UnknownFormat`.
         """
         self._committer.start()
         try:
             await self.write(lambda connection: None)
         except SpoolUnavailable as problem:
-            if isinstance(problem.__cause__, SpoolInUse):
+            if isinstance(problem.__cause__, SpoolInUse | schema.UnknownFormat):
                 await self.close()
                 raise problem.__cause__ from None
             logger.error("spool unavailable at start", extra=fields(detail=problem.detail))

@@ -65,7 +65,7 @@ class Inspected:
             raise Unreadable(f"{directory / schema.FILE_NAME}: {error}") from error
         raise Unreadable(
             f"{directory / schema.FILE_NAME} has format {version}, this is a tool for format"
-            f" {schema.FORMAT_VERSION}: a sidecar upgrades an older file when it starts"
+            f" {schema.FORMAT_VERSION}"
         )
 
     def write_id(self, seq: int) -> str:

@@ -2,10 +2,10 @@
 
 Three things are looked at before the file is used. Does SQLite believe the whole log? If not, the
 commits it would forget are carved out of the log and put back. Is every page what it should be
-(`integrity_check`), and are the properties sealed? If not, or if the format is a newer one, the
-file is moved to `quarantine/<time>/`, and what can be carved out of its pages goes into a new file
-with a new epoch: which batch central had applied can no longer be told for sure, so what is kept
-is delivered at least once. Is the format an older one? Then it is upgraded.
+(`integrity_check`), and are the properties sealed? If not, the file is moved to
+`quarantine/<time>/`, and what can be carved out of its pages goes into a new file with a new epoch:
+which batch central had applied can no longer be told for sure, so what is kept is delivered at
+least once. A whole file of another format is refused and left as it is.
 
 A crash while a file is replaced leaves either the old file in its place, or the new one beside it
 under `rescued.ready`: the next start goes on from there.
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.http.logs import fields
-from sidecar.spool import properties, quarantine, schema, settling, upgrades
+from sidecar.spool import properties, quarantine, schema, settling
 from sidecar.spool.ballast import ReserveFile
 from sidecar.spool.carving import Carver, add_unknown
 from sidecar.spool.entry import WriteRecord
@@ -82,13 +82,8 @@ def open_spool(
             salvaged = RecoveryReport(seq_leap=SEQ_GAP if log.frames else 0)
             if log.has_unreachable_commits(believed):
                 salvaged = _add_forgotten(connection, path, log, believed, aside)
-            upgraded_from = upgrades.upgrade(connection)
-            if upgraded_from is not None:
-                logger.info("spool upgraded", extra=fields(upgraded_from=upgraded_from))
-                fault = fault_of(connection)
-            if fault is None:
-                ended = _set_aside_malformed(connection, directory)
-                return connection, index, replace(salvaged, ended=tuple(ended))
+            ended = _set_aside_malformed(connection, directory)
+            return connection, index, replace(salvaged, ended=tuple(ended))
     except sqlite3.DatabaseError as error:
         if not _speaks_of_the_file(error):
             _close(connection, index)
@@ -128,18 +123,18 @@ def _fault_of_header(path: Path) -> str | None:
 
 def fault_of(connection: sqlite3.Connection) -> str | None:
     """Why the file cannot be used as it is. Documents are checked by checksum when they are cut."""
-    version = schema.version_of(connection)
-    if version != schema.FORMAT_VERSION and version not in upgrades.STEPS:
-        return f"format {version}"
     (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         return str(found)
+    version = schema.version_of(connection)
+    has_shape = schema.shape(connection) == schema.expected_shape()
     if version == schema.FORMAT_VERSION:
-        if schema.shape(connection) != schema.expected_shape():
+        if not has_shape:
             return "tables damaged"
-        if not properties.is_sealed(properties.read(connection)):
-            return "properties damaged"
-    return None
+        return None if properties.is_sealed(properties.read(connection)) else "properties damaged"
+    if has_shape and properties.is_sealed(properties.read(connection)):
+        return "format number damaged"
+    raise schema.UnknownFormat(version)
 
 
 def _speaks_of_the_file(error: sqlite3.DatabaseError) -> bool:

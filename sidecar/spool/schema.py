@@ -1,11 +1,8 @@
 """The spool's tables, the connection, format version.
 
-Format history, each one step of `upgrades`. 1: the first. 2: the checksum covers an entry's user,
-operation and priority too, settled and merged writes have one too, and the properties are sealed
-by one; merged writes name the head of their chain, so that taking a place costs the same however
-many took it before.
-A newer sidecar upgrades an older file in place, in one transaction; an older sidecar that meets a
-newer file sets it aside as it would a damaged one, and keeps what of it can be verified.
+A file of another format is refused: a sidecar that does not know its checksums must neither
+deliver nor discard what is in it. A new format changes the tables or the checksum of the
+properties, so that it differs from a damaged format number.
 """
 
 import functools
@@ -17,7 +14,7 @@ from typing import Any
 
 from sidecar.spool import properties
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FILE_NAME = "spool.sqlite3"
 WAL_SUFFIX, SHM_SUFFIX = "-wal", "-shm"
 PAGE_BYTES = 4096
@@ -78,6 +75,16 @@ CREATE TABLE grants (
     PRIMARY KEY (token_digest, execution_id)
 ) WITHOUT ROWID;
 """
+
+
+class UnknownFormat(OSError):
+    """The spool's file has a format of another version of the sidecar."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"{FILE_NAME} has format {version}, this sidecar reads format {FORMAT_VERSION} only:"
+            " start the version that wrote it, or empty the volume if nothing in it is wanted"
+        )
 
 
 def has_spool(directory: Path) -> bool:

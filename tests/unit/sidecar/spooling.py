@@ -34,14 +34,15 @@ class Spools:
 
     async def open(self) -> Spool:
         await self.close()
-        self._open = Spool(
+        spool = Spool(
             self.directory,
             self.limits,
             wall_clock=lambda: self.now_s,
             monotonic=lambda: self.now_s,
         )
-        await self._open.open()
-        return self._open
+        await spool.open()
+        self._open = spool
+        return spool
 
     async def close(self) -> None:
         if self._open is not None:

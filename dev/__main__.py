@@ -1,7 +1,7 @@
 """`python -m dev COMMAND ...`: each command is one module's `main(arguments) -> exit code`.
 
-The module is imported only when its command runs, so that `token` does not load a database driver
-and `postgres`, which becomes the server, starts quickly.
+The module is imported only when its command runs, so that `token` loads no database driver and
+`postgres`, which becomes the server, starts quickly.
 """
 
 import importlib
@@ -15,9 +15,9 @@ COMMANDS = {
     "bench": ("dev.bench.__main__", "measure, and write docs/benchmarks.md"),
     "replay": ("dev.replay", "be a computing unit that runs a workflow file"),
     "token": ("dev.tokens", "print a user's token"),
-    "postgres": ("dev.postmaster", "become the Postgres server of a run folder"),
+    "postgres": ("dev.postgres", "become the Postgres server of a run folder"),
     "latency": ("dev.latency", "forward TCP ports with an added round trip"),
-    "reaper": ("dev.reaper", "wait for standard input to end, then end a run's processes"),
+    "cleanup": ("dev.processes", "wait for standard input to end, then end a run's processes"),
 }
 
 

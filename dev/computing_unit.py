@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from dev.metadata_backend import (
     CallFailed,
@@ -21,22 +21,13 @@ from dev.metadata_backend import (
     Refused,
     Unreachable,
 )
+from dev.progress import ProgressReporter
 from dev.run_plan import FirstPrint, Poll, PortGrowth, RunPlan, StartRegion, StoreStatus, seconds_at
 from dev.vfs_uri import console_uri, result_uri, runtime_stats_uri
 
 ENVIRONMENT_VERSION = json.dumps({"engine_version": "replay-1"})
 
 Answer = TypeVar("Answer")
-
-
-class ProgressReporter(Protocol):
-    """Whoever shows how the run goes on."""
-
-    def say(self, sentence: str) -> None:
-        """Something happened."""
-
-    def advance(self, done: int, total: int) -> None:
-        """So many of the plan's steps are done."""
 
 
 @dataclass
@@ -49,7 +40,7 @@ class RunReport:
     """Seconds the unit waited, for each call, by kind of call."""
     settle_s: float = 0.0
     errors: list[Refused] = field(default_factory=list)
-    left_alone: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     """What the unit may not do and need not: sentences."""
 
     @property
@@ -75,7 +66,7 @@ class ComputingUnit:
         self,
         plan: RunPlan,
         backend: MetadataBackend,
-        narrator: ProgressReporter,
+        reporter: ProgressReporter,
         *,
         workflow_id: int,
         computing_unit_id: int,
@@ -85,7 +76,7 @@ class ComputingUnit:
     ) -> None:
         self._plan = plan
         self._backend = backend
-        self._narrator = narrator
+        self._reporter = reporter
         self._workflow_id = workflow_id
         self._computing_unit_id = computing_unit_id
         self._poll_s = poll_s
@@ -114,7 +105,7 @@ class ComputingUnit:
                     await self._open_console(execution_id, first_print)
                 case Poll() as poll:
                     await self._poll(execution_id, poll)
-            self._narrator.advance(number, len(self._plan.steps))
+            self._reporter.advance(number, len(self._plan.steps))
         await self._settle()
         return self.report
 
@@ -134,7 +125,7 @@ class ComputingUnit:
         new = NewExecution(workflow_id, self._computing_unit_id, ENVIRONMENT_VERSION)
         execution_id = await self._timed("create_execution", backend.create_execution(new))
         self.report.execution_id = execution_id
-        self._narrator.say(f"execution {execution_id} created")
+        self._reporter.event(f"execution {execution_id} created")
         uri = runtime_stats_uri(workflow_id, execution_id)
         stored = backend.store_runtime_stats_uri(workflow_id, execution_id, uri)
         await self._ask("store_runtime_stats_uri", stored)
@@ -145,7 +136,7 @@ class ComputingUnit:
         """Forget an earlier run's results. Another user's are left alone: that is no error."""
         try:
             await self._timed("clear_uris", self._backend.clear_uris(execution_id))
-            self._narrator.say(f"results of execution {execution_id} cleared")
+            self._reporter.event(f"results of execution {execution_id} cleared")
         except Unreachable:
             raise
         except CallFailed as failed:
@@ -153,14 +144,14 @@ class ComputingUnit:
                 self._note(failed.refused)
                 return
             sentence = f"results of execution {execution_id} left alone: {failed.refused.detail}"
-            self.report.left_alone.append(sentence)
-            self._narrator.say(sentence)
+            self.report.skipped.append(sentence)
+            self._reporter.event(sentence)
 
     async def _status(self, execution_id: int, status: str) -> None:
         stored = self._backend.store_status(execution_id, status)
         if await self._succeeds("store_status", stored):
             self.report.status = status
-            self._narrator.say(status)
+            self._reporter.event(status)
 
     async def _start_region(self, execution_id: int, region: StartRegion) -> None:
         for stored in region.storage_ports:
@@ -169,7 +160,7 @@ class ComputingUnit:
             put = self._backend.store_port_result(execution_id, port, uri)
             await self._ask("store_port_result", put)
         results = len(region.storage_ports)
-        self._narrator.say(
+        self._reporter.event(
             f"region {region.number + 1} started, {_count(results, 'result')} stored"
         )
 
@@ -178,7 +169,7 @@ class ComputingUnit:
         uri = console_uri(self._workflow_id, execution_id, operator.id)
         put = self._backend.store_console(execution_id, operator.id, uri)
         await self._ask("store_console", put)
-        self._narrator.say(f"{operator.display_name} prints: {first_print.text}")
+        self._reporter.event(f"{operator.display_name} prints: {first_print.text}")
 
     async def _poll(self, execution_id: int, poll: Poll) -> None:
         await self._ask("result_uris", self._backend.result_uris(execution_id))
@@ -186,7 +177,7 @@ class ComputingUnit:
             await self._look_at(execution_id, growth, poll.runtime_stats_bytes)
         tuples = sum(growth.tuple_count for growth in poll.changes)
         grown = _count(len(poll.changes), "result")
-        self._narrator.say(f"poll {poll.number}: {grown} grew, to {tuples} tuples")
+        self._reporter.event(f"poll {poll.number}: {grown} grew, to {tuples} tuples")
 
     async def _look_at(self, execution_id: int, growth: PortGrowth, statistics_bytes: int) -> None:
         """Texera's unit asks twice for an address: to count the tuples, then to show them."""
@@ -206,7 +197,7 @@ class ComputingUnit:
         await self._ask("store_console_bytes", size)
 
     async def _settle(self) -> None:
-        self._narrator.say("waiting until every write is committed")
+        self._reporter.event("waiting until every write is committed")
         began_at = self._clock()
         try:
             for refused in await self._backend.settle():
@@ -246,7 +237,7 @@ class ComputingUnit:
 
     def _note(self, refused: Refused) -> None:
         self.report.errors.append(refused)
-        self._narrator.say(f"{refused.call} failed: {refused.slug}: {refused.detail}")
+        self._reporter.event(f"{refused.call} failed: {refused.slug}: {refused.detail}")
 
 
 def _count(number: int, noun: str) -> str:

@@ -19,17 +19,17 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from dev import figures
-from dev.child import tail
-from dev.computing_unit import ComputingUnit, ProgressReporter, RunReport
+from dev import metrics_scrape
+from dev.computing_unit import ComputingUnit, RunReport
 from dev.direct_sql import DirectSqlBackend
-from dev.interrupts import EXIT_INTERRUPTED, Interrupted, interruptible
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import CallFailed, MetadataBackend
-from dev.narrators import NullReporter, narrating
 from dev.problems import DevProblem, StartFailed
+from dev.processes import tail
+from dev.progress import NullReporter, ProgressReporter, progress_reporter
 from dev.replay import EXIT_ERRORS, positive_seconds
 from dev.run_plan import RunPlan, plan_run
+from dev.signals import EXIT_INTERRUPTED, Interrupted, run_until_signal
 from dev.system import CENTRAL_ROLE, Options, System
 from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     plan = plan_run(read_workflow(options.workflow))
     try:
-        outcome = asyncio.run(interruptible(_demo(options, plan)))
+        outcome = asyncio.run(run_until_signal(_demo(options, plan)))
     except Interrupted:
         print("interrupted; everything was ended", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -94,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
 
 async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
     name = options.workflow.stem
-    with narrating(sys.stderr, name, silent=options.json) as narrator:
-        narrator.say("starting Postgres, central and the sidecar")
+    with progress_reporter(sys.stderr, name, silent=options.json) as reporter:
+        reporter.event("starting Postgres, central and the sidecar")
         async with (
             System(Options(port_base=options.port_base)) as system,
             aiohttp.ClientSession() as http,
@@ -105,31 +105,31 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
             ops_urls = (ready["sidecar_ops"], ready["central_ops"])
             connection = await asyncpg.connect(ready["database"])
             try:
-                before = [await figures.scrape(http, url) for url in ops_urls]
-                await figures.reset_statements(connection)
+                before = [await metrics_scrape.scrape(http, url) for url in ops_urls]
+                await metrics_scrape.reset_statements(connection)
                 async with SidecarBackend(
                     ready["sidecar"], owner["token"], patience_s=PATIENCE_S
                 ) as backend:
-                    running = _run(system, plan, backend, narrator, options.poll_s)
+                    running = _run(system, plan, backend, reporter, options.poll_s)
                     report = await _while_up(system, running)
-                statements = await figures.statements_of(connection, CENTRAL_ROLE)
-                after = [await figures.scrape(http, url) for url in ops_urls]
-                narrator.say("the same run by direct SQL, to compare")
-                await figures.reset_statements(connection)
+                statements = await metrics_scrape.statements_of(connection, CENTRAL_ROLE)
+                after = [await metrics_scrape.scrape(http, url) for url in ops_urls]
+                reporter.event("the same run by direct SQL, to compare")
+                await metrics_scrape.reset_statements(connection)
                 async with DirectSqlBackend(ready["database"], owner["user_id"]) as direct:
                     direct_report = await _run(system, plan, direct, NullReporter(), DIRECT_POLL_S)
                 role = str(urlsplit(ready["database"]).username)
-                direct_statements = await figures.statements_of(connection, role)
+                direct_statements = await metrics_scrape.statements_of(connection, role)
             finally:
                 await connection.close()
 
     def sidecar(metric: str, **labels: str) -> int:
-        return figures.total(after[0], metric, **labels) - figures.total(
+        return metrics_scrape.total(after[0], metric, **labels) - metrics_scrape.total(
             before[0], metric, **labels
         )
 
     def central(metric: str, **labels: str) -> int:
-        return figures.total(after[1], metric, **labels) - figures.total(
+        return metrics_scrape.total(after[1], metric, **labels) - metrics_scrape.total(
             before[1], metric, **labels
         )
 
@@ -162,7 +162,7 @@ async def _while_up(system: System, running: Coroutine[Any, Any, RunReport]) -> 
     """The run's report; `StartFailed` at once if a part of the system ends under it."""
     run = asyncio.ensure_future(running)
     ends = {
-        asyncio.ensure_future(child.process.wait()): child for child in system.children.values()
+        asyncio.ensure_future(child.process.wait()): child for child in system.processes.values()
     }
     try:
         await asyncio.wait({run, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -181,14 +181,14 @@ async def _run(
     system: System,
     plan: RunPlan,
     backend: MetadataBackend,
-    narrator: ProgressReporter,
+    reporter: ProgressReporter,
     poll_s: float,
 ) -> RunReport:
     ready = system.ready
     unit = ComputingUnit(
         plan,
         backend,
-        narrator,
+        reporter,
         workflow_id=ready["workflow_id"],
         computing_unit_id=ready["computing_unit_id"],
         poll_s=poll_s,

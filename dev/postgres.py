@@ -1,13 +1,20 @@
 """An embedded Postgres cluster: made by initdb in a folder of its own, started by our own code.
 
-Who may come in: any role with its password over TCP on 127.0.0.1; the superuser without one over
-the unix socket, which lies in a folder that is closed to everybody else.
+Access: any role with its password over TCP on 127.0.0.1; the superuser without one over the unix
+socket, which is in a folder that is closed to everybody else.
 
-    folder/            owned by the account that runs Postgres, mode 0700; holds the unix socket
+    folder/            owned by the user that runs Postgres, mode 0700; holds the unix socket
     folder/data/       the cluster
-    folder/bin         a link to the programs; `python -m dev postgres --run-dir folder` runs them
+    folder/bin         a link to the programs
+
+`python -m dev postgres --run-dir folder` becomes the server. The process id stays the same, so the
+caller has the server's own id, and the same command starts the server again after it was killed.
+
+No database driver is imported here, so that the command starts quickly.
 """
 
+import argparse
+import os
 import secrets
 import signal
 import subprocess
@@ -16,25 +23,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
-import asyncpg
-
-from dev.account import postgres_account
-from dev.binaries import Binaries, find_binaries
-from dev.child import tail
+from dev.parent_death import with_death_signal
 from dev.polling import wait_until
+from dev.postgres_binaries import PostgresBinaries, find_binaries
+from dev.postgres_user import postgres_user
 from dev.problems import DevProblem, StartFailed
-from dev.tether import tethered
+from dev.processes import ROOT, tail
 
 SUPERUSER = "postgres"
 OWNER = "texera"
 DATABASE = "texera_db"
+DEFAULT_PORT = 5432
 
 START_TIMEOUT_S = 30.0  # 0.2 s on an idle machine; a crashed cluster replays its log first
 STOP_TIMEOUT_S = 10.0  # SIGINT ends sessions at once and writes a checkpoint
+# Sessions of a killed server notice within milliseconds, unless they are stopped.
+ORPHAN_TIMEOUT_S = 10.0
 
-# For tests: never wait for the disk, not even to start writing.
+# For tests: never waits for the disk, not even to start writing.
 WITHOUT_DISK = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -56,7 +64,7 @@ class Cluster:
     folder: Path
     port: int
     owner_password: str
-    binaries: Binaries
+    binaries: PostgresBinaries
 
     @property
     def argv(self) -> list[str]:
@@ -73,7 +81,7 @@ class Cluster:
         return f"postgresql://{SUPERUSER}@/{database}?host={host}&port={self.port}"
 
     def is_ready(self, pid: int) -> bool:
-        """Does the server with this process id accept connections?
+        """Whether the server with this process id accepts connections.
 
         The last line of postmaster.pid is its status (src/include/utils/pidfile.h).
         """
@@ -91,17 +99,17 @@ def create_cluster(
 
     Without `fsync` a power cut may destroy it; a killed process does not.
     """
-    account = postgres_account()
+    user = postgres_user()
     folder.mkdir()
-    account.owns(folder)
-    if not account.may_enter(folder):
+    user.take_ownership(folder)
+    if not user.may_enter(folder):
         raise DevProblem(
             f"Postgres, which runs as the user 'nobody' when started by root, cannot enter "
             f"{folder.parent}. Set TMPDIR to a folder that everybody may enter."
         )
-    binaries = find_binaries(account, folder / "programs", environ)
+    binaries = find_binaries(user, folder / "programs", environ)
     (folder / "bin").symlink_to(binaries.bin)
-    initdb = account.run(
+    initdb = user.run(
         [
             str(binaries.bin / "initdb"),
             f"--pgdata={folder / 'data'}",
@@ -121,7 +129,7 @@ def create_cluster(
     return Cluster(folder, port, secrets.token_urlsafe(18), binaries)
 
 
-def settings_text(folder: Path, port: int, binaries: Binaries, *, fsync: bool) -> str:
+def settings_text(folder: Path, port: int, binaries: PostgresBinaries, *, fsync: bool) -> str:
     """Our part of postgresql.conf."""
     settings = {
         "listen_addresses": "127.0.0.1",
@@ -144,46 +152,20 @@ def settings_text(folder: Path, port: int, binaries: Binaries, *, fsync: bool) -
     return "".join(f"{name} = '{value}'\n" for name, value in settings.items())
 
 
-async def create_owner(cluster: Cluster, database: str = DATABASE) -> None:
-    """Create the tables' owner and its empty database, on a cluster that is running.
-
-    The owner is no superuser, as in a careful installation, but may create roles (central's
-    migrations do) and may read and reset the statement statistics.
-    """
-    connection = await asyncpg.connect(cluster.superuser_url("postgres"))
-    try:
-        # A utility statement takes no parameters; the password is ours and has no quote in it.
-        await connection.execute(
-            f"CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD '{cluster.owner_password}'"
-        )
-        await connection.execute(f"GRANT pg_read_all_stats TO {OWNER}")
-        await connection.execute(f"CREATE DATABASE {database} OWNER {OWNER}")
-    finally:
-        await connection.close()
-    if not cluster.binaries.has_statement_statistics:
-        return
-    connection = await asyncpg.connect(cluster.superuser_url(database))
-    try:
-        await connection.execute("CREATE EXTENSION pg_stat_statements")
-        await connection.execute(f"GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {OWNER}")
-    finally:
-        await connection.close()
-
-
 @contextmanager
 def running(cluster: Cluster, log: Path) -> Iterator[int]:
-    """Run the server while the block runs, for callers without an event loop; its process id.
+    """Run the server for the block, for callers without an event loop; yields its process id.
 
     It ends with this process, however that ends.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
-            tethered(cluster.argv, signal.SIGQUIT),
+            with_death_signal(cluster.argv, signal.SIGQUIT),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            cwd=Path(__file__).parent.parent,
-            start_new_session=True,  # Ctrl-C is for us, we then stop it in order
+            cwd=ROOT,
+            start_new_session=True,  # Ctrl-C reaches the caller alone, which stops it in order
         )
     try:
         wait_until(
@@ -197,7 +179,7 @@ def running(cluster: Cluster, log: Path) -> Iterator[int]:
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End the server: first a fast shutdown, as last resort an immediate one."""
+    """End the server: by a fast shutdown, then an immediate one, then SIGKILL."""
     for signal_number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         process.send_signal(signal_number)
         try:
@@ -205,3 +187,76 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             continue
         return
+
+
+# Database URLs ------------------------------------------------------------------------------------
+
+
+def with_login(url: str, user: str, password: str) -> str:
+    """The same database for another role."""
+    parts = urlsplit(url)
+    address = parts.netloc.rpartition("@")[2]
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    return urlunsplit(parts._replace(netloc=f"{login}@{address}"))
+
+
+def with_address(url: str, host: str, port: int) -> str:
+    """The same database at another address."""
+    parts = urlsplit(url)
+    login, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{login}{at}{host}:{port}"))
+
+
+def tcp_address(url: str) -> tuple[str, int]:
+    """Host and port. DevProblem for a unix socket, which no TCP proxy can forward to."""
+    parts = urlsplit(url)
+    if not parts.hostname or "host" in parse_qs(parts.query):
+        raise DevProblem("An added round trip needs a database URL with a host and a port.")
+    return parts.hostname, parts.port or DEFAULT_PORT
+
+
+# The server process -------------------------------------------------------------------------------
+
+
+def processes_in(folder: Path) -> list[int]:
+    """The processes whose working folder is `folder`; a server's is its data folder."""
+    pids = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cwd").readlink() == folder:
+                pids.append(int(entry.name))
+        except OSError:
+            continue  # it has ended, or is another user's
+    return pids
+
+
+def wait_for_orphans(data: Path, timeout_s: float = ORPHAN_TIMEOUT_S) -> None:
+    """Wait until no session of a killed server is left: no server starts beside one."""
+    if not wait_until(lambda: not processes_in(data), timeout_s):
+        raise DevProblem(f"A Postgres is running in {data} already (process {processes_in(data)}).")
+
+
+def remove_locks(folder: Path) -> None:
+    """Remove the lock files of a killed server, none of whose processes is left.
+
+    Postgres itself only checks that the process id in them exists, which is true for a zombie
+    and for another process that got the same id.
+    """
+    if Path("/proc/self").exists():  # without it wait_for_orphans saw nothing
+        for lock in (folder / "data" / "postmaster.pid", *folder.glob(".s.PGSQL.*.lock")):
+            lock.unlink(missing_ok=True)
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m dev postgres`: exec replaces this process."""
+    parser = argparse.ArgumentParser(prog="python -m dev postgres", description=__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True, help="the cluster's folder")
+    folder = parser.parse_args(arguments).run_dir.resolve()
+    if not (folder / "data").is_dir():
+        raise DevProblem(f"{folder} holds no Postgres cluster.")
+    wait_for_orphans(folder / "data")
+    remove_locks(folder)
+    program = (folder / "bin" / "postgres").resolve()
+    os.chdir(folder)
+    postgres_user().drop_privileges()
+    os.execv(program, [str(program), "-D", str(folder / "data")])  # noqa: S606

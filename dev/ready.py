@@ -1,7 +1,7 @@
-"""The ready file: where a running system is, whom one can be in it, how its processes start.
+"""The ready file: a running system's addresses, users with tokens, and its processes' commands.
 
-It appears whole or not at all, once everything answers, and goes when the system does: whoever
-sees the file sees a system that is up. Only its owner may read it, for it holds tokens.
+It is written whole or not at all, once everything answers, and removed when the system ends: while
+the file exists, the system is up. Only its owner may read it, because it holds tokens.
 """
 
 import json
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from dev.child import Child, Published
 from dev.ports import HOST, Ports
 from dev.problems import DevProblem
+from dev.processes import ManagedProcess, ProcessDescription
 from dev.tokens import mint
 from dev.world import WORLD, User
 
@@ -39,10 +39,10 @@ class Ready(TypedDict):
     public_workflow_id: int
     computing_unit_id: int
     other_computing_unit_id: int
-    processes: dict[str, Published]
+    processes: dict[str, ProcessDescription]
 
 
-def describe(ports: Ports, database_url: str, children: Mapping[str, Child]) -> Ready:
+def describe(ports: Ports, database_url: str, processes: Mapping[str, ManagedProcess]) -> Ready:
     """The contents of the file."""
     return {
         "sidecar": f"http://{HOST}:{ports.sidecar}",
@@ -56,15 +56,15 @@ def describe(ports: Ports, database_url: str, children: Mapping[str, Child]) -> 
         "computing_unit_id": WORLD.computing_unit_id,
         "other_computing_unit_id": WORLD.other_computing_unit_id,
         "processes": {
-            role: children[role].published()
+            role: processes[role].describe()
             for role in ("sidecar", "central", "postgres")
-            if role in children
+            if role in processes
         },
     }
 
 
 def published_users() -> list[User]:
-    """Those of the sample world whom a script may want to be."""
+    """The users of the sample world that the file has a token of."""
     return [user for user in WORLD.all_users() if user.name in PUBLISHED_USERS]
 
 
@@ -81,7 +81,7 @@ class ReadyFile:
         self._path = path
 
     def prepare(self) -> None:
-        """Remove what an earlier run left. DevProblem if the file cannot be written later."""
+        """Remove the file of an earlier run. DevProblem if the file cannot be written later."""
         folder = self._path.absolute().parent
         if not folder.is_dir() or not os.access(folder, os.W_OK) or self._path.is_dir():
             raise DevProblem(f"The ready file {self._path} cannot be written.")

@@ -12,12 +12,12 @@ from typing import Any
 import aiohttp
 
 from dev.computing_unit import ComputingUnit, RunReport
-from dev.interrupts import EXIT_INTERRUPTED, Interrupted, interruptible
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import CallFailed
-from dev.narrators import narrating
 from dev.problems import DevProblem
+from dev.progress import progress_reporter
 from dev.run_plan import RunPlan, plan_run
+from dev.signals import EXIT_INTERRUPTED, Interrupted, run_until_signal
 from dev.workflow_file import read_workflow
 
 EXIT_ERRORS = 1
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     plan = plan_run(read_workflow(options.workflow))
     try:
-        report, retries = asyncio.run(interruptible(_replay(options, plan)))
+        report, retries = asyncio.run(run_until_signal(_replay(options, plan)))
     except Interrupted:
         print("dev replay: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -95,22 +95,22 @@ def summary(report: RunReport, retries: Counter[tuple[str, str]]) -> dict[str, A
             {"call": e.call, "type": e.slug, "detail": e.detail, "status": e.http_status}
             for e in report.errors
         ],
-        "left_alone": report.left_alone,
+        "skipped": report.skipped,
     }
 
 
 async def _replay(
     options: argparse.Namespace, plan: RunPlan
 ) -> tuple[RunReport, Counter[tuple[str, str]]]:
-    with narrating(sys.stderr, options.workflow.stem, silent=options.json) as narrator:
+    with progress_reporter(sys.stderr, options.workflow.stem, silent=options.json) as reporter:
         async with SidecarBackend(options.sidecar, options.token) as backend:
             if options.boot_id is not None:
                 closed = await backend.boot(options.computing_unit_id, options.boot_id)
-                narrator.say(f"boot {options.boot_id}, {len(closed)} older runs ended")
+                reporter.event(f"boot {options.boot_id}, {len(closed)} older runs ended")
             unit = ComputingUnit(
                 plan,
                 backend,
-                narrator,
+                reporter,
                 workflow_id=options.workflow_id,
                 computing_unit_id=options.computing_unit_id,
                 poll_s=options.poll_s,

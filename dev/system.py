@@ -3,13 +3,13 @@
     async with System(Options()) as system:
         ...  # everything answers; system.ready says where
 
-Truth: a process belongs to the run if its environment says so (dev.run_folder), whether we started
-it or somebody else did after killing ours. Nothing is restarted here, and the system does not end
-because one of its processes did.
+A process belongs to the run if its environment says so (dev.processes), whether it was started here
+or by a user who had killed the first one. Nothing is restarted here, and the end of one process
+does not end the system.
 
-Start: Postgres, Texera's tables and the sample world, central's migrations, central, the sidecar.
-End: the reverse, so that the sidecar can deliver what it holds; then the folder is removed. Should
-this process be killed, its children end with it (dev.tether) and the reaper removes the rest.
+    start   Postgres, Texera's tables and the sample world, central's migrations, central, sidecar
+    end     sidecar (delivers what it holds), central, Postgres, the run's folder
+    killed  the cleanup process, started first, ends the rest and removes the folder
 """
 
 import asyncio
@@ -29,28 +29,26 @@ from typing import Any, Self
 import aiohttp
 import asyncpg
 
-from dev.account import postgres_account
-from dev.child import ROOT, Child, tail
-from dev.database_url import tcp_address, with_address, with_login
 from dev.latency import Forward
+from dev.polling import Probe, accepts_connections
 from dev.ports import HOST, Ports
-from dev.postgres import create_cluster, create_owner
-from dev.probes import is_ready, listens, serves, wait_for
+from dev.postgres import create_cluster, tcp_address, with_address, with_login
+from dev.postgres_user import postgres_user, temporary_folder
 from dev.problems import DevProblem, StartFailed
+from dev.processes import ROOT, ManagedProcess, RunFolder, tail
 from dev.ready import Ready, describe
-from dev.run_folder import RunFolder, temporary_folder
-from dev.texera import create_world, refuse_unless_empty
+from dev.texera import create_owner, create_world, refuse_unless_empty
 from dev.tokens import JWT_SECRET
 
 CENTRAL_ROLE = "cu_metadata_central"
 MIGRATION_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 5.0
 POLL_S = 0.02
-# Nothing is closed within five minutes of a sidecar's end; its last renewal may be 20 s old then.
+# No run is closed within five minutes of its sidecar's end; the last renewal may be 20 s old then.
 LEASE_S = 330
 
-# How each role is asked to end, and for how long before the next, less patient way.
-ENDINGS: dict[str, list[tuple[signal.Signals, float]]] = {
+# The signals that end each role, and how long each may take before the next is sent.
+STOP_SEQUENCES: dict[str, list[tuple[signal.Signals, float]]] = {
     "sidecar": [(signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)],  # it drains for 10 s at most
     "central": [(signal.SIGTERM, 25.0), (signal.SIGKILL, 5.0)],  # and central for 20 s
     "latency": [(signal.SIGKILL, 5.0)],  # it holds nothing worth keeping
@@ -60,7 +58,7 @@ ENDINGS: dict[str, list[tuple[signal.Signals, float]]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What `dev up` may be told."""
+    """The options of `dev up`."""
 
     port_base: int = 7070
     rtt_ms: float = 0.0
@@ -72,27 +70,27 @@ class Options:
 
 
 class System:
-    """A running system. An async context manager: entered, all of it answers; left, all is gone."""
+    """A running system. An async context manager: all of it answers within the block."""
 
     def __init__(
         self, options: Options | None = None, environ: Mapping[str, str] = os.environ
     ) -> None:
         self.options = Options() if options is None else options
         self.ports = Ports(self.options.port_base)
-        self.children: dict[str, Child] = {}
+        self.processes: dict[str, ManagedProcess] = {}
         self.database_url = ""
         self._environ = environ
-        self._reaper: asyncio.subprocess.Process | None = None
+        self._cleanup: asyncio.subprocess.Process | None = None
 
     @property
     def ready(self) -> Ready:
         """The contents of the ready file."""
-        return describe(self.ports, self.database_url, self.children)
+        return describe(self.ports, self.database_url, self.processes)
 
     async def __aenter__(self) -> Self:
         embedded = self.options.database_url is None
         self.ports.refuse_taken(postgres=embedded, latency=self.options.rtt_ms > 0)
-        parent = temporary_folder(postgres_account()) if embedded else Path(gettempdir())
+        parent = temporary_folder(postgres_user()) if embedded else Path(gettempdir())
         self.folder = RunFolder.create(parent)
         try:
             await self._start()
@@ -112,8 +110,8 @@ class System:
     # Start ------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        self._reaper = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "dev", "reaper", "--run-dir", str(self.folder.path)),
+        self._cleanup = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "dev", "cleanup", "--run-dir", str(self.folder.path)),
             stdin=asyncio.subprocess.PIPE,
             cwd=ROOT,
             start_new_session=True,
@@ -138,12 +136,12 @@ class System:
 
     async def _start_postgres(self) -> str:
         cluster = create_cluster(self.folder.postgres, self.ports.postgres, self._environ)
-        postgres = await self._start_child("postgres", cluster.argv, {}, signal.SIGQUIT)
+        postgres = await self._start_process("postgres", cluster.argv, {})
 
-        async def accepts_connections() -> bool:
+        async def is_accepting() -> bool:
             return cluster.is_ready(postgres.pid)
 
-        await wait_for(postgres, accepts_connections)
+        await postgres.wait_until(is_accepting)
         await create_owner(cluster)
         return cluster.url()
 
@@ -164,12 +162,12 @@ class System:
             "CENTRAL_DATABASE_URL": central_database_url,
         }
         argv = [sys.executable, "-m", "central", "migrate"]
-        migration = await self._start_child("migrate", argv, settings)
-        del self.children["migrate"]  # it is no part of what runs
+        migration = await self._start_process("migrate", argv, settings)
+        del self.processes["migrate"]  # it is not part of the running system
         try:
             exit_code = await asyncio.wait_for(migration.process.wait(), MIGRATION_TIMEOUT_S)
         except TimeoutError:
-            raise migration.start_failed("took too long") from None
+            raise migration.start_failure("took too long") from None
         if exit_code != 0:
             raise StartFailed("Central's migrations failed.", tail(migration.log))
 
@@ -181,9 +179,9 @@ class System:
         ]
         argv = [sys.executable, "-m", "dev", "latency", "--rtt-ms", str(self.options.rtt_ms)]
         argv += [f"--forward={forward}" for forward in forwards]
-        latency = await self._start_child("latency", argv, {})
+        latency = await self._start_process("latency", argv, {})
         for forward in forwards:
-            await wait_for(latency, listens(forward.port))
+            await latency.wait_until(accepts_connections(forward.port))
 
     async def _start_services(self, central_url: str, central_database_url: str) -> None:
         central_settings = {
@@ -202,70 +200,93 @@ class System:
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             central = await self._start_service("central", central_settings)
-            await wait_for(central, is_ready(session, self.ports.central_ops))
+            await central.wait_until(_is_ready(session, self.ports.central_ops))
             sidecar = await self._start_service("sidecar", sidecar_settings)
-            await wait_for(sidecar, is_ready(session, self.ports.sidecar_ops))
+            await sidecar.wait_until(_is_ready(session, self.ports.sidecar_ops))
             ready = self.ready
             workflow_id, unit_id = ready["workflow_id"], ready["computing_unit_id"]
             latest = f"/v1/workflows/{workflow_id}/executions/latest?computing_unit_id={unit_id}"
             token = ready["users"]["owner"]["token"]
-            await wait_for(sidecar, serves(session, ready["sidecar"] + latest, token))
+            await sidecar.wait_until(_serves(session, ready["sidecar"] + latest, token))
 
-    async def _start_service(self, role: str, settings: Mapping[str, str]) -> Child:
+    async def _start_service(self, role: str, settings: Mapping[str, str]) -> ManagedProcess:
         prefix = f"{role.upper()}_"
-        asked = {k: v for k, v in self.options.settings.items() if k.startswith(prefix)}
+        more = {k: v for k, v in self.options.settings.items() if k.startswith(prefix)}
         argv = [sys.executable, "-m", role, "serve"]
-        return await self._start_child(role, argv, {**settings, **asked})
+        return await self._start_process(role, argv, {**settings, **more})
 
-    async def _start_child(
-        self,
-        role: str,
-        argv: list[str],
-        settings: Mapping[str, str],
-        death_signal: int = signal.SIGKILL,
-    ) -> Child:
-        env = self.folder.environment(role, settings, self._environ)
-        log = self.folder.log(role)
-        self.children[role] = await Child.start(role, argv, env, log, death_signal)
-        return self.children[role]
+    async def _start_process(
+        self, role: str, argv: list[str], settings: Mapping[str, str]
+    ) -> ManagedProcess:
+        process = await ManagedProcess.start(self.folder, role, argv, settings, self._environ)
+        self.processes[role] = process
+        return process
 
     # End --------------------------------------------------------------------------------------
 
     async def _end(self) -> None:
-        for role in ENDINGS:
+        for role in STOP_SEQUENCES:
             await self._end_role(role)
-        self.folder.signal(signal.SIGKILL)  # a migration that was under way
+        self.folder.signal(signal.SIGKILL)  # such as a migration that was running
         self.folder.remove()
-        if self._reaper is not None and self._reaper.stdin is not None:
-            self._reaper.stdin.close()
-            await self._reaper.wait()
+        if self._cleanup is not None and self._cleanup.stdin is not None:
+            self._cleanup.stdin.close()
+            await self._cleanup.wait()
 
     async def _end_role(self, role: str) -> None:
-        for signal_number, patience_s in ENDINGS[role]:
-            for pid in self._living(role):
+        for signal_number, timeout_s in STOP_SEQUENCES[role]:
+            for pid in self._live_pids(role):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal_number)
-                    os.kill(pid, signal.SIGCONT)  # a stopped process hears no signal
-            deadline = time.monotonic() + patience_s
-            while self._living(role):
+                    os.kill(pid, signal.SIGCONT)  # a stopped process handles no signal
+            deadline = time.monotonic() + timeout_s
+            while self._live_pids(role):
                 if time.monotonic() > deadline:
                     break
                 await asyncio.sleep(POLL_S)
             else:
                 return
 
-    def _living(self, role: str) -> list[int]:
+    def _live_pids(self, role: str) -> list[int]:
         pids = set(self.folder.pids(role))
-        child = self.children.get(role)
-        if child is not None and not child.has_ended:
-            pids.add(child.pid)
+        process = self.processes.get(role)
+        if process is not None and not process.has_ended:
+            pids.add(process.pid)
         return sorted(pids)
 
 
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Finish the work even if this task is cancelled: half an end would leave processes behind."""
+    """Finish the work even if this task is cancelled: otherwise processes would be left behind."""
     task = asyncio.create_task(work)
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(task)
     task.result()
+
+
+def _is_ready(session: aiohttp.ClientSession, ops_port: int) -> Probe:
+    async def probe() -> bool:
+        return await _http_status(session, f"http://{HOST}:{ops_port}/readyz") == 200
+
+    return probe
+
+
+def _serves(session: aiohttp.ClientSession, url: str, token: str) -> Probe:
+    """Whether a user's call gets less than a 5xx, so that everything behind it works too."""
+
+    async def probe() -> bool:
+        status = await _http_status(session, url, {"Authorization": f"Bearer {token}"})
+        return status is not None and status < 500
+
+    return probe
+
+
+async def _http_status(
+    session: aiohttp.ClientSession, url: str, headers: Mapping[str, str] | None = None
+) -> int | None:
+    """The status of a GET; None if there is no response."""
+    try:
+        async with session.get(url, headers=headers) as response:
+            return response.status
+    except (aiohttp.ClientError, TimeoutError):
+        return None

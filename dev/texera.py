@@ -4,7 +4,8 @@ from pathlib import Path
 
 import asyncpg
 
-from dev.binaries import OLDEST_MAJOR
+from dev.postgres import DATABASE, OWNER, Cluster
+from dev.postgres_binaries import MIN_MAJOR
 from dev.problems import DevProblem
 from dev.world import FIRST_NEW_ID, WORLD
 from dev.world_rows import history, relations
@@ -12,6 +13,32 @@ from dev.world_rows import history, relations
 SCHEMA = "texera_db"
 FOLDER = Path(__file__).parent
 SAMPLE_WORKFLOW = FOLDER / "workflows" / "sample.json"
+
+
+async def create_owner(cluster: Cluster, database: str = DATABASE) -> None:
+    """Create the tables' owner and its empty database, on a cluster that is running.
+
+    The owner is no superuser, as in a careful installation, but may create roles (central's
+    migrations do) and may read and reset the statement statistics.
+    """
+    connection = await asyncpg.connect(cluster.superuser_url("postgres"))
+    try:
+        # A utility statement takes no parameters; the password is ours and has no quote in it.
+        await connection.execute(
+            f"CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD '{cluster.owner_password}'"
+        )
+        await connection.execute(f"GRANT pg_read_all_stats TO {OWNER}")
+        await connection.execute(f"CREATE DATABASE {database} OWNER {OWNER}")
+    finally:
+        await connection.close()
+    if not cluster.binaries.has_statement_statistics:
+        return
+    connection = await asyncpg.connect(cluster.superuser_url(database))
+    try:
+        await connection.execute("CREATE EXTENSION pg_stat_statements")
+        await connection.execute(f"GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {OWNER}")
+    finally:
+        await connection.close()
 
 
 async def create_world(
@@ -41,10 +68,8 @@ async def create_world(
 
 async def refuse_unless_empty(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """DevProblem unless the database is new enough and holds nothing that could be somebody's."""
-    if connection.get_server_version().major < OLDEST_MAJOR:
-        raise DevProblem(
-            f"The database is older than Postgres {OLDEST_MAJOR}, the oldest that does."
-        )
+    if connection.get_server_version().major < MIN_MAJOR:
+        raise DevProblem(f"The database is older than Postgres {MIN_MAJOR}, the oldest that does.")
     found = await connection.fetchval(sql("somebodys.sql"))
     if found is not None:
         raise DevProblem(

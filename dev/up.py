@@ -1,21 +1,41 @@
-"""`python -m dev up`: the whole system, left running until it is told to end.
+"""`python -m dev up`: the whole system, left running until a signal ends it.
 
 SIGTERM, SIGINT (Ctrl-C) and SIGHUP end all of it in order, with exit code 0, also while it is still
-starting. A script gives --ready-file and waits for the file (dev.ready).
+starting. A script passes --ready-file and waits for the file (dev.ready).
 """
 
 import argparse
 import asyncio
 import contextlib
 import os
-import signal
 from pathlib import Path
 
-from dev.greeting import greeting
-from dev.ready import ReadyFile
+from dev.ready import Ready, ReadyFile
+from dev.signals import Interrupted, run_until_signal
 from dev.system import Options, System
 
-__all__ = ["Options", "System", "main"]
+BANNER = """\
+Everything answers.
+
+  sidecar   {sidecar}   ops {sidecar_ops}/status, /metrics
+  central   {central}   ops {central_ops}/status, /metrics
+  database  {database}
+
+A token of the workflow's owner (more: python -m dev token --user-id N):
+
+  TOKEN={token}
+
+Calls to try:
+
+  curl -H "Authorization: Bearer $TOKEN" \\
+    '{sidecar}/v1/workflows/{workflow_id}/executions/latest?computing_unit_id={computing_unit_id}'
+  curl -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
+    {sidecar}/v1/executions -d '{{"workflow_id": {workflow_id}, "computing_unit_id": \
+{computing_unit_id}, "environment_version": "try"}}'
+  curl -X PATCH -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
+    -H 'Prefer: wait=5' -d '{{"status": "RUNNING"}}' {sidecar}/v1/executions/EXECUTION_ID
+
+Ctrl-C ends all of it and leaves nothing behind."""
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +51,8 @@ def main(arguments: list[str]) -> int:
             settings=dict(options.set),
         )
     )
-    asyncio.run(run(system, ready_file))
+    with contextlib.suppress(Interrupted):
+        asyncio.run(run_until_signal(serve(system, ready_file)))
     return 0
 
 
@@ -46,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         "--ready-file",
         type=Path,
         metavar="FILE",
-        help="write FILE, as JSON, once everything answers, instead of greeting",
+        help="write FILE, as JSON, once everything answers, instead of printing a banner",
     )
     parser.add_argument(
         "--port-base",
@@ -103,31 +124,20 @@ def setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-async def run(system: System, ready_file: ReadyFile | None) -> None:
-    """Keep the system up until a signal asks for its end."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-
-    def end() -> None:
-        for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(signal_number, lambda: None)  # once is enough
-        task.cancel()
-
-    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(signal_number, end)
-    with contextlib.suppress(asyncio.CancelledError):
-        async with system:
-            await stay(system, ready_file)
+async def serve(system: System, ready_file: ReadyFile | None) -> None:
+    """Keep the system up until cancelled; announce that it is up by the file or the banner."""
+    async with system:
+        if ready_file is None:
+            print(banner(system.ready), flush=True)
+            await asyncio.Event().wait()
+            return
+        ready_file.write(system.ready)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ready_file.remove()
 
 
-async def stay(system: System, ready_file: ReadyFile | None) -> None:
-    """Say that the system is up, one way or the other, until cancelled."""
-    if ready_file is None:
-        print(greeting(system.ready), flush=True)
-        await asyncio.Event().wait()
-        return
-    ready_file.write(system.ready)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        ready_file.remove()
+def banner(ready: Ready) -> str:
+    """What a person needs: addresses, a token, calls to try."""
+    return BANNER.format(**ready, token=ready["users"]["owner"]["token"])

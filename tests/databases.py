@@ -15,8 +15,8 @@ from pathlib import Path
 
 import asyncpg
 
-from dev.postgres import Cluster, create_cluster, create_owner, running
-from dev.texera import create_world
+from dev.postgres import Cluster, create_cluster, running
+from dev.texera import create_owner, create_world
 
 ROOT = Path(__file__).parent.parent
 CENTRAL_ROLE = "cu_metadata_central"

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dev.child import Published
 from dev.polling import wait_until
 from dev.ports import Ports
 from dev.problems import DevProblem
+from dev.processes import ProcessDescription
 from dev.ready import Ready
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ class Up:
         self.process.send_signal(signal_number)
         return self.process.wait(DOWN_TIMEOUT_S)
 
-    def published(self, role: str) -> Published:
+    def published(self, role: str) -> ProcessDescription:
         """How the process of this role was started."""
         return self.ready["processes"][role]
 

@@ -1,1 +1,1 @@
-"""First figures: what the sidecar costs and saves, beside the SQL and the HTTP call it replaces."""
+"""Measures what the sidecar costs and saves, beside the SQL and the HTTP call it replaces."""

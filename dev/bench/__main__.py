@@ -1,7 +1,7 @@
 """`python -m dev.bench`: measure on one fresh system, and write docs/benchmarks.md.
 
-With --quick only a few calls are made and nothing is written: to see that it works. nginx and wrk,
-which the read figures need, are installed by `dev/bench/install.sh` where that can be done.
+With --quick only a few calls are made and nothing is written, as a test. nginx and wrk, which the
+read measurements need, are installed by `dev/bench/install.sh` where possible.
 """
 
 import argparse
@@ -12,26 +12,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dev.bench.bench_system import Bench, bench_of
-from dev.bench.figure import Section
 from dev.bench.footprint import footprint
 from dev.bench.full_spool import full_spool
 from dev.bench.hot_reads import hot_reads
 from dev.bench.load import backlog, writers
-from dev.bench.machine import described
+from dev.bench.machine import describe_machine
+from dev.bench.measurement import Section
 from dev.bench.nginx import has_tools
-from dev.bench.page import Page
-from dev.bench.plot import plot
-from dev.bench.runs import far_run, replayed_run
+from dev.bench.report import Report, plot
+from dev.bench.runs import delayed_run, replayed_run
 from dev.bench.single_writes import committed_write, durable_write
 from dev.bench.sql_reads import sql_reads
-from dev.child import ROOT
 from dev.problems import DevProblem
+from dev.processes import ROOT
 from dev.run_plan import RunPlan, plan_run
 from dev.system import Options, System
 from dev.workflow_file import read_workflow
 
-PAGE = ROOT / "docs" / "benchmarks.md"
-PLOT = PAGE.with_suffix(".svg")
+REPORT_FILE = ROOT / "docs" / "benchmarks.md"
+PLOT_FILE = REPORT_FILE.with_suffix(".svg")
 MOVIES = ROOT.parent / "shared" / "workflows" / "movies_exploration.json"
 WEATHER = ROOT / "dev" / "workflows" / "weather_stations.json"
 PORT_BASE = 21000
@@ -40,7 +39,7 @@ POLL_S = 3.0
 
 @dataclass(frozen=True)
 class Counts:
-    """How many rounds, and calls per round and way."""
+    """How many rounds, and calls per round and variant."""
 
     rounds: int
     reads: int
@@ -55,10 +54,10 @@ class Counts:
 
     def sentence(self) -> str:
         return (
-            f"{self.rounds} rounds; per round and way {self.reads} reads, {self.wrk_s} s of wrk,"
-            f" {self.writes} writes,"
+            f"{self.rounds} rounds; per round and variant {self.reads} reads,"
+            f" {self.wrk_s} s of wrk, {self.writes} writes,"
             f" {self.committed} committed writes, {self.load} writes by many writers, a backlog of"
-            f" {self.backlog}; {self.runs} runs replayed each way"
+            f" {self.backlog}; {self.runs} runs replayed for each variant"
         )
 
 
@@ -97,14 +96,14 @@ def main(arguments: list[str]) -> int:
     command = " ".join(["python -m dev.bench", *arguments])
     counts = QUICK if options.quick else FULL
     try:
-        found = asyncio.run(measured(command, counts, options.port_base, options.only))
+        report = asyncio.run(measured(command, counts, options.port_base, options.only))
     except DevProblem as problem:
         print(f"dev.bench: {problem}", file=sys.stderr)
         return 1
-    print(found.text(), end="")
+    print(report.text(), end="")
     if not options.quick and options.only is None:
-        PAGE.write_text(found.text())
-        PLOT.write_text(plot(found.goals))
+        REPORT_FILE.write_text(report.text())
+        PLOT_FILE.write_text(plot(report.goals))
     return 0
 
 
@@ -118,28 +117,28 @@ LIMITS = (
 )
 
 
-async def measured(command: str, counts: Counts, port_base: int, only: str | None) -> Page:
-    """The page of one run."""
+async def measured(command: str, counts: Counts, port_base: int, only: str | None) -> Report:
+    """The report of one run."""
     workflow = MOVIES if MOVIES.exists() else WEATHER
     plan = plan_run(read_workflow(workflow))
     date = datetime.now(UTC).strftime("%Y-%m-%d")
-    # What is measured is how much each can do, not how much one user may.
+    # The services' capacity is measured, not the limits of one user.
     unlimited = dict.fromkeys(LIMITS, "0")
     options = Options(port_base=port_base, settings=unlimited)
     async with System(options) as system, bench_of(system) as bench:
-        machine = await described(bench.direct, system.folder.path)
+        machine = await describe_machine(bench.direct, system.folder.path)
         sections = []
         for measurement in _measurements(bench, counts, plan, workflow.name, only):
             found = await measurement
             sections += found if isinstance(found, list) else [found]
             print(f"measured: {sections[-1].title}", file=sys.stderr)
-    return Page(command, date, machine, counts.sentence(), sections)
+    return Report(command, date, machine, counts.sentence(), sections)
 
 
 def _measurements(
     bench: Bench, counts: Counts, plan: RunPlan, name: str, only: str | None
 ) -> Iterator[Awaitable[Section | list[Section]]]:
-    """Each begins when it is its turn. Reads come first: writes leave the disk busy."""
+    """One coroutine per measurement. Reads come first: writes leave the disk busy."""
     if only in {None, "reads"}:
         yield sql_reads(bench, counts.rounds, counts.reads)
         tools = has_tools(install=counts is FULL)
@@ -151,7 +150,7 @@ def _measurements(
     if only in {None, "writes"}:
         yield replayed_run(bench, counts.runs, plan, name, POLL_S)
         base = bench.system.ports.base
-        yield far_run(base, counts.runs, plan, name, POLL_S)
+        yield delayed_run(base, counts.runs, plan, name, POLL_S)
         yield durable_write(bench, counts.rounds, counts.writes)
         yield committed_write(bench, counts.rounds, counts.committed)
         yield writers(bench, counts.rounds, counts.load)

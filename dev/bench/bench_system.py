@@ -1,7 +1,5 @@
 """The system under measurement, with the connections that every measurement holds open."""
 
-import os
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,14 +9,13 @@ from itertools import count
 import asyncpg
 
 from dev.bench.baseline_server import DATABASE_URL
-from dev.bench.http_line import Answer, HttpLine
-from dev.child import Child
+from dev.bench.raw_http_client import RawHttpClient, RawResponse
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import NewExecution
+from dev.polling import accepts_connections
 from dev.ports import HOST
-from dev.probes import listens, wait_for
 from dev.problems import DevProblem
-from dev.run_folder import RunFolder
+from dev.processes import ManagedProcess, RunFolder
 from dev.system import System
 
 BASELINE_OFFSET = 30
@@ -27,11 +24,11 @@ BASELINE_OFFSET = 30
 
 @dataclass
 class Bench:
-    """The sidecar's line, the baseline's, a direct connection, and the settings of one run."""
+    """The connections to the sidecar, to the baseline and to the database."""
 
     system: System
-    sidecar: HttpLine
-    baseline: HttpLine
+    sidecar: RawHttpClient
+    baseline: RawHttpClient
     baseline_pid: int
     direct: "asyncpg.Connection[asyncpg.Record]"
     backend: SidecarBackend
@@ -45,39 +42,34 @@ class Bench:
 
 @asynccontextmanager
 async def bench_of(system: System) -> AsyncIterator[Bench]:
-    """Starts the baseline server beside the running system; ends it with the block."""
+    """The running system with a baseline server beside it for the block."""
     ready = system.ready
     token = ready["users"]["owner"]["token"]
     port = system.ports.base + BASELINE_OFFSET
     server = await start_baseline(system.folder, port, ready["database"])
     try:
-        await wait_for(server, listens(port))
+        await server.wait_until(accepts_connections(port))
         direct = await asyncpg.connect(ready["database"])
         try:
             async with (
-                HttpLine(ready["sidecar"], token) as sidecar,
-                HttpLine(f"http://{HOST}:{port}") as baseline,
+                RawHttpClient(ready["sidecar"], token) as sidecar,
+                RawHttpClient(f"http://{HOST}:{port}") as baseline,
                 SidecarBackend(ready["sidecar"], token) as backend,
             ):
-                yield Bench(
-                    system, sidecar, baseline, server.process.pid, direct, backend, count(1)
-                )
+                yield Bench(system, sidecar, baseline, server.pid, direct, backend, count(1))
         finally:
             await direct.close()
     finally:
-        if not server.has_ended:
-            server.process.terminate()
-        await server.process.wait()
+        await server.terminate()
 
 
-async def start_baseline(folder: RunFolder, port: int, database_url: str) -> Child:
-    env = folder.environment("baseline", {DATABASE_URL: database_url}, os.environ)
+async def start_baseline(folder: RunFolder, port: int, database_url: str) -> ManagedProcess:
     argv = [sys.executable, "-m", "dev.bench.baseline_server", "--port", str(port)]
-    return await Child.start("baseline", argv, env, folder.log("baseline"), signal.SIGKILL)
+    return await ManagedProcess.start(folder, "baseline", argv, {DATABASE_URL: database_url})
 
 
-def expect(answer: Answer, *statuses: int) -> Answer:
-    """The answer, if its status is one of these."""
-    if answer.status not in statuses:
-        raise DevProblem(f"A measured call was answered {answer.status}: {answer.body[:200]!r}")
-    return answer
+def expect(response: RawResponse, *statuses: int) -> RawResponse:
+    """The response, if its status is one of these; else DevProblem."""
+    if response.status not in statuses:
+        raise DevProblem(f"A measured call got {response.status}: {response.body[:200]!r}")
+    return response

@@ -1,37 +1,35 @@
-"""What a sidecar asks of central for polls, what it holds, and how soon it is ready."""
+"""A sidecar's calls of central for polls, its memory, and its time from start to ready."""
 
 import asyncio
-import os
 import re
-import signal
 import time
 from urllib.request import urlopen
 
 from dev.bench.bench_system import Bench, expect
-from dev.bench.cpu import cpu_us, rss_mib, used_us
-from dev.bench.figure import Goal, Measurement, Quartiles, Section
 from dev.bench.hot_reads import stored_result
+from dev.bench.machine import cpu_us, rss_mib, used_us
+from dev.bench.measurement import Goal, Measurement, Quartiles, Section
 from dev.bench.wrk import DISTINCT, load
-from dev.child import Child
 from dev.ports import HOST
 from dev.problems import DevProblem
+from dev.processes import ManagedProcess
 
 SIDECAR_OFFSET = 33
 POLLS = 1000
 DISTINCT_PARTS = 4
 DISTINCT_RUN_S = 1
-"""Of wrk at a time: it is told seconds, and what is wanted is a number of requests."""
+"""One run of wrk: it takes a duration, and runs repeat until the number of requests is reached."""
 START_TIMEOUT_S = 20.0
 PROBE_PAUSE_S = 0.002
 SETTLE_S = 2.0
-"""Until a sidecar that has just started has done all that it does once."""
+"""How long a started sidecar takes for what it does only once."""
 _CALLS = re.compile(
     r'^sidecar_upstream_requests_total\{call="(uris|latest|execution)".*\} (\S+)$', re.MULTILINE
 )
 
 
 async def footprint(bench: Bench, rounds: int, distinct: int) -> list[Section]:
-    """`distinct`: how many heads that were never seen wrk sends at least, if it is there."""
+    """`distinct`: the least number of distinct request heads that wrk sends; 0 without wrk."""
     sections = [await _central_calls(bench, rounds)]
     if distinct:
         sections.append(await _distinct(bench, distinct))
@@ -58,17 +56,17 @@ async def _distinct(bench: Bench, count: int) -> Section:
             )
             sent += found.request_count
         held.append(rss_mib(pid))
-    figure = Measurement(
+    measurement = Measurement(
         f"VmRSS before, and after each quarter of {sent:,} heads", "MiB", [held], 1
     )
     last_half = Quartiles.of([held[-1] - held[DISTINCT_PARTS // 2]])
     return Section(
-        "Memory and heads never seen before",
+        "Memory and distinct request heads",
         "wrk sends a header with another value in every request, so each takes the slow path, is"
-        " kept by the front door, and pushes another out: "
+        " stored in the response cache, and evicts another: "
         + ", ".join(f"{mib:.1f}" for mib in held)
         + " MiB.",
-        [figure],
+        [measurement],
         [Goal("growth of VmRSS over the second half", last_half, 2, "MiB", 1)],
     )
 
@@ -83,13 +81,13 @@ async def _central_calls(bench: Bench, rounds: int) -> Section:
         for _ in range(POLLS):
             expect(await bench.sidecar.send(request), 200)
         samples.append([await _read_calls(bench) - before])
-    figure = Measurement(f"central calls for {POLLS} polls", "calls", samples)
+    measurement = Measurement(f"central calls for {POLLS} polls", "calls", samples)
     return Section(
         "Central calls for polls of a known result",
         "Reads the sidecar makes of central (`sidecar_upstream_requests_total`, other lanes apart)"
         " within one access window.",
-        [figure],
-        [Goal(f"central calls per {POLLS} polls", figure.quartiles, 0, "calls", 0)],
+        [measurement],
+        [Goal(f"central calls per {POLLS} polls", measurement.quartiles, 0, "calls", 0)],
     )
 
 
@@ -100,8 +98,8 @@ async def _read_calls(bench: Bench) -> float:
 
 
 def _fetched(url: str) -> bytes:
-    with urlopen(url) as answer:
-        body: bytes = answer.read()
+    with urlopen(url) as response:
+        body: bytes = response.read()
         return body
 
 
@@ -119,7 +117,7 @@ async def _start_and_memory(bench: Bench, rounds: int) -> Section:
     loaded_mib = Measurement("VmRSS of the measured sidecar, after all above", "MiB", [[loaded]], 1)
     return Section(
         "Start and memory",
-        "A second sidecar, started with an empty spool until `/readyz` says yes; its memory two"
+        "A second sidecar, started with an empty spool until `/readyz` is 200; its memory two"
         " seconds later. On a busy machine the wait is mostly for a core; its own CPU is about what"
         " it takes on a quiet one.",
         [ready_s, used_s_figure, idle_mib, loaded_mib],
@@ -134,7 +132,7 @@ async def _start_and_memory(bench: Bench, rounds: int) -> Section:
 async def _started(bench: Bench, number: int) -> tuple[float, float, float]:
     """Seconds until ready, those of them on a core, and MiB when idle."""
     system = bench.system
-    published = system.ready["processes"]["sidecar"]
+    description = system.ready["processes"]["sidecar"]
     port = system.ports.base + SIDECAR_OFFSET
     settings = {
         "SIDECAR_LISTEN": f"{HOST}:{port}",
@@ -142,25 +140,23 @@ async def _started(bench: Bench, number: int) -> tuple[float, float, float]:
         "SIDECAR_SPOOL_DIR": str(system.folder.path / f"spool-{number}"),
         "SIDECAR_CENTRAL_URL": system.ready["central"],
     }
-    env = system.folder.environment("bench-sidecar", settings, os.environ)
-    log = system.folder.log("bench-sidecar")
-    began_at = time.perf_counter()
-    child = await Child.start("bench-sidecar", published["argv"], env, log, signal.SIGKILL)
+    started_at = time.perf_counter()
+    sidecar = await ManagedProcess.start(
+        system.folder, "bench-sidecar", description["argv"], settings
+    )
     try:
-        await _ready(port + 1, child)
-        started_s = time.perf_counter() - began_at
-        used_s = used_us({}, cpu_us([child.pid])) / 1e6
+        await _ready(port + 1, sidecar)
+        started_s = time.perf_counter() - started_at
+        used_s = used_us({}, cpu_us([sidecar.pid])) / 1e6
         await asyncio.sleep(SETTLE_S)
-        return started_s, used_s, rss_mib(child.pid)
+        return started_s, used_s, rss_mib(sidecar.pid)
     finally:
-        if not child.has_ended:
-            child.process.terminate()
-        await child.process.wait()
+        await sidecar.terminate()
 
 
-async def _ready(port: int, child: Child) -> None:
+async def _ready(port: int, sidecar: ManagedProcess) -> None:
     give_up_at = time.perf_counter() + START_TIMEOUT_S
-    while time.perf_counter() < give_up_at and not child.has_ended:
+    while time.perf_counter() < give_up_at and not sidecar.has_ended:
         try:
             reader, writer = await asyncio.open_connection(HOST, port)
         except OSError:

@@ -1,13 +1,13 @@
-"""A sidecar's memory while it delivers all that its spool can hold."""
+"""A sidecar's memory while it delivers a full spool."""
 
 import asyncio
 import time
 
 from dev.bench.bench_system import Bench, expect
-from dev.bench.cpu import highest_rss_mib
-from dev.bench.figure import Goal, Measurement, Section
-from dev.bench.http_line import HttpLine
-from dev.bench.load import lines, stopped, urls
+from dev.bench.load import clients, stopped, urls
+from dev.bench.machine import peak_rss_mib
+from dev.bench.measurement import Goal, Measurement, Section
+from dev.bench.raw_http_client import RawHttpClient
 
 WRITERS = 16
 RESULT = "x" * 8_000
@@ -20,20 +20,20 @@ async def full_spool(bench: Bench, most: int) -> Section:
     sidecar_url, token, _ = urls(bench)
     executions = [await bench.new_execution() for _ in range(WRITERS)]
     pid = bench.system.ready["processes"]["sidecar"]["pid"]
-    async with lines(bench, sidecar_url, token, WRITERS) as writing:
-        # Their token is new to the sidecar: it needs central's yes once.
+    async with clients(bench, sidecar_url, token, WRITERS) as writing:
+        # Their token is new to the sidecar, which has central authorize it once.
         first = zip(writing, executions, strict=True)
-        await asyncio.gather(*(_fill(line, eid, 1) for line, eid in first))
-        with stopped(bench.system.children["central"].process.pid):
+        await asyncio.gather(*(_fill(client, eid, 1) for client, eid in first))
+        with stopped(bench.system.processes["central"].pid):
             each = most // WRITERS
             pairs = zip(writing, executions, strict=True)
-            counts = await asyncio.gather(*(_fill(line, eid, each) for line, eid in pairs))
-        began_at = time.perf_counter()
+            counts = await asyncio.gather(*(_fill(client, eid, each) for client, eid in pairs))
+        started_at = time.perf_counter()
         flush = writing[0].request("POST", "/v1/flush?timeout=60")
         while (await writing[0].send(flush)).status != 200:
             pass
-        took_s = time.perf_counter() - began_at
-    memory = Measurement("highest VmRSS of the sidecar", "MiB", [[highest_rss_mib(pid)]], 1)
+        took_s = time.perf_counter() - started_at
+    memory = Measurement("highest VmRSS of the sidecar", "MiB", [[peak_rss_mib(pid)]], 1)
     taken = Measurement("until all is committed", "s", [[took_s]], 1)
     return Section(
         "A full spool",
@@ -46,12 +46,12 @@ async def full_spool(bench: Bench, most: int) -> Section:
     )
 
 
-async def _fill(line: HttpLine, execution_id: int, most: int) -> int:
-    """Writes until the spool is full. Answers how often it was not."""
-    request = line.request("PATCH", f"/v1/executions/{execution_id}", {"result": RESULT})
+async def _fill(client: RawHttpClient, execution_id: int, most: int) -> int:
+    """Write until the spool is full; the number of writes that it took."""
+    request = client.request("PATCH", f"/v1/executions/{execution_id}", {"result": RESULT})
     for count in range(most):
-        answer = await line.send(request)
-        if FULL in answer.body:
+        response = await client.send(request)
+        if FULL in response.body:
             return count
-        expect(answer, 202)
+        expect(response, 202)
     return most

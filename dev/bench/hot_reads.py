@@ -5,10 +5,9 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from dev.bench.bench_system import Bench, expect
-from dev.bench.figure import Goal, Measurement, Section
-from dev.bench.http_line import HttpLine
+from dev.bench.measurement import Goal, Measurement, Section, Variant, interleaved
 from dev.bench.nginx import nginx_before
-from dev.bench.rounds import Variant, interleaved
+from dev.bench.raw_http_client import RawHttpClient
 from dev.bench.wrk import KEYS, TRACED, Load, load
 from dev.vfs_uri import global_port_id, result_uri
 
@@ -44,9 +43,9 @@ async def stored_result(bench: Bench) -> str:
     port = global_port_id(OPERATOR, 0)
     uri = result_uri(bench.system.ready["workflow_id"], execution_id, port)
     path = f"/v1/executions/{execution_id}/ports/{quote(port, safe='(),=')}"
-    line = bench.sidecar
-    request = line.request("PUT", path, {"result_uri": uri}, "Prefer: wait=5\r\n")
-    expect(await line.send(request), 200)
+    client = bench.sidecar
+    request = client.request("PUT", path, {"result_uri": uri}, "Prefer: wait=5\r\n")
+    expect(await client.send(request), 200)
     return f"/v1/executions/{execution_id}/result-uri?operator_id={OPERATOR}&port_id=0"
 
 
@@ -86,11 +85,11 @@ async def hot_reads(bench: Bench, rounds: int, seconds: int) -> list[Section]:
 
 
 async def _warm(side: Side, token: str, targets: list[str]) -> None:
-    async with HttpLine(side.url, token) as line:
+    async with RawHttpClient(side.url, token) as client:
         for target in targets:
             for _ in range(3):
-                answer = expect(await line.send(line.request("GET", target)), 200)
-            assert b"x-cache: hit" in answer.head.lower(), answer.head
+                response = expect(await client.send(client.request("GET", target)), 200)
+            assert b"x-cache: hit" in response.head.lower(), response.head
 
 
 async def _measured(
@@ -108,7 +107,7 @@ async def _measured(
         script.write_text(traffic.script)
     loads: dict[str, list[Load]] = {side.name: [] for side in sides}
 
-    def way(side: Side) -> Variant:
+    def variant(side: Side) -> Variant:
         async def run() -> list[float]:
             found = await load(
                 side.url + target,
@@ -123,16 +122,16 @@ async def _measured(
 
         return run
 
-    await interleaved([way(side) for side in sides], rounds)
+    await interleaved([variant(side) for side in sides], rounds)
 
-    def figure(side: Side, what: str, unit: str, digits: int = 1) -> Measurement:
+    def measurement(side: Side, what: str, unit: str, digits: int = 1) -> Measurement:
         names = {"cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99", "per_s": "requests"}
         samples = [[float(getattr(found, what))] for found in loads[side.name]]
         return Measurement(f"{side.name}: {names[what]}", unit, samples, digits)
 
     mine, theirs = sides
-    figures = [
-        figure(side, what, unit, digits)
+    measurements = [
+        measurement(side, what, unit, digits)
         for what, unit, digits in (
             ("cpu_us", "µs", 1),
             ("p50_us", "µs", 0),
@@ -141,11 +140,11 @@ async def _measured(
         )
         for side in sides
     ]
-    cpu = figure(mine, "cpu_us", "µs").ratios_to(figure(theirs, "cpu_us", "µs"))
+    cpu = measurement(mine, "cpu_us", "µs").ratios_to(measurement(theirs, "cpu_us", "µs"))
     goals = [Goal(f"{traffic.name}: CPU / nginx", cpu, traffic.cpu_goal, "x", 2)]
     if traffic.script is None:
-        p50 = figure(mine, "p50_us", "µs").ratios_to(figure(theirs, "p50_us", "µs"))
-        slower = figure(theirs, "per_s", "").ratios_to(figure(mine, "per_s", ""))
+        p50 = measurement(mine, "p50_us", "µs").ratios_to(measurement(theirs, "p50_us", "µs"))
+        slower = measurement(theirs, "per_s", "").ratios_to(measurement(mine, "per_s", ""))
         goals.append(Goal(f"{traffic.name}: p50 / nginx", p50, 1.0, "x", 2))
         goals.append(Goal(f"{traffic.name}: nginx's throughput / ours", slower, 1.0, "x", 2))
     return Section(
@@ -153,6 +152,6 @@ async def _measured(
         f"wrk for {seconds} s a round and side, keep-alive; `GET …/result-uri` of a stored result."
         " nginx: one worker, proxy_cache before central, keyed on URI and Authorization. CPU is the"
         " server's own, by the scheduler's count.",
-        figures,
+        measurements,
         goals,
     )

@@ -7,62 +7,63 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
-from dev import figures
+from dev import metrics_scrape
 from dev.bench.bench_system import BASELINE_OFFSET, Bench, expect
-from dev.bench.cpu import cpu_us, used_us, with_children
-from dev.bench.figure import Goal, Measurement, Quartiles, Section
-from dev.bench.http_line import HttpLine
-from dev.bench.rounds import interleaved
+from dev.bench.machine import cpu_us, used_us, with_children
+from dev.bench.measurement import Goal, Measurement, Quartiles, Section, interleaved
+from dev.bench.raw_http_client import RawHttpClient
 from dev.bench.single_writes import drained
 from dev.ports import HOST
 from dev.system import CENTRAL_ROLE
 
 WRITERS = (1, 16, 64)
 
-Write = Callable[[HttpLine, int], Awaitable[str]]
+Write = Callable[[RawHttpClient, int], Awaitable[str]]
 
 
 @asynccontextmanager
-async def lines(
+async def clients(
     bench: Bench, base_url: str, token: str | None, count: int
-) -> AsyncIterator[list[HttpLine]]:
+) -> AsyncIterator[list[RawHttpClient]]:
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(HttpLine(base_url, token)) for _ in range(count)]
+        yield [
+            await stack.enter_async_context(RawHttpClient(base_url, token)) for _ in range(count)
+        ]
 
 
-async def write_at_once(writers: list[HttpLine], count: int, write: Write) -> list[float]:
+async def write_at_once(writers: list[RawHttpClient], count: int, write: Write) -> list[float]:
     """Each writer writes `count` times, one after the other. Microseconds of each write."""
 
-    async def one(line: HttpLine, number: int) -> list[float]:
+    async def one(client: RawHttpClient, number: int) -> list[float]:
         taken = []
         for _ in range(count):
-            began_at = time.perf_counter_ns()
-            await write(line, number)
-            taken.append((time.perf_counter_ns() - began_at) / 1000)
+            started_at = time.perf_counter_ns()
+            await write(client, number)
+            taken.append((time.perf_counter_ns() - started_at) / 1000)
         return taken
 
-    samples = await asyncio.gather(*(one(line, n) for n, line in enumerate(writers)))
+    samples = await asyncio.gather(*(one(client, n) for n, client in enumerate(writers)))
     return [sample for taken in samples for sample in taken]
 
 
 class Variants:
-    """The two ways to write a name: acknowledged when durable, and one UPDATE per call."""
+    """Two ways to write a name: acknowledged when durable, and one UPDATE per call."""
 
     def __init__(self, bench: Bench, executions: list[int]) -> None:
         self.bench = bench
         self.executions = executions
         self.last_write = ""
 
-    async def durable(self, line: HttpLine, number: int) -> str:
+    async def durable(self, client: RawHttpClient, number: int) -> str:
         path = f"/v1/executions/{self.executions[number]}"
-        request = line.request("PATCH", path, {"name": f"n{next(self.bench.names)}"})
-        self.last_write = str(expect(await line.send(request), 202).json()["write_id"])
+        request = client.request("PATCH", path, {"name": f"n{next(self.bench.names)}"})
+        self.last_write = str(expect(await client.send(request), 202).json()["write_id"])
         return self.last_write
 
-    async def update(self, line: HttpLine, number: int) -> str:
+    async def update(self, client: RawHttpClient, number: int) -> str:
         path = f"/executions/{self.executions[number]}"
-        request = line.request("PATCH", path, {"name": f"n{next(self.bench.names)}"})
-        expect(await line.send(request), 200)
+        request = client.request("PATCH", path, {"name": f"n{next(self.bench.names)}"})
+        expect(await client.send(request), 200)
         return ""
 
     async def drained(self) -> None:
@@ -76,53 +77,53 @@ def urls(bench: Bench) -> tuple[str, str, str]:
 
 
 async def writers(bench: Bench, rounds: int, count: int) -> Section:
-    """Acknowledgements of 1, 16 and 64 writers while delivery runs beside them."""
+    """Acknowledgements of 1, 16 and 64 writers during delivery."""
     sidecar_url, token, baseline_url = urls(bench)
     executions = [await bench.new_execution() for _ in range(max(WRITERS))]
-    ways = Variants(bench, executions)
+    variants = Variants(bench, executions)
     shown: list[Measurement] = []
     goals: list[Goal] = []
     statements_per_1000: list[float] = []
     for number in WRITERS:
         each = max(5, count // number)
         async with (
-            lines(bench, sidecar_url, token, number) as to_sidecar,
-            lines(bench, baseline_url, None, number) as to_baseline,
+            clients(bench, sidecar_url, token, number) as to_sidecar,
+            clients(bench, baseline_url, None, number) as to_baseline,
         ):
 
             async def acknowledge(
-                writing: list[HttpLine] = to_sidecar, each: int = each
+                writing: list[RawHttpClient] = to_sidecar, each: int = each
             ) -> list[float]:
-                await figures.reset_statements(bench.direct)
-                began_at = time.perf_counter()
-                samples = await write_at_once(writing, each, ways.durable)
-                rate = len(samples) / (time.perf_counter() - began_at)
-                await ways.drained()
+                await metrics_scrape.reset_statements(bench.direct)
+                started_at = time.perf_counter()
+                samples = await write_at_once(writing, each, variants.durable)
+                rate = len(samples) / (time.perf_counter() - started_at)
+                await variants.drained()
                 if len(writing) == 16:
-                    sent = await figures.statements_of(bench.direct, CENTRAL_ROLE)
+                    sent = await metrics_scrape.statements_of(bench.direct, CENTRAL_ROLE)
                     statements_per_1000.append(sent / len(samples) * 1000)
                 return [rate, *samples]
 
             async def update(
-                writing: list[HttpLine] = to_baseline, each: int = each
+                writing: list[RawHttpClient] = to_baseline, each: int = each
             ) -> list[float]:
-                began_at = time.perf_counter()
-                samples = await write_at_once(writing, each, ways.update)
-                return [len(samples) / (time.perf_counter() - began_at), *samples]
+                started_at = time.perf_counter()
+                samples = await write_at_once(writing, each, variants.update)
+                return [len(samples) / (time.perf_counter() - started_at), *samples]
 
-            await write_at_once(to_sidecar, 5, ways.durable)
-            await write_at_once(to_baseline, 5, ways.update)
-            await ways.drained()
+            await write_at_once(to_sidecar, 5, variants.durable)
+            await write_at_once(to_baseline, 5, variants.update)
+            await variants.drained()
             taken = await interleaved([acknowledge, update], rounds)
-        for name, way in zip(("the sidecar", "HTTP UPDATE"), taken, strict=True):
-            latencies = [samples[1:] for samples in way]
+        for name, variant in zip(("the sidecar", "HTTP UPDATE"), taken, strict=True):
+            latencies = [samples[1:] for samples in variant]
             flat = sorted(sample for samples in latencies for sample in samples)
             p99 = flat[min(len(flat) - 1, round(0.99 * len(flat)))]
             shown.append(
                 Measurement(f"{name}, {number} writers (p99 {p99:.0f} µs)", "µs", latencies)
             )
             shown.append(
-                Measurement(f"{name}, {number} writers", "a second", [[s[0]] for s in way])
+                Measurement(f"{name}, {number} writers", "a second", [[s[0]] for s in variant])
             )
         if number == 16:
             ratios = [theirs[0] / mine[0] for mine, theirs in zip(*taken, strict=True)]
@@ -141,53 +142,55 @@ async def writers(bench: Bench, rounds: int, count: int) -> Section:
 
 
 async def backlog(bench: Bench, rounds: int, count: int) -> Section:
-    """What a sidecar kept while central hung, once central is back; against UPDATE by UPDATE."""
+    """Delivery of writes that were spooled while central hung, against one UPDATE per call."""
     sidecar_url, token, baseline_url = urls(bench)
     writing = 16
     executions = [await bench.new_execution() for _ in range(writing)]
-    ways = Variants(bench, executions)
+    variants = Variants(bench, executions)
     each = max(1, count // writing)
     statements_per_1000: list[float] = []
 
     async def measured(service_pid: int, work: Awaitable[object]) -> list[float]:
-        """Microseconds on the clock, of the service's CPU and of Postgres', per write."""
-        postgres_pid = bench.system.children["postgres"].process.pid
+        """Microseconds per write: wall clock, CPU of the service, CPU of Postgres."""
+        postgres_pid = bench.system.processes["postgres"].pid
         service, postgres = cpu_us([service_pid]), cpu_us(with_children(postgres_pid))
-        began_at = time.perf_counter()
+        started_at = time.perf_counter()
         await work
         spent_us = (
-            (time.perf_counter() - began_at) * 1e6,
+            (time.perf_counter() - started_at) * 1e6,
             used_us(service, cpu_us([service_pid])),
             used_us(postgres, cpu_us(with_children(postgres_pid))),
         )
         return [spent / (each * writing) for spent in spent_us]
 
     async with (
-        lines(bench, sidecar_url, token, writing) as to_sidecar,
-        lines(bench, baseline_url, None, writing) as to_baseline,
+        clients(bench, sidecar_url, token, writing) as to_sidecar,
+        clients(bench, baseline_url, None, writing) as to_baseline,
     ):
 
         async def drain() -> list[float]:
-            central_pid = bench.system.children["central"].process.pid
+            central_pid = bench.system.processes["central"].pid
             with stopped(central_pid):
-                await write_at_once(to_sidecar, each, ways.durable)
-            await figures.reset_statements(bench.direct)
-            spent = await measured(central_pid, ways.drained())
-            sent = await figures.statements_of(bench.direct, CENTRAL_ROLE)
+                await write_at_once(to_sidecar, each, variants.durable)
+            await metrics_scrape.reset_statements(bench.direct)
+            spent = await measured(central_pid, variants.drained())
+            sent = await metrics_scrape.statements_of(bench.direct, CENTRAL_ROLE)
             statements_per_1000.append(sent / (each * writing) * 1000)
             return spent
 
         async def update() -> list[float]:
-            return await measured(bench.baseline_pid, write_at_once(to_baseline, each, ways.update))
+            return await measured(
+                bench.baseline_pid, write_at_once(to_baseline, each, variants.update)
+            )
 
-        # The token of these lines is new to the sidecar: it needs central's yes once.
-        await write_at_once(to_sidecar, 1, ways.durable)
-        await ways.drained()
+        # The token of these clients is new to the sidecar, which has central authorize it once.
+        await write_at_once(to_sidecar, 1, variants.durable)
+        await variants.drained()
         drained_, updated = await interleaved([drain, update], rounds)
     names = ("on the clock", "CPU of the service", "CPU of Postgres")
     shown = [
-        Measurement(f"{way}: {name} per write", "µs", [[spent[place]] for spent in rounds_])
-        for way, rounds_ in (("backlog", drained_), ("HTTP UPDATE", updated))
+        Measurement(f"{variant}: {name} per write", "µs", [[spent[place]] for spent in rounds_])
+        for variant, rounds_ in (("backlog", drained_), ("HTTP UPDATE", updated))
         for place, name in enumerate(names)
     ]
     service, postgres = shown[1].ratios_to(shown[4]), shown[2].ratios_to(shown[5])
@@ -213,7 +216,7 @@ async def backlog(bench: Bench, rounds: int, count: int) -> Section:
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """The process hangs for whoever calls it."""
+    """The process is stopped for the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

@@ -1,19 +1,17 @@
-"""nginx's proxy_cache in front of central: the usual way to make a read cheap."""
+"""nginx's proxy_cache in front of central: the usual variant to make a read cheap."""
 
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.bench.cpu import with_children
-from dev.child import ROOT, Child
+from dev.bench.machine import with_children
+from dev.polling import accepts_connections
 from dev.ports import HOST
-from dev.probes import listens, wait_for
-from dev.run_folder import RunFolder
+from dev.processes import ROOT, ManagedProcess, RunFolder
 
 INSTALL = ROOT / "dev" / "bench" / "install.sh"
 
@@ -58,11 +56,11 @@ http {{
 @dataclass(frozen=True)
 class Nginx:
     url: str
-    child: Child
+    process: ManagedProcess
 
     @property
     def pids(self) -> list[int]:
-        return with_children(self.child.pid)
+        return with_children(self.process.pid)
 
 
 def has_tools(*, install: bool) -> bool:
@@ -90,12 +88,9 @@ async def nginx_before(central: str, port: int, folder: RunFolder) -> AsyncItera
     (home / "nginx.conf").write_text(text)
     program = shutil.which("nginx") or "nginx"
     argv = [program, "-c", str(home / "nginx.conf"), "-p", str(home), "-e", str(home / "error.log")]
-    env = folder.environment("nginx", {}, os.environ)
-    child = await Child.start("nginx", argv, env, folder.log("nginx"), signal.SIGQUIT)
+    process = await ManagedProcess.start(folder, "nginx", argv, {})
     try:
-        await wait_for(child, listens(port))
-        yield Nginx(f"http://{HOST}:{port}", child)
+        await process.wait_until(accepts_connections(port))
+        yield Nginx(f"http://{HOST}:{port}", process)
     finally:
-        if not child.has_ended:
-            child.process.terminate()
-        await child.process.wait()
+        await process.terminate()

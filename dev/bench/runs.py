@@ -2,24 +2,23 @@
 
 from urllib.parse import urlsplit
 
-from dev import figures
+from dev import metrics_scrape
 from dev.bench.bench_system import Bench
-from dev.bench.far import RTT_MS
-from dev.bench.figure import Goal, Measurement, Section
-from dev.bench.rounds import interleaved
+from dev.bench.delayed_db import RTT_MS
+from dev.bench.measurement import Goal, Measurement, Section, interleaved
 from dev.computing_unit import ComputingUnit, RunReport
-from dev.database_url import with_address
 from dev.direct_sql import DirectSqlBackend
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import MetadataBackend
-from dev.narrators import NullReporter
 from dev.ports import HOST
+from dev.postgres import with_address
 from dev.problems import DevProblem
+from dev.progress import NullReporter
 from dev.ready import Ready
 from dev.run_plan import RunPlan
 from dev.system import CENTRAL_ROLE, Options, System
 
-FAR_SYSTEM_OFFSET = 60
+DELAYED_SYSTEM_OFFSET = 60
 
 
 async def replayed_run(
@@ -30,9 +29,9 @@ async def replayed_run(
     role = str(urlsplit(ready["database"]).username)
 
     async def statements(backend: MetadataBackend, by: str) -> list[float]:
-        await figures.reset_statements(bench.direct)
+        await metrics_scrape.reset_statements(bench.direct)
         await replay(ready, plan, backend, poll_s)
-        return [float(await figures.statements_of(bench.direct, by))]
+        return [float(await metrics_scrape.statements_of(bench.direct, by))]
 
     async def by_sql() -> list[float]:
         async with DirectSqlBackend(ready["database"], owner["user_id"]) as direct:
@@ -50,20 +49,22 @@ async def replayed_run(
     )
 
 
-async def far_run(port_base: int, rounds: int, plan: RunPlan, name: str, poll_s: float) -> Section:
+async def delayed_run(
+    port_base: int, rounds: int, plan: RunPlan, name: str, poll_s: float
+) -> Section:
     """A system of its own, with a round trip before central and one before Postgres."""
-    options = Options(port_base=port_base + FAR_SYSTEM_OFFSET, rtt_ms=RTT_MS)
+    options = Options(port_base=port_base + DELAYED_SYSTEM_OFFSET, rtt_ms=RTT_MS)
     async with System(options) as system:
         ready = system.ready
         owner = ready["users"]["owner"]
-        far_url = with_address(ready["database"], HOST, system.ports.slow_postgres)
+        delayed_url = with_address(ready["database"], HOST, system.ports.slow_postgres)
 
         async def by_sidecar() -> list[float]:
             async with SidecarBackend(ready["sidecar"], owner["token"]) as sidecar:
                 return [(await replay(ready, plan, sidecar, poll_s)).waited_s * 1000]
 
         async def by_sql() -> list[float]:
-            async with DirectSqlBackend(far_url, owner["user_id"]) as direct:
+            async with DirectSqlBackend(delayed_url, owner["user_id"]) as direct:
                 return [(await replay(ready, plan, direct, poll_s)).waited_s * 1000]
 
         taken = await interleaved([by_sidecar, by_sql], rounds)

@@ -7,10 +7,18 @@ from urllib.parse import quote
 
 from dev.bench.baseline_server import UPDATE_NAME
 from dev.bench.bench_system import Bench, expect
-from dev.bench.far import RTT_MS, far_connection
-from dev.bench.figure import Goal, Measurement, Quartiles, Section, timed_us
+from dev.bench.delayed_db import RTT_MS, delayed_connection
 from dev.bench.machine import SYNC_BYTES, sync_us
-from dev.bench.rounds import WARM_UP_COUNT, Variant, interleaved
+from dev.bench.measurement import (
+    WARM_UP_COUNT,
+    Goal,
+    Measurement,
+    Quartiles,
+    Section,
+    Variant,
+    interleaved,
+    timed_us,
+)
 from dev.problems import DevProblem
 
 WAIT = "Prefer: wait=5\r\n"
@@ -19,24 +27,26 @@ DRAIN_TIMEOUT_S = 60.0
 
 
 async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
-    line, baseline, names = bench.sidecar, bench.baseline, bench.names
-    mine, theirs, direct_id, far_id = [await bench.new_execution() for _ in range(4)]
+    client, baseline, names = bench.sidecar, bench.baseline, bench.names
+    sidecar_id, baseline_id, direct_id, delayed_id = [await bench.new_execution() for _ in range(4)]
     last_write = ""
 
     async def acknowledge() -> None:
         nonlocal last_write
         body = {"name": f"name {next(names)}"}
-        sent = line.request("PATCH", f"/v1/executions/{mine}", body)
-        last_write = expect(await line.send(sent), 202).json()["write_id"]
+        sent = client.request("PATCH", f"/v1/executions/{sidecar_id}", body)
+        last_write = expect(await client.send(sent), 202).json()["write_id"]
 
     async def acknowledge_all() -> list[float]:
         samples = await timed_us(acknowledge, count)
-        await drained(bench, last_write)  # nobody else pays for our delivery
+        await drained(bench, last_write)  # its delivery must not slow the other variants
         return samples
 
     async def update_by_http() -> None:
         body = {"name": f"name {next(names)}"}
-        expect(await baseline.send(baseline.request("PATCH", f"/executions/{theirs}", body)), 200)
+        expect(
+            await baseline.send(baseline.request("PATCH", f"/executions/{baseline_id}", body)), 200
+        )
 
     async def update_directly() -> None:
         await bench.direct.execute(UPDATE_NAME, direct_id, f"name {next(names)}")
@@ -44,23 +54,23 @@ async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
     for call in (acknowledge, update_by_http, update_directly):
         await timed_us(call, WARM_UP_COUNT)
     await drained(bench, last_write)
-    async with far_connection(bench) as far:
+    async with delayed_connection(bench) as delayed:
 
-        async def update_afar() -> None:
-            await far.execute(UPDATE_NAME, far_id, f"name {next(names)}")
+        async def update_delayed() -> None:
+            await delayed.execute(UPDATE_NAME, delayed_id, f"name {next(names)}")
 
         async def sync() -> list[float]:
             return sync_us(bench.system.folder.path, count)
 
-        await timed_us(update_afar, WARM_UP_COUNT)
-        ways: list[Variant] = [
+        await timed_us(update_delayed, WARM_UP_COUNT)
+        variants: list[Variant] = [
             acknowledge_all,
             lambda: timed_us(update_by_http, count),
             lambda: timed_us(update_directly, count),
-            lambda: timed_us(update_afar, count),
+            lambda: timed_us(update_delayed, count),
             sync,
         ]
-        taken = await interleaved(ways, rounds)
+        taken = await interleaved(variants, rounds)
     sidecar = Measurement("the sidecar, answered when durable", "µs", taken[0])
     http = Measurement("HTTP call with one committed UPDATE", "µs", taken[1])
     direct = Measurement("direct committed UPDATE", "µs", taken[2])
@@ -75,7 +85,7 @@ async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
         '`PATCH {"name": …}`, each a write of its own, on one connection while delivery runs '
         "beside it; against an aiohttp server (uvloop, no token check) that makes one committed "
         "change per call on a held asyncpg connection, and against that statement "
-        "itself. What the sidecar took is delivered before the next way begins. "
+        "itself. What the sidecar took is delivered before the next variant starts. "
         "Beside the direct statement the acknowledgement "
         f"takes {beside.text(2)} times as long (no goal is set on loopback).",
         [sidecar, http, direct, distant, disk],
@@ -94,7 +104,7 @@ async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
 
 
 async def drained(bench: Bench, write_id: str) -> None:
-    """Wait until central has this write, and so all before it."""
+    """Wait until this write is committed, and so all before it."""
     request = bench.sidecar.request("GET", f"/v1/writes/{quote(write_id, safe='')}")
     give_up_at = time.monotonic() + DRAIN_TIMEOUT_S
     while (state := expect(await bench.sidecar.send(request), 200).json()["state"]) == "durable":
@@ -107,12 +117,12 @@ async def drained(bench: Bench, write_id: str) -> None:
 
 async def committed_write(bench: Bench, rounds: int, count: int) -> Section:
     execution_id = await bench.new_execution()
-    line = bench.sidecar
+    client = bench.sidecar
 
     async def commit() -> None:
         body = {"name": f"name {next(bench.names)}"}
-        request = line.request("PATCH", f"/v1/executions/{execution_id}", body, WAIT)
-        expect(await line.send(request), 200)
+        request = client.request("PATCH", f"/v1/executions/{execution_id}", body, WAIT)
+        expect(await client.send(request), 200)
 
     async def commit_all() -> list[float]:
         samples = []
@@ -123,12 +133,12 @@ async def committed_write(bench: Bench, rounds: int, count: int) -> Section:
 
     await commit_all()
     [taken] = await interleaved([commit_all], rounds)
-    figure = Measurement("PATCH with Prefer: wait=5", "ms", taken, digits=2)
+    measurement = Measurement("PATCH with Prefer: wait=5", "ms", taken, digits=2)
     return Section(
         "Durable to committed, idle",
         "The whole round trip of a write that is answered once central has committed it (so "
         "acknowledgement, delivery and commit together), one at a time with "
         f"{IDLE_PAUSE_S * 1000:.0f} ms between them.",
-        [figure],
-        [Goal("committed, p50", figure.quartiles, 10.0, "ms", 2)],
+        [measurement],
+        [Goal("committed, p50", measurement.quartiles, 10.0, "ms", 2)],
     )

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.bench.cpu import cpu_us, used_us
+from dev.bench.machine import cpu_us, used_us
 from dev.problems import DevProblem
 
 _LATENCY = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)$", re.MULTILINE)

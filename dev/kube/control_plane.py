@@ -18,11 +18,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from dev.child import tail
 from dev.kube.binaries import ControlPlaneBinaries
+from dev.parent_death import with_death_signal
 from dev.polling import wait_until
 from dev.problems import StartFailed
-from dev.tether import tethered
+from dev.processes import tail
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
@@ -119,7 +119,7 @@ def running(binaries: ControlPlaneBinaries, folder: Path, *options: str) -> Iter
 def _process(argv: list[str], log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     with log.open("wb") as output:
         process = subprocess.Popen(
-            tethered(argv, signal.SIGKILL),
+            with_death_signal(argv, signal.SIGKILL),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

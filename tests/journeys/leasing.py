@@ -15,8 +15,8 @@ from typing import Any
 import asyncpg
 
 from dev.polling import wait_until
+from dev.processes import RunFolder
 from dev.ready import Ready
-from dev.run_folder import RunFolder
 from tests.databases import free_port
 from tests.systems import Up, running_system
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pytest
 
-from dev.bench.http_line import HttpLine
+from dev.bench.raw_http_client import RawHttpClient
 from tests.databases import Database
 from tests.journeys.crashing.processes import Sidecar
 from tests.journeys.crashing.proxy import Proxy, proxy_to
@@ -50,7 +50,7 @@ async def acknowledge_times(sidecar: Sidecar) -> list[float]:
     """How long each of a phase's writes took to be acknowledged, in seconds."""
     times = []
     ends_at = time.perf_counter() + PHASE_S
-    async with HttpLine(sidecar.url, sidecar.token) as line:
+    async with RawHttpClient(sidecar.url, sidecar.token) as line:
         path = f"/v1/executions/{sidecar.execution_ids[0]}"
         request = line.request("PATCH", path, {"bookmarked": True})
         while (begun_at := time.perf_counter()) < ends_at:
@@ -61,7 +61,7 @@ async def acknowledge_times(sidecar: Sidecar) -> list[float]:
 
 async def flush(sidecar: Sidecar) -> None:
     """Until the backlog is gone: normal is not what happens while one drains."""
-    async with HttpLine(sidecar.url, sidecar.token) as line:
+    async with RawHttpClient(sidecar.url, sidecar.token) as line:
         assert (await line.send(line.request("POST", "/v1/flush?timeout=60"))).status == 200
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dev.polling import wait_until
+from dev.processes import PREFIX, RunFolder
 from dev.ready import Ready
-from dev.run_folder import PREFIX, RunFolder
 from dev.texera import SAMPLE_WORKFLOW
 from tests.databases import connected
 from tests.systems import ROOT, free_port_base

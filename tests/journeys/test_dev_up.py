@@ -15,8 +15,8 @@ import pytest
 from dev.polling import wait_until
 from dev.ports import Ports, is_free
 from dev.postgres import Cluster
+from dev.processes import RunFolder
 from dev.ready import Ready
-from dev.run_folder import RunFolder
 from tests.databases import connected, empty_database
 from tests.systems import (
     ROOT,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.bench.cpu import highest_rss_mib
-from dev.bench.http_line import HttpLine
+from dev.bench.machine import peak_rss_mib
+from dev.bench.raw_http_client import RawHttpClient
 from dev.world import WORLD
 from sidecar.problems import SpoolFull
 from sidecar.spool.capacity import SpoolLimits
@@ -50,7 +50,7 @@ async def fill(sidecar: Sidecar, document_bytes: int) -> int:
 
 
 async def delivered(sidecar: Sidecar) -> None:
-    async with asyncio.timeout(PATIENCE_S), HttpLine(sidecar.url, sidecar.token) as line:
+    async with asyncio.timeout(PATIENCE_S), RawHttpClient(sidecar.url, sidecar.token) as line:
         flush = line.request("POST", "/v1/flush?timeout=60")
         while (await line.send(flush)).status != 200:
             pass
@@ -76,7 +76,7 @@ async def test_memory_is_bounded_while_a_full_spool_is_replayed(
         await delivered(sidecar)
         took_s = time.monotonic() - began_at
 
-        highest = highest_rss_mib(sidecar.process.pid)
+        highest = peak_rss_mib(sidecar.process.pid)
         committed = await sample(
             sidecar.ops_url, 'sidecar_writes_total{op="update_execution",state="committed"}'
         )

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.postgres import create_cluster, create_owner, running
+from dev.postgres import create_cluster, running
+from dev.texera import create_owner
 from tests.databases import Database, create_template, free_port, open_folder
 from tests.journeys.crashing.gates import Gate
 from tests.journeys.crashing.processes import Postgres, Sidecar, sample, until

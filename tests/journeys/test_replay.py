@@ -17,13 +17,13 @@ from dev.computing_unit import ComputingUnit, RunReport
 from dev.direct_sql import DirectSqlBackend
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import MetadataBackend
-from dev.narrators import NullReporter
+from dev.progress import NullReporter
 from dev.ready import Ready
-from dev.rows import RunRows, fetch_run_rows
 from dev.run_plan import RunPlan, plan_run
 from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow
 from tests.journeys.calls import call, create
+from tests.journeys.run_rows import RunRows, fetch_run_rows
 from tests.systems import ROOT, Up
 from tests.workflows import replayable
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.bench.http_line import Answer, HttpLine
+from dev.bench.raw_http_client import RawHttpClient, RawResponse
 from sidecar.__main__ import EXIT_CANNOT_CREATE
 from tests.databases import Database
 from tests.journeys.crashing.processes import Sidecar
@@ -28,16 +28,16 @@ class Client:
 
     sidecar: Sidecar
 
-    async def call(self, method: str, path: str, body: object = None) -> Answer:
-        async with HttpLine(self.sidecar.url, self.sidecar.token) as line:
+    async def call(self, method: str, path: str, body: object = None) -> RawResponse:
+        async with RawHttpClient(self.sidecar.url, self.sidecar.token) as line:
             return await line.send(line.request(method, path, body))
 
-    async def patch(self, execution_id: int, **changes: object) -> Answer:
+    async def patch(self, execution_id: int, **changes: object) -> RawResponse:
         return await self.call("PATCH", f"/v1/executions/{execution_id}", changes)
 
-    async def until_refused(self, execution_id: int, **changes: object) -> Answer:
+    async def until_refused(self, execution_id: int, **changes: object) -> RawResponse:
         """The first answer that is no 202."""
-        async with HttpLine(self.sidecar.url, self.sidecar.token) as line:
+        async with RawHttpClient(self.sidecar.url, self.sidecar.token) as line:
             request = line.request("PATCH", f"/v1/executions/{execution_id}", changes)
             for _ in range(5000):
                 answer = await line.send(request)
@@ -52,12 +52,12 @@ class Client:
         status: str = (await self.call("GET", f"/v1/executions/{execution_id}")).json()["status"]
         return status
 
-    async def ready(self) -> Answer:
-        async with HttpLine(self.sidecar.ops_url) as line:
+    async def ready(self) -> RawResponse:
+        async with RawHttpClient(self.sidecar.ops_url) as line:
             return await line.send(line.request("GET", "/readyz"))
 
 
-def refusal(answer: Answer) -> tuple[int, str, bool]:
+def refusal(answer: RawResponse) -> tuple[int, str, bool]:
     """Status, type, and whether it says when to come again."""
     return answer.status, answer.json()["type"], b"retry-after: " in answer.head.lower()
 
@@ -232,7 +232,7 @@ async def test_a_spool_put_back_after_central_went_on_loses_nothing(
         assert (await client.patch(third, status="COMPLETED")).status == 202
         assert await client.flush() == 200
         assert [await client.status_of(eid) for eid in (first, third)] == ["COMPLETED"] * 2
-        async with HttpLine(client.sidecar.ops_url) as line:
+        async with RawHttpClient(client.sidecar.ops_url) as line:
             status = (await line.send(line.request("GET", "/status"))).json()
         assert status["spool"]["epochs_started"] == 1
 

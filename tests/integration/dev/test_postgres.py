@@ -1,4 +1,4 @@
-"""The embedded Postgres: it starts, it stops, and nothing of it stays."""
+"""The embedded Postgres starts, stops, and leaves no process."""
 
 import os
 import pwd
@@ -11,16 +11,16 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from dev.account import Account, postgres_account
-from dev.binaries import WHEEL, find_binaries
-from dev.postgres import Cluster, create_cluster, create_owner, running
-from dev.postmaster import processes_in, wait_for_orphans
+from dev.postgres import Cluster, create_cluster, processes_in, running, wait_for_orphans
+from dev.postgres_binaries import WHEEL, find_binaries
+from dev.postgres_user import OsUser, postgres_user
 from dev.problems import DevProblem, StartFailed
+from dev.texera import create_owner
 from tests.databases import ROOT, connected, free_port, open_folder
 from tests.systems import wait_until_gone
 
 
-async def test_the_owner_is_no_superuser_and_time_is_utc(cluster: Cluster) -> None:
+async def test_owner_is_no_superuser_and_time_zone_is_utc(cluster: Cluster) -> None:
     async with connected(cluster.url()) as connection:
         facts = await connection.fetchrow(
             "SELECT current_setting('is_superuser') AS superuser, current_setting('timezone') AS"
@@ -37,7 +37,7 @@ async def test_the_owner_is_no_superuser_and_time_is_utc(cluster: Cluster) -> No
     }
 
 
-async def test_statements_are_counted_for_the_owner(cluster: Cluster) -> None:
+async def test_owner_can_read_and_reset_statement_statistics(cluster: Cluster) -> None:
     async with connected(cluster.url()) as connection:
         await connection.execute("SELECT pg_stat_statements_reset()")
         await connection.execute("SELECT 1 AS counted")
@@ -49,14 +49,14 @@ async def test_statements_are_counted_for_the_owner(cluster: Cluster) -> None:
     assert calls == 1
 
 
-async def test_tcp_asks_for_the_password(cluster: Cluster) -> None:
+async def test_tcp_requires_the_password(cluster: Cluster) -> None:
     wrong = cluster.url().replace(cluster.owner_password, "wrong")
 
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(wrong)
 
 
-async def test_it_stops_with_the_block_and_leaves_no_process() -> None:
+async def test_server_stops_with_the_block_and_leaves_no_process() -> None:
     with open_folder() as folder:
         cluster = create_cluster(folder / "postgres", free_port(), os.environ)
         with running(cluster, folder / "postgres.log") as pid:
@@ -67,7 +67,7 @@ async def test_it_stops_with_the_block_and_leaves_no_process() -> None:
         assert wait_until_gone(started, timeout_s=0) == []
 
 
-def test_it_ends_when_its_starter_is_killed() -> None:
+def test_server_ends_when_its_parent_is_killed() -> None:
     program = """if True:
         import os, sys, time
         from pathlib import Path
@@ -79,25 +79,25 @@ def test_it_ends_when_its_starter_is_killed() -> None:
             time.sleep(60)
     """
     with open_folder() as folder:
-        starter = subprocess.Popen(
+        parent = subprocess.Popen(
             [sys.executable, "-c", program, str(folder), str(free_port())],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert starter.stdout is not None
-        with starter.stdout:
-            assert int(starter.stdout.readline()) > 0
+        assert parent.stdout is not None
+        with parent.stdout:
+            assert int(parent.stdout.readline()) > 0
         processes = processes_in(folder / "postgres" / "data")
         assert len(processes) > 1
 
-        starter.kill()
-        starter.wait()
+        parent.kill()
+        parent.wait()
 
         assert wait_until_gone(processes) == []
 
 
-def test_the_published_command_starts_it_again_after_sigkill() -> None:
+def test_published_command_restarts_the_server_after_sigkill() -> None:
     with open_folder() as folder:
         cluster = create_cluster(folder / "postgres", free_port(), os.environ, fsync=False)
         with running(cluster, folder / "first.log") as pid:
@@ -107,12 +107,12 @@ def test_the_published_command_starts_it_again_after_sigkill() -> None:
                 assert second_pid != pid
 
 
-def test_a_second_server_on_the_same_folder_is_refused(cluster: Cluster) -> None:
+def test_second_server_on_the_same_folder_is_refused(cluster: Cluster) -> None:
     with pytest.raises(DevProblem, match="A Postgres is running in"):
         wait_for_orphans(cluster.folder / "data", timeout_s=0)
 
 
-def test_a_taken_port_shows_postgres_own_words() -> None:
+def test_taken_port_shows_the_log_of_postgres() -> None:
     with open_folder() as folder, socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         cluster = create_cluster(folder / "postgres", port, os.environ, fsync=False)
@@ -124,35 +124,35 @@ def test_a_taken_port_shows_postgres_own_words() -> None:
             pytest.fail("it started")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root lends Postgres another user")
-def test_the_programs_are_copied_from_where_nobody_may_go() -> None:
-    account = postgres_account()
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
+def test_programs_are_copied_from_a_folder_closed_to_the_user() -> None:
+    user = postgres_user()
     with open_folder() as folder:
         home = folder / "home"
         home.mkdir(mode=0o700)
-        wheel = find_binaries(account, folder / "unused", os.environ).bin.parent.parent
+        wheel = find_binaries(user, folder / "unused", os.environ).bin.parent.parent
         subprocess.run(["cp", "-r", wheel, wheel.with_name(f"{WHEEL}.libs"), home], check=True)
 
-        found = find_binaries_in(home, account, folder / "programs")
+        found = find_binaries_in(home, user, folder / "programs")
 
         assert found.is_relative_to(folder / "programs")
-        assert account.run([str(found / "postgres"), "--version"]).returncode == 0
+        assert user.run([str(found / "postgres"), "--version"]).returncode == 0
 
 
-def find_binaries_in(home: Path, account: Account, copies: Path) -> Path:
+def find_binaries_in(home: Path, user: OsUser, copies: Path) -> Path:
     """Look for the wheel in `home` only."""
     program = (
-        "import sys; from pathlib import Path; from dev.account import Account;"
-        "from dev.binaries import find_binaries; sys.path[:] = [sys.argv[1]];"
-        "import os; account = Account(int(sys.argv[3]), int(sys.argv[4]), True);"
-        "print(find_binaries(account, Path(sys.argv[2]), {'PATH': '/nowhere'}).bin)"
+        "import sys; from pathlib import Path; from dev.postgres_user import OsUser;"
+        "from dev.postgres_binaries import find_binaries; sys.path[:] = [sys.argv[1]];"
+        "import os; user = OsUser(int(sys.argv[3]), int(sys.argv[4]), True);"
+        "print(find_binaries(user, Path(sys.argv[2]), {'PATH': '/nowhere'}).bin)"
     )
     answer = subprocess.run(
         [
             sys.executable,
             "-c",
             program,
-            *(str(home), str(copies), str(account.uid), str(account.gid)),
+            *(str(home), str(copies), str(user.uid), str(user.gid)),
         ],
         check=True,
         cwd=ROOT,
@@ -162,7 +162,7 @@ def find_binaries_in(home: Path, account: Account, copies: Path) -> Path:
     return Path(answer.stdout.strip())
 
 
-def test_a_user_without_an_entry_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_a_passwd_entry_is_a_dev_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_entry(uid: int) -> pwd.struct_passwd:
         raise KeyError(uid)
 
@@ -170,11 +170,11 @@ def test_a_user_without_an_entry_gets_a_sentence(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pwd, "getpwuid", no_entry)
 
     with pytest.raises(DevProblem, match="4242 has no entry in the user database"):
-        postgres_account()
+        postgres_user()
 
 
-def test_a_named_folder_that_has_no_postgres_is_an_error_and_not_passed_over(
+def test_pg_bin_without_postgres_is_an_error(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(DevProblem, match="has no postgres and initdb"):
-        find_binaries(postgres_account(), tmp_path / "programs", {"PG_BIN": str(tmp_path)})
+        find_binaries(postgres_user(), tmp_path / "programs", {"PG_BIN": str(tmp_path)})

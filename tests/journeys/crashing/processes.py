@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dev.bench.http_line import HttpLine
-from dev.child import tail
+from dev.bench.raw_http_client import RawHttpClient
+from dev.parent_death import with_death_signal
 from dev.ports import HOST, Ports
 from dev.postgres import Cluster
 from dev.problems import StartFailed
-from dev.tether import tethered
+from dev.processes import tail
 from dev.tokens import JWT_SECRET, mint
 from dev.world import WORLD
 from tests.journeys.crashing.volume import Volume
@@ -87,7 +87,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def sample(ops_url: str, name: str) -> int:
     """What a service's counter stands at, 0 if nothing was counted; labels belong to the name."""
-    async with HttpLine(ops_url) as line:
+    async with RawHttpClient(ops_url) as line:
         text = (await line.send(line.request("GET", "/metrics"))).body.decode()
     values = [row.rpartition(" ") for row in text.splitlines()]
     return sum(int(float(value)) for sample_name, _, value in values if sample_name == name)
@@ -104,7 +104,7 @@ async def until_ready(ops_url: str, log: Path) -> None:
 
 async def _is_ready(ops_url: str) -> bool:
     try:
-        async with HttpLine(ops_url) as line:
+        async with RawHttpClient(ops_url) as line:
             return (await line.send(line.request("GET", "/readyz"))).status == 200
     except OSError:
         return False
@@ -175,7 +175,7 @@ def start_process(
     """A process that ends with this one, by the given signal."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            tethered(argv, death_signal),
+            with_death_signal(argv, death_signal),
             cwd=ROOT,
             env=variables,
             stdin=subprocess.DEVNULL,

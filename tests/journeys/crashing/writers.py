@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from dev.bench.http_line import Answer, HttpLine
+from dev.bench.raw_http_client import RawHttpClient, RawResponse
 from dev.world import WORLD
 from kit.texera.uris import GlobalPortId, UriMinter
 from tests.journeys.crashing.ledger import Kind, Ledger, Write
@@ -64,7 +64,7 @@ class Writer:
         """
         while self._create_key or not self.stopping:
             try:
-                async with HttpLine(self._place.url, self._place.token) as line:
+                async with RawHttpClient(self._place.url, self._place.token) as line:
                     while self._create_key or not self.stopping:
                         await self._create(line)
                         execution_ids = self._place.execution_ids[-NEWEST:]
@@ -73,14 +73,14 @@ class Writer:
             except OSError:
                 await asyncio.sleep(RETRY_S)  # nobody announces that the sidecar is back
 
-    async def _create(self, line: HttpLine) -> None:
+    async def _create(self, line: RawHttpClient) -> None:
         if self._create_key is None and self._chance.random() < self._create_share:
             self._create_key = f"{self._name}-{next(self._numbers)}"
         if self._create_key is not None:
             self._place.execution_ids.append(await create_execution(line, self._create_key))
             self._create_key = None
 
-    async def _write(self, line: HttpLine, execution_id: int) -> None:
+    async def _write(self, line: RawHttpClient, execution_id: int) -> None:
         kind, number = self._chance.choice(KINDS), next(self._numbers)
         port = self._ports.get(execution_id)
         path = f"/v1/executions/{execution_id}"
@@ -99,7 +99,7 @@ class Writer:
             await self._put(line, write, "PATCH", f"{path}/ports/{port}", {"result_bytes": number})
 
     async def _put(
-        self, line: HttpLine, write: Write, method: str, path: str, body: dict[str, Any]
+        self, line: RawHttpClient, write: Write, method: str, path: str, body: dict[str, Any]
     ) -> bool:
         """Whether it was acknowledged."""
         try:
@@ -128,11 +128,11 @@ async def writing(writers: Sequence[Writer]) -> AsyncIterator[None]:
 
 async def create_executions(place: Place, count: int) -> None:
     """New executions, bound to the sidecar."""
-    async with HttpLine(place.url, place.token) as line:
+    async with RawHttpClient(place.url, place.token) as line:
         place.execution_ids.extend([await create_execution(line) for _ in range(count)])
 
 
-async def create_execution(line: HttpLine, key: str | None = None) -> int:
+async def create_execution(line: RawHttpClient, key: str | None = None) -> int:
     new = {
         "workflow_id": WORLD.workflow_id,
         "computing_unit_id": WORLD.computing_unit_id,
@@ -146,7 +146,7 @@ async def create_execution(line: HttpLine, key: str | None = None) -> int:
 
 async def finish(place: Place, ledger: Ledger) -> None:
     """Ends the executions and waits until everything has been delivered."""
-    async with HttpLine(place.url, place.token) as line:
+    async with RawHttpClient(place.url, place.token) as line:
         for execution_id in place.execution_ids:
             write = ledger.send(execution_id, Kind.END, "", "COMPLETED")
             end = line.request("PATCH", f"/v1/executions/{execution_id}", {"status": "COMPLETED"})
@@ -155,6 +155,6 @@ async def finish(place: Place, ledger: Ledger) -> None:
     assert flushed.status == 200, flushed.body
 
 
-def _settle(ledger: Ledger, write: Write, answer: Answer) -> None:
+def _settle(ledger: Ledger, write: Write, answer: RawResponse) -> None:
     assert answer.status == ACCEPTED, answer.body
     ledger.acknowledge(write, answer.json()["write_id"])

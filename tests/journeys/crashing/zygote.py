@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from dev.tether import set_death_signal, tethered
+from dev.parent_death import set_death_signal, with_death_signal
 from kit.http import logs
 from tests.systems import ROOT
 
@@ -45,7 +45,7 @@ class Zygote:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            tethered([sys.executable, "-m", __name__], signal.SIGKILL),
+            with_death_signal([sys.executable, "-m", __name__], signal.SIGKILL),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dev.database_url import tcp_address, with_address, with_login
+from dev.postgres import tcp_address, with_address, with_login
 from dev.problems import DevProblem
 
 URL = "postgresql://texera:s%40cret@db.example.org:6432/texera_db?sslmode=require"

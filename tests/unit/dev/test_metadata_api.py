@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from dev.computing_unit import ComputingUnit
 from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import CallFailed, NewExecution, Unreachable
-from dev.narrators import NullReporter
+from dev.progress import NullReporter
 from dev.run_plan import plan_run
 from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow

@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 
 from dev.__main__ import main
-from dev.greeting import greeting
 from dev.ports import Ports
 from dev.ready import describe
-from dev.up import parser
+from dev.up import banner, parser
 
 
-def test_the_ports_and_the_database_have_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_and_database_have_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEV_DATABASE_URL", raising=False)
 
     options = parser().parse_args([])
@@ -19,7 +18,7 @@ def test_the_ports_and_the_database_have_defaults(monkeypatch: pytest.MonkeyPatc
     assert (options.port_base, options.rtt_ms, options.database_url) == (7070, 0.0, None)
 
 
-def test_the_environment_may_name_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variable_gives_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEV_DATABASE_URL", "postgresql://me@db/empty")
 
     assert parser().parse_args([]).database_url == "postgresql://me@db/empty"
@@ -29,7 +28,7 @@ def test_the_environment_may_name_the_database(monkeypatch: pytest.MonkeyPatch) 
     "arguments",
     [["--port-base", "80"], ["--rtt-ms", "-1"], ["--set", "PATH=/tmp"], ["--set", "CENTRAL_X"]],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_option_value_is_refused(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -38,7 +37,7 @@ def test_what_makes_no_sense_is_refused(
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_a_problem_is_a_sentence_and_not_a_traceback(
+def test_problem_is_printed_as_a_sentence_without_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exit_code = main(["up", "--ready-file", str(tmp_path / "no" / "ready.json")])
@@ -47,16 +46,16 @@ def test_a_problem_is_a_sentence_and_not_a_traceback(
     assert capsys.readouterr().err.startswith("dev up: The ready file")
 
 
-def test_an_unknown_command_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_command_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["upp"]) == 64
 
     assert "  token " in capsys.readouterr().err
 
 
-def test_the_greeting_has_a_token_and_calls_to_copy() -> None:
+def test_banner_has_a_token_and_calls_to_copy() -> None:
     ready = describe(Ports(7070), "postgresql://x", {})
 
-    text = greeting(ready)
+    text = banner(ready)
 
     assert f"TOKEN={ready['users']['owner']['token']}" in text
     assert (

@@ -14,11 +14,14 @@ T = TypeVar("T")
 
 
 class Interrupted(DevProblem):
-    """The person at the terminal has seen enough. All that was started has ended."""
+    """A signal ended the command. Everything that it had started has ended."""
 
 
-async def interruptible(work: Coroutine[Any, Any, T]) -> T:
-    """The work's result. A signal cancels the work, once: its ways out run, then `Interrupted`."""
+async def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
+    """The work's result. The first signal cancels the work; `Interrupted` once it has ended.
+
+    Later signals are ignored: clean-up is never cut short.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     is_interrupted = False

@@ -1,7 +1,7 @@
 """A thin HTTP/1.1 client: one keep-alive connection, one call at a time, nothing else.
 
-It is as little work as a client can do, so that the answer's time is the server's. Answers must
-have a Content-Length, as those of the sidecar and of aiohttp's plain responses do.
+It is as little work as a client can do, so that the response time is the server's. Responses
+must have a Content-Length, as those of the sidecar and of aiohttp's plain responses do.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A status, the head as it came, and the body."""
+class RawResponse:
+    """The status, the raw head and the body."""
 
     status: int
     head: bytes
@@ -28,7 +28,7 @@ class Answer:
         return json.loads(self.body)
 
 
-class HttpLine(asyncio.Protocol):
+class RawHttpClient(asyncio.Protocol):
     """One connection. An async context manager."""
 
     def __init__(self, base_url: str, token: str | None = None) -> None:
@@ -37,7 +37,7 @@ class HttpLine(asyncio.Protocol):
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self._fixed = f" HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n{authorization}"
         self._received = b""
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._waiting: asyncio.Future[RawResponse] | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -55,15 +55,15 @@ class HttpLine(asyncio.Protocol):
         self._transport.close()
 
     def request(self, method: str, target: str, body: object = None, headers: str = "") -> bytes:
-        """A whole request, to be sent by `send` as often as wanted."""
+        """A complete request, for any number of `send` calls."""
         text = b"" if body is None else json.dumps(body).encode()
         if body is not None:
             headers += f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n"
         return f"{method} {target}{self._fixed}{headers}\r\n".encode() + text
 
-    async def send(self, request: bytes) -> Answer:
-        """The answer. ConnectionError if the server closes instead."""
-        if self._transport.is_closing():  # since the last answer, when nobody was waiting
+    async def send(self, request: bytes) -> RawResponse:
+        """The response. ConnectionError if the server closes the connection instead."""
+        if self._transport.is_closing():  # closed between two requests
             raise ConnectionError("the server closed the connection")
         self._waiting = self._loop.create_future()
         self._transport.write(request)
@@ -81,7 +81,7 @@ class HttpLine(asyncio.Protocol):
             return
         self._received = b""
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(Answer(int(head[9:12]), head, body))
+            self._waiting.set_result(RawResponse(int(head[9:12]), head, body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._waiting is not None and not self._waiting.done():

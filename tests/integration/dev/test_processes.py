@@ -1,4 +1,4 @@
-"""Processes of a run: known by their environment, and tied to the one that started them."""
+"""A run's processes are found by their environment and end with the process that started them."""
 
 import os
 import signal
@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dev.account import postgres_account
-from dev.reaper import reap
-from dev.run_folder import RunFolder, temporary_folder
-from dev.tether import tethered
+from dev.parent_death import with_death_signal
+from dev.postgres_user import postgres_user, temporary_folder
+from dev.processes import RunFolder, clean_up
 from tests.databases import ROOT, open_folder
 from tests.systems import is_alive, wait_until_gone
 
@@ -44,7 +43,7 @@ def sleeping(env: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def test_a_process_is_found_by_its_role_whoever_started_it(folder: RunFolder) -> None:
+def test_process_is_found_by_its_role_whoever_started_it(folder: RunFolder) -> None:
     with sleeping(folder.environment("sidecar", {}, os.environ)) as process:
         assert folder.pids("sidecar") == [process.pid]
         assert folder.pids() == [process.pid]
@@ -52,7 +51,7 @@ def test_a_process_is_found_by_its_role_whoever_started_it(folder: RunFolder) ->
         assert folder.pids("central") == []
 
 
-def test_the_callers_own_variables_stay_with_the_caller(folder: RunFolder) -> None:
+def test_callers_own_variables_are_not_passed_on(folder: RunFolder) -> None:
     environ = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "DEV_DATABASE_URL": "y"}
 
     env = folder.environment("sidecar", {"SIDECAR_LOG_LEVEL": "debug"}, environ)
@@ -64,32 +63,32 @@ def test_the_callers_own_variables_stay_with_the_caller(folder: RunFolder) -> No
     }
 
 
-def test_everybody_may_pass_through_but_not_look(folder: RunFolder) -> None:
+def test_folder_can_be_passed_through_but_not_listed(folder: RunFolder) -> None:
     assert folder.path.stat().st_mode & 0o777 == 0o711
     assert folder.spool.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_reaper_ends_every_role_and_removes_the_folder(folder: RunFolder) -> None:
+def test_cleanup_ends_every_role_and_removes_the_folder(folder: RunFolder) -> None:
     environments = [folder.environment(role, {}, os.environ) for role in ("central", "postgres")]
 
     with sleeping(environments[0]) as central, sleeping(environments[1]) as postgres:
-        reap(folder)
+        clean_up(folder)
 
         assert (central.wait(1), postgres.wait(1)) == (-signal.SIGKILL, -signal.SIGQUIT)
     assert not folder.path.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root lends Postgres another user")
-def test_a_temporary_folder_that_postgres_may_not_enter_is_passed_over(
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
+def test_temporary_folder_that_postgres_may_not_enter_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o700)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
-    assert temporary_folder(postgres_account()) == Path("/tmp")  # noqa: S108
+    assert temporary_folder(postgres_user()) == Path("/tmp")  # noqa: S108
 
 
-def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_passed_over(
+def test_temporary_folder_whose_path_is_too_long_for_a_socket_is_skipped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with open_folder() as folder:
@@ -97,19 +96,19 @@ def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_passed_over(
         long.mkdir(mode=0o755)
         monkeypatch.setattr("tempfile.tempdir", str(long))
 
-        assert temporary_folder(postgres_account()) == Path("/tmp")  # noqa: S108
+        assert temporary_folder(postgres_user()) == Path("/tmp")  # noqa: S108
 
 
-def test_only_a_folder_of_ours_is_ever_removed(tmp_path: Path) -> None:
+def test_remove_ignores_a_folder_that_is_not_a_run_folder(tmp_path: Path) -> None:
     RunFolder(tmp_path).remove()
 
     assert tmp_path.exists()
 
 
-def test_a_tethered_process_ends_with_its_starter() -> None:
+def test_process_with_death_signal_ends_with_its_parent() -> None:
     program = (
-        "import subprocess, sys, time; from dev.tether import tethered;"
-        "child = subprocess.Popen(tethered(sys.argv[1:], 9));"
+        "import subprocess, sys, time; from dev.parent_death import with_death_signal;"
+        "child = subprocess.Popen(with_death_signal(sys.argv[1:], 9));"
         "print(child.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
@@ -125,9 +124,9 @@ def test_a_tethered_process_ends_with_its_starter() -> None:
     assert wait_until_gone([child]) == []
 
 
-def test_a_tethered_command_that_comes_too_late_does_not_start() -> None:
+def test_command_does_not_start_if_its_parent_has_ended() -> None:
     not_the_parent = "1"
-    command = tethered([sys.executable, "-c", "print('started')"], signal.SIGKILL)
+    command = with_death_signal([sys.executable, "-c", "print('started')"], signal.SIGKILL)
     command[command.index(str(os.getpid()))] = not_the_parent
 
     answer = subprocess.run(command, check=True, capture_output=True, text=True)

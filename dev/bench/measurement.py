@@ -1,9 +1,14 @@
-"""What was measured: medians and quartiles, over all samples and over the rounds' ratios."""
+"""Measurements in interleaved rounds: medians and quartiles, over samples and over ratios."""
 
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from statistics import median, quantiles
+
+WARM_UP_COUNT = 50
+
+Variant = Callable[[], Awaitable[list[float]]]
+"""One of the compared ways to do something; a call measures it once and returns the samples."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One way of doing something. `rounds` holds each round's samples, in `unit`."""
+    """One variant's samples, by round, in `unit`."""
 
     name: str
     unit: str
@@ -42,14 +47,14 @@ class Measurement:
         return Quartiles.of([sample for samples in self.rounds for sample in samples])
 
     def ratios_to(self, other: "Measurement") -> Quartiles:
-        """Of the rounds' own ratios, median to median: what slows a whole round cancels out."""
+        """Over the rounds' ratios of medians: what slows a whole round cancels out."""
         pairs = zip(self.rounds, other.rounds, strict=True)
         return Quartiles.of([median(mine) / median(theirs) for mine, theirs in pairs])
 
 
 @dataclass(frozen=True)
 class Goal:
-    """`measured` must not be above `limit`; `digits` is how exactly both are shown."""
+    """`measured` must not exceed `limit`; both are printed with `digits` digits."""
 
     what: str
     measured: Quartiles
@@ -70,11 +75,11 @@ class Goal:
 
 @dataclass(frozen=True)
 class Section:
-    """One question: what was compared, the figures, the goals they answer to."""
+    """One comparison: the method, the measurements and their goals."""
 
     title: str
     how: str
-    figures: list[Measurement]
+    measurements: list[Measurement]
     goals: list[Goal]
 
 
@@ -82,7 +87,17 @@ async def timed_us(call: Callable[[], Awaitable[object]], count: int) -> list[fl
     """Microseconds of each of `count` calls, one after the other."""
     samples = []
     for _ in range(count):
-        began_at = time.perf_counter_ns()
+        started_at = time.perf_counter_ns()
         await call()
-        samples.append((time.perf_counter_ns() - began_at) / 1000)
+        samples.append((time.perf_counter_ns() - started_at) / 1000)
     return samples
+
+
+async def interleaved(variants: list[Variant], round_count: int) -> list[list[list[float]]]:
+    """Each variant's rounds. Variants take turns in a round; each round starts with another."""
+    rounds: list[list[list[float]]] = [[] for _ in variants]
+    for number in range(round_count):
+        for place in range(len(variants)):
+            index = (number + place) % len(variants)
+            rounds[index].append(await variants[index]())
+    return rounds

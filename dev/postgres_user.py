@@ -1,42 +1,46 @@
-"""The system user that Postgres runs as. It refuses to run as root, so root lends it `nobody`."""
+"""The system user that Postgres runs as. It refuses to run as root, so root uses `nobody`."""
 
 import os
 import pwd
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from dev.parent_death import death_signal, set_death_signal
 from dev.problems import DevProblem
-from dev.tether import death_signal, set_death_signal
+
+# A unix socket's path has 107 bytes (unix(7)): /texera-dev-XXXXXXXX/postgres/.s.PGSQL.NNNNN is 44.
+MAX_PARENT_PATH_BYTES = 63
 
 
 @dataclass(frozen=True)
-class Account:
-    """A user and its group. `borrowed` when it is not the user this process runs as."""
+class OsUser:
+    """A user and its group. `is_other`: not the user that this process runs as."""
 
     uid: int
     gid: int
-    borrowed: bool
+    is_other: bool
 
     def may_enter(self, folder: Path) -> bool:
-        """May this user go into the folder, and so through all its parents?"""
+        """Whether this user can change into the folder, and so pass all its parents."""
         return self.run(["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)]).returncode == 0
 
-    def owns(self, folder: Path) -> None:
+    def take_ownership(self, folder: Path) -> None:
         """Make `folder` this user's, closed to everybody else."""
         folder.chmod(0o700)
-        if self.borrowed:
+        if self.is_other:
             os.chown(folder, self.uid, self.gid)
 
-    def owns_tree(self, folder: Path) -> None:
+    def take_ownership_of_tree(self, folder: Path) -> None:
         """Make `folder` and everything in it this user's."""
-        if not self.borrowed:
+        if not self.is_other:
             return
         for path in (folder, *folder.rglob("*")):
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def run(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
-        """Run `command` as this user and wait for it. OSError when this user cannot reach it."""
+        """Run `command` as this user and wait for it. OSError if this user cannot reach it."""
         return subprocess.run(
             command,
             check=False,
@@ -45,14 +49,14 @@ class Account:
             cwd="/",  # the caller's folder may be closed to this user
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
-            user=self.uid if self.borrowed else None,
-            group=self.gid if self.borrowed else None,
-            extra_groups=[] if self.borrowed else None,
+            user=self.uid if self.is_other else None,
+            group=self.gid if self.is_other else None,
+            extra_groups=[] if self.is_other else None,
         )
 
-    def become(self) -> None:
-        """Turn this process into this user, for good, keeping the parent-death signal."""
-        if not self.borrowed:
+    def drop_privileges(self) -> None:
+        """Turn this process into this user's, for good; the parent-death signal is kept."""
+        if not self.is_other:
             return
         signal_number = death_signal()
         os.setgroups([])
@@ -61,8 +65,8 @@ class Account:
         set_death_signal(signal_number)  # the change of user cleared it
 
 
-def postgres_account() -> Account:
-    """The user to run Postgres as: this one, or `nobody` for root."""
+def postgres_user() -> OsUser:
+    """The user to run Postgres as: the current one, or `nobody` for root."""
     uid = os.geteuid()
     if uid != 0:
         try:
@@ -73,7 +77,7 @@ def postgres_account() -> Account:
                 "refuses to run without one. Run as a user that has an entry, or give the URL of "
                 "a database of your own with --database-url."
             ) from None
-        return Account(uid, entry.pw_gid, borrowed=False)
+        return OsUser(uid, entry.pw_gid, is_other=False)
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
@@ -82,4 +86,16 @@ def postgres_account() -> Account:
             "Run as an ordinary user, or give the URL of a database of your own with "
             "--database-url."
         ) from None
-    return Account(nobody.pw_uid, nobody.pw_gid, borrowed=True)
+    return OsUser(nobody.pw_uid, nobody.pw_gid, is_other=True)
+
+
+def temporary_folder(user: OsUser) -> Path:
+    """The system's temporary folder, or a common one if Postgres cannot use that.
+
+    Postgres must be able to enter it and to make a socket in it, whose path length is limited.
+    """
+    usual = Path(tempfile.gettempdir()).resolve()
+    for folder in (usual, Path("/tmp"), Path("/var/tmp")):  # noqa: S108 (mkdtemp follows)
+        if len(os.fsencode(folder)) <= MAX_PARENT_PATH_BYTES and user.may_enter(folder):
+            return folder
+    return usual

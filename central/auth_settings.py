@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from kit.http.settings import EnvReader, without_secrets
 
-UNIT_PLACE = "{computing_unit_id}"
+UNIT_PLACEHOLDER = "{computing_unit_id}"
 HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
 PUBLIC_KEY_ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -261,9 +261,9 @@ def _public_key_algorithms(environment: EnvReader) -> tuple[str, ...]:
 
 
 def _pod_name(environment: EnvReader) -> str:
-    pattern = environment.text("WORKLOAD_POD_NAME", f"computing-unit-{UNIT_PLACE}")
-    if pattern.count(UNIT_PLACE) != 1:
-        environment.error("WORKLOAD_POD_NAME", f"expected a name with one {UNIT_PLACE}")
+    pattern = environment.text("WORKLOAD_POD_NAME", f"computing-unit-{UNIT_PLACEHOLDER}")
+    if pattern.count(UNIT_PLACEHOLDER) != 1:
+        environment.error("WORKLOAD_POD_NAME", f"expected a name with one {UNIT_PLACEHOLDER}")
     return pattern
 
 

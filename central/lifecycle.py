@@ -28,21 +28,19 @@ from central.api.leases import BOOTS, LEASES
 from central.api.uris import URIS
 from central.api.workflows import COSTS, EXPORTS, VERSIONS
 from central.api.writes import WRITES
-from central.app import REFUSALS, build_app
-from central.auth.account_roles import AccountRoleCache
+from central.app import build_app
 from central.auth.authenticator import Authenticator
 from central.auth.concurrency import PerCallerSemaphore
-from central.auth.jwks import KeySet
-from central.auth.jwks_source import source_of
+from central.auth.keys import Keys, KeySet, SharedSecret, build_jwks_source
 from central.auth.rate_limits import RateLimits
-from central.auth.signatures import Keys, SharedSecret
 from central.auth.source_assertions import AssertionVerifier
-from central.auth.user_tokens import TokenVerifier
+from central.auth.user_tokens import AccountRoleCache, TokenVerifier
 from central.auth.workload_tokens import WorkloadVerifier
 from central.auth_settings import LimitSettings, TokenSettings, WorkloadSettings
 from central.jobs.orphan_closer import OrphanCloser
 from central.jobs.purger import run_purger
 from central.metrics import Metrics
+from central.middleware import AUDIT_LOG
 from central.settings import Settings
 from central.store.accounts import Accounts
 from central.store.audit import AuditLog
@@ -100,7 +98,7 @@ def stores(
         LIMITS: limits,
         LEASES: Leases(database, continuity, metrics, lease_s),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database),
-        REFUSALS: AuditLog(database),
+        AUDIT_LOG: AuditLog(database),
         SELECTIONS: Selections(),
         URIS: Uris(database),
         VERSIONS: Versions(database),
@@ -112,7 +110,7 @@ def build_user_keys(settings: TokenSettings, metrics: Metrics) -> Keys:
     """What signs users' tokens: the shared secret, or an issuer's key set."""
     if settings.jwks is None:
         return SharedSecret(settings)
-    source = source_of(settings.jwks)
+    source = build_jwks_source(settings.jwks)
     return KeySet("users", source, settings.algorithms, settings.jwks, metrics)
 
 
@@ -125,14 +123,16 @@ def build_authenticator(settings: Settings, database: Database, metrics: Metrics
         TokenVerifier(build_user_keys(tokens, metrics), tokens, metrics),
         AssertionVerifier(settings.assertions, metrics),
         accounts,
-        None if settings.workloads is None else workload_verifier(settings.workloads, metrics),
+        None
+        if settings.workloads is None
+        else build_workload_verifier(settings.workloads, metrics),
         RateLimits(settings.limits, metrics),
         PerCallerSemaphore(settings.limits.concurrent_calls, metrics),
     )
 
 
-def workload_verifier(settings: WorkloadSettings, metrics: Metrics) -> WorkloadVerifier:
-    source = source_of(settings.jwks)
+def build_workload_verifier(settings: WorkloadSettings, metrics: Metrics) -> WorkloadVerifier:
+    source = build_jwks_source(settings.jwks)
     keys = KeySet("workloads", source, settings.algorithms, settings.jwks, metrics)
     return WorkloadVerifier(keys, settings, metrics)
 

@@ -157,7 +157,7 @@ class Metrics:
         self._database_errors.labels(reason).inc()
 
     def credential(self, kind: str, verdict: str) -> None:
-        """`kind` is token or assertion, `verdict` accepted, remembered or a problem's slug."""
+        """`kind` is token or assertion, `verdict` accepted, cached or a problem's slug."""
         self._credentials.labels(kind, verdict).inc()
 
     def rate_limited(self, who: str, what: str) -> None:

@@ -1,8 +1,7 @@
-"""Who calls: a user by Texera's token, a sidecar by its own key.
+"""Authentication: users by Texera's tokens, sidecars by assertions with their own keys.
 
-A user's token says who asks; it is Texera's, signed with the deployment's secret. A sidecar's
-assertion says through which source the call comes and vouches for exactly this call; its key
-pair is the sidecar's own, and the key's thumbprint is the name it is known by. The first
-authorizes reads and bindings, the second authorizes what was bound, long after the token
-expired. Neither says what the caller may do with a row: the store's statements decide that.
+A user's token is Texera's, signed with the deployment's secret or key set. A sidecar's assertion
+names the source of a call and signs that call; the key's thumbprint is the source id. The token
+authorizes reads and bindings; the assertion authorizes writes to what is bound, long after the
+token has expired. What a caller may do with a row is decided by the store's statements.
 """

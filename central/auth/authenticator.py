@@ -1,8 +1,12 @@
-"""Who makes a call, found out from its credentials before the handler sees it.
+"""Authentication of calls: the caller, from the credentials of a request.
 
-A route says which credentials it needs; the strictest is the default. What the caller may do
-with the rows it names is decided by the store's statements, in the same round trip as the
-work.
+A route declares the credentials it needs; the strictest policy is the default. Authorization,
+what the caller may do with the rows that the call names, is part of the store's statements.
+
+    policy            token      assertion            idempotency key   caller
+    USER              required   verified if sent     -                 Reader
+    USER_AND_SOURCE   required   required             required          Writer
+    SOURCE            ignored    required             -                 Source
 """
 
 from collections.abc import Callable, Mapping
@@ -13,11 +17,16 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-from central.auth.account_roles import AccountRoleCache
 from central.auth.concurrency import PerCallerSemaphore
 from central.auth.rate_limits import RateLimits
 from central.auth.source_assertions import HEADER, AssertionVerifier, SignedCall
-from central.auth.user_tokens import TokenVerifier, User, challenge, invalid_token
+from central.auth.user_tokens import (
+    AccountRoleCache,
+    TokenVerifier,
+    User,
+    challenge,
+    invalid_token,
+)
 from central.auth.workload_tokens import HEADER as WORKLOAD_HEADER
 from central.auth.workload_tokens import UNRESTRICTED, Workload, WorkloadVerifier
 from central.problems import (
@@ -41,29 +50,29 @@ from kit.http.routing import Header as Described
 from kit.http.routing import Route
 
 USER: web.RequestKey[User] = web.RequestKey("user", User)
-"""The user of a valid token, for the headers that every answer to them carries."""
+"""The user of a valid token, for the headers that each response to them carries."""
 
 RELEASE_SLOT: web.RequestKey[Callable[[], None]] = web.RequestKey("end_turn")
-"""To be called when the call is answered: the next one of its caller may go to work."""
+"""Frees the caller's concurrency slot; called once the response is complete."""
 
 MUTATING_CALLER: web.RequestKey["MutatingCaller"] = web.RequestKey("changer")
-"""Who tries to change something: known before it is known whether they may."""
+"""The caller of a mutating call, for the audit; set before authorization is known."""
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 MAX_KEY_LENGTH = 255
 
 
 class CredentialPolicy(Enum):
-    """The credentials a route asks for."""
+    """The credentials that a route needs."""
 
     USER = auto()  # a user's token; an assertion is verified if one is sent
-    USER_AND_SOURCE = auto()  # both, and an idempotency key: the call changes something
-    SOURCE = auto()  # an assertion alone: what is asked for was authorized by a binding
+    USER_AND_SOURCE = auto()  # both, and an idempotency key: the call is mutating
+    SOURCE = auto()  # an assertion alone: a binding has authorized the call
 
 
 @dataclass(frozen=True, slots=True)
 class MutatingCaller:
-    """The source of a call that changes something, and its user where a token was sent."""
+    """The source of a mutating call, and its user if a token was sent."""
 
     source_id: str
     user_id: int | None
@@ -71,14 +80,14 @@ class MutatingCaller:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A user who asks."""
+    """A user who reads."""
 
     user: User
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A user who changes something through a sidecar."""
+    """A user who writes through a sidecar."""
 
     user: User
     source_id: str
@@ -88,7 +97,7 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A sidecar that acts on its bindings."""
+    """A sidecar that acts on its own bindings."""
 
     source_id: str
     workload: Workload = UNRESTRICTED
@@ -130,7 +139,7 @@ SCHEMES = MappingProxyType(
             "type": "apiKey",
             "in": "header",
             "name": HEADER,
-            "description": "The sidecar's signature over this very call: a JWT of one minute.",
+            "description": "The sidecar's signature over this call: a JWT, valid for a minute.",
         }
     }
 )
@@ -143,7 +152,7 @@ _SECURITY: Mapping[CredentialPolicy, tuple[tuple[str, ...], ...]] = MappingProxy
 )
 _KEY = {
     IDEMPOTENCY_KEY: Described(
-        "A repeat with this key gets the first answer, for 24 h.",
+        "A repeat with the same key gets the first response, for 24 h.",
         {"type": "string", "pattern": "^[ -~]+$", "maxLength": MAX_KEY_LENGTH},
         is_required=True,
     )
@@ -152,7 +161,7 @@ _KEY = {
 
 @dataclass(frozen=True, kw_only=True)
 class AuthenticatedRoute(Route):
-    """A route with the credentials it needs: what the document says of them comes along."""
+    """A route with the credentials it needs, and their part of the OpenAPI document."""
 
     needs: CredentialPolicy = CredentialPolicy.USER_AND_SOURCE
 
@@ -165,7 +174,7 @@ class AuthenticatedRoute(Route):
 
 
 class Authenticator:
-    """Promise: a handler runs only for a caller with the credentials its route needs."""
+    """Promise: a handler runs only for a caller with the credentials that its route needs."""
 
     def __init__(
         self,
@@ -174,28 +183,32 @@ class Authenticator:
         accounts: AccountRoleCache | None = None,
         workloads: WorkloadVerifier | None = None,
         limits: RateLimits | None = None,
-        turns: PerCallerSemaphore | None = None,
+        concurrency: PerCallerSemaphore | None = None,
     ) -> None:
-        """Without `accounts` a token's role is believed until the token expires.
+        """`accounts` None: a token's role is trusted until the token expires.
 
-        Without `workloads` a source may call from anywhere, without `limits` as often as it
-        likes; without `turns` with as many calls at once.
+        `workloads` None: a source may call from any pod; `limits` and `concurrency` None: calls
+        are unlimited.
         """
         self._tokens = tokens
         self._assertions = assertions
         self._accounts = accounts
         self._workloads = workloads
         self._limits = limits
-        self._turns = turns
+        self._concurrency = concurrency
 
     async def authenticate(self, request: web.Request, route: Route, body: bytes) -> Caller:
-        caller = await self._authenticate(request, route, body)
-        if self._turns is not None:
-            who = caller.source_id if isinstance(caller, Source) else caller.user.user_id
-            request[RELEASE_SLOT] = await self._turns.take(who)
+        """The caller of the request, with a concurrency slot if those are limited.
+
+        Raises the problems of the route's policy.
+        """
+        caller = await self._identify(request, route, body)
+        if self._concurrency is not None:
+            key = caller.source_id if isinstance(caller, Source) else caller.user.user_id
+            request[RELEASE_SLOT] = await self._concurrency.take(key)
         return caller
 
-    async def _authenticate(self, request: web.Request, route: Route, body: bytes) -> Caller:
+    async def _identify(self, request: web.Request, route: Route, body: bytes) -> Caller:
         needs = (
             route.needs
             if isinstance(route, AuthenticatedRoute)
@@ -212,7 +225,7 @@ class Authenticator:
             assert user is not None  # noqa: S101 (for the type checker)
             return Reader(user)
         key = _idempotency_key(request)
-        call = SignedCall(request.method, target(request), body, token, key)
+        call = SignedCall(request.method, request.raw_path, body, token, key)
         source_id = self._assertions.verify(assertion, call)
         if self._limits is not None:
             self._limits.admit_source(source_id, len(body))
@@ -224,17 +237,17 @@ class Authenticator:
         if user is None:
             return Source(source_id, workload)
         if key is None:
-            raise invalid_field(IDEMPOTENCY_KEY, "is required: the call changes something")
+            raise invalid_field(IDEMPOTENCY_KEY, "is required for a mutating call")
         return Writer(user, source_id, key, workload)
 
     async def _workload(self, request: web.Request) -> Workload:
         if self._workloads is None:
             return UNRESTRICTED
         workload = await self._workloads.verify(_single_header(request, WORKLOAD_HEADER))
-        # Whatever a handler does with a unit that the path names, it is the pod's own.
-        named = request.match_info.get("computing_unit_id")
-        if named is not None:
-            workload.check(int(named) if named.isascii() and named.isdigit() else None)
+        # A unit in the path must be the pod's own, whatever the handler does with it.
+        unit_id = request.match_info.get("computing_unit_id")
+        if unit_id is not None:
+            workload.check(int(unit_id) if unit_id.isascii() and unit_id.isdigit() else None)
         return workload
 
     async def _user(self, request: web.Request, token: str | None) -> User:
@@ -258,11 +271,6 @@ def bearer_token(request: web.Request) -> str | None:
     return token or None
 
 
-def target(request: web.Request) -> str:
-    """Path and query as they stand in the request line."""
-    return request.raw_path
-
-
 def _idempotency_key(request: web.Request) -> str | None:
     key = _single_header(request, IDEMPOTENCY_KEY)
     if key is not None and not (
@@ -277,5 +285,5 @@ def _idempotency_key(request: web.Request) -> str | None:
 def _single_header(request: web.Request, name: str) -> str | None:
     values = request.headers.getall(name, [])
     if len(values) > 1:
-        raise invalid_field(name, "may be given once")
+        raise invalid_field(name, "must not be repeated")
     return values[0] if values else None

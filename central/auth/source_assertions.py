@@ -1,12 +1,15 @@
-"""Sidecars' assertions: a JWS by the sidecar's own key that vouches for one call.
+"""Sidecars' assertions: JWTs that are signed with the sidecar's own key, each for one call.
 
-In the manner of RFC 9449: the Ed25519 public key stands in the header, its RFC 7638
-thumbprint is the *source id*, and the claims tie the signature to this very request: method,
-target, body, the user's token if one is sent, the idempotency key if one is sent. It lives a
-minute at most. Anyone may make a key; what a source may write to is what was bound to it.
+Format
+    In the manner of RFC 9449: the header contains the Ed25519 public key, whose RFC 7638
+    thumbprint is the *source id*. The claims bind the signature to one request: method, target,
+    body, and, where they are sent, the user's token and the idempotency key. Valid for a minute
+    at most.
 
-A repeat within that minute changes nothing: batches are guarded by their cursor, other
-mutating calls by their idempotency key, which the claims contain.
+Trust
+    Anyone can generate a key; a source may write only to executions that are bound to it.
+    A replay within the minute changes nothing: batches are guarded by their cursor, other
+    mutating calls by their idempotency key, which is one of the claims.
 """
 
 import base64
@@ -29,18 +32,18 @@ from central.problems import AssertionInvalid, AssertionMissing
 T = TypeVar("T")
 
 HEADER = "Sidecar-Assertion"
-MAX_LIFE_S = 60
+MAX_LIFETIME_S = 60
 MAX_LENGTH = 4096  # about four times what a sidecar sends
-REMEMBERED_KEYS = 4096  # sidecars of one deployment; a key is 32 bytes and its thumbprint
+MAX_CACHED_KEYS = 4096  # sidecars of one deployment; a key is 32 bytes and its thumbprint
 
-# JSON's integers have no end, floats do: what a clock can show is all that is looked at.
+# JSON integers are unbounded; arithmetic with our clock needs values that fit a float.
 UnixSeconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
 class Jwk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An Ed25519 public key (RFC 8037); a private part (`d`) is refused like any other member."""
+    """An Ed25519 public key (RFC 8037); a private part (`d`) is refused as an unknown member."""
 
     kty: Literal["OKP"]
     crv: Literal["Ed25519"]
@@ -48,7 +51,7 @@ class Jwk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Exactly these members: whatever else could change what the signature means (`crit`)."""
+    """Exactly these members: others (`crit`) could change the meaning of the signature."""
 
     alg: Literal["EdDSA"]
     typ: Literal["sidecar-assertion+jwt"]
@@ -68,18 +71,18 @@ class Claims(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class SignedCall:
-    """What an assertion has to vouch for."""
+    """The properties of a request that its assertion signs."""
 
     method: str
     target: str
-    """Path and query as they stand in the request line."""
+    """Path and query, as in the request line."""
     body: bytes
     token: str | None
     idempotency_key: str | None
 
 
 class AssertionVerifier:
-    """Promise: a source id is answered only if its key has signed this very call just now."""
+    """Promise: a source id is returned only if its key has signed this call within a minute."""
 
     def __init__(
         self,
@@ -91,7 +94,7 @@ class AssertionVerifier:
         self._settings = settings
         self._metrics = metrics
         self._now = now
-        self._keys: LRUCache[str, tuple[Ed25519PublicKey, str]] = LRUCache(REMEMBERED_KEYS)
+        self._keys: LRUCache[str, tuple[Ed25519PublicKey, str]] = LRUCache(MAX_CACHED_KEYS)
 
     def verify(self, assertion: str | None, call: SignedCall) -> str:
         """The source id. Raises `AssertionMissing` or `AssertionInvalid`."""
@@ -122,29 +125,30 @@ class AssertionVerifier:
         return source_id
 
     def _key(self, x: str) -> tuple[Ed25519PublicKey, str]:
-        known = self._keys.get(x)
-        if known is not None:
-            return known
+        cached = self._keys.get(x)
+        if cached is not None:
+            return cached
         raw = _from_base64url(x, "jwk.x")
         if len(raw) != 32 or base64url(raw) != x:
             _refuse("jwk.x: expected 32 bytes in base64url")
-        self._keys[x] = made = (Ed25519PublicKey.from_public_bytes(raw), thumbprint(x))
-        return made
+        self._keys[x] = key = (Ed25519PublicKey.from_public_bytes(raw), thumbprint(x))
+        return key
 
     def _check_time(self, claims: Claims) -> None:
-        if not 0 < claims.exp - claims.iat <= MAX_LIFE_S:
-            _refuse(f"expected a life of at most {MAX_LIFE_S} s, got {claims.exp - claims.iat}")
+        lifetime_s = claims.exp - claims.iat
+        if not 0 < lifetime_s <= MAX_LIFETIME_S:
+            _refuse(f"expected a lifetime of at most {MAX_LIFETIME_S} s, got {lifetime_s}")
         now, skew_s = self._now(), self._settings.clock_skew_s
         if claims.iat > now + skew_s:
             _refuse(
                 f"iat lies {claims.iat - now:.0f} s in the future of this server's clock: "
-                "one of the two clocks is wrong (sidecars follow the Date header of answers)"
+                "one of the two clocks is wrong (sidecars follow the Date header of responses)"
             )
         if now >= claims.exp + skew_s:
             _refuse(
                 f"exp passed {now - claims.exp:.0f} s ago by this server's clock: one of the two "
-                "clocks is wrong (sidecars follow the Date header of answers), or the call was "
-                "held up on its way"
+                "clocks is wrong (sidecars follow the Date header of responses), or the call was "
+                "delayed in transit"
             )
 
     def _check_call(self, claims: Claims, call: SignedCall) -> None:
@@ -167,7 +171,7 @@ def thumbprint(x: str) -> str:
 
 
 def digest(octets: bytes) -> str:
-    """SHA-256 in base64url without padding, as claims write it."""
+    """SHA-256 in base64url without padding, the encoding of claims."""
     return base64url(hashlib.sha256(octets).digest())
 
 
@@ -175,17 +179,17 @@ def base64url(octets: bytes) -> str:
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 
-def _from_base64url(text: str, what: str) -> bytes:
+def _from_base64url(text: str, name: str) -> bytes:
     if not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
-        _refuse(f"{what}: expected base64url without padding")
+        _refuse(f"{name}: expected base64url without padding")
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def _decode(part: str, kind: type[T], what: str) -> T:
+def _decode(part: str, struct: type[T], name: str) -> T:
     try:
-        return msgspec.json.decode(_from_base64url(part, what), type=kind)
+        return msgspec.json.decode(_from_base64url(part, name), type=struct)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise AssertionInvalid(f"{what}: {error}") from error
+        raise AssertionInvalid(f"{name}: {error}") from error
 
 
 def _refuse(detail: str) -> NoReturn:

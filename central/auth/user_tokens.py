@@ -1,32 +1,42 @@
-"""Users' tokens: Texera's JWTs (TEXERA.md section 5), verified once and then remembered.
+"""Users' tokens: Texera's JWTs (TEXERA.md section 5), and the roles they carry.
 
-The algorithms come from the settings and never from the token (RFC 8725 section 3.1). A
-verified token is remembered by the digest of its text, so the text itself is never kept;
-its expiry is judged anew each time.
+The algorithms come from the settings, never from the token (RFC 8725 section 3.1). Verified
+tokens are cached (`CachedVerifier`); expiry is checked on every call.
+
+A token lives for a week and names a role; the account may change meanwhile. With the optional
+account check (`AccountRoleCache`) an account's role is read once per `check_s`, so a demotion
+takes effect at most that much later. Without it reads trust the token's role; creating, binding
+and batches read the account anyway.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Protocol
 
 import msgspec
 from cachetools import TTLCache
 
-from central.auth.signatures import Keys, SignatureInvalid, SignatureVerifier, token_digest
+from central.auth.keys import (
+    CachedVerifier,
+    JwtInvalid,
+    Keys,
+    check_issuer_and_audience,
+    decode_claims,
+)
 from central.auth_settings import TokenSettings
 from central.metrics import Metrics
-from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid
+from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid, UserDemoted
 from kit.http.problems import Problem
 from kit.http.validation import Id
 
-REMEMBERED_S = 300.0  # bounds the memory's age; expiry is judged on every call
+MAX_CACHED_ROLES = 50_000
 ROLES = frozenset({"REGULAR", "ADMIN"})
-YEAR_9999 = 253_402_300_799  # the last moment that RFC 3339 can name
+YEAR_9999 = 253_402_300_799  # the last second that RFC 3339 can express
 
 
 class Claims(msgspec.Struct, frozen=True, rename={"user_id": "userId"}):
-    """The claims that count; Texera's others (email, avatars) are of no concern here."""
+    """The claims in use; Texera's others (email, avatars) are ignored."""
 
     sub: Annotated[str, msgspec.Meta(min_length=1)]
     user_id: Id
@@ -39,12 +49,12 @@ class Claims(msgspec.Struct, frozen=True, rename={"user_id": "userId"}):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The user a valid token speaks for. Texera's services take the role from the token."""
+    """The user of a valid token. Texera's services take the role from the token."""
 
     user_id: int
     role: str
     expires_at: float
-    """Unix seconds, as the token says; the leeway is not in it."""
+    """Unix seconds, as in the token, without the leeway."""
     not_before: float = 0.0
 
     @property
@@ -52,13 +62,13 @@ class User:
         return self.role == "ADMIN"
 
     def check_role(self) -> None:
-        """Raises `RoleNotAllowed` for whoever is neither REGULAR nor ADMIN."""
+        """Raises `RoleNotAllowed` unless the role is REGULAR or ADMIN."""
         if self.role not in ROLES:
             raise RoleNotAllowed(f"expected REGULAR or ADMIN, the token says {self.role[:32]!r}")
 
 
 class TokenVerifier:
-    """Promise: a `User` is answered only for a token that is signed, complete and in time."""
+    """Promise: a `User` is returned only for a token that is signed, complete and unexpired."""
 
     def __init__(
         self,
@@ -69,39 +79,31 @@ class TokenVerifier:
         now: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._signatures = SignatureVerifier(keys)
+        self._verifier = CachedVerifier(keys, self._parse, settings.cache_size, timer=timer)
         self._settings = settings
         self._leeway_s = settings.leeway_s
         self._metrics = metrics
         self._now = now
-        self._remembered: TTLCache[bytes, tuple[int, User]] = TTLCache(
-            settings.cache_size, REMEMBERED_S, timer=timer
-        )
 
     async def verify(self, token: str) -> User:
-        """Raises `TokenInvalid`, `TokenExpired` or `KeysUnavailable`. The role is not judged."""
+        """Raises `TokenInvalid`, `TokenExpired` or `KeysUnavailable`. Does not check the role."""
         try:
-            user, verdict = await self._verify(token)
+            user, is_cached = await self._verifier.verify(token)
+            self._check_time(user)
+        except JwtInvalid as error:
+            problem = invalid_token(str(error))
+            self._metrics.credential("token", problem.slug)
+            raise problem from error
         except Problem as problem:
             self._metrics.credential("token", problem.slug)
             raise
-        self._metrics.credential("token", verdict)
+        self._metrics.credential("token", "cached" if is_cached else "accepted")
         return user
 
-    async def _verify(self, token: str) -> tuple[User, str]:
-        digest = token_digest(token)
-        generation = await self._signatures.generation()
-        remembered = self._remembered.get(digest)
-        # A key may have been withdrawn since: then the signature is looked at again.
-        if remembered is not None and remembered[0] == generation:
-            user = remembered[1]
-            self._check_time(user)
-            return user, "remembered"
-        claims = await self._decode(token)
-        user = User(claims.user_id, claims.role, claims.exp, claims.nbf or 0.0)
-        self._check_time(user)
-        self._remembered[digest] = (generation, user)
-        return user, "accepted"
+    def _parse(self, payload: bytes) -> User:
+        claims = decode_claims(payload, Claims)
+        check_issuer_and_audience(claims, self._settings.issuer, self._settings.audience)
+        return User(claims.user_id, claims.role, claims.exp, claims.nbf or 0.0)
 
     def _check_time(self, user: User) -> None:
         now = self._now()
@@ -111,23 +113,7 @@ class TokenVerifier:
                 headers=challenge("the token expired"),
             )
         if now + self._leeway_s < user.not_before:
-            raise invalid_token("nbf: the token is not valid yet")
-
-    async def _decode(self, token: str) -> Claims:
-        try:
-            payload = await self._signatures.payload(token)
-        except SignatureInvalid as error:
-            raise invalid_token(str(error)) from error
-        try:
-            claims = msgspec.json.decode(payload, type=Claims)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise invalid_token(f"claims: {error}") from error
-        if self._settings.issuer is not None and claims.iss != self._settings.issuer:
-            raise invalid_token("iss: the token is another issuer's")
-        audiences = claims.aud if isinstance(claims.aud, list) else [claims.aud]
-        if self._settings.audience is not None and self._settings.audience not in audiences:
-            raise invalid_token("aud: the token is for somebody else")
-        return claims
+            raise JwtInvalid("nbf: the token is not valid yet")
 
 
 def invalid_token(detail: str) -> TokenInvalid:
@@ -135,6 +121,36 @@ def invalid_token(detail: str) -> TokenInvalid:
 
 
 def challenge(description: str | None = None) -> dict[str, str]:
-    """The header that RFC 6750 wants on a 401: bare where no token was sent."""
+    """The header that RFC 6750 requires on a 401: bare where no token was sent."""
     error = f' error="invalid_token", error_description="{description}"' if description else ""
     return {"WWW-Authenticate": f"Bearer{error}"}
+
+
+class Accounts(Protocol):
+    async def role(self, user_id: int) -> str | None:
+        """REGULAR or ADMIN; None for an account that is deleted or has another role."""
+
+
+class AccountRoleCache:
+    """Promise: a user has no more rights than their account had `check_s` ago."""
+
+    def __init__(
+        self, accounts: Accounts, check_s: float, *, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._accounts = accounts
+        self._roles: TTLCache[int, tuple[str | None]] = TTLCache(
+            MAX_CACHED_ROLES, check_s, timer=timer
+        )
+
+    async def with_current_role(self, user: User) -> User:
+        """The user, with the lesser of the token's and the account's role. Raises `UserDemoted`.
+
+        An account that was promoted since gets its new rights with its next token.
+        """
+        cached = self._roles.get(user.user_id)
+        if cached is None:
+            cached = self._roles[user.user_id] = (await self._accounts.role(user.user_id),)
+        (role,) = cached
+        if role is None:
+            raise UserDemoted("the token's user is no longer REGULAR or ADMIN")
+        return user if role == "ADMIN" else replace(user, role=role)

@@ -1,12 +1,14 @@
 """Workload identity, the optional second factor: which pod a sidecar runs in.
 
 A projected service-account token (TEXERA.md, section 6) is mounted in the sidecar's container
-only, made out to this service, and names its pod; the pod's name names the computing unit. It
-is verified offline against the cluster's key set. With it a stolen spool, key and all, is of no
-use outside its pod, and a pod of one unit writes nothing of another's.
+only. Its audience is this service, and it names its pod; the pod's name contains the computing
+unit. It is verified offline against the cluster's key set. With it a stolen spool with its key
+is useless outside its pod, and a pod of one unit writes nothing of another unit's.
 
-`require` refuses whoever does not show it; `warn` only counts and logs what `require` would
-refuse, so that an installation can be watched before it is closed.
+Modes
+    require   a source without a valid token is refused
+    warn      what `require` would refuse is counted and logged, and the call goes on, so that
+              an installation can be observed before the check is enforced
 """
 
 import logging
@@ -18,8 +20,14 @@ from dataclasses import dataclass
 import msgspec
 from cachetools import TTLCache
 
-from central.auth.signatures import Keys, SignatureInvalid, SignatureVerifier, token_digest
-from central.auth_settings import UNIT_PLACE, WorkloadSettings
+from central.auth.keys import (
+    CachedVerifier,
+    JwtInvalid,
+    Keys,
+    check_issuer_and_audience,
+    decode_claims,
+)
+from central.auth_settings import UNIT_PLACEHOLDER, WorkloadSettings
 from central.metrics import Metrics
 from central.problems import WorkloadInvalid, WorkloadMissing, WrongComputingUnit
 from kit.http.logs import fields
@@ -29,10 +37,9 @@ from kit.http.validation import INT32_MAX
 logger = logging.getLogger(__name__)
 
 HEADER = "Sidecar-Workload-Token"
-REMEMBERED_TOKENS = 10_000
-REMEMBERED_S = 300.0
+MAX_CACHED_TOKENS = 10_000
 LOG_DEDUP_S = 300.0
-"""The same refusal that is none is logged once in this time; the metric counts each."""
+"""In mode `warn` the same problem is logged once within this time; the metric counts each."""
 
 
 class Pod(msgspec.Struct, frozen=True):
@@ -45,7 +52,7 @@ class Kubernetes(msgspec.Struct, frozen=True):
 
 
 class Claims(msgspec.Struct, frozen=True, rename={"kubernetes": "kubernetes.io"}):
-    """What a projected token says of its pod; a token that is bound to none is refused."""
+    """The claims of a projected token; one that is not bound to a pod is refused."""
 
     aud: str | list[str]
     exp: float
@@ -55,8 +62,15 @@ class Claims(msgspec.Struct, frozen=True, rename={"kubernetes": "kubernetes.io"}
 
 
 @dataclass(frozen=True, slots=True)
+class VerifiedPod:
+    unit_id: int
+    expires_at: float
+    not_before: float
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
-    """The pod behind a call. `unit_id` None: not known, and not asked for."""
+    """The pod behind a call. `unit_id` is None if it is unknown and not required."""
 
     unit_id: int | None = None
     is_enforced: bool = False
@@ -64,21 +78,21 @@ class Workload:
 
     @property
     def enforced_unit_id(self) -> int | None:
-        """The one unit whose executions the call may touch; None where any will do."""
+        """The one unit whose executions the call may touch; None for any."""
         return self.unit_id if self.is_enforced else None
 
     def check(self, unit_id: int | None) -> None:
-        """Raises `WrongComputingUnit` for another unit than the pod's, where that is required."""
+        """Raises `WrongComputingUnit` for another unit than the pod's, where that is enforced."""
         if self.unit_id is not None and unit_id != self.unit_id:
-            told = f"the call came from a pod of computing unit {self.unit_id}, not of {unit_id}"
-            self.refuse(WrongComputingUnit(told))
+            detail = f"the call came from a pod of computing unit {self.unit_id}, not of {unit_id}"
+            self.refuse(WrongComputingUnit(detail))
 
 
 UNRESTRICTED = Workload()
 
 
 class WorkloadVerifier:
-    """Promise: a unit is answered only for a pod that the cluster vouches for."""
+    """Promise: a unit is returned only for a pod whose token the cluster has signed."""
 
     def __init__(
         self,
@@ -89,70 +103,54 @@ class WorkloadVerifier:
         now: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._signatures = SignatureVerifier(keys)
+        self._verifier = CachedVerifier(keys, self._parse, MAX_CACHED_TOKENS, timer=timer)
         self._settings = settings
         self._metrics = metrics
         self._now = now
-        before, _, after = settings.pod_name.partition(UNIT_PLACE)
+        before, _, after = settings.pod_name.partition(UNIT_PLACEHOLDER)
         self._pod_name = re.compile(
             f"{re.escape(before)}([1-9][0-9]{{0,9}}){re.escape(after)}", re.ASCII
         )
-        self._remembered: TTLCache[bytes, tuple[int, Claims]] = TTLCache(
-            REMEMBERED_TOKENS, REMEMBERED_S, timer=timer
-        )
         self._logged: TTLCache[tuple[str, str], bool] = TTLCache(
-            REMEMBERED_TOKENS, LOG_DEDUP_S, timer=timer
+            MAX_CACHED_TOKENS, LOG_DEDUP_S, timer=timer
         )
 
     async def verify(self, token: str | None) -> Workload:
-        """Raises `WorkloadMissing`, `WorkloadInvalid` or `KeysUnavailable` where required."""
+        """Mode `require` raises `WorkloadMissing`, `WorkloadInvalid` or `KeysUnavailable`."""
         try:
-            unit_id = await self._verify(token)
+            unit_id = await self._unit_id(token)
         except Problem as problem:
             self._refuse(problem)
             return UNRESTRICTED
         self._metrics.credential("workload", "accepted")
         return Workload(unit_id, self._settings.mode == "require", self._refuse)
 
-    async def _verify(self, token: str | None) -> int:
+    async def _unit_id(self, token: str | None) -> int:
         if not token:
             raise WorkloadMissing(f"expected the header {HEADER}: the pod's projected token")
-        claims = await self._claims(token)
-        settings, now = self._settings, self._now()
-        if now >= claims.exp + settings.leeway_s:
-            raise WorkloadInvalid(f"exp: passed {now - claims.exp:.0f} s ago")
-        if claims.nbf is not None and now + settings.leeway_s < claims.nbf:
+        try:
+            pod, _ = await self._verifier.verify(token)
+        except JwtInvalid as error:
+            raise WorkloadInvalid(str(error)) from error
+        now, leeway_s = self._now(), self._settings.leeway_s
+        if now >= pod.expires_at + leeway_s:
+            raise WorkloadInvalid(f"exp: passed {now - pod.expires_at:.0f} s ago")
+        if now + leeway_s < pod.not_before:
             raise WorkloadInvalid("nbf: the token is not valid yet")
-        audiences = claims.aud if isinstance(claims.aud, list) else [claims.aud]
-        if settings.audience not in audiences:
-            raise WorkloadInvalid("aud: the token is for somebody else")
-        if settings.issuer is not None and claims.iss != settings.issuer:
-            raise WorkloadInvalid("iss: the token is another cluster's")
+        return pod.unit_id
+
+    def _parse(self, payload: bytes) -> VerifiedPod:
+        claims, settings = decode_claims(payload, Claims), self._settings
+        check_issuer_and_audience(claims, settings.issuer, settings.audience)
         if claims.kubernetes.namespace != settings.namespace:
-            raise WorkloadInvalid("namespace: the pod is not in the computing units' namespace")
+            raise JwtInvalid("namespace: the pod is not in the computing units' namespace")
         match = self._pod_name.fullmatch(claims.kubernetes.pod.name)
         if match is None or int(match[1]) > INT32_MAX:
-            raise WorkloadInvalid("pod: its name is not that of a computing unit's pod")
-        return int(match[1])
-
-    async def _claims(self, token: str) -> Claims:
-        digest = token_digest(token)
-        generation = await self._signatures.generation()
-        remembered = self._remembered.get(digest)
-        if remembered is not None and remembered[0] == generation:
-            return remembered[1]
-        try:
-            payload = await self._signatures.payload(token)
-            claims = msgspec.json.decode(payload, type=Claims)
-        except SignatureInvalid as error:
-            raise WorkloadInvalid(str(error)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise WorkloadInvalid(f"claims: {error}") from error
-        self._remembered[digest] = (generation, claims)
-        return claims
+            raise JwtInvalid("pod: its name is not that of a computing unit's pod")
+        return VerifiedPod(int(match[1]), claims.exp, claims.nbf or 0.0)
 
     def _refuse(self, problem: Problem) -> None:
-        """Raises the problem where it counts, else counts what would have been refused."""
+        """Counts the problem; mode `require` raises it, mode `warn` logs it."""
         self._metrics.credential("workload", problem.slug)
         if self._settings.mode == "require":
             raise problem

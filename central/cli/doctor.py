@@ -13,8 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from central.auth.jwks import parse_jwks
-from central.auth.jwks_source import FetchFailed, source_of
+from central.auth.keys import FetchFailed, build_jwks_source, parse_jwks
 from central.auth_settings import JwksSettings, TokenSettings, redact
 from central.metrics import Metrics
 from central.migrations.grants import granted_privileges
@@ -81,7 +80,7 @@ async def check_jwks(name: str, settings: JwksSettings, algorithms: tuple[str, .
     """Whether the key set can be had now, and has keys for the algorithms."""
     where = redact(settings.location)
     try:
-        keys = parse_jwks(await source_of(settings).fetch(), algorithms)
+        keys = parse_jwks(await build_jwks_source(settings).fetch(), algorithms)
     except (FetchFailed, ValueError) as error:
         return fail(name, f"{where}: {error}")
     if not keys:

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from central.auth.workload_tokens import WorkloadVerifier
-from central.lifecycle import workload_verifier
+from central.lifecycle import build_workload_verifier
 from central.metrics import Metrics
 from central.problems import WorkloadInvalid
 from central.settings import read_settings
@@ -30,7 +30,7 @@ def verifier(running_unit: Cluster, chart: Chart, tmp_path: Path) -> WorkloadVer
     given["CENTRAL_JWKS_CA_FILE"] = str(running_unit.plane.authority)
     settings = read_settings(given).workloads
     assert settings is not None
-    return workload_verifier(settings, Metrics(CollectorRegistry()))
+    return build_workload_verifier(settings, Metrics(CollectorRegistry()))
 
 
 def projected(cluster: Cluster, name: str = "computing-unit-7", **changes: str) -> str:

@@ -1,4 +1,4 @@
-"""An issuer of tokens: keys of its own, and the key set it publishes over real HTTP."""
+"""An issuer of tokens: its keys, and the key set that it publishes over real HTTP."""
 
 import asyncio
 import json
@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from prometheus_client import CollectorRegistry
 
-from central.auth.jwks import KeySet
-from central.auth.jwks_source import source_of
+from central.auth.keys import KeySet, build_jwks_source
 from central.auth.user_tokens import TokenVerifier
 from central.auth_settings import JwksSettings, TokenSettings
 from central.metrics import Metrics
@@ -26,7 +25,7 @@ PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519
 
 REFRESH_S, STALE_S = 300.0, 3600.0
 
-RSA_KEY = rsa.generate_private_key(65537, 2048)  # slow to make, so that tests share them
+RSA_KEY = rsa.generate_private_key(65537, 2048)  # slow to generate, so tests share them
 OTHER_RSA_KEY = rsa.generate_private_key(65537, 2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 ED_KEY = ed25519.Ed25519PrivateKey.generate()
@@ -47,7 +46,7 @@ def jwk(key: PrivateKey, kid: str | None, **members: Any) -> dict[str, Any]:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Of a user's token, in Texera's form."""
+    """The claims of a user's token, in Texera's form."""
     return {
         "sub": "owner",
         "userId": 1,
@@ -63,7 +62,7 @@ def signed(key: PrivateKey, kid: str | None, algorithm: str = "RS256", **changes
 
 
 class Issuer:
-    """What it answers may be changed while it runs."""
+    """A server of a key set; tests change its responses while it runs."""
 
     def __init__(self) -> None:
         self.document: Any = {"keys": [jwk(RSA_KEY, "one")]}
@@ -72,12 +71,12 @@ class Issuer:
         self.fetch_count = 0
         self.gate = asyncio.Event()
         self.gate.set()
-        self.asked: list[dict[str, str]] = []
+        self.requests: list[dict[str, str]] = []
         self.url = ""
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def serve(self, request: web.Request) -> web.Response:
         self.fetch_count += 1
-        self.asked.append(dict(request.headers))
+        self.requests.append(dict(request.headers))
         await self.gate.wait()
         if "application/jwk-set+json" not in request.headers["Accept"]:  # as Kubernetes does
             return web.Response(status=406)
@@ -90,8 +89,8 @@ class Issuer:
 async def running_issuer() -> AsyncIterator[Issuer]:
     issuer = Issuer()
     app = web.Application()
-    app.router.add_get("/jwks", issuer.answer)
-    app.router.add_get("/moved", issuer.answer)
+    app.router.add_get("/jwks", issuer.serve)
+    app.router.add_get("/moved", issuer.serve)
     async with TestServer(app) as server:
         issuer.url = str(server.make_url("/jwks"))
         try:
@@ -100,8 +99,8 @@ async def running_issuer() -> AsyncIterator[Issuer]:
             issuer.gate.set()
 
 
-class Verifying:
-    """A verifier over a key set, by a clock that is set by hand."""
+class KeySetVerifier:
+    """A token verifier over a key set, with a clock that the test sets."""
 
     def __init__(self, location: str, *algorithms: str, **settings: Any) -> None:
         self.now = 1000.0
@@ -110,10 +109,19 @@ class Verifying:
         tokens = TokenSettings(algorithms=algorithms or ("RS256",), jwks=jwks, **settings)
         metrics = Metrics(self.registry)
         self.keys = KeySet(
-            "users", source_of(jwks), tokens.algorithms, jwks, metrics, monotonic=lambda: self.now
+            "users",
+            build_jwks_source(jwks),
+            tokens.algorithms,
+            jwks,
+            metrics,
+            monotonic=lambda: self.now,
         )
         self.verify = TokenVerifier(self.keys, tokens, metrics).verify
 
-    async def refuses(self, token: str, match: str = ".") -> None:
+    async def assert_refused(self, token: str, match: str = ".") -> None:
         with pytest.raises(TokenInvalid, match=match):
             await self.verify(token)
+
+    def fetch_count(self, outcome: str) -> float:
+        labels = {"keys": "users", "outcome": outcome}
+        return self.registry.get_sample_value("central_jwks_fetches_total", labels) or 0.0

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 
 from central.auth.authenticator import Authenticator
-from central.auth.signatures import SharedSecret
+from central.auth.keys import SharedSecret
 from central.auth.source_assertions import AssertionVerifier, digest, thumbprint
 from central.auth.user_tokens import TokenVerifier
 from central.auth_settings import AssertionSettings, TokenSettings

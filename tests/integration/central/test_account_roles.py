@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from central.auth.account_roles import AccountRoleCache
-from central.auth.user_tokens import User
+from central.auth.user_tokens import AccountRoleCache, User
 from central.problems import UserDemoted
 from dev.world import WORLD
 from dev.world import User as Account

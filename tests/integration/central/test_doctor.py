@@ -141,7 +141,7 @@ async def test_a_key_set_is_looked_at(database: Database, issuer: Issuer, tmp_pa
     assert "no key for RS256" in bad(await found(database, **by_url))["jwks of users"]
 
     issuer.status = 302
-    assert "answered 302" in bad(await found(database, **by_url))["jwks of users"]
+    assert "returned 302" in bad(await found(database, **by_url))["jwks of users"]
 
     (tmp_path / "jwks.json").write_text(json.dumps({"keys": [jwk(RSA_KEY, "one")]}))
     by_file = by_url | {"JWT_JWKS": str(tmp_path / "jwks.json")}

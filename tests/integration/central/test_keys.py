@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from central.auth.jwks import FETCH_PAUSE_S, parse_jwks
+from central.auth.keys import FETCH_PAUSE_S, parse_jwks
 from dev.tokens import part, sign
 from tests.integration.central.issuer import (
     EC_KEY,
@@ -18,7 +18,7 @@ from tests.integration.central.issuer import (
     OTHER_RSA_KEY,
     RSA_KEY,
     Issuer,
-    Verifying,
+    KeySetVerifier,
     claims,
     jwk,
     signed,
@@ -26,9 +26,9 @@ from tests.integration.central.issuer import (
 
 
 async def test_a_token_of_the_issuers_names_its_user(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url)
+    verifier = KeySetVerifier(issuer.url)
 
-    users = [await verifying.verify(signed(RSA_KEY, "one", userId=n)) for n in (7, 8, 9)]
+    users = [await verifier.verify(signed(RSA_KEY, "one", userId=n)) for n in (7, 8, 9)]
 
     assert [user.user_id for user in users] == [7, 8, 9]
     assert issuer.fetch_count == 1
@@ -40,7 +40,7 @@ async def test_a_token_of_the_issuers_names_its_user(issuer: Issuer) -> None:
 async def test_each_kind_of_key_verifies(issuer: Issuer, key: Any, algorithm: str) -> None:
     issuer.document = {"keys": [jwk(key, "k")]}
 
-    user = await Verifying(issuer.url, algorithm).verify(signed(key, "k", algorithm))
+    user = await KeySetVerifier(issuer.url, algorithm).verify(signed(key, "k", algorithm))
 
     assert user.user_id == 1
 
@@ -48,31 +48,31 @@ async def test_each_kind_of_key_verifies(issuer: Issuer, key: Any, algorithm: st
 async def test_a_key_set_in_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_text(json.dumps({"keys": [jwk(RSA_KEY, "one")]}))
-    verifying = Verifying(str(path))
+    verifier = KeySetVerifier(str(path))
     old, new = signed(RSA_KEY, "one"), signed(OTHER_RSA_KEY, "two")
-    await verifying.verify(old)
+    await verifier.verify(old)
 
     path.write_text(json.dumps({"keys": [jwk(OTHER_RSA_KEY, "two")]}))
-    verifying.now += FETCH_PAUSE_S
+    verifier.now += FETCH_PAUSE_S
 
-    assert (await verifying.verify(new)).user_id == 1
-    await verifying.refuses(old, "kid")
+    assert (await verifier.verify(new)).user_id == 1
+    await verifier.assert_refused(old, "kid")
 
 
 # --- confusion
 
 
 async def test_the_algorithm_is_the_settings_not_the_tokens(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url, "RS256")
+    verifier = KeySetVerifier(issuer.url, "RS256")
 
     for algorithm in ("RS384", "PS256"):
-        await verifying.refuses(signed(RSA_KEY, "one", algorithm), "algorithm")
+        await verifier.assert_refused(signed(RSA_KEY, "one", algorithm), "algorithm")
     unsigned = f"{part({'alg': 'none', 'kid': 'one'})}.{part(claims())}."
-    await verifying.refuses(unsigned, "algorithm")
+    await verifier.assert_refused(unsigned, "algorithm")
 
 
 async def test_a_public_key_is_no_hmac_secret(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url, "RS256")
+    verifier = KeySetVerifier(issuer.url, "RS256")
     public = RSA_KEY.public_key()
     for secret in (
         public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
@@ -80,7 +80,7 @@ async def test_a_public_key_is_no_hmac_secret(issuer: Issuer) -> None:
         json.dumps(jwk(RSA_KEY, "one")).encode(),
         base64.urlsafe_b64decode(jwk(RSA_KEY, "one")["n"] + "=="),
     ):
-        await verifying.refuses(sign(claims(), secret), "algorithm")
+        await verifier.assert_refused(sign(claims(), secret), "algorithm")
 
 
 async def test_a_symmetric_key_that_is_published_signs_nothing(issuer: Issuer) -> None:
@@ -91,7 +91,7 @@ async def test_a_symmetric_key_that_is_published_signs_nothing(issuer: Issuer) -
         claims(), b"published-so-no-secret-at-all-32", "HS256", headers={"kid": "shared"}
     )
 
-    await Verifying(issuer.url, "RS256").refuses(forged)
+    await KeySetVerifier(issuer.url, "RS256").assert_refused(forged)
     assert parse_jwks(json.dumps(issuer.document).encode(), ["HS256"]) == []
 
 
@@ -102,7 +102,7 @@ async def test_a_private_key_that_is_published_signs_nothing(
     private = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY))
     issuer.document = {"keys": [private | {"kid": "one"}]}
 
-    await Verifying(issuer.url).refuses(signed(RSA_KEY, "one"), "kid")
+    await KeySetVerifier(issuer.url).assert_refused(signed(RSA_KEY, "one"), "kid")
 
     assert "jwks has a private key" in caplog.messages
     assert private["d"] not in caplog.text
@@ -110,24 +110,24 @@ async def test_a_private_key_that_is_published_signs_nothing(
 
 async def test_a_key_speaks_under_its_own_name_only(issuer: Issuer) -> None:
     issuer.document = {"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_RSA_KEY, "two")]}
-    verifying = Verifying(issuer.url)
+    verifier = KeySetVerifier(issuer.url)
 
-    await verifying.refuses(signed(OTHER_RSA_KEY, "one"), "Signature")
-    await verifying.refuses(signed(RSA_KEY, None), "more than one")
-    await verifying.refuses(signed(RSA_KEY, "../../dev/null"), "no such key")
-    assert (await verifying.verify(signed(RSA_KEY, "one"))).user_id == 1
+    await verifier.assert_refused(signed(OTHER_RSA_KEY, "one"), "Signature")
+    await verifier.assert_refused(signed(RSA_KEY, None), "more than one")
+    await verifier.assert_refused(signed(RSA_KEY, "../../dev/null"), "no such key")
+    assert (await verifier.verify(signed(RSA_KEY, "one"))).user_id == 1
 
 
 async def test_a_name_given_to_two_keys_names_neither(issuer: Issuer) -> None:
     issuer.document = {"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_RSA_KEY, "one")]}
-    verifying = Verifying(issuer.url)
+    verifier = KeySetVerifier(issuer.url)
 
     for key in (RSA_KEY, OTHER_RSA_KEY):
-        await verifying.refuses(signed(key, "one"), "more than one")
+        await verifier.assert_refused(signed(key, "one"), "more than one")
 
 
 async def test_a_token_without_kid_is_fine_where_there_is_one_key(issuer: Issuer) -> None:
-    assert (await Verifying(issuer.url).verify(signed(RSA_KEY, None))).user_id == 1
+    assert (await KeySetVerifier(issuer.url).verify(signed(RSA_KEY, None))).user_id == 1
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ async def test_a_key_for_something_else_verifies_nothing(
     issuer: Issuer, members: dict[str, Any]
 ) -> None:
     issuer.document = {"keys": [jwk(RSA_KEY, "one", **members), jwk(OTHER_RSA_KEY, "two")]}
-    verifying = Verifying(issuer.url)
+    verifier = KeySetVerifier(issuer.url)
 
-    await verifying.refuses(signed(RSA_KEY, "one"))
-    assert (await verifying.verify(signed(OTHER_RSA_KEY, "two"))).user_id == 1
+    await verifier.assert_refused(signed(RSA_KEY, "one"))
+    assert (await verifier.verify(signed(OTHER_RSA_KEY, "two"))).user_id == 1
 
 
 async def test_a_short_rsa_key_verifies_nothing(issuer: Issuer) -> None:
@@ -159,14 +159,14 @@ async def test_a_short_rsa_key_verifies_nothing(issuer: Issuer) -> None:
 
     with pytest.warns(jwt.warnings.InsecureKeyLengthWarning):
         token = signed(short, "short")
-    await Verifying(issuer.url).refuses(token, "no such key")
+    await KeySetVerifier(issuer.url).assert_refused(token, "no such key")
 
 
 # --- claims
 
 
 async def test_issuer_and_audience_count_where_they_are_set(issuer: Issuer) -> None:
-    verifying = Verifying(issuer.url, issuer="https://idp", audience="texera")
+    verifier = KeySetVerifier(issuer.url, issuer="https://idp", audience="texera")
 
     good = [
         signed(RSA_KEY, "one", iss="https://idp", aud="texera"),
@@ -180,6 +180,6 @@ async def test_issuer_and_audience_count_where_they_are_set(issuer: Issuer) -> N
     }
 
     for token in good:
-        assert (await verifying.verify(token)).user_id == 1
+        assert (await verifier.verify(token)).user_id == 1
     for token, claim in bad.items():
-        await verifying.refuses(token, f"^{claim}: ")
+        await verifier.assert_refused(token, f"^{claim}: ")

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from central.app import ROUTES, build_app, openapi
 from central.auth.authenticator import Authenticator, CredentialPolicy
-from central.auth.signatures import SharedSecret
+from central.auth.keys import SharedSecret
 from central.auth.source_assertions import AssertionVerifier
 from central.auth.user_tokens import TokenVerifier
 from central.auth_settings import AssertionSettings, TokenSettings

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import CollectorRegistry
 
-from central.auth.signatures import SharedSecret
+from central.auth.keys import SharedSecret
 from central.auth.user_tokens import TokenVerifier, User
 from central.auth_settings import TokenSettings
 from central.metrics import Metrics
@@ -163,9 +163,9 @@ async def test_the_memory_is_bounded_and_holds_no_token() -> None:
     for user_id in range(1, 51):
         await verify.verify(signed(CLAIMS | {"userId": user_id}))
 
-    remembered = verify._remembered
-    assert len(remembered) == 10
-    assert {len(key) for key in remembered} == {32}  # digests
+    cached = verify._verifier._cache
+    assert len(cached) == 10
+    assert {len(key) for key in cached} == {32}  # digests
 
 
 @pytest.mark.parametrize("role", ["INACTIVE", "RESTRICTED", "regular", "", "OWNER"])

@@ -1,24 +1,55 @@
-"""Delivery: the one loop that brings spooled writes to central.
+"""Delivery: the one loop that sends spooled writes to central in batches.
 
-One batch is in flight. The next is cut when it returns: without delay when idle, after a short
-rest (`rest`) and larger under load. A batch is sent again, byte for byte, until central has
-answered it; only the answers below end it.
+# The truth
 
-    200 outcomes           each member is settled: committed, refused, or deferred
-    409 batch-out-of-step  central's cursor is elsewhere (a rescued or restored spool):
-                           a new epoch begins and what is unsettled is cut anew
+The spool's file. A batch's members are fixed there before it is first sent, and stay the batch in
+flight until its outcomes are settled there. This package keeps timers and waiters only: after a
+restart the same batch is sent again, byte for byte, and central answers it from its cursor.
 
-Everything else leaves the batch where it is. 429 and 503 wait as told, for a minute at most;
-central unreachable waits with full jitter. Any other answer to the whole call *parks* delivery:
-a 401, a proxy's page, a 200 that is not an answer to this batch. Parked, it goes on trying, says
-so in log and metric, and drops nothing. There is no retry layer but this one. After an outage
-the first batches are small and double with each answer (slow start): a whole fleet has its backlog
-ready at that moment.
+# States
 
-A deferred member (its row is locked by someone else) stays first in its execution's queue
-and is cut again after a short hold; other executions go on.
+One batch is in flight at most.
 
-A refusal may say more than that one write is wrong. One for a binding that was revoked, a user
-who was demoted or a row that is gone takes back what admitted the write (`spool/bindings`), in
-the commit that settles it, so that the next write asks central again and its caller hears why.
+               a write is due, the interval is over
+      +------+       +----------------------+       +---------+
+      | idle | ----> | cut, or one in flight | ----> | sending | -------------------+
+      +------+       +----------------------+       +---------+                    |
+         ^                      ^                        |                         |
+         |                      |      200: outcomes are settled, or               |
+         +----------------------+----- 409 batch-out-of-step: a new epoch <--------+
+                                |                                                  |
+                                |      unreachable, 429, 503                       |
+                                +----- backing off <-------------------------------+
+                                |                                                  |
+                                |      any other response to the whole call        |
+                                +----- parked <------------------------------------+
+
+- **idle**: nothing is due. The next write is cut in the commit that stores it.
+- **sending**: the batch has left. While more comes, the next is cut `MIN_BATCH_INTERVAL_S` after
+  this one (`pacing`), so that writes gather; a run's end or a waiter cuts it at once.
+- **backing off**: full jitter, plus `Retry-After` up to a minute. After central was unreachable the
+  first batches are small and double with each success (slow start): a whole fleet has its backlog
+  ready at that moment.
+- **parked**: a 401, a proxy's page, a 200 that does not fit the batch. No single write is at fault,
+  so none is dropped: retried with a longer backoff, with a log line and a metric.
+- **draining**: not a state of its own. From `begin_drain` on nothing waits for more to come, a
+  backoff ends early once, and `run` returns when the spool is empty.
+
+There is no other retry layer: `Central.deliver` sends once.
+
+# Outcomes
+
+Each member of an answered batch is committed, refused or deferred. A deferred one (its row is
+locked by another session) stays first in its execution's queue and is cut again after a short
+delay; other executions go on. A refusal because the binding was revoked, the user demoted or the
+row deleted also withdraws what admitted the write, in the commit that settles it, so that the next
+write asks central again and its caller gets the reason.
+
+The `SettlementListener` (the caches) is notified in the same step in which the spool's index
+drops the entries: no reader finds a write neither pending nor in the cache. Waiters come after.
+
+# What may be lost
+
+Nothing that is on disk. A settlement is not synced: after a power cut the batch is sent again and
+answered as before. After a new epoch what was unsettled is delivered at least once.
 """

@@ -1,4 +1,4 @@
-"""The delivery loop."""
+"""The delivery loop. Its states and promises are in the package's essay."""
 
 import asyncio
 import logging
@@ -11,7 +11,6 @@ from typing import Protocol
 import msgspec
 
 from kit.http.logs import fields
-from kit.http.problems import Problem
 from sidecar.delivery.pacing import BatchPacer
 from sidecar.delivery.waiters import SettlementWaiters
 from sidecar.metrics import Metrics
@@ -25,39 +24,39 @@ from sidecar.upstream.resilience import Backoff, SlowStart
 logger = logging.getLogger(__name__)
 
 FIRST_BATCH_ENTRIES = 50
-"""How many a batch may have while central is away; each answer doubles it."""
+"""Of a batch cut while central is unreachable; each success doubles it."""
 BACKOFF_BASE_S = 0.1
 BACKOFF_LIMIT_S = 5.0
 """Short enough that a returned central gets the backlog within seconds, jittered so that a
 fleet does not return as one."""
 PARKED_LIMIT_S = 30.0
 MAX_RETRY_AFTER_S = 60.0
-"""The longest `Retry-After` that is obeyed: whoever sends a day must not stop a run's end."""
+"""A longer `Retry-After` is cut to this: a server that sends a day must not delay a run's end."""
 EXPECTED_REFUSALS = frozenset({"late"})
-"""Texera sends late RUNNINGs in ordinary runs (TEXERA.md section 2): never worth a warning."""
+"""Texera sends late RUNNINGs in ordinary runs (TEXERA.md section 2): no warning."""
 
 
 class BatchSender(Protocol):
-    """The way to central. Raises `CentralUnavailable` and `UpstreamProblem`, nothing else."""
+    """Sends a batch once. Raises `CentralUnavailable` and `UpstreamProblem`, nothing else."""
 
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]: ...
 
 
-class Listener(Protocol):
-    """Whoever must know how writes ended, before those who wait for them do."""
+class SettlementListener(Protocol):
+    """Is notified of settled writes before those who wait for them."""
 
     def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None: ...
 
 
 class Delivery:
-    """Delivers what the spool holds. `run` is the loop; `drain` empties and ends it."""
+    """Delivers what the spool holds. `run` is the loop; `begin_drain` lets it end when empty."""
 
     def __init__(
         self,
         spool: Spool,
         central: BatchSender,
         metrics: Metrics,
-        listener: Listener,
+        listener: SettlementListener,
         *,
         faults: FaultInjector = NO_FAULTS,
         monotonic: Callable[[], float] = time.monotonic,
@@ -70,55 +69,65 @@ class Delivery:
         self._faults = faults
         self._monotonic = monotonic
         self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
-        self._parked = Backoff(BACKOFF_BASE_S, PARKED_LIMIT_S, uniform=uniform)
+        self._parked_backoff = Backoff(BACKOFF_BASE_S, PARKED_LIMIT_S, uniform=uniform)
         self._slow_start = SlowStart(FIRST_BATCH_ENTRIES, BATCH_MAX_ENTRIES)
-        self._wake = asyncio.Event()
-        self._waiting = SettlementWaiters(spool, self.wake)
-        self._unconfirmed_batch: Batch | None = None
+        self._pacer = BatchPacer(monotonic, self._has_urgent_work)
+        self._waiters = SettlementWaiters(spool, self.wake)
+        self._work = asyncio.Event()
         self._draining = asyncio.Event()
-        self._rest = BatchPacer(monotonic, self._has_urgent_work)
+        self._unconfirmed_batch: Batch | None = None
         self.parked_because: str | None = None
         spool.on_append.append(lambda execution_id: self.wake())
-        spool.on_corrupted = self._set_aside
+        spool.on_corrupted = self._on_corrupted
         spool.on_reopened = self._on_spool_reopened
 
-    def wake(self) -> None:
-        """There is something new to deliver."""
-        self._wake.set()
-        self._rest.look()
-
-    def _has_urgent_work(self) -> bool:
-        """Whether somebody waits for what is not delivered yet, or a run has ended."""
-        someone_waits = self._draining.is_set() or bool(self._waiting)
-        return someone_waits or self._spool.queues.has_terminal
-
-    def _on_spool_reopened(self) -> None:
-        """The spool was opened anew: more may wait than was known, or less."""
-        self.wake()
-        self._waiting.recheck_all()
+    # Interface
 
     async def run(self) -> None:
-        """Delivers until cancelled, or until `drain` finds nothing left."""
-        untold, self._spool.unreported = self._spool.unreported, []
-        self._set_aside(untold)
+        """Delivers until cancelled, or after `begin_drain` until the spool is empty."""
+        corrupted, self._spool.unreported = self._spool.unreported, []
+        self._on_corrupted(corrupted)
         while True:
             try:
                 await self._recover_interrupted_settle()
                 batch = await self._next_batch()
                 if batch is None:
                     return
-                await self._deliver(batch)
+                await self._send(batch)
             except SpoolUnavailable as problem:
                 logger.error("spool unavailable", extra=fields(detail=problem.detail))
                 await self._back_off(self._backoff.next_s())
 
+    def begin_drain(self) -> None:
+        self._draining.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """There is new work, or somebody new waits for it."""
+        self._work.set()
+        self._pacer.check_urgent()
+
+    async def wait_settled(self, seq: int, timeout_s: float) -> WriteRecord | None:
+        """The settled write's record, or None after the timeout."""
+        return await self._waiters.wait_settled(seq, timeout_s)
+
+    async def flush(self, timeout_s: float) -> int:
+        """Waits until all that is durable now is settled. Returns the number of writes left.
+
+        Raises `SpoolUnavailable`.
+        """
+        return await self._waiters.wait_flushed(timeout_s)
+
+    # Idle
+
     async def _next_batch(self) -> Batch | None:
-        await self._rest.over()
+        """The batch to send. None once a drain is complete."""
+        await self._pacer.wait_until_allowed()
         while True:
-            self._wake.clear()
-            hurry = self._draining.is_set() or self._waiting.is_flushing
+            self._work.clear()
+            flush = self._draining.is_set() or self._waiters.is_flushing
             batch = await self._spool.in_flight() or await self._spool.cut(
-                flush=hurry, max_entries=self._slow_start.limit
+                flush=flush, max_entries=self._slow_start.limit
             )
             if batch is not None:
                 return batch
@@ -130,12 +139,12 @@ class Delivery:
                 if batch is not None:
                     return batch
             else:
-                await self._wait_for_work(max(0.001, due_at - self._monotonic()))
+                await _wait(self._work, max(0.001, due_at - self._monotonic()))
 
     async def _cut_with_next_append(self) -> Batch | None:
-        """The batch that the next write became; None if there is something to do without one."""
+        """The batch that the next write became; None if there is work without one."""
         cutting = asyncio.ensure_future(self._spool.cut_with_next_append())
-        waking = asyncio.ensure_future(self._wake.wait())
+        waking = asyncio.ensure_future(self._work.wait())
         try:
             await asyncio.wait({cutting, waking}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -144,31 +153,36 @@ class Delivery:
                 cutting.cancel()
         return cutting.result() if cutting.done() else None
 
-    async def _deliver(self, batch: Batch) -> None:
-        self._rest.begin()
+    def _has_urgent_work(self) -> bool:
+        someone_waits = self._draining.is_set() or bool(self._waiters)
+        return someone_waits or self._spool.queues.has_terminal
+
+    # Sending
+
+    async def _send(self, batch: Batch) -> None:
+        self._pacer.batch_started()
         self._faults.hit(FaultPoint.BEFORE_SEND)
         try:
             outcomes = await self._central.deliver(batch, self._spool.now_ms())
-        except CentralUnavailable as problem:
-            if problem.from_unknown_server:
-                await self._park(problem)
-            else:
-                await self._unavailable(problem)
-            return
-        except UpstreamProblem as problem:
-            if problem.slug == "batch-out-of-step":
-                await self._begin_epoch(batch, problem)
-            elif problem.status == 429:
-                await self._on_rate_limited(problem)
-            else:
-                await self._park(problem)
+        except (CentralUnavailable, UpstreamProblem) as problem:
+            await self._on_failure(batch, problem)
             return
         self._faults.hit(FaultPoint.AFTER_RESPONSE)
-        self._answered()
+        self._on_success()
         await self._settle(batch, outcomes)
 
+    def _on_success(self) -> None:
+        if self._backoff.failure_count or self.parked_because:
+            failures = self._backoff.failure_count
+            logger.info("central is available again", extra=fields(failures=failures))
+        self._backoff.reset()
+        self._parked_backoff.reset()
+        self._slow_start.succeeded()
+        self.parked_because = None
+        self._metrics.delivery_parked.set(0)
+
     async def _settle(self, batch: Batch, outcomes: list[Outcome]) -> None:
-        self._unconfirmed_batch = batch  # should the spool fail now, it may be settled all the same
+        self._unconfirmed_batch = batch  # a spool that fails now may have settled it all the same
         records = await self._spool.settle(
             batch, outcomes, lambda records: self._listener.on_settled(batch.entries, records)
         )
@@ -176,41 +190,87 @@ class Delivery:
         self._metrics.batches.labels("delivered").inc()
         self._metrics.batch_entries.observe(len(batch.entries))
         self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
-        self._tell(records)
+        self._notify_settled(records)
+
+    # Failures
+
+    async def _on_failure(
+        self, batch: Batch, problem: CentralUnavailable | UpstreamProblem
+    ) -> None:
+        """There are four cases: another epoch, no answer, too many calls, and all else."""
+        if problem.slug == "batch-out-of-step":
+            await self._begin_epoch(batch, problem)
+        elif isinstance(problem, CentralUnavailable) and not problem.from_unknown_server:
+            self._metrics.batches.labels("unavailable").inc()
+            self._slow_start.failed()
+            if self._backoff.failure_count == 0:
+                logger.warning("central unavailable", extra=fields(detail=problem.detail))
+            retry_after_s = problem.retry_after_s if problem.has_retry_after else 0.0
+            await self._back_off(self._backoff.next_s() + min(retry_after_s, MAX_RETRY_AFTER_S))
+        elif problem.status == 429:  # central is well, and this source sends too much
+            self._metrics.batches.labels("rate-limited").inc()
+            retry_after_s = problem.retry_after_s
+            await self._back_off(self._backoff.next_s() + min(retry_after_s, MAX_RETRY_AFTER_S))
+        else:
+            self._metrics.batches.labels("parked").inc()
+            self._metrics.delivery_parked.set(1)
+            self.parked_because = f"{problem.slug}: {problem.detail}"
+            logger.error("delivery parked", extra=fields(problem=problem.document()))
+            await self._back_off(self._parked_backoff.next_s())
+
+    async def _begin_epoch(
+        self, batch: Batch, problem: UpstreamProblem | CentralUnavailable
+    ) -> None:
+        self._metrics.batches.labels("out-of-step").inc()
+        epoch = await self._spool.start_epoch()
+        logger.error(
+            "batch out of step: a new epoch begins, unsettled writes are delivered at least once",
+            extra=fields(batch=batch.number, new_epoch=epoch, detail=problem.detail),
+        )
+        # A new epoch is always in step; the wait bounds the loop should central disagree.
+        await self._back_off(self._parked_backoff.next_s())
+
+    async def _back_off(self, wait_s: float) -> None:
+        """Sends nothing meanwhile, whatever arrives. A drain that begins ends the wait once."""
+        if self._draining.is_set():
+            await asyncio.sleep(wait_s)
+        else:
+            await _wait(self._draining, wait_s)
+
+    # Settlement
 
     async def _recover_interrupted_settle(self) -> None:
-        """How the writes ended whose settling the spool has kept without saying so."""
+        """Re-reads outcomes after a settle whose result was lost."""
         batch = self._unconfirmed_batch
         if batch is not None and await self._spool.in_flight() != batch:
             found = [await self._spool.find(entry.seq) for entry in batch.entries]
-            ended = [write for write in found if write and write.state is not WriteState.DURABLE]
-            self._listener.on_settled(batch.entries, ended)
-            self._tell(ended)
-        self._unconfirmed_batch = None  # or it is sent again, and answered as before
+            settled = [write for write in found if write and write.state is not WriteState.DURABLE]
+            self._listener.on_settled(batch.entries, settled)
+            self._notify_settled(settled)
+        self._unconfirmed_batch = None  # still in flight: it is sent again and answered as before
 
-    def _set_aside(self, records: Sequence[WriteRecord]) -> None:
-        """The spool found these damaged: they ended here, whatever central has of them."""
+    def _on_corrupted(self, records: Sequence[WriteRecord]) -> None:
+        """The spool found these corrupted: they are refused, whatever central has of them."""
         self._listener.on_settled((), records)
-        self._tell(records)
+        self._notify_settled(records)
 
-    def _tell(self, records: Sequence[WriteRecord]) -> None:
-        """Those who wait, the metrics and the log: so it ended."""
+    def _on_spool_reopened(self) -> None:
+        """More writes may be durable than were known, or fewer."""
+        self.wake()
+        self._waiters.recheck_all()
+
+    def _notify_settled(self, records: Sequence[WriteRecord]) -> None:
         for record in records:
             self._metrics.writes.labels(record.op, record.state).inc()
             if record.state is WriteState.REFUSED:
-                self._tell_refusal(record)
-        self._waiting.tell(records)
+                self._report_refusal(record)
+        self._waiters.notify(records)
 
-    def _age_s(self, entry: Entry) -> float:
-        made_at_ms: int = msgspec.json.decode(entry.document)["made_at_ms"]
-        return max(0, self._spool.now_ms() - made_at_ms) / 1000
-
-    def _tell_refusal(self, record: WriteRecord) -> None:
+    def _report_refusal(self, record: WriteRecord) -> None:
         slug = str((record.problem or {}).get("type", "unknown"))
         self._metrics.refused_writes.labels(slug).inc()
-        level = logging.INFO if slug in EXPECTED_REFUSALS else logging.WARNING
         logger.log(
-            level,
+            logging.INFO if slug in EXPECTED_REFUSALS else logging.WARNING,
             "write refused",
             extra=fields(
                 write_id=self._spool.write_id(record.seq),
@@ -220,79 +280,12 @@ class Delivery:
             ),
         )
 
-    async def _unavailable(self, problem: CentralUnavailable) -> None:
-        self._metrics.batches.labels("unavailable").inc()
-        self._slow_start.failed()
-        wait_s = self._backoff.next_s()
-        if problem.has_retry_after:
-            wait_s += min(problem.retry_after_s, MAX_RETRY_AFTER_S)
-        if self._backoff.failure_count == 1:
-            logger.warning("central unavailable, writes wait", extra=fields(detail=problem.detail))
-        await self._back_off(wait_s)
+    def _age_s(self, entry: Entry) -> float:
+        made_at_ms: int = msgspec.json.decode(entry.document)["made_at_ms"]
+        return max(0, self._spool.now_ms() - made_at_ms) / 1000
 
-    async def _on_rate_limited(self, problem: UpstreamProblem) -> None:
-        """Central is well and asks this source for less."""
-        self._metrics.batches.labels("rate-limited").inc()
-        asked_s = min(problem.retry_after_s, MAX_RETRY_AFTER_S)
-        await self._back_off(self._backoff.next_s() + asked_s)
 
-    async def _park(self, problem: Problem) -> None:
-        """The whole call was refused: nobody's write is at fault, so none is dropped."""
-        self._metrics.batches.labels("parked").inc()
-        self._metrics.delivery_parked.set(1)
-        self.parked_because = f"{problem.slug}: {problem.detail}"
-        logger.error("delivery parked", extra=fields(problem=problem.document()))
-        await self._back_off(self._parked.next_s())
-
-    async def _begin_epoch(self, batch: Batch, problem: Problem) -> None:
-        self._metrics.batches.labels("out-of-step").inc()
-        epoch = await self._spool.start_epoch()
-        logger.error(
-            "central is out of step with this spool; a new epoch begins, and what is unsettled"
-            " is delivered at least once",
-            extra=fields(batch=batch.number, new_epoch=epoch, detail=problem.detail),
-        )
-        # A new epoch is in step by its nature. Should central not think so, this is no busy loop.
-        await self._back_off(self._parked.next_s())
-
-    def _answered(self) -> None:
-        if self._backoff.failure_count or self.parked_because:
-            logger.info("central answers again", extra=fields(failures=self._backoff.failure_count))
-        self._backoff.reset()
-        self._slow_start.succeeded()
-        self._parked.reset()
-        self.parked_because = None
-        self._metrics.delivery_parked.set(0)
-
-    async def _wait_for_work(self, timeout_s: float) -> None:
-        """Until something new comes, or something that waits is due."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._wake.wait()
-
-    async def _back_off(self, wait_s: float) -> None:
-        """Leaves central alone, whatever comes. A drain that begins makes one try at once."""
-        if self._draining.is_set():
-            await asyncio.sleep(wait_s)
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._draining.wait()
-
-    # Those who wait
-
-    async def wait_settled(self, seq: int, timeout_s: float) -> WriteRecord | None:
-        """How the write ended, or None if the time was not enough."""
-        return await self._waiting.until_ended(seq, timeout_s)
-
-    async def flush(self, timeout_s: float) -> int:
-        """Waits until all that is durable now is settled. Answers how many writes still wait.
-
-        Raises `SpoolUnavailable`.
-        """
-        return await self._waiting.wait_flushed(timeout_s)
-
-    def begin_drain(self) -> None:
-        """From now on `run` returns once nothing is left."""
-        self._draining.set()
-        self.wake()
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

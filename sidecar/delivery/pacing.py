@@ -1,9 +1,7 @@
-"""The rest of a line that has just been used, so that writes which follow each other gather.
+"""The minimum interval between batches, so that writes in quick succession share one (ADR 0030).
 
-An idle line has rested long ago: the write of a CU that writes now and then is sent at once. Of
-one that writes without a pause, each batch takes what came within the rest, instead of one write
-each (ADR 0030). Nothing that cannot wait is made to: not the end of a run, and not what somebody
-waits for.
+After an idle interval a write is sent at once; of a stream of writes each batch takes what came
+within the interval. Urgent work is exempt: a run's end, and writes that somebody waits for.
 """
 
 import asyncio
@@ -15,27 +13,26 @@ MIN_BATCH_INTERVAL_S = 0.01
 
 
 class BatchPacer:
-    """`cannot_wait` says whether there is something that no rest may delay."""
+    """`has_urgent_work` tells whether there is work that must not be delayed."""
 
-    def __init__(self, monotonic: Callable[[], float], cannot_wait: Callable[[], bool]) -> None:
+    def __init__(self, monotonic: Callable[[], float], has_urgent_work: Callable[[], bool]) -> None:
         self._monotonic = monotonic
-        self._has_urgent_work = cannot_wait
-        self._ends_at = monotonic()
-        self._roused = asyncio.Event()
+        self._has_urgent_work = has_urgent_work
+        self._allowed_at = monotonic()
+        self._is_urgent = asyncio.Event()
 
-    def begin(self) -> None:
-        self._ends_at = self._monotonic() + MIN_BATCH_INTERVAL_S
+    def batch_started(self) -> None:
+        self._allowed_at = self._monotonic() + MIN_BATCH_INTERVAL_S
 
-    def look(self) -> None:
-        """Something has changed: ends the rest if now there is something that cannot wait."""
+    def check_urgent(self) -> None:
+        """To be called when work arrives: urgent work ends the wait."""
         if self._has_urgent_work():
-            self._roused.set()
+            self._is_urgent.set()
 
-    async def over(self) -> None:
-        """Returns once the line may be used."""
-        self._roused.clear()
-        left_s = self._ends_at - self._monotonic()
+    async def wait_until_allowed(self) -> None:
+        self._is_urgent.clear()
+        left_s = self._allowed_at - self._monotonic()
         if left_s > 0 and not self._has_urgent_work():
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
-                    await self._roused.wait()
+                    await self._is_urgent.wait()

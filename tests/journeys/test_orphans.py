@@ -12,7 +12,7 @@ import pytest
 from dev.polling import wait_until
 from sidecar.upstream.source_identity import SourceIdentity
 from tests.journeys.calls import call, create
-from tests.journeys.leasing import LEASE_S, PATIENCE_S, Pod, running_pod
+from tests.journeys.lease_fixtures import LEASE_S, PATIENCE_S, Pod, running_pod
 
 RUNNING, COMPLETED, FAILED = 1, 3, 4
 

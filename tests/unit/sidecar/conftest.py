@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.spool.capacity import SpoolLimits
-from tests.unit.sidecar.delivering import Bench, bench_on
+from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, harness_on
 from tests.unit.sidecar.spooling import Spools
 
 
@@ -20,8 +20,8 @@ async def spools(tmp_path: Path) -> AsyncIterator[Spools]:
 
 
 @pytest.fixture
-async def bench(spools: Spools) -> AsyncIterator[Bench]:
+async def harness(spools: Spools) -> AsyncIterator[DeliveryHarness]:
     async with AsyncExitStack() as stack:
-        bench = bench_on(spools, await spools.open())
-        stack.push_async_callback(bench.stop)
-        yield bench
+        harness = harness_on(spools, await spools.open())
+        stack.push_async_callback(harness.stop)
+        yield harness

@@ -13,7 +13,7 @@ from kit.http.body_reader import UNCOUNTED_BODY_BYTES
 from sidecar.problems import UpstreamProblem
 from sidecar.server.listening import connections
 from sidecar.server.protocol import MAX_BUFFERED_BYTES
-from tests.unit.sidecar.delivering import until
+from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.front_writes import EID, OTHER_EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import Served, Wire, app_of, door_of, get, served
 from tests.unit.sidecar.reading import WORKFLOW, World, world

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.server.listening import connections
-from tests.unit.sidecar.delivering import until
+from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.fronting import Line, Served, Wire, app_of, door_of, get, served
 from tests.unit.sidecar.reading import (
     ACCESS_TTL_S,

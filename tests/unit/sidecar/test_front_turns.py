@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.server.listening import connections
 from sidecar.settings import LimitSettings
-from tests.unit.sidecar.delivering import until
+from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.front_writes import EID, OTHER_EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
 from tests.unit.sidecar.reading import World, world

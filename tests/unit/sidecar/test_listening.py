@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.server.listening import listening
 from tests.databases import free_port
-from tests.unit.sidecar.delivering import until
+from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.front_writes import EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import Line, app_of, door_of, get
 from tests.unit.sidecar.reading import WORKFLOW, World, world

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.problems import UpstreamProblem
-from tests.unit.sidecar.delivering import until
+from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.reading import WORKFLOW, World, caller, world
 
 EID = 7

@@ -5,7 +5,7 @@ import pytest
 from sidecar.leases.health_check import UnitState
 from sidecar.leases.renewer import LeaseRenewer
 from sidecar.problems import UpstreamProblem
-from tests.unit.sidecar.leasing import REFUSED, UNREACHABLE, Round, bind
+from tests.unit.sidecar.lease_fixtures import REFUSED, UNREACHABLE, Round, bind
 from tests.unit.sidecar.spooling import Spools, update
 
 

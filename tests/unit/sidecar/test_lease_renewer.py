@@ -10,7 +10,7 @@ from sidecar.leases.health_check import UnitState
 from sidecar.leases.renewer import BACKOFF_LIMIT_S, LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable
-from tests.unit.sidecar.leasing import (
+from tests.unit.sidecar.lease_fixtures import (
     PERIOD_S,
     REFUSED,
     UNREACHABLE,

@@ -1,4 +1,4 @@
-"""A delivery for tests: a real spool, a central that answers by a script, and no waits."""
+"""Delivery with a real spool, a scripted central, and no waits."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ PROXY_PAGE = CentralUnavailable("502 from a proxy", retry_after_s=1, from_unknow
 
 @dataclass
 class ScriptedCentral:
-    """Answers batches by a script, then applies what comes. Remembers what it was sent."""
+    """Runs a script of outcomes and failures, then applies each batch. Records the batches."""
 
     script: list[Answer | Exception] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
@@ -53,24 +53,28 @@ class ScriptedCentral:
         return [[entry.seq for entry in batch.entries] for batch in self.batches]
 
 
-class Told:
+@dataclass
+class RecordingListener:
+    settled: set[int] = field(default_factory=set)
+
     def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
-        pass
+        self.settled |= {record.seq for record in records}
 
 
 @dataclass
-class Bench:
-    """A spool, a scripted central and the delivery between them, with no waits of its own."""
+class DeliveryHarness:
+    """A spool, a scripted central, and the delivery between them."""
 
     spool: Spool
     central: ScriptedCentral
     delivery: Delivery
     metrics: Metrics
     waits_s: list[float]
+    listener: RecordingListener
     _running: asyncio.Task[None] | None = None
 
     async def deliver_all(self) -> None:
-        """Runs until nothing is left."""
+        """Runs until the spool is empty."""
         self.delivery.begin_drain()
         self.start()
         async with asyncio.timeout(30):
@@ -94,21 +98,22 @@ class Bench:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-def bench_on(spools: Spools, spool: Spool) -> Bench:
-    """A delivery of the spool that is open; its waits are noted and not waited for."""
-    central, metrics, waits_s = ScriptedCentral(), Metrics(), list[float]()
+def harness_on(spools: Spools, spool: Spool) -> DeliveryHarness:
+    """Delivery of an open spool; backoffs are recorded instead of waited for."""
+    central, metrics, listener = ScriptedCentral(), Metrics(), RecordingListener()
+    waits_s: list[float] = []
 
     def no_wait(low: float, high: float) -> float:
         waits_s.append(high)
         return 0.0
 
     delivery = Delivery(
-        spool, central, metrics, Told(), monotonic=lambda: spools.now_s, uniform=no_wait
+        spool, central, metrics, listener, monotonic=lambda: spools.now_s, uniform=no_wait
     )
-    return Bench(spool, central, delivery, metrics, waits_s)
+    return DeliveryHarness(spool, central, delivery, metrics, waits_s, listener)
 
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 (of what is looked at nothing tells)
+        while not condition():  # noqa: ASYNC110 (no event exists for an arbitrary condition)
             await asyncio.sleep(0.001)

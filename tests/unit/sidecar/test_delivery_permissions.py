@@ -1,17 +1,17 @@
-"""What an answer of central's means for the right to write."""
+"""The effect of settlements on cached grants."""
 
 import pytest
 
 from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.entry import Priority
 from sidecar.spool.spool import Spool
-from tests.unit.sidecar.delivering import Answer, Bench, applied, refused
+from tests.unit.sidecar.delivery_fixtures import Answer, DeliveryHarness, applied, refused
 from tests.unit.sidecar.spooling import EID, USER, Spools, update
 
 TOKEN_DIGEST = b"d" * 32
 
 
-async def cached_permit(spool: Spool, execution_id: int = EID) -> None:
+async def cache_grant(spool: Spool, execution_id: int = EID) -> None:
     binding = Binding(execution_id, 1, 2, USER, None, created_here=True)
     await spool.record_binding(binding, Grant(TOKEN_DIGEST, execution_id, USER, 2_000))
 
@@ -23,16 +23,16 @@ def is_granted(spool: Spool) -> bool:
 @pytest.mark.parametrize(
     "slug", ["binding-revoked", "not-bound", "user-demoted", "execution-not-found"]
 )
-async def test_a_right_that_central_took_back_is_forgotten_for_good(
-    bench: Bench, spools: Spools, slug: str
+async def test_a_refusal_for_a_withdrawn_permission_drops_the_cached_grant(
+    harness: DeliveryHarness, spools: Spools, slug: str
 ) -> None:
-    await cached_permit(bench.spool)
-    await bench.spool.append(update(name="n"))
-    bench.central.script = [refused(slug)]
+    await cache_grant(harness.spool)
+    await harness.spool.append(update(name="n"))
+    harness.central.script = [refused(slug)]
 
-    await bench.deliver_all()
+    await harness.deliver_all()
 
-    assert not is_granted(bench.spool)
+    assert not is_granted(harness.spool)
     reopened = await spools.open()
     assert not is_granted(reopened)
     assert reopened.bindings.binding(EID) is None
@@ -44,18 +44,18 @@ async def test_a_right_that_central_took_back_is_forgotten_for_good(
         (Priority.TERMINAL, applied, True),
         (Priority.TERMINAL, refused("status-conflict"), True),
         (Priority.STATUS, applied, False),
-        # Closed as an orphan, and perhaps still running: its own end must be admitted.
+        # Closed as an orphan, and perhaps still running: its own terminal status must be accepted.
         (Priority.STATUS, refused("late"), False),
         (Priority.TERMINAL, refused("uri-mismatch"), False),
     ],
 )
 async def test_grants_outlive_the_end_of_their_run_by_ten_minutes(
-    bench: Bench, spools: Spools, priority: Priority, answer: Answer, is_over: bool
+    harness: DeliveryHarness, spools: Spools, priority: Priority, answer: Answer, is_over: bool
 ) -> None:
-    await cached_permit(bench.spool)
-    await bench.spool.append(update(priority=priority, status="COMPLETED"))
-    bench.central.script = [answer]
-    await bench.deliver_all()
+    await cache_grant(harness.spool)
+    await harness.spool.append(update(priority=priority, status="COMPLETED"))
+    harness.central.script = [answer]
+    await harness.deliver_all()
     spool = await spools.open()
 
     spools.now_s += 599

@@ -43,5 +43,5 @@ class Boots:
             reply = await self._central.post("boot", target, body, idempotency_key, context)
             answer = _closed.decode(reply.body)
             await self._spool.record_boot(Boot(unit_id, request.boot_id), answer.closed)
-        self._reads.changed(None, answer.closed)
+        self._reads.invalidate(None, answer.closed)
         return answer

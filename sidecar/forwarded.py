@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from sidecar.cache.pending import Costs, apply_pending
+from sidecar.cache.pending import CachedCosts, apply_pending
 from sidecar.cache.read_through import ReadResult
 from sidecar.delivery.loop import Delivery
 from sidecar.problems import DeliveryTimeout, UpstreamProblem
@@ -27,7 +27,7 @@ SETTLE_WAIT_S = 10.0
 STATUS_WAIT_S = 5.0
 """How long a read waits for statuses; then it is answered as central knows them."""
 
-ENDS = frozenset({Priority.TERMINAL})
+TERMINAL_ONLY = frozenset({Priority.TERMINAL})
 STATUSES = frozenset({Priority.TERMINAL, Priority.STATUS})
 NO_COMPLETED_RUN = "no-completed-run"
 
@@ -51,12 +51,12 @@ class ForwardedCalls:
     async def delete(
         self, selection: forwarded.Selection, idempotency_key: str | None, context: CallContext
     ) -> forwarded.DeletedExecutions:
-        await self._settle(selection.execution_ids)
+        await self._await_settled(selection.execution_ids)
         reply = await self._central.post(
             "delete", "/v1/executions/delete", _body(selection), idempotency_key, context
         )
         answer = _deleted.decode(reply.body)
-        self._reads.changed(selection.workflow_id, selection.execution_ids)
+        self._reads.invalidate(selection.workflow_id, selection.execution_ids)
         return answer
 
     async def bookmark(
@@ -65,11 +65,11 @@ class ForwardedCalls:
         idempotency_key: str | None,
         context: CallContext,
     ) -> forwarded.BookmarkedExecutions:
-        await self._settle(selection.execution_ids)
+        await self._await_settled(selection.execution_ids)
         reply = await self._central.post(
             "bookmark", "/v1/executions/bookmark", _body(selection), idempotency_key, context
         )
-        self._reads.changed(selection.workflow_id, selection.execution_ids)
+        self._reads.invalidate(selection.workflow_id, selection.execution_ids)
         return _bookmarked.decode(reply.body)
 
     async def expired(self, target: str, context: CallContext) -> forwarded.ExpiredExecutions:
@@ -86,11 +86,11 @@ class ForwardedCalls:
         idempotency_key: str | None,
         context: CallContext,
     ) -> forwarded.ClearedExecutions:
-        await self._settle(selection.execution_ids)
+        await self._await_settled(selection.execution_ids)
         reply = await self._central.post(
             "clear", target, _body(selection), idempotency_key, context
         )
-        self._reads.changed(None, selection.execution_ids)
+        self._reads.invalidate(None, selection.execution_ids)
         return _cleared.decode(reply.body)
 
     async def latest_version(self, workflow_id: int, context: CallContext) -> forwarded.Version:
@@ -105,22 +105,22 @@ class ForwardedCalls:
             (await self._central.post_query("export-plan", target, body, context)).body
         )
         if plan.execution_id is not None and await self._spool.waiting(plan.execution_id):
-            await self._settle([plan.execution_id])
+            await self._await_settled([plan.execution_id])
             reply = await self._central.post_query("export-plan", target, body, context)
             plan = _plan.decode(reply.body)
         return plan
 
-    async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[Costs]:
+    async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[CachedCosts]:
         """Of the run that completed last, one whose end has yet to be delivered included."""
         try:
             seen = await self._reads.costs(workflow_id, context)
         except UpstreamProblem as problem:
             if problem.slug != NO_COMPLETED_RUN or not await self._statuses_arrive(
-                workflow_id, ENDS
+                workflow_id, TERMINAL_ONLY
             ):
                 raise
             return await self._reads.costs(workflow_id, context)
-        if await self._statuses_arrive(workflow_id, ENDS):
+        if await self._statuses_arrive(workflow_id, TERMINAL_ONLY):
             return await self._reads.costs(workflow_id, context)
         return seen
 
@@ -128,9 +128,9 @@ class ForwardedCalls:
         self, workflow_id: int, query: v1.ListQuery, context: CallContext
     ) -> v1.ExecutionPage:
         """Executions by the statuses they have, those that have yet to be delivered included."""
-        page = await self._reads.page(workflow_id, query, context)
+        page = await self._reads.list_page(workflow_id, query, context)
         if query.status is not None and await self._statuses_arrive(workflow_id, STATUSES):
-            return await self._reads.page(workflow_id, query, context)
+            return await self._reads.list_page(workflow_id, query, context)
         return page
 
     async def _statuses_arrive(self, workflow_id: int, urgencies: frozenset[Priority]) -> bool:
@@ -145,7 +145,7 @@ class ForwardedCalls:
         ended = newest and await self._delivery.wait_settled(newest, STATUS_WAIT_S)
         return bool(ended)
 
-    async def _settle(self, execution_ids: Iterable[int]) -> None:
+    async def _await_settled(self, execution_ids: Iterable[int]) -> None:
         """Returns once what waits now for these executions is settled."""
         for execution_id in sorted(set(execution_ids)):
             waiting = await self._spool.waiting(execution_id)

@@ -17,7 +17,13 @@ import msgspec
 from sidecar.cache.access import AccessCache, workflow_key
 from sidecar.cache.coherence import CoherentCache
 from sidecar.cache.long_poll import LongPollHub
-from sidecar.cache.pending import Costs, Row, apply_pending, registry_of_answer, registry_with
+from sidecar.cache.pending import (
+    CachedCosts,
+    CachedExecution,
+    apply_pending,
+    decode_registry,
+    registry_with,
+)
 from sidecar.cache.read_through import (
     MAX_REREADS,
     STALE_IF_SLOW_S,
@@ -26,7 +32,7 @@ from sidecar.cache.read_through import (
     ReadThrough,
 )
 from sidecar.cache.resources import ValueT
-from sidecar.cache.uri_registry import Registry
+from sidecar.cache.uri_registry import UriRegistry
 from sidecar.metrics import Metrics
 from sidecar.problems import ConsoleNotFound, ResultUriNotFound
 from sidecar.spool.bindings import Binding
@@ -61,70 +67,72 @@ class Reads:
         self._central = central
         self._access = access
         self._metrics = metrics
-        self._arrivals = LongPollHub(sleep)
-        self._remembered = remembered = CoherentCache(
+        self._long_polls = LongPollHub(sleep)
+        self._cache = cache = CoherentCache(
             spool, max_bytes, monotonic, metrics.cache_evictions.labels("size").inc
         )
-        self._registries = ReadThrough[Registry](
-            remembered.registries,
+        self._registries = ReadThrough[UriRegistry](
+            cache.registries,
             access,
             central,
             spool,
             ttl_s=REGISTRY_TTL_S,
-            decode=registry_of_answer,
+            decode=decode_registry,
             apply_pending=registry_with,
-            is_sole_writer=remembered.is_sole_writer,
+            is_sole_writer=cache.is_sole_writer,
             patience_s=patience_s,
         )
-        self._rows = ReadThrough[Row](
-            remembered.rows,
+        self._rows = ReadThrough[CachedExecution](
+            cache.rows,
             access,
             central,
             spool,
             ttl_s=execution_cache_ttl_s,
-            decode=Row.from_json,
-            apply_pending=Row.under,
+            decode=CachedExecution.from_json,
+            apply_pending=CachedExecution.with_pending,
             execution_of=lambda row: row.execution_id,
             patience_s=patience_s,
         )
-        self._costs = ReadThrough[Costs](
-            remembered.costs,
+        self._costs = ReadThrough[CachedCosts](
+            cache.costs,
             access,
             central,
             spool,
             ttl_s=execution_cache_ttl_s,
-            decode=Costs.from_json,
-            apply_pending=Costs.under,
+            decode=CachedCosts.from_json,
+            apply_pending=CachedCosts.with_pending,
             execution_of=lambda costs: costs.execution_id,
             patience_s=patience_s,
         )
-        spool.on_append.append(self.appended)
+        spool.on_append.append(self.on_append)
 
     @property
     def size_bytes(self) -> float:
-        return self._remembered.size_bytes
+        return self._cache.size_bytes
 
     @property
     def waiter_count(self) -> int:
         """Long polls that are held."""
-        return self._arrivals.waiter_count
+        return self._long_polls.waiter_count
 
     # Registries
 
-    async def uris(self, execution_id: int, context: CallContext) -> ReadResult[Registry]:
+    async def uris(self, execution_id: int, context: CallContext) -> ReadResult[UriRegistry]:
         asked = _registry_of("uris", execution_id, context)
-        return self._counted(await self._registries.read(asked))
+        return self._record_hit(await self._registries.read(asked))
 
     async def result_uri(
         self, execution_id: int, query: v1.ResultUriQuery, context: CallContext
-    ) -> tuple[v1.ResultUri, ReadResult[Registry]]:
+    ) -> tuple[v1.ResultUri, ReadResult[UriRegistry]]:
         """Raises `ResultUriNotFound` when the port has no result, after `query.wait` seconds."""
         try:
             return await self._result_uri(execution_id, query, context)
         except ResultUriNotFound:
             if not query.wait:
                 raise
-        with self._arrivals.waiting(execution_id, self._look(execution_id, context)) as arrived:
+        with self._long_polls.subscribe(
+            execution_id, self._refresh_probe(execution_id, context)
+        ) as changed:
             try:
                 async with asyncio.timeout(query.wait):
                     while True:
@@ -133,8 +141,8 @@ class Reads:
                                 execution_id, query, context, cached_only=True
                             )
                         except ResultUriNotFound:
-                            await arrived.wait()
-                            arrived.clear()
+                            await changed.wait()
+                            changed.clear()
             except TimeoutError:
                 return await self._result_uri(execution_id, query, context)
 
@@ -145,17 +153,17 @@ class Reads:
         context: CallContext,
         *,
         cached_only: bool = False,
-    ) -> tuple[v1.ResultUri, ReadResult[Registry]]:
+    ) -> tuple[v1.ResultUri, ReadResult[UriRegistry]]:
         """`cached_only`: what is remembered is news enough, even if the port is not in it."""
 
-        def find(registry: Registry) -> str | None:
-            return registry.external_port(query.operator_id, query.port_id, query.internal)
+        def find(registry: UriRegistry) -> str | None:
+            return registry.resolve_port(query.operator_id, query.port_id, query.internal)
 
         seen = await self._registries.read(
             _registry_of("result-uri", execution_id, context),
             lambda r: cached_only or find(r) is not None,
         )
-        port = find(self._counted(seen).value)
+        port = find(self._record_hit(seen).value)
         if port is None:
             raise ResultUriNotFound(
                 f"execution {execution_id}, operator {query.operator_id}, port {query.port_id}"
@@ -163,11 +171,13 @@ class Reads:
         uri, size = seen.value.results[port]
         return v1.ResultUri(uri, port, size), seen
 
-    def _look(self, execution_id: int, context: CallContext) -> Callable[[], Awaitable[bool]]:
+    def _refresh_probe(
+        self, execution_id: int, context: CallContext
+    ) -> Callable[[], Awaitable[bool]]:
         async def look() -> bool:
-            if self._remembered.is_sole_writer(execution_id):
+            if self._cache.is_sole_writer(execution_id):
                 return False  # what appears there is written here, and told at once
-            known = self._remembered.registries.get(execution_id)
+            known = self._cache.registries.get(execution_id)
             now = await self._registries.refresh(_registry_of("wait", execution_id, context))
             return known is None or known.value != now
 
@@ -175,12 +185,12 @@ class Reads:
 
     async def console(
         self, execution_id: int, operator_id: str, context: CallContext
-    ) -> tuple[v1.ConsoleUri, ReadResult[Registry]]:
+    ) -> tuple[v1.ConsoleUri, ReadResult[UriRegistry]]:
         """Raises `ConsoleNotFound` when the operator has printed nothing yet."""
         seen = await self._registries.read(
             _registry_of("console", execution_id, context), lambda r: operator_id in r.consoles
         )
-        stored = self._counted(seen).value.consoles.get(operator_id)
+        stored = self._record_hit(seen).value.consoles.get(operator_id)
         if stored is None:
             raise ConsoleNotFound(f"execution {execution_id}, operator {operator_id}")
         return v1.ConsoleUri(*stored), seen
@@ -189,73 +199,73 @@ class Reads:
 
     async def execution(
         self, execution_id: int, context: CallContext, *, workflow_id: int | None = None
-    ) -> ReadResult[Row]:
+    ) -> ReadResult[CachedExecution]:
         """With `workflow_id` it must be an execution of that workflow."""
         prefix = f"/v1/workflows/{workflow_id}" if workflow_id is not None else "/v1"
         target = f"{prefix}/executions/{execution_id}"
         asked = ReadRequest(
             "execution", "execution", target, target, execution_id, context, execution_id
         )
-        return self._counted(await self._rows.read(asked))
+        return self._record_hit(await self._rows.read(asked))
 
     async def latest(
         self, workflow_id: int, computing_unit_id: int | None, context: CallContext
-    ) -> ReadResult[Row]:
+    ) -> ReadResult[CachedExecution]:
         """The workflow's newest execution, on one computing unit or on any."""
         target = build_target(
             f"/v1/workflows/{workflow_id}/executions/latest",
             {"computing_unit_id": computing_unit_id},
         )
         asked = ReadRequest("latest", "latest", target, target, workflow_key(workflow_id), context)
-        return self._counted(await self._rows.read(asked))
+        return self._record_hit(await self._rows.read(asked))
 
-    async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[Costs]:
+    async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[CachedCosts]:
         """What the operators of the latest run that central knows as completed cost."""
         target = f"/v1/workflows/{workflow_id}/operator-costs"
         resource = workflow_key(workflow_id)
         asked = ReadRequest("operator-costs", "operator-costs", target, target, resource, context)
-        return self._counted(await self._costs.read(asked))
+        return self._record_hit(await self._costs.read(asked))
 
-    async def page(
+    async def list_page(
         self, workflow_id: int, query: v1.ListQuery, context: CallContext
     ) -> v1.ExecutionPage:
         """Never remembered: it is asked for by people, each time another part of it."""
         path = f"/v1/workflows/{workflow_id}/executions"
         target = build_target(path, msgspec.to_builtins(query))
         for _ in range(MAX_REREADS):
-            generation = self._remembered.rows.generation(workflow_key(workflow_id))
+            generation = self._cache.rows.generation(workflow_key(workflow_id))
             page = _page.decode((await self._central.read("list", target, context)).body)
             for row in page.executions:
                 apply_pending(row, await self._spool.waiting(row.execution_id))
-            if generation.holds:
+            if generation.is_valid:
                 break
         return page
 
-    def _counted(self, seen: ReadResult[ValueT]) -> ReadResult[ValueT]:
-        self._metrics.cache_requests.labels(seen.resource, seen.source).inc()
+    def _record_hit(self, seen: ReadResult[ValueT]) -> ReadResult[ValueT]:
+        self._metrics.cache_requests.labels(seen.label, seen.cache_status).inc()
         return seen
 
     # Coherence with the sidecar's own writes
 
-    def created(self, binding: Binding, digest: bytes, user_id: int, expires_at: int) -> None:
+    def on_create(self, binding: Binding, digest: bytes, user_id: int, expires_at: int) -> None:
         """A new execution: its maker may read it."""
-        self._access.allow(digest, binding.execution_id, user_id, expires_at)
-        self._remembered.created(binding.execution_id, binding.workflow_id)
+        self._access.grant(digest, binding.execution_id, user_id, expires_at)
+        self._cache.on_create(binding.execution_id, binding.workflow_id)
 
-    def changed(self, workflow_id: int | None, execution_ids: Sequence[int] = ()) -> None:
+    def invalidate(self, workflow_id: int | None, execution_ids: Sequence[int] = ()) -> None:
         """A call of ours changed these at central (created, deleted, bookmarked, cleared)."""
-        self._remembered.changed(workflow_id, execution_ids)
+        self._cache.invalidate(workflow_id, execution_ids)
 
-    def appended(self, execution_id: int) -> None:
+    def on_append(self, execution_id: int) -> None:
         """A write has become durable; its caller has not been told yet."""
-        self._remembered.moved(execution_id)
-        self._arrivals.notify(execution_id)
+        self._cache.on_write(execution_id)
+        self._long_polls.notify(execution_id)
 
     def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
         """Writes are no longer waiting: committed, or refused."""
-        self._remembered.on_settled(entries, records)
+        self._cache.on_settled(entries, records)
         for execution_id in {record.execution_id for record in records}:
-            self._arrivals.notify(execution_id)
+            self._long_polls.notify(execution_id)
 
 
 def _registry_of(label: str, execution_id: int, context: CallContext) -> ReadRequest:

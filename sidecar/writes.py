@@ -64,11 +64,11 @@ class Writes:
         body = self._with_boot(body)
         reply = await self._central.create_execution(body, idempotency_key, context)
         answer = reply.decode()
-        binding, grant = permit_of(answer, reply, context, created_here=True)
+        binding, grant = to_binding_and_grant(answer, reply, context, created_here=True)
         # A repeat of an old create must not reopen what has ended or is known since.
         if self._spool.bindings.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.record_binding(binding, grant))
-            self._reads.created(binding, grant.token_digest, grant.user_id, grant.expires_at)
+            self._reads.on_create(binding, grant.token_digest, grant.user_id, grant.expires_at)
         return msgspec.convert(answer, v1.NewExecution)
 
     def _with_boot(self, body: bytes) -> bytes:
@@ -78,7 +78,7 @@ class Writes:
             return body
         return msgspec.json.encode(new | {"boot_id": boot.boot_id})
 
-    async def admit(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
+    async def authorize(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
         """The execution's binding, and central's yes for this token; asks for both if need be."""
         cached_permit = self.cached_permit(execution_id, context)
         if cached_permit is not None:
@@ -91,7 +91,7 @@ class Writes:
     def cached_permit(
         self, execution_id: int, context: CallContext
     ) -> tuple[Binding, Grant] | None:
-        """What `admit` answers, as far as it is known without asking."""
+        """What `authorize` answers, as far as it is known without asking."""
         digest = token_digest(context.token or "")
         binding = self._spool.bindings.binding(execution_id)
         grant = self._spool.bindings.grant(digest, execution_id)
@@ -101,11 +101,11 @@ class Writes:
         boot = self._spool.boot
         boot_id = boot.boot_id if boot is not None else None
         reply = await self._central.bind(execution_id, context, boot_id)
-        binding, grant = permit_of(reply.decode(), reply, context, created_here=False)
+        binding, grant = to_binding_and_grant(reply.decode(), reply, context, created_here=False)
         known = self._spool.bindings.binding(execution_id)
         binding = known if known is not None else binding
         await self._spool.record_binding(binding, grant)
-        self._access.allow(grant.token_digest, execution_id, grant.user_id, grant.expires_at)
+        self._access.grant(grant.token_digest, execution_id, grant.user_id, grant.expires_at)
         return binding, grant
 
     async def append(self, new: NewEntry) -> int:
@@ -155,7 +155,7 @@ class Writes:
         reply = await self._central.identify(context)
         if reply.user_id is None or reply.token_expires_at is None:
             raise CentralUnavailable("central did not say whose token this is", retry_after_s=1)
-        self._access.identify(
+        self._access.record_user(
             token_digest(context.token or ""), reply.user_id, reply.token_expires_at
         )
         return reply.user_id
@@ -193,7 +193,7 @@ class Writes:
         )
 
 
-def permit_of(
+def to_binding_and_grant(
     answer: dict[str, Any], reply: Reply, context: CallContext, *, created_here: bool
 ) -> tuple[Binding, Grant]:
     """Central's yes, as the spool keeps it."""

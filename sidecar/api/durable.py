@@ -33,7 +33,7 @@ async def durable(
     answer_of: Callable[[v1.WriteAnswer], Any] = lambda answer: answer,
 ) -> Answer:
     """Makes the write durable, and its like of other bodies for whoever has the request's head."""
-    # `again` is kept for long: it holds none of the request, whose body and connection are large.
+    # `replay` is kept for long: it holds none of the request, whose body and connection are large.
     own, caller, method = services(call.request), call.caller, call.request.method
     wait_s = preferred_wait_s(call.request)
     decoder = _decoder(cast("Hashable", type(call.body)))
@@ -42,7 +42,7 @@ async def durable(
         status, answer = await own.writes.submit(new, wait_s)
         return Answer(answer_of(answer), status)
 
-    async def again(raw_body: bytes) -> Answer:
+    async def replay(raw_body: bytes) -> Answer:
         cached_permit = own.writes.cached_permit(execution_id, caller)
         if cached_permit is None:
             raise NeedsFullRequest  # central has to be asked, for the request that comes now
@@ -51,9 +51,9 @@ async def durable(
             return await submit(entry_of(cached_permit[0], cached_permit[1].user_id))
 
     entry_of = prepare(call.body)
-    binding, grant = await own.writes.admit(execution_id, caller)
+    binding, grant = await own.writes.authorize(execution_id, caller)
     answer = await submit(entry_of(binding, grant.user_id))
-    call.request[REPLAYABLE_CALL] = ReplayableCall(again)
+    call.request[REPLAYABLE_CALL] = ReplayableCall(replay)
     return answer
 
 

@@ -52,7 +52,7 @@ class CacheableResponse:
     """An answer that may be given again, and the label that counts it."""
 
     validity: Validity
-    resource: str
+    label: str
 
 
 CACHEABLE_RESPONSE: web.RequestKey[CacheableResponse] = web.RequestKey(
@@ -64,10 +64,10 @@ CACHEABLE_RESPONSE: web.RequestKey[CacheableResponse] = web.RequestKey(
 class ReplayableCall:
     """A call that was made, as it goes on after its head: with another body, it is made again.
 
-    `again` raises what the call raises, and `NeedsFullRequest`.
+    `replay` raises what the call raises, and `NeedsFullRequest`.
     """
 
-    again: Callable[[bytes], Awaitable[Answer]]
+    replay: Callable[[bytes], Awaitable[Answer]]
 
 
 REPLAYABLE_CALL: web.RequestKey[ReplayableCall] = web.RequestKey("resumable", ReplayableCall)
@@ -77,7 +77,7 @@ class NeedsFullRequest(Exception):
     """The call has to be made from its beginning. Nothing of it has been done."""
 
 
-async def admit(request: web.Request, route: Route, raw_body: bytes) -> CallContext:
+async def call_context(request: web.Request, route: Route, raw_body: bytes) -> CallContext:
     """Who calls: the token that the guard has found, and the trace the call belongs to."""
     return CallContext(
         request[TOKEN],
@@ -94,7 +94,7 @@ def services(request: web.Request) -> Services:
 def cached_response(request: web.Request, body: Any, seen: ReadResult[Any]) -> Answer:
     """The answer to a read; the front door may give it again for as long as it is valid."""
     if seen.validity is not None:
-        request[CACHEABLE_RESPONSE] = CacheableResponse(seen.validity, seen.resource)
+        request[CACHEABLE_RESPONSE] = CacheableResponse(seen.validity, seen.label)
     return Answer(body, headers=seen.headers())
 
 

@@ -73,14 +73,14 @@ async def fetch_uris(
     call: Call[CallContext, v1.ExecutionPath, NoParameters, None],
 ) -> Answer:
     seen = await services(call.request).reads.uris(call.path.execution_id, call.caller)
-    return cached_response(call.request, seen.value.answer(), seen)
+    return cached_response(call.request, seen.value.to_json(), seen)
 
 
 async def delete_uris(
     call: Call[CallContext, v1.ExecutionPath, NoParameters, None],
 ) -> Answer:
     writes = services(call.request).writes
-    binding, grant = await writes.admit(call.path.execution_id, call.caller)
+    binding, grant = await writes.authorize(call.path.execution_id, call.caller)
     entry = write_operations.delete_uris(binding, grant.user_id)
     return Answer(await writes.submit_and_wait(entry, preferred_wait_s(call.request)))
 
@@ -94,7 +94,7 @@ ROUTES = (
         method="PUT",
         path=_PORT,
         handler=put_port_result,
-        summary="Store a port's result URI, once; the same again is fine",
+        summary="ResourceCache a port's result URI, once; the same again is fine",
         tag="uris",
         path_type=v1.PortPath,
         body_type=v1.PortResult,
@@ -106,7 +106,7 @@ ROUTES = (
         method="PATCH",
         path=_PORT,
         handler=resize_port_result,
-        summary="Store the size of a port's result",
+        summary="ResourceCache the size of a port's result",
         tag="uris",
         path_type=v1.PortPath,
         body_type=v1.PortResultSize,
@@ -118,7 +118,7 @@ ROUTES = (
         method="PUT",
         path=_CONSOLE,
         handler=put_console,
-        summary="Store an operator's console URI, once; the same again is fine",
+        summary="ResourceCache an operator's console URI, once; the same again is fine",
         tag="uris",
         path_type=v1.OperatorPath,
         body_type=v1.Console,
@@ -130,7 +130,7 @@ ROUTES = (
         method="PATCH",
         path=_CONSOLE,
         handler=resize_console,
-        summary="Store the size of an operator's console messages",
+        summary="ResourceCache the size of an operator's console messages",
         tag="uris",
         path_type=v1.OperatorPath,
         body_type=v1.ConsoleSize,

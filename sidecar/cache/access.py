@@ -1,4 +1,4 @@
-"""For whom remembered values may be shown: central's yes per token and resource.
+"""For whom remembered values may be shown: central's grant per token and resource.
 
 A resource is an execution, by its id, or a workflow, by `workflow_key`.
 """
@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from cachetools import LRUCache
 
-from sidecar.cache.invalidation import Mark
+from sidecar.cache.invalidation import InvalidationToken
 
 ACCESS_ENTRIES_MAX = 20_000
 """About 10 MB at most; a pod has a handful of users and one execution at a time."""
@@ -29,7 +29,7 @@ def workflow_key(workflow_id: int) -> Hashable:
 class AccessState(Enum):
     FRESH = auto()
     STALE = auto()
-    """Central's yes is older than its term; good only while central cannot be asked."""
+    """Central's grant is older than its term; good only while central cannot be asked."""
     EXPIRED = auto()
     """The token's own `exp` has passed."""
     UNKNOWN = auto()
@@ -40,14 +40,14 @@ class _Grant:
     user_id: int
     granted_at: float
     expires_at: int
-    mark: Mark = field(default_factory=Mark, compare=False)
+    token: InvalidationToken = field(default_factory=InvalidationToken, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FreshnessWindow:
-    """From when to when, on the wall clock, a yes is fresh, unless its mark falls."""
+    """From when to when, on the wall clock, a grant is fresh, unless its token falls."""
 
-    mark: Mark
+    token: InvalidationToken
     begins_at: float
     ends_at: float
 
@@ -59,49 +59,53 @@ class AccessCache:
         self._ttl_s = ttl_s
         self._stale_s = stale_s
         self._wall_clock = wall_clock
-        self._yeses = _GrantLru(ACCESS_ENTRIES_MAX)
+        self._grants = _GrantLru(ACCESS_ENTRIES_MAX)
         self._users: LRUCache[bytes, _Grant] = LRUCache(ACCESS_ENTRIES_MAX)
 
-    def allow(self, digest: bytes, resource: Hashable, user_id: int, expires_at: int) -> None:
+    def grant(self, digest: bytes, resource: Hashable, user_id: int, expires_at: int) -> None:
         """Central answered this token's call on this resource."""
-        yes = _Grant(user_id, self._wall_clock(), expires_at)
-        self.deny(digest, resource)
-        self._yeses[digest, resource] = yes
-        self._users[digest] = yes
+        grant = _Grant(user_id, self._wall_clock(), expires_at)
+        self.revoke(digest, resource)
+        self._grants[digest, resource] = grant
+        self._users[digest] = grant
 
-    def identify(self, digest: bytes, user_id: int, expires_at: int) -> None:
+    def record_user(self, digest: bytes, user_id: int, expires_at: int) -> None:
         """Central told whose token this is."""
         self._users[digest] = _Grant(user_id, self._wall_clock(), expires_at)
 
-    def deny(self, digest: bytes, resource: Hashable) -> None:
-        yes = self._yeses.pop((digest, resource), None)
-        if yes is not None:
-            yes.mark.holds = False
+    def revoke(self, digest: bytes, resource: Hashable) -> None:
+        grant = self._grants.pop((digest, resource), None)
+        if grant is not None:
+            grant.token.is_valid = False
 
-    def verdict(self, digest: bytes, resource: Hashable) -> AccessState:
-        return self._classify(self._yeses.get((digest, resource)))
+    def state_of(self, digest: bytes, resource: Hashable) -> AccessState:
+        return self._classify(self._grants.get((digest, resource)))
 
     def term(self, digest: bytes, resource: Hashable) -> FreshnessWindow | None:
-        """How long the yes for the resource stays FRESH; None if there is none."""
-        yes = self._yeses.get((digest, resource))
-        if yes is None:
+        """How long the grant for the resource stays FRESH; None if there is none."""
+        grant = self._grants.get((digest, resource))
+        if grant is None:
             return None
         return FreshnessWindow(
-            yes.mark, yes.granted_at, min(yes.granted_at + self._ttl_s, yes.expires_at)
+            grant.token, grant.granted_at, min(grant.granted_at + self._ttl_s, grant.expires_at)
         )
 
     def user_of(self, digest: bytes) -> int | None:
         """The user of a token seen within the term and not expired."""
-        yes = self._users.get(digest)
-        return yes.user_id if yes is not None and self._classify(yes) is AccessState.FRESH else None
+        grant = self._users.get(digest)
+        return (
+            grant.user_id
+            if grant is not None and self._classify(grant) is AccessState.FRESH
+            else None
+        )
 
-    def _classify(self, yes: _Grant | None) -> AccessState:
-        if yes is None:
+    def _classify(self, grant: _Grant | None) -> AccessState:
+        if grant is None:
             return AccessState.UNKNOWN
         now = self._wall_clock()
-        if now >= yes.expires_at:
+        if now >= grant.expires_at:
             return AccessState.EXPIRED
-        age = now - yes.granted_at
+        age = now - grant.granted_at
         # A clock that was set back makes the age negative: ask again rather than trust it.
         if 0 <= age < self._ttl_s:
             return AccessState.FRESH
@@ -110,6 +114,6 @@ class AccessCache:
 
 class _GrantLru(LRUCache[tuple[bytes, Hashable], _Grant]):
     def popitem(self) -> tuple[tuple[bytes, Hashable], _Grant]:
-        key, yes = super().popitem()
-        yes.mark.holds = False
-        return key, yes
+        key, grant = super().popitem()
+        grant.token.is_valid = False
+        return key, grant

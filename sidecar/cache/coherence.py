@@ -10,9 +10,9 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from sidecar.cache.access import workflow_key
-from sidecar.cache.pending import Costs, Row, registry_with
-from sidecar.cache.resources import Store
-from sidecar.cache.uri_registry import Registry
+from sidecar.cache.pending import CachedCosts, CachedExecution, registry_with
+from sidecar.cache.resources import ResourceCache
+from sidecar.cache.uri_registry import UriRegistry
 from sidecar.spool.entry import Entry, WriteRecord, WriteState
 from sidecar.spool.spool import Spool
 
@@ -33,10 +33,12 @@ class CoherentCache:
         rows_bytes, costs_bytes = int(max_bytes * ROWS_SHARE), int(max_bytes * COSTS_SHARE)
         registries_bytes = max_bytes - rows_bytes - costs_bytes
         self._bindings = spool.bindings
-        self.registries: Store[Registry] = Store(registries_bytes, monotonic, on_evict)
-        self.rows: Store[Row] = Store(rows_bytes, monotonic, on_evict)
-        self.costs: Store[Costs] = Store(costs_bytes, monotonic, on_evict)
-        self._stores: tuple[Store[Any], ...] = (self.registries, self.rows, self.costs)
+        self.registries: ResourceCache[UriRegistry] = ResourceCache(
+            registries_bytes, monotonic, on_evict
+        )
+        self.rows: ResourceCache[CachedExecution] = ResourceCache(rows_bytes, monotonic, on_evict)
+        self.costs: ResourceCache[CachedCosts] = ResourceCache(costs_bytes, monotonic, on_evict)
+        self._stores: tuple[ResourceCache[Any], ...] = (self.registries, self.rows, self.costs)
 
     @property
     def size_bytes(self) -> float:
@@ -47,35 +49,35 @@ class CoherentCache:
         binding = self._bindings.binding(resource) if isinstance(resource, int) else None
         return binding is not None and binding.created_here and binding.ended_at_ms is None
 
-    def created(self, execution_id: int, workflow_id: int) -> None:
+    def on_create(self, execution_id: int, workflow_id: int) -> None:
         """A new execution: its registry is known to be empty, and it may be the latest."""
-        self.changed(workflow_id)
+        self.invalidate(workflow_id)
         generation = self.registries.generation(execution_id)
         self.registries.put(
-            execution_id, Registry(), generation, resource=execution_id, complete=True
+            execution_id, UriRegistry(), generation, resource=execution_id, complete=True
         )
 
-    def changed(self, workflow_id: int | None, execution_ids: Sequence[int] = ()) -> None:
+    def invalidate(self, workflow_id: int | None, execution_ids: Sequence[int] = ()) -> None:
         """Central has changed these in a way that only central can tell."""
         resources = {r for execution_id in execution_ids for r in self._resources(execution_id)}
         if workflow_id is not None:
             resources.add(workflow_key(workflow_id))
         for store in self._stores:
             for resource in resources:
-                store.move(resource)
+                store.invalidate(resource)
                 for key in store.keys_of(resource):
-                    store.forget(key)
+                    store.evict(key)
 
-    def moved(self, execution_id: int) -> None:
+    def on_write(self, execution_id: int) -> None:
         """A write to the execution was appended or has settled."""
         for resource in self._resources(execution_id):
             for store in self._stores:
-                store.move(resource)
+                store.invalidate(resource)
 
     def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
         committed = {record.seq for record in records if record.state is WriteState.COMMITTED}
         for execution_id in {record.execution_id for record in records}:
-            self.moved(execution_id)
+            self.on_write(execution_id)
             applied = [e for e in entries if e.execution_id == execution_id and e.seq in committed]
             if applied:
                 self._apply_committed(execution_id, applied)
@@ -90,12 +92,12 @@ class CoherentCache:
             for key in self.rows.keys_of(resource):
                 row = self.rows.get(key)
                 if row is not None and row.value.execution_id == execution_id:
-                    self.rows.replace(key, row.value.under(applied), must_revalidate=True)
+                    self.rows.replace(key, row.value.with_pending(applied), must_revalidate=True)
             for key in self.costs.keys_of(resource):
                 costs = self.costs.get(key)
                 if costs is not None:
                     is_its = costs.value.execution_id == execution_id
-                    value = costs.value.under(applied) if is_its else costs.value
+                    value = costs.value.with_pending(applied) if is_its else costs.value
                     self.costs.replace(key, value, must_revalidate=True)
 
     def _resources(self, execution_id: int) -> tuple[Hashable, ...]:

@@ -1,7 +1,7 @@
 """Long polls: those who wait for something to appear at an execution.
 
 Whoever waits is woken by the sidecar's own writes at once. What others write is learned by
-one look-out per execution, however many wait: it asks central again after pauses that grow to
+one refresh-out per execution, however many wait: it asks central again after pauses that grow to
 `POLL_MAX_S`, and ends with the last who waits.
 """
 
@@ -17,18 +17,18 @@ POLL_BACKOFF = 1.5
 POLL_MAX_S = 2.0
 """At most 35 calls in the longest wait of a minute; a result of another run's is 2 s late."""
 
-Look = Callable[[], Awaitable[bool]]
+Refresh = Callable[[], Awaitable[bool]]
 """Asks central anew; whether there is something that was not known before."""
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    arrived: asyncio.Event
-    look: Look
+    changed: asyncio.Event
+    refresh: Refresh
 
 
 @dataclass(slots=True)
-class _Room:
+class _Subscription:
     waiters: list[_Waiter] = field(default_factory=list)
     poll_task: "asyncio.Task[None] | None" = None
 
@@ -36,42 +36,42 @@ class _Room:
 class LongPollHub:
     def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._sleep = sleep
-        self._rooms: dict[int, _Room] = {}
+        self._subscriptions: dict[int, _Subscription] = {}
 
     @contextmanager
-    def waiting(self, execution_id: int, look: Look) -> Iterator[asyncio.Event]:
+    def subscribe(self, execution_id: int, refresh: Refresh) -> Iterator[asyncio.Event]:
         """An event that is set when there may be news. Clear it before looking, then wait."""
-        room = self._rooms.setdefault(execution_id, _Room())
-        waiter = _Waiter(asyncio.Event(), look)
-        room.waiters.append(waiter)
-        if room.poll_task is None:
-            room.poll_task = asyncio.ensure_future(self._look_out(execution_id, room))
+        subscription = self._subscriptions.setdefault(execution_id, _Subscription())
+        waiter = _Waiter(asyncio.Event(), refresh)
+        subscription.waiters.append(waiter)
+        if subscription.poll_task is None:
+            subscription.poll_task = asyncio.ensure_future(self._poll(execution_id, subscription))
         try:
-            yield waiter.arrived
+            yield waiter.changed
         finally:
-            room.waiters.remove(waiter)
-            if not room.waiters:
-                room.poll_task.cancel()
-                del self._rooms[execution_id]
+            subscription.waiters.remove(waiter)
+            if not subscription.waiters:
+                subscription.poll_task.cancel()
+                del self._subscriptions[execution_id]
 
     def notify(self, execution_id: int) -> None:
         """Something was written there."""
-        room = self._rooms.get(execution_id)
-        for waiter in room.waiters if room is not None else ():
-            waiter.arrived.set()
+        subscription = self._subscriptions.get(execution_id)
+        for waiter in subscription.waiters if subscription is not None else ():
+            waiter.changed.set()
 
     @property
     def waiter_count(self) -> int:
-        return sum(len(room.waiters) for room in self._rooms.values())
+        return sum(len(subscription.waiters) for subscription in self._subscriptions.values())
 
-    async def _look_out(self, execution_id: int, room: _Room) -> None:
+    async def _poll(self, execution_id: int, subscription: _Subscription) -> None:
         pause_s = POLL_MIN_S
         while True:
             await self._sleep(pause_s)
             pause_s = min(POLL_MAX_S, pause_s * POLL_BACKOFF)
-            # Of a problem each caller hears from a look of its own, when its time is up.
+            # Of a problem each caller hears from a refresh of its own, when its time is up.
             with suppress(Problem):
                 # With the newest caller's token: an older one's may have expired meanwhile.
-                if await room.waiters[-1].look():
+                if await subscription.waiters[-1].refresh():
                     self.notify(execution_id)
                     pause_s = POLL_MIN_S

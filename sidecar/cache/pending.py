@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sidecar import write_operations
-from sidecar.cache.uri_registry import Registry
+from sidecar.cache.uri_registry import UriRegistry
 from sidecar.spool.entry import Entry
 from sidecar.wire import v1
 
@@ -18,38 +18,40 @@ _costs = msgspec.json.Decoder(v1.LatestCosts)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CachedExecution:
     """An execution's row, never changed once made."""
 
     execution: v1.Execution
     size_bytes: int
 
     @classmethod
-    def from_json(cls, body: bytes) -> "Row":
+    def from_json(cls, body: bytes) -> "CachedExecution":
         return cls(_execution.decode(body), _OVERHEAD_BYTES + len(body))
 
     @property
     def execution_id(self) -> int:
         return self.execution.execution_id
 
-    def under(self, entries: Sequence[Entry]) -> "Row":
+    def with_pending(self, entries: Sequence[Entry]) -> "CachedExecution":
         """With the writes laid over it."""
         if not entries:
             return self
         execution = msgspec.structs.replace(self.execution)
         apply_pending(execution, entries)
-        return Row(execution, self.size_bytes + sum(len(entry.document) for entry in entries))
+        return CachedExecution(
+            execution, self.size_bytes + sum(len(entry.document) for entry in entries)
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class CachedCosts:
     """What the latest completed run's operators cost, never changed once made."""
 
     costs: v1.LatestCosts
     size_bytes: int
 
     @classmethod
-    def from_json(cls, body: bytes) -> "Costs":
+    def from_json(cls, body: bytes) -> "CachedCosts":
         # Decoded, an operator's name and seconds take about four times their text.
         return cls(_costs.decode(body), _OVERHEAD_BYTES + 4 * len(body))
 
@@ -57,21 +59,23 @@ class Costs:
     def execution_id(self) -> int:
         return self.costs.execution_id
 
-    def under(self, entries: Sequence[Entry]) -> "Costs":
+    def with_pending(self, entries: Sequence[Entry]) -> "CachedCosts":
         """With the writes laid over it."""
         if not entries:
             return self
         costs = msgspec.structs.replace(self.costs)
         for entry in entries:
             write_operations.apply_pending_costs(costs, msgspec.json.decode(entry.document))
-        return Costs(costs, self.size_bytes + 4 * sum(len(entry.document) for entry in entries))
+        return CachedCosts(
+            costs, self.size_bytes + 4 * sum(len(entry.document) for entry in entries)
+        )
 
 
-def registry_of_answer(body: bytes) -> Registry:
-    return Registry.from_json(msgspec.json.decode(body))
+def decode_registry(body: bytes) -> UriRegistry:
+    return UriRegistry.from_json(msgspec.json.decode(body))
 
 
-def registry_with(registry: Registry, entries: Sequence[Entry]) -> Registry:
+def registry_with(registry: UriRegistry, entries: Sequence[Entry]) -> UriRegistry:
     if not entries:
         return registry
     changed = registry.copy()

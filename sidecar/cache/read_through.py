@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sidecar.cache.access import AccessCache, AccessState, token_digest
-from sidecar.cache.invalidation import Mark, Validity
-from sidecar.cache.resources import CacheEntry, Sized, Store
+from sidecar.cache.invalidation import InvalidationToken, Validity
+from sidecar.cache.resources import CacheEntry, ResourceCache, Sized
 from sidecar.cache.single_flight import SingleFlight
 from sidecar.problems import CentralUnavailable, TokenExpired, UpstreamProblem
 from sidecar.spool.entry import Entry
@@ -62,14 +62,14 @@ class ReadResult(Generic[ValueT]):
     """
 
     value: ValueT
-    source: str
-    resource: str
+    cache_status: str
+    label: str
     age_s: float = 0.0
     validity: Validity | None = None
 
     def headers(self) -> dict[str, str]:
-        headers = {"X-Cache": self.source}
-        return headers | {"Age": str(int(self.age_s))} if self.source == "stale" else headers
+        headers = {"X-Cache": self.cache_status}
+        return headers | {"Age": str(int(self.age_s))} if self.cache_status == "stale" else headers
 
 
 class ReadThrough(Generic[ValueT]):
@@ -80,7 +80,7 @@ class ReadThrough(Generic[ValueT]):
 
     def __init__(
         self,
-        store: Store[ValueT],
+        store: ResourceCache[ValueT],
         access: AccessCache,
         central: Central,
         spool: Spool,
@@ -115,15 +115,15 @@ class ReadThrough(Generic[ValueT]):
             attempt += 1
             generation = self.store.generation(asked.resource)
             waiting = await self._waiting(execution_id)
-            cached, source = await self._value(asked, waiting, suffices)
+            cached, cache_status = await self._value(asked, waiting, suffices)
             actual = self._execution(asked, cached.value)
-            is_consistent = generation.holds or attempt >= MAX_REREADS
+            is_consistent = generation.is_valid or attempt >= MAX_REREADS
             if actual != execution_id:
                 # Another execution's writes count than was thought: none, or taken first anew.
                 execution_id, waiting = actual, []
                 is_consistent &= not self._spool.queues.length(actual or 0)
             if is_consistent or attempt > MAX_REREADS:
-                return self._seen(asked, cached, source, waiting, generation)
+                return self._seen(asked, cached, cache_status, waiting, generation)
 
     async def refresh(self, asked: ReadRequest) -> ValueT:
         """Central's value, asked for now."""
@@ -141,7 +141,7 @@ class ReadThrough(Generic[ValueT]):
         self, asked: ReadRequest, waiting: Sequence[Entry], suffices: Callable[[ValueT], bool]
     ) -> tuple[CacheEntry[ValueT], str]:
         cached = self.store.get(asked.key)
-        verdict = self._access.verdict(asked.digest, asked.resource)
+        verdict = self._access.state_of(asked.digest, asked.resource)
         if verdict is AccessState.EXPIRED:
             raise TokenExpired("the token's exp has passed")
         is_enough = cached is not None and (
@@ -174,7 +174,7 @@ class ReadThrough(Generic[ValueT]):
         flight = (asked.digest, asked.key, generation)
         return await self._flights.do(flight, lambda: self._ask(asked, generation))
 
-    async def _ask(self, asked: ReadRequest, generation: Mark) -> CacheEntry[ValueT]:
+    async def _ask(self, asked: ReadRequest, generation: InvalidationToken) -> CacheEntry[ValueT]:
         known = self.store.get(asked.key)
         etag = known.etag if known is not None else None
         reply = await self._allowed(asked, etag)
@@ -196,30 +196,30 @@ class ReadThrough(Generic[ValueT]):
             reply = await self._central.read(asked.call, asked.target, asked.context, etag)
         except UpstreamProblem as problem:
             if problem.status in DENIED_STATUSES:
-                self._access.deny(asked.digest, asked.resource)
+                self._access.revoke(asked.digest, asked.resource)
             raise
         if reply.user_id is not None and reply.token_expires_at is not None:
-            self._access.allow(asked.digest, asked.resource, reply.user_id, reply.token_expires_at)
+            self._access.grant(asked.digest, asked.resource, reply.user_id, reply.token_expires_at)
         return reply
 
     def _seen(
         self,
         asked: ReadRequest,
         cached: CacheEntry[ValueT],
-        source: str,
+        cache_status: str,
         waiting: Sequence[Entry],
-        generation: Mark,
+        generation: InvalidationToken,
     ) -> ReadResult[ValueT]:
         value, validity = cached.value, None
         if waiting:
             value = self._lay_over(value, waiting)
-            source = source if source == "stale" else "pending"
-        elif source == "hit":
+            cache_status = cache_status if cache_status == "stale" else "pending"
+        elif cache_status == "hit":
             validity = self._validity(asked, cached, generation)
-        return ReadResult(value, source, asked.label, self.store.age_s(cached), validity)
+        return ReadResult(value, cache_status, asked.label, self.store.age_s(cached), validity)
 
     def _validity(
-        self, asked: ReadRequest, cached: CacheEntry[ValueT], generation: Mark
+        self, asked: ReadRequest, cached: CacheEntry[ValueT], generation: InvalidationToken
     ) -> Validity | None:
         term = self._access.term(asked.digest, asked.resource)
         if term is None:
@@ -228,12 +228,12 @@ class ReadThrough(Generic[ValueT]):
         def touch() -> None:
             self.store.get(asked.key)
             self.store.generation(asked.resource)
-            self._access.verdict(asked.digest, asked.resource)
+            self._access.state_of(asked.digest, asked.resource)
 
         return Validity(
             generation,
-            cached.mark,
-            term.mark,
+            cached.token,
+            term.token,
             cached.stored_at + self._ttl_s,
             term.begins_at,
             term.ends_at,

@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from cachetools import LRUCache
 
-from sidecar.cache.invalidation import GenerationTable, Mark
+from sidecar.cache.invalidation import GenerationTable, InvalidationToken
 
 
 class Sized(Protocol):
@@ -33,10 +33,10 @@ class CacheEntry(Generic[ValueT]):
     complete: bool
     etag: str | None = None
     must_revalidate: bool = False
-    mark: Mark = field(default_factory=Mark, compare=False)
+    token: InvalidationToken = field(default_factory=InvalidationToken, compare=False)
 
 
-class Store(Generic[ValueT]):
+class ResourceCache(Generic[ValueT]):
     """Remembered values, each belonging to a resource. Times are of a monotonic clock.
 
     `on_evict` is told of each value that had to leave for lack of room.
@@ -51,12 +51,12 @@ class Store(Generic[ValueT]):
         self._on_evict = on_evict
         self._generations = GenerationTable()
 
-    def generation(self, resource: Hashable) -> Mark:
+    def generation(self, resource: Hashable) -> InvalidationToken:
         return self._generations.current(resource)
 
-    def move(self, resource: Hashable) -> None:
+    def invalidate(self, resource: Hashable) -> None:
         """A write was appended or settled: fetches under way are out of date."""
-        self._generations.move(resource)
+        self._generations.invalidate(resource)
 
     def get(self, key: Hashable) -> CacheEntry[ValueT] | None:
         return self._values.get(key)
@@ -71,7 +71,7 @@ class Store(Generic[ValueT]):
         self,
         key: Hashable,
         value: ValueT,
-        generation: Mark,
+        generation: InvalidationToken,
         *,
         resource: Hashable,
         complete: bool = False,
@@ -80,10 +80,10 @@ class Store(Generic[ValueT]):
         """Remembers what was fetched, unless a write has moved the generation since."""
         old = self.get(key)
         is_same = old is not None and (old.value, old.complete) == (value, complete)
-        # Whoever keeps the same value under its mark need not look again.
-        mark = old.mark if old is not None and is_same else Mark()
-        cached = CacheEntry(value, resource, self._monotonic(), complete, etag, mark=mark)
-        if generation.holds:
+        # Whoever keeps the same value under its token need not look again.
+        token = old.token if old is not None and is_same else InvalidationToken()
+        cached = CacheEntry(value, resource, self._monotonic(), complete, etag, token=token)
+        if generation.is_valid:
             self._keep(key, cached)
         return cached
 
@@ -100,7 +100,7 @@ class Store(Generic[ValueT]):
             )
             self._keep(key, changed)
 
-    def forget(self, key: Hashable) -> None:
+    def evict(self, key: Hashable) -> None:
         cached = self._values.pop(key, None)
         if cached is not None:
             self._left(key, cached)
@@ -111,7 +111,7 @@ class Store(Generic[ValueT]):
     def _keep(self, key: Hashable, cached: CacheEntry[ValueT]) -> None:
         old = self._values.pop(key, None)
         if old is not None:
-            self._left(key, old, ends=old.mark is not cached.mark)
+            self._left(key, old, ends=old.token is not cached.token)
         if cached.value.size_bytes <= self._values.maxsize:
             self._values[key] = cached
             self._by_resource.setdefault(cached.resource, set()).add(key)
@@ -121,7 +121,7 @@ class Store(Generic[ValueT]):
         self._on_evict()
 
     def _left(self, key: Hashable, cached: CacheEntry[ValueT], *, ends: bool = True) -> None:
-        cached.mark.holds &= not ends
+        cached.token.is_valid &= not ends
         keys = self._by_resource[cached.resource]
         keys.discard(key)
         if not keys:

@@ -11,7 +11,7 @@ _VALUE_BYTES = 400
 
 
 @dataclass(slots=True)
-class Registry:
+class UriRegistry:
     """URIs with their sizes: results by global port id, consoles by operator id."""
 
     results: dict[str, tuple[str, int | None]] = field(default_factory=dict)
@@ -20,7 +20,7 @@ class Registry:
     """A size may come before its URI, and is then kept for it."""
 
     @classmethod
-    def from_json(cls, answer: Mapping[str, Any]) -> "Registry":
+    def from_json(cls, answer: Mapping[str, Any]) -> "UriRegistry":
         """From the JSON of central's answer."""
         stats = answer["runtime_stats"]
         return cls(
@@ -29,7 +29,7 @@ class Registry:
             (stats["uri"], stats["bytes"]) if stats is not None else None,
         )
 
-    def answer(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The JSON of the call's answer, in the order of the ids."""
         stats = self.runtime_stats
         return {
@@ -44,10 +44,10 @@ class Registry:
             "runtime_stats": {"uri": stats[0], "bytes": stats[1]} if stats and stats[0] else None,
         }
 
-    def copy(self) -> "Registry":
-        return Registry(dict(self.results), dict(self.consoles), self.runtime_stats)
+    def copy(self) -> "UriRegistry":
+        return UriRegistry(dict(self.results), dict(self.consoles), self.runtime_stats)
 
-    def external_port(self, operator_id: str, port_id: int, internal: bool) -> str | None:
+    def resolve_port(self, operator_id: str, port_id: int, internal: bool) -> str | None:
         """The global port id that a logical port means, as central sees it (`kit.vfs`)."""
         return resolve_output_port(self.results, operator_id, port_id, internal)
 

@@ -10,7 +10,7 @@ from kit.http.openapi import openapi_document
 from kit.http.routing import MIB, ROUTE, add_routes, problem_middleware
 from sidecar import __version__
 from sidecar.api import boots, bulk, costs, drop_in, executions, expired, uris, workflows, writes
-from sidecar.api.services import SERVICES, TOKEN, Services, admit
+from sidecar.api.services import SERVICES, TOKEN, Services, call_context
 from sidecar.examples import EXAMPLES
 from sidecar.metrics import Metrics
 from sidecar.relayed import RELAYED
@@ -60,7 +60,7 @@ def build_app(
     middlewares = [intake.connections.middleware, count, problem_middleware, guard, limit]
     app = web.Application(middlewares=middlewares, client_max_size=MIB)
     app[SERVICES] = services
-    add_routes(app, ROUTES, admit, intake)
+    add_routes(app, ROUTES, call_context, intake)
     document = msgspec.json.encode(openapi())
 
     async def serve_openapi(_: web.Request) -> web.Response:

@@ -93,7 +93,7 @@ class ResponseCache:
             if plain is None or known is None:
                 return None
             head = plain
-        if not known.validity.holds(self._monotonic(), self._wall_clock()):
+        if not known.validity.is_valid(self._monotonic(), self._wall_clock()):
             self._known.drop(head)
             return None
         return known, request_id
@@ -136,7 +136,7 @@ class ResponseCache:
             answer_head,
             response.body,
             self._metrics.http_requests.labels(request[ROUTE], request.method, 200),
-            self._metrics.cache_requests.labels(repeatable.resource, "hit"),
+            self._metrics.cache_requests.labels(repeatable.label, "hit"),
             self._monotonic(),
         )
         texts_bytes = len(head) + len(answer_head) + len(response.body)

@@ -89,7 +89,7 @@ class WriteFastPath:
         """The whole answer, counted as given; None where only aiohttp's way leads to one."""
         known, request_id = begun.known, begun.request_id.decode()
         try:
-            answer = await known.call.again(begun.body)
+            answer = await known.call.replay(begun.body)
         except NeedsFullRequest:
             return None
         except Problem as problem:

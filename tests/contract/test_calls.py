@@ -20,12 +20,12 @@ from central.wire import calls as central
 from central.wire.entries import Removed, RemovedConsole, RemovedResult
 from kit.http.problems import FieldError, InvalidRequest, Problem
 from kit.texera.statuses import Status
-from sidecar.cache.uri_registry import Registry
+from sidecar.cache.uri_registry import UriRegistry
 from sidecar.problems import UpstreamProblem
 from sidecar.spool.bindings import Binding
 from sidecar.upstream.client import CallContext, Reply, problem_document
 from sidecar.wire import forwarded, v1
-from sidecar.writes import permit_of
+from sidecar.writes import to_binding_and_grant
 
 SAMPLES = Path(__file__).parent / "samples"
 PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"
@@ -191,7 +191,7 @@ def test_an_answer_of_a_newer_central_is_read(name: str) -> None:
 def test_the_sidecar_remembers_the_registry_as_it_was_answered(name: str) -> None:
     told = msgspec.json.decode(sample(name))
 
-    assert Registry.from_json(told).answer() == told
+    assert UriRegistry.from_json(told).to_json() == told
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_the_sidecar_remembers_the_registry_as_it_was_answered(name: str) -> Non
 def test_the_sidecar_keeps_the_binding_as_it_was_answered(name: str, created_here: bool) -> None:
     reply = Reply(200, sample(name), user_id=1, token_expires_at=1_800_000_000)
 
-    binding, grant = permit_of(
+    binding, grant = to_binding_and_grant(
         with_news(reply.decode()), reply, CallContext("t"), created_here=created_here
     )
 

@@ -14,7 +14,7 @@ from dev.tokens import WEEK_S, base64url, mint, part
 from dev.world import WORLD, User
 from sidecar.server.app import ROUTES
 from tests.databases import Database
-from tests.integration.relations import (
+from tests.integration.relation_fixtures import (
     DONE,
     PRIVATE,
     SCENES,

@@ -14,7 +14,7 @@ from central.auth.authenticator import AuthenticatedRoute, CredentialPolicy
 from dev.tokens import WEEK_S, base64url, mint, part
 from dev.world import WORLD, User
 from tests.integration.central.central_fixtures import Sidecar
-from tests.integration.relations import (
+from tests.integration.relation_fixtures import (
     DONE,
     PRIVATE,
     SCENES,

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from tests.unit.sidecar.reading import WORKFLOW, World
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World
 
 EID, OTHER_EID, UNBOUND_EID = 7, 8, 9
 

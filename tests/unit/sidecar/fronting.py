@@ -24,7 +24,7 @@ from sidecar.settings import LimitSettings
 from sidecar.user_limits import UserLimits
 from sidecar.writes import Writes
 from tests.databases import free_port
-from tests.unit.sidecar.reading import World
+from tests.unit.sidecar.read_fixtures import World
 
 MIB = 1024 * 1024
 CONNECTIONS, ROOM_BYTES = 640, 8 * MIB

@@ -39,7 +39,7 @@ async def test_a_boot_whose_answer_is_late_does_not_replace_the_one_after_it(
     """A master dies while it boots; its successor's boot is answered first. Were the dead one's
     remembered, central would refuse every create as `boot-superseded`."""
     spool, central = await spools.open(), BootingCentral()
-    reads = SimpleNamespace(changed=lambda *_: None)
+    reads = SimpleNamespace(invalidate=lambda *_: None)
     boots = Boots(spool, cast("Central", central), cast("Reads", reads))
 
     first = asyncio.create_task(boots.begin(2, forwarded.BootRequest("first"), None, CALLER))

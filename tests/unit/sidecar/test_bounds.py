@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.cache import access, invalidation
 from sidecar.server.listening import connections
 from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
-from tests.unit.sidecar.reading import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
 
 KIB = 1024
 METHODS = (b"PROPFIND", b"REPORT", b"SEARCH", b"LINK", b"PURGE", b"OPTIONS", b"TRACE", b"HEAD")

@@ -16,7 +16,7 @@ from sidecar.server.protocol import MAX_BUFFERED_BYTES
 from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.front_writes import EID, OTHER_EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import Served, Wire, app_of, door_of, get, served
-from tests.unit.sidecar.reading import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
 
 ROW = f"/v1/executions/{EID}"
 ROUTE = f"PATCH {ROW} ".encode()

@@ -21,7 +21,7 @@ from tests.unit.sidecar.front_writes import (
     patch,
 )
 from tests.unit.sidecar.fronting import Line, Reply, Served, served
-from tests.unit.sidecar.reading import World, world
+from tests.unit.sidecar.read_fixtures import World, world
 
 BODIES = st.sampled_from(
     [

@@ -9,7 +9,7 @@ import pytest
 from sidecar.server.listening import connections
 from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.fronting import Line, Served, Wire, app_of, door_of, get, served
-from tests.unit.sidecar.reading import (
+from tests.unit.sidecar.read_fixtures import (
     ACCESS_TTL_S,
     EXECUTION_CACHE_TTL_S,
     WORKFLOW,

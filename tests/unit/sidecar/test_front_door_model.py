@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.sidecar.fronting import Line, Reply, Served, get, served
-from tests.unit.sidecar.reading import (
+from tests.unit.sidecar.read_fixtures import (
     ACCESS_TTL_S,
     EXECUTION_CACHE_TTL_S,
     STALE_S,
@@ -153,7 +153,7 @@ class Play:
             for execution_id in range(100, 140):
                 await self.plain.ask(get(f"/v1/executions/{execution_id}/uris", token="evictor"))
         elif kind == "reset":
-            here.reads.changed(WORKFLOW, [EID])
+            here.reads.invalidate(WORKFLOW, [EID])
         elif kind == "foreign-uri":
             uri = f"vfs:///foreign/{self.number}"
             central.registries[EID].results[FOREIGN_PORT] = (uri, 0)

@@ -21,7 +21,7 @@ from tests.unit.sidecar.fronting import (
     get,
     served,
 )
-from tests.unit.sidecar.reading import World, world
+from tests.unit.sidecar.read_fixtures import World, world
 
 ROW = f"/v1/executions/{EID}"
 PIECE_BYTES = 256 * 1024

@@ -28,7 +28,7 @@ from sidecar.server.protocol import (
 )
 from tests.unit.sidecar.front_cases import BODY, CASES, EID, KNOWN, URIS, patch
 from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
-from tests.unit.sidecar.reading import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
 
 Factory = Callable[[], asyncio.BaseProtocol]
 

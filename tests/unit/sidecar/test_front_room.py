@@ -11,7 +11,7 @@ from kit.http.connection_limits import ConnectionLimiter
 from sidecar.server.listening import connections
 from sidecar.server.write_fast_path import MatchedRequest, WriteFastPath
 from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
-from tests.unit.sidecar.reading import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
 
 KNOWN = get("/v1/executions/7/uris")
 

@@ -13,7 +13,7 @@ from sidecar.settings import LimitSettings
 from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.front_writes import EID, OTHER_EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
-from tests.unit.sidecar.reading import World, world
+from tests.unit.sidecar.read_fixtures import World, world
 
 URIS = f"/v1/executions/{OTHER_EID}/uris"
 KNOWN_LINES = 3

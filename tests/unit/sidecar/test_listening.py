@@ -12,7 +12,7 @@ from tests.databases import free_port
 from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.front_writes import EID, create_binding, named, patch
 from tests.unit.sidecar.fronting import Line, app_of, door_of, get
-from tests.unit.sidecar.reading import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
 
 URIS = "/v1/executions/7/uris"
 

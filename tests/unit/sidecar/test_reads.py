@@ -12,7 +12,7 @@ from sidecar.problems import (
     UpstreamProblem,
 )
 from sidecar.wire import v1
-from tests.unit.sidecar.reading import (
+from tests.unit.sidecar.read_fixtures import (
     ACCESS_TTL_S,
     EXECUTION_CACHE_TTL_S,
     STALE_S,
@@ -71,7 +71,7 @@ async def test_an_old_row_is_compared_by_its_etag_rather_than_fetched(here: Worl
     second = await here.reads.latest(WORKFLOW, None, caller())
     third = await here.reads.latest(WORKFLOW, None, caller())
 
-    assert [seen.source for seen in (first, second, third)] == ["miss", "miss", "hit"]
+    assert [seen.cache_status for seen in (first, second, third)] == ["miss", "miss", "hit"]
     assert len(here.central.calls) == 2
     assert here.central.unchanged_count == 1
 
@@ -119,14 +119,14 @@ async def test_an_acknowledged_write_is_seen_by_every_later_read(
     for read in (here.reads.execution(EID, caller()), here.reads.latest(WORKFLOW, None, caller())):
         seen = await read
         assert seen.value.execution.name == "renamed"
-        assert seen.source == ("stale" if is_down else "miss") if is_delivered else "pending"
+        assert seen.cache_status == ("stale" if is_down else "miss") if is_delivered else "pending"
 
 
 async def test_a_refused_write_is_no_longer_seen(here: World) -> None:
     await here.bind(EID, created_here=False)
     await here.reads.uris(EID, caller())
     await here.put_result(EID, PORT, "vfs:///a")
-    assert (await here.reads.uris(EID, caller())).source == "pending"
+    assert (await here.reads.uris(EID, caller())).cache_status == "pending"
 
     await here.deliver(refused=True)
 
@@ -163,7 +163,7 @@ async def test_waiting_writes_of_the_run_that_turns_out_to_be_the_latest_are_see
 
     seen = await here.reads.latest(WORKFLOW, None, caller())
 
-    assert (seen.source, seen.value.execution.status) == ("pending", "RUNNING")
+    assert (seen.cache_status, seen.value.execution.status) == ("pending", "RUNNING")
 
 
 async def test_what_a_call_of_ours_changed_is_asked_for_anew(here: World) -> None:
@@ -171,7 +171,7 @@ async def test_what_a_call_of_ours_changed_is_asked_for_anew(here: World) -> Non
     await here.reads.uris(EID, caller())
     del here.central.rows[EID]
 
-    here.reads.changed(WORKFLOW, [EID])
+    here.reads.invalidate(WORKFLOW, [EID])
 
     for read in (here.reads.execution(EID, caller()), here.reads.uris(EID, caller())):
         with pytest.raises(UpstreamProblem, match="not-found"):
@@ -221,7 +221,7 @@ async def test_central_down_for_a_minute_and_longer(here: World) -> None:
         here.clock.now_s += 30
         answer, seen = await here.reads.result_uri(EID, QUERY, caller())
         assert answer.uri == "vfs:///a"
-        assert seen.source == ("stale" if age_s >= 30 else "hit")
+        assert seen.cache_status == ("stale" if age_s >= 30 else "hit")
         row = await here.reads.latest(WORKFLOW, None, caller())
         assert row.headers() == {"X-Cache": "stale", "Age": str(age_s + 30)}
 
@@ -264,7 +264,7 @@ async def test_a_central_that_hangs_holds_up_no_known_value(
         async with asyncio.timeout(30):
             seen = await here.reads.latest(WORKFLOW, None, caller())
 
-        assert seen.source == "stale"
+        assert seen.cache_status == "stale"
 
 
 async def test_an_old_yes_is_not_used_because_central_is_slow(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ async def test_who_asks_too_much_sees_old_values_but_not_beyond_an_old_yes(here:
     here.central.asks_for_less = True
 
     here.clock.now_s += ACCESS_TTL_S - 1
-    assert (await here.reads.latest(WORKFLOW, None, caller())).source == "stale"
+    assert (await here.reads.latest(WORKFLOW, None, caller())).cache_status == "stale"
     here.clock.now_s += 1
     with pytest.raises(UpstreamProblem) as refused:
         await here.reads.latest(WORKFLOW, None, caller())

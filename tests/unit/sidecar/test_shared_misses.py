@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.problems import UpstreamProblem
 from tests.unit.sidecar.delivery_fixtures import until
-from tests.unit.sidecar.reading import WORKFLOW, World, caller, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, caller, world
 
 EID = 7
 PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"

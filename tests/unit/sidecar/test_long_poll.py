@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.problems import ResultUriNotFound
 from sidecar.wire import v1
-from tests.unit.sidecar.reading import WORKFLOW, World, caller, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, caller, world
 
 EID = 7
 PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"
@@ -33,7 +33,9 @@ async def test_a_wait_ends_with_the_write_it_waits_for(here: World) -> None:
     async with asyncio.timeout(30):
         answers = await asyncio.gather(*waiting)
 
-    assert {(answer.uri, seen.source) for answer, seen in answers} == {("vfs:///a", "pending")}
+    assert {(answer.uri, seen.cache_status) for answer, seen in answers} == {
+        ("vfs:///a", "pending")
+    }
     assert here.central.calls == []
 
 

@@ -37,16 +37,16 @@ def test_a_digest_does_not_show_its_token() -> None:
 
 
 def test_nothing_is_known_before_central_said_yes(memory: AccessCache) -> None:
-    assert memory.verdict(TOKEN, EID) is AccessState.UNKNOWN
+    assert memory.state_of(TOKEN, EID) is AccessState.UNKNOWN
     assert memory.user_of(TOKEN) is None
 
 
 def test_a_yes_is_for_one_token_and_one_execution(memory: AccessCache) -> None:
-    memory.allow(TOKEN, EID, USER, NEVER)
+    memory.grant(TOKEN, EID, USER, NEVER)
 
-    assert memory.verdict(TOKEN, EID) is AccessState.FRESH
-    assert memory.verdict(OTHER_TOKEN, EID) is AccessState.UNKNOWN
-    assert memory.verdict(TOKEN, OTHER_EID) is AccessState.UNKNOWN
+    assert memory.state_of(TOKEN, EID) is AccessState.FRESH
+    assert memory.state_of(OTHER_TOKEN, EID) is AccessState.UNKNOWN
+    assert memory.state_of(TOKEN, OTHER_EID) is AccessState.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -63,50 +63,50 @@ def test_a_yes_is_for_one_token_and_one_execution(memory: AccessCache) -> None:
 def test_a_yes_is_fresh_then_stale_then_forgotten(
     memory: AccessCache, clock: Clock, age_s: float, verdict: AccessState
 ) -> None:
-    memory.allow(TOKEN, EID, USER, NEVER)
+    memory.grant(TOKEN, EID, USER, NEVER)
 
     clock.now_s += age_s
 
-    assert memory.verdict(TOKEN, EID) is verdict
+    assert memory.state_of(TOKEN, EID) is verdict
 
 
 @pytest.mark.parametrize("after_s", [10, TTL_S + 10])
 def test_no_yes_outlives_the_token(memory: AccessCache, clock: Clock, after_s: int) -> None:
-    memory.allow(TOKEN, EID, USER, int(clock.now_s) + after_s)
+    memory.grant(TOKEN, EID, USER, int(clock.now_s) + after_s)
 
     clock.now_s += after_s - 0.001
-    assert memory.verdict(TOKEN, EID) in {AccessState.FRESH, AccessState.STALE}
+    assert memory.state_of(TOKEN, EID) in {AccessState.FRESH, AccessState.STALE}
     clock.now_s += 0.001
 
-    assert memory.verdict(TOKEN, EID) is AccessState.EXPIRED
+    assert memory.state_of(TOKEN, EID) is AccessState.EXPIRED
     assert memory.user_of(TOKEN) is None
 
 
 def test_a_new_yes_starts_a_new_term(memory: AccessCache, clock: Clock) -> None:
-    memory.allow(TOKEN, EID, USER, NEVER)
+    memory.grant(TOKEN, EID, USER, NEVER)
     clock.now_s += TTL_S
 
-    memory.allow(TOKEN, EID, USER, NEVER)
+    memory.grant(TOKEN, EID, USER, NEVER)
 
-    assert memory.verdict(TOKEN, EID) is AccessState.FRESH
+    assert memory.state_of(TOKEN, EID) is AccessState.FRESH
 
 
 def test_a_no_takes_back_one_yes(memory: AccessCache) -> None:
-    memory.allow(TOKEN, EID, USER, NEVER)
-    memory.allow(TOKEN, OTHER_EID, USER, NEVER)
+    memory.grant(TOKEN, EID, USER, NEVER)
+    memory.grant(TOKEN, OTHER_EID, USER, NEVER)
 
-    memory.deny(TOKEN, EID)
-    memory.deny(OTHER_TOKEN, EID)
+    memory.revoke(TOKEN, EID)
+    memory.revoke(OTHER_TOKEN, EID)
 
-    assert memory.verdict(TOKEN, EID) is AccessState.UNKNOWN
-    assert memory.verdict(TOKEN, OTHER_EID) is AccessState.FRESH
+    assert memory.state_of(TOKEN, EID) is AccessState.UNKNOWN
+    assert memory.state_of(TOKEN, OTHER_EID) is AccessState.FRESH
 
 
 def test_knowing_the_user_opens_no_execution(memory: AccessCache, clock: Clock) -> None:
-    memory.identify(TOKEN, USER, NEVER)
+    memory.record_user(TOKEN, USER, NEVER)
 
     assert memory.user_of(TOKEN) == USER
-    assert memory.verdict(TOKEN, EID) is AccessState.UNKNOWN
+    assert memory.state_of(TOKEN, EID) is AccessState.UNKNOWN
     clock.now_s += TTL_S
     assert memory.user_of(TOKEN) is None
 
@@ -117,9 +117,9 @@ def test_a_yes_that_had_to_make_room_ends_whatever_was_kept_on_it(
     monkeypatch.setattr(access, "ACCESS_ENTRIES_MAX", 2)
     memory = AccessCache(ttl_s=TTL_S, stale_s=STALE_S, wall_clock=clock)
     for number in (EID, OTHER_EID):
-        memory.allow(TOKEN, number, USER, NEVER)
+        memory.grant(TOKEN, number, USER, NEVER)
     terms = [memory.term(TOKEN, number) for number in (EID, OTHER_EID)]
 
-    memory.allow(OTHER_TOKEN, EID, USER, NEVER)
+    memory.grant(OTHER_TOKEN, EID, USER, NEVER)
 
-    assert [term and term.mark.holds for term in terms] == [False, True]
+    assert [term and term.token.is_valid for term in terms] == [False, True]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.cache.uri_registry import Registry
+from sidecar.cache.uri_registry import UriRegistry
 
 
 def port(layer: str = "main", number: int = 0, operator: str = "op") -> str:
@@ -29,20 +29,20 @@ def put_result(uri: str, **members: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("answer", [ANSWER, {"results": [], "console": [], "runtime_stats": None}])
 def test_an_answer_survives_being_remembered(answer: dict[str, Any]) -> None:
-    assert Registry.from_json(answer).answer() == answer
+    assert UriRegistry.from_json(answer).to_json() == answer
 
 
 def test_a_logical_port_means_one_of_its_layers() -> None:
-    registry = Registry.from_json(ANSWER)
+    registry = UriRegistry.from_json(ANSWER)
 
-    assert registry.external_port("op", 0, internal=False) == port("b")
-    assert registry.external_port("op", 1, internal=False) is None
-    assert registry.external_port("op", 0, internal=True) is None
-    assert registry.external_port("o", 0, internal=False) is None
+    assert registry.resolve_port("op", 0, internal=False) == port("b")
+    assert registry.resolve_port("op", 1, internal=False) is None
+    assert registry.resolve_port("op", 0, internal=True) is None
+    assert registry.resolve_port("o", 0, internal=False) is None
 
 
 def test_a_first_uri_is_stored_with_size_zero_unless_it_names_one() -> None:
-    plain, sized = Registry(), Registry()
+    plain, sized = UriRegistry(), UriRegistry()
 
     plain.apply(put_result("vfs:///a"))
     sized.apply(put_result("vfs:///a", result_bytes=9))
@@ -52,7 +52,7 @@ def test_a_first_uri_is_stored_with_size_zero_unless_it_names_one() -> None:
 
 
 def test_a_uri_that_is_there_stays() -> None:
-    registry = Registry()
+    registry = UriRegistry()
     registry.apply(put_result("vfs:///a", result_bytes=9))
 
     registry.apply(put_result("vfs:///other", result_bytes=1))
@@ -62,7 +62,7 @@ def test_a_uri_that_is_there_stays() -> None:
 
 
 def test_a_size_changes_a_row_that_is_there_and_makes_none() -> None:
-    registry = Registry.from_json(ANSWER)
+    registry = UriRegistry.from_json(ANSWER)
     sizes = [
         {"op": "set_port_result_bytes", "global_port_id": port("a"), "result_bytes": 50},
         {"op": "set_port_result_bytes", "global_port_id": port("z"), "result_bytes": 50},
@@ -78,15 +78,15 @@ def test_a_size_changes_a_row_that_is_there_and_makes_none() -> None:
 
 
 def test_deleting_leaves_the_runtime_statistics() -> None:
-    registry = Registry.from_json(ANSWER)
+    registry = UriRegistry.from_json(ANSWER)
 
     registry.apply({"op": "delete_uris"})
 
-    assert registry == Registry(runtime_stats=("vfs:///s", 4))
+    assert registry == UriRegistry(runtime_stats=("vfs:///s", 4))
 
 
 def test_the_last_runtime_statistics_win_as_they_do_at_central() -> None:
-    registry = Registry()
+    registry = UriRegistry()
 
     registry.apply({"op": "update_execution", "runtime_stats_uri": "vfs:///s"})
     registry.apply({"op": "update_execution", "runtime_stats_uri": "vfs:///other"})
@@ -97,9 +97,9 @@ def test_the_last_runtime_statistics_win_as_they_do_at_central() -> None:
 
 
 def test_a_copy_is_not_changed_with_its_original() -> None:
-    registry = Registry.from_json(ANSWER)
+    registry = UriRegistry.from_json(ANSWER)
     copy = registry.copy()
 
     registry.apply({"op": "delete_uris"})
 
-    assert copy.answer() == ANSWER
+    assert copy.to_json() == ANSWER

@@ -14,7 +14,7 @@ import msgspec
 
 from kit.texera.statuses import Status
 from sidecar.cache.access import AccessCache, token_digest
-from sidecar.cache.uri_registry import Registry
+from sidecar.cache.uri_registry import UriRegistry
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.reads import Reads
@@ -55,7 +55,7 @@ class FakeCentral(Central):
 
     clock: Clock
     rows: dict[int, v1.Execution] = field(default_factory=dict)
-    registries: dict[int, Registry] = field(default_factory=dict)
+    registries: dict[int, UriRegistry] = field(default_factory=dict)
     readers: set[tuple[str, int]] = field(default_factory=set)
     expires_at: dict[str, int] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -116,7 +116,7 @@ class FakeCentral(Central):
             raise refusal("execution-not-found", 404)
         if row is None:
             raise refusal("no-execution", 404)
-        return self.registries[number].answer() if part == "/uris" else row
+        return self.registries[number].to_json() if part == "/uris" else row
 
     def latest(self, workflow_id: int) -> v1.Execution | None:
         rows = [row for row in self.rows.values() if row.workflow_id == workflow_id]
@@ -125,7 +125,7 @@ class FakeCentral(Central):
     def add(self, execution_id: int, workflow_id: int = WORKFLOW) -> None:
         """A run, whoever made it."""
         self.rows[execution_id] = row(execution_id, workflow_id)
-        self.registries[execution_id] = Registry()
+        self.registries[execution_id] = UriRegistry()
 
     def apply(self, execution_id: int, document: bytes) -> None:
         """A delivered write of a sidecar's."""
@@ -190,7 +190,7 @@ class World:
         grant = Grant(token_digest(token), execution_id, 1, expires_at)
         await self.spool.record_binding(binding, grant)
         if created_here:
-            self.reads.created(binding, grant.token_digest, 1, expires_at)
+            self.reads.on_create(binding, grant.token_digest, 1, expires_at)
 
     async def write(self, execution_id: int, op: str, **members: Any) -> int:
         status = members.get("status")

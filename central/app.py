@@ -38,15 +38,15 @@ from kit.http.openapi import openapi_document
 from kit.http.routing import add_routes, problem_middleware
 
 ROUTES: tuple[AuthenticatedRoute, ...] = (
-    *executions.ROUTES,
-    *bulk.ROUTES,
-    *workflows.ROUTES,
-    *expired.ROUTES,
-    *uris.ROUTES,
-    *bindings.ROUTES,
-    *writes.ROUTES,
-    *batches.ROUTES,
-    *leases.ROUTES,
+    *executions.routes,
+    *bulk.routes,
+    *workflows.routes,
+    *expired.routes,
+    *uris.routes,
+    *bindings.routes,
+    *writes.routes,
+    *batches.routes,
+    *leases.routes,
 )
 _DESCRIPTION = (
     "The authority over execution metadata: authenticates, authorizes and applies the calls"

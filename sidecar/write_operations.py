@@ -89,12 +89,14 @@ def put_port_result(port: str, body: v1.PortResult, binding: Binding, user_id: i
     return NewEntry(binding.execution_id, user_id, "put_port_result", members, Priority.URI)
 
 
-def set_port_result_bytes(port: str, size: int, binding: Binding, user_id: int) -> NewEntry:
+def set_port_result_size(
+    port: str, body: v1.PortResultSize, binding: Binding, user_id: int
+) -> NewEntry:
     return NewEntry(
         binding.execution_id,
         user_id,
         "set_port_result_bytes",
-        {"global_port_id": port, "result_bytes": size},
+        {"global_port_id": port, "result_bytes": body.result_bytes},
         Priority.NORMAL,
         coalesce_key=f"port {port}",
     )
@@ -108,12 +110,14 @@ def put_console(operator: str, body: v1.Console, binding: Binding, user_id: int)
     return NewEntry(binding.execution_id, user_id, "put_console", members, Priority.URI)
 
 
-def set_console_bytes(operator: str, size: int, binding: Binding, user_id: int) -> NewEntry:
+def set_console_size(
+    operator: str, body: v1.ConsoleSize, binding: Binding, user_id: int
+) -> NewEntry:
     return NewEntry(
         binding.execution_id,
         user_id,
         "set_console_bytes",
-        {"operator_id": operator, "bytes": size},
+        {"operator_id": operator, "bytes": body.bytes},
         Priority.NORMAL,
         coalesce_key=f"console {operator}",
     )

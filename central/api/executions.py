@@ -1,12 +1,11 @@
 """Executions: create, read, list."""
 
 import re
-from typing import Any
 
 from aiohttp import web
 
 from central.api.idempotent import run_once
-from central.auth.authenticator import AuthenticatedRoute, CredentialPolicy, Reader, Writer
+from central.auth.authenticator import AuthenticatedRoute, Reader, Writer
 from central.problems import (
     BootSuperseded,
     ComputingUnitForbidden,
@@ -24,51 +23,83 @@ from central.store.database import Transaction
 from central.store.executions import Executions
 from central.wire import calls
 from kit.http.problems import invalid_field
-from kit.http.routing import Answer, Call, NoParameters
+from kit.http.routing import Response, RouteTable, TypedRequest
 from kit.texera.statuses import Status, parse_status
 
 EXECUTIONS: web.AppKey[Executions] = web.AppKey("executions", Executions)
 
 _CODE = re.compile(r"-?[0-9]{1,3}")
 
+routes = RouteTable(AuthenticatedRoute, tag="executions")
 
+
+@routes.post(
+    "/v1/executions",
+    statuses=(201,),
+    problems=(
+        WorkflowNotFound,
+        WorkflowForbidden,
+        ComputingUnitNotFound,
+        ComputingUnitForbidden,
+        ComputingUnitTerminated,
+        BootSuperseded,
+        UserDemoted,
+        WarehouseNotFound,
+        WarehouseUnsupported,
+    ),
+)
 async def create_execution(
-    call: Call[Writer, NoParameters, NoParameters, calls.ExecutionRequest],
-) -> Answer:
-    writer, executions = call.caller, call.request.app[EXECUTIONS]
+    request: TypedRequest[Writer, None, None, calls.ExecutionRequest],
+) -> Response[calls.NewExecution]:
+    """Create an execution and bind it to the calling sidecar."""
+    writer, executions = request.caller, request.app[EXECUTIONS]
 
     async def work(transaction: Transaction) -> calls.NewExecution:
-        # In here, so that a repeat of what was created gets its answer and nothing else is told.
-        writer.workload.check(call.body.computing_unit_id)
-        return await executions.create(transaction, writer.user, writer.source_id, call.body)
+        # Checked inside, so that a repeat returns the stored response whatever the unit is now.
+        writer.workload.check(request.body.computing_unit_id)
+        return await executions.create(transaction, writer.user, writer.source_id, request.body)
 
-    return await run_once(call, 201, work)
-
-
-async def fetch_execution(call: Call[Reader, calls.ExecutionPath, NoParameters, Any]) -> Answer:
-    executions = call.request.app[EXECUTIONS]
-    return Answer(await executions.read(call.caller.user, call.path.execution_id))
+    return await run_once(request, work, status=201)
 
 
+@routes.get("/v1/executions/{execution_id}", problems=(ExecutionNotFound,))
+async def fetch_execution(
+    request: TypedRequest[Reader, calls.ExecutionPath, None, None],
+) -> Response[calls.Execution]:
+    """An execution's row."""
+    executions = request.app[EXECUTIONS]
+    return Response(await executions.read(request.caller.user, request.path.execution_id))
+
+
+@routes.get(
+    "/v1/workflows/{workflow_id}/executions/latest",
+    tag="workflows",
+    problems=(WorkflowNotFound, NoExecution),
+)
 async def fetch_latest_execution(
-    call: Call[Reader, calls.WorkflowPath, calls.LatestQuery, Any],
-) -> Answer:
-    executions = call.request.app[EXECUTIONS]
-    unit = call.query.computing_unit_id
-    return Answer(await executions.latest(call.caller.user, call.path.workflow_id, unit))
+    request: TypedRequest[Reader, calls.WorkflowPath, calls.LatestQuery, None],
+) -> Response[calls.Execution]:
+    """The workflow's newest execution, on one computing unit or on any."""
+    workflow_id, unit_id = request.path.workflow_id, request.query.computing_unit_id
+    executions = request.app[EXECUTIONS]
+    return Response(await executions.latest(request.caller.user, workflow_id, unit_id))
 
 
-async def list_executions(call: Call[Reader, calls.WorkflowPath, calls.ListQuery, Any]) -> Answer:
-    query = call.query
-    page = await call.request.app[EXECUTIONS].list(
-        call.caller.user,
-        call.path.workflow_id,
+@routes.get("/v1/workflows/{workflow_id}/executions", tag="workflows", problems=(WorkflowNotFound,))
+async def list_executions(
+    request: TypedRequest[Reader, calls.WorkflowPath, calls.ListQuery, None],
+) -> Response[calls.ExecutionPage]:
+    """The workflow's executions, newest first."""
+    query = request.query
+    page = await request.app[EXECUTIONS].list(
+        request.caller.user,
+        request.path.workflow_id,
         computing_unit_id=query.computing_unit_id,
         status_codes=None if query.status is None else _status_codes(query.status),
         before=query.before,
         limit=query.limit,
     )
-    return Answer(page)
+    return Response(page)
 
 
 def _status_codes(text: str) -> list[int]:
@@ -81,63 +112,3 @@ def _status_codes(text: str) -> list[int]:
             known = ", ".join(Status)
             raise invalid_field("status", f"names or codes of {known}") from error
     return codes
-
-
-ROUTES = (
-    AuthenticatedRoute(
-        method="POST",
-        path="/v1/executions",
-        handler=create_execution,
-        summary="Create an execution and bind it to the calling sidecar",
-        tag="executions",
-        needs=CredentialPolicy.USER_AND_SOURCE,
-        body_type=calls.ExecutionRequest,
-        answers={201: calls.NewExecution},
-        problems=(
-            WorkflowNotFound,
-            WorkflowForbidden,
-            ComputingUnitNotFound,
-            ComputingUnitForbidden,
-            ComputingUnitTerminated,
-            BootSuperseded,
-            UserDemoted,
-            WarehouseNotFound,
-            WarehouseUnsupported,
-        ),
-    ),
-    AuthenticatedRoute(
-        method="GET",
-        path="/v1/executions/{execution_id}",
-        handler=fetch_execution,
-        summary="An execution's row",
-        tag="executions",
-        needs=CredentialPolicy.USER,
-        path_type=calls.ExecutionPath,
-        answers={200: calls.Execution},
-        problems=(ExecutionNotFound,),
-    ),
-    AuthenticatedRoute(
-        method="GET",
-        path="/v1/workflows/{workflow_id}/executions/latest",
-        handler=fetch_latest_execution,
-        summary="The workflow's newest execution, on one computing unit or on any",
-        tag="workflows",
-        needs=CredentialPolicy.USER,
-        path_type=calls.WorkflowPath,
-        query_type=calls.LatestQuery,
-        answers={200: calls.Execution},
-        problems=(WorkflowNotFound, NoExecution),
-    ),
-    AuthenticatedRoute(
-        method="GET",
-        path="/v1/workflows/{workflow_id}/executions",
-        handler=list_executions,
-        summary="The workflow's executions, newest first",
-        tag="workflows",
-        needs=CredentialPolicy.USER,
-        path_type=calls.WorkflowPath,
-        query_type=calls.ListQuery,
-        answers={200: calls.ExecutionPage},
-        problems=(WorkflowNotFound,),
-    ),
-)

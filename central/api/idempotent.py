@@ -1,7 +1,7 @@
-"""Calls that are answered once per idempotency key."""
+"""Calls that take effect once per idempotency key."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -10,31 +10,33 @@ from central.auth.authenticator import Writer
 from central.auth.source_assertions import digest
 from central.store.database import Transaction
 from central.store.idempotency import IdempotencyKeys, KeyedCall, StoredAnswer
-from kit.http.routing import Answer, Call
+from kit.http.routing import Response, TypedRequest
 
 IDEMPOTENCY_KEYS: web.AppKey[IdempotencyKeys] = web.AppKey("idempotency_keys", IdempotencyKeys)
 
+Result = TypeVar("Result", bound=msgspec.Struct)
+
 
 async def run_once(
-    call: Call[Writer, Any, Any, Any],
-    status: int,
-    work: Callable[[Transaction], Awaitable[msgspec.Struct]],
-) -> Answer:
-    """What `work` returns, with `status`; a repeat gets the first answer and works nothing.
+    request: TypedRequest[Writer, Any, Any, Any],
+    work: Callable[[Transaction], Awaitable[Result]],
+    status: int = 200,
+) -> Response[Result]:
+    """The result of `work`; a repeat of the key returns the stored response and runs nothing.
 
-    The source is part of the route's name: another sidecar must not be answered with what is
-    bound elsewhere.
+    The source is part of the key's scope: a sidecar must not get the response that another
+    one's call was given, for what it names is bound to that one.
     """
-    writer = call.caller
+    writer = request.caller
 
     async def work_and_encode(transaction: Transaction) -> StoredAnswer:
         return StoredAnswer(status, msgspec.json.encode(await work(transaction)))
 
     keyed = KeyedCall(
         writer.user.user_id,
-        f"{call.request.method} {call.request.path} {writer.source_id}",
+        f"{request.http.method} {request.http.path} {writer.source_id}",
         writer.idempotency_key,
-        digest(call.raw_body),
+        digest(request.raw_body),
     )
-    answer = await call.request.app[IDEMPOTENCY_KEYS].once(keyed, work_and_encode)
-    return Answer(answer.body, answer.status)
+    stored = await request.app[IDEMPOTENCY_KEYS].once(keyed, work_and_encode)
+    return Response(stored.body, stored.status)

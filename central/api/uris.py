@@ -1,68 +1,42 @@
-"""The registry of URIs, read."""
-
-from typing import Any
+"""Reads of the registry of URIs."""
 
 from aiohttp import web
 
-from central.auth.authenticator import AuthenticatedRoute, CredentialPolicy, Reader
+from central.auth.authenticator import AuthenticatedRoute, Reader
 from central.problems import ConsoleNotFound, ExecutionNotFound, ResultUriNotFound
 from central.store.uris import Uris
 from central.wire import calls
-from kit.http.routing import Answer, Call, NoParameters
+from kit.http.routing import Response, RouteTable, TypedRequest
 
 URIS: web.AppKey[Uris] = web.AppKey("uris", Uris)
 
+_EXECUTION = "/v1/executions/{execution_id}"
 
-async def fetch_uris(call: Call[Reader, calls.ExecutionPath, NoParameters, Any]) -> Answer:
-    uris = call.request.app[URIS]
-    return Answer(await uris.read_all(call.caller.user, call.path.execution_id))
+routes = RouteTable(AuthenticatedRoute, tag="uris", problems=(ExecutionNotFound,))
 
 
+@routes.get(_EXECUTION + "/uris")
+async def fetch_uris(
+    request: TypedRequest[Reader, calls.ExecutionPath, None, None],
+) -> Response[calls.ExecutionUris]:
+    """All URIs of an execution, with sizes."""
+    user, uris = request.caller.user, request.app[URIS]
+    return Response(await uris.read_all(user, request.path.execution_id))
+
+
+@routes.get(_EXECUTION + "/result-uri", problems=(ResultUriNotFound,))
 async def fetch_result_uri(
-    call: Call[Reader, calls.ExecutionPath, calls.ResultUriQuery, Any],
-) -> Answer:
-    uris = call.request.app[URIS]
-    return Answer(await uris.result_uri(call.caller.user, call.path.execution_id, call.query))
+    request: TypedRequest[Reader, calls.ExecutionPath, calls.ResultUriQuery, None],
+) -> Response[calls.ResultUri]:
+    """The result URI of a logical output port."""
+    user, uris = request.caller.user, request.app[URIS]
+    return Response(await uris.result_uri(user, request.path.execution_id, request.query))
 
 
-async def fetch_console(call: Call[Reader, calls.StoredOperatorPath, NoParameters, Any]) -> Answer:
-    uris, path = call.request.app[URIS], call.path
-    return Answer(await uris.console(call.caller.user, path.execution_id, path.operator_id))
-
-
-ROUTES = (
-    AuthenticatedRoute(
-        method="GET",
-        path="/v1/executions/{execution_id}/uris",
-        handler=fetch_uris,
-        summary="All URIs of an execution, with sizes",
-        tag="uris",
-        needs=CredentialPolicy.USER,
-        path_type=calls.ExecutionPath,
-        answers={200: calls.ExecutionUris},
-        problems=(ExecutionNotFound,),
-    ),
-    AuthenticatedRoute(
-        method="GET",
-        path="/v1/executions/{execution_id}/result-uri",
-        handler=fetch_result_uri,
-        summary="The result URI of a logical output port",
-        tag="uris",
-        needs=CredentialPolicy.USER,
-        path_type=calls.ExecutionPath,
-        query_type=calls.ResultUriQuery,
-        answers={200: calls.ResultUri},
-        problems=(ExecutionNotFound, ResultUriNotFound),
-    ),
-    AuthenticatedRoute(
-        method="GET",
-        path="/v1/executions/{execution_id}/operators/{operator_id}/console",
-        handler=fetch_console,
-        summary="An operator's console URI",
-        tag="uris",
-        needs=CredentialPolicy.USER,
-        path_type=calls.StoredOperatorPath,
-        answers={200: calls.OperatorConsole},
-        problems=(ExecutionNotFound, ConsoleNotFound),
-    ),
-)
+@routes.get(_EXECUTION + "/operators/{operator_id}/console", problems=(ConsoleNotFound,))
+async def fetch_console(
+    request: TypedRequest[Reader, calls.StoredOperatorPath, None, None],
+) -> Response[calls.OperatorConsole]:
+    """An operator's console URI."""
+    user, uris, path = request.caller.user, request.app[URIS], request.path
+    return Response(await uris.console(user, path.execution_id, path.operator_id))

@@ -1,11 +1,9 @@
-"""What is asked of a workflow as a whole: versions, costs, one of its runs, an export's plan."""
-
-from typing import Any
+"""Reads of a workflow as a whole: version, costs, one of its runs, an export's plan."""
 
 from aiohttp import web
 
 from central.api.executions import EXECUTIONS
-from central.auth.authenticator import AuthenticatedRoute, CredentialPolicy, Reader
+from central.auth.authenticator import AuthenticatedRoute, Reader
 from central.domain import export_rules
 from central.problems import (
     ComputingUnitNotFound,
@@ -19,83 +17,51 @@ from central.store.costs import Costs
 from central.store.exports import Exports
 from central.store.versions import Versions
 from central.wire import calls
-from kit.http.routing import Answer, Call, NoParameters
+from kit.http.routing import Response, RouteTable, TypedRequest
 
 COSTS: web.AppKey[Costs] = web.AppKey("costs", Costs)
 EXPORTS: web.AppKey[Exports] = web.AppKey("exports", Exports)
 VERSIONS: web.AppKey[Versions] = web.AppKey("versions", Versions)
 
-
-async def fetch_latest_version(call: Call[Reader, calls.WorkflowPath, NoParameters, Any]) -> Answer:
-    versions = call.request.app[VERSIONS]
-    return Answer(await versions.latest(call.caller.user, call.path.workflow_id))
-
-
-async def fetch_operator_costs(call: Call[Reader, calls.WorkflowPath, NoParameters, Any]) -> Answer:
-    costs = call.request.app[COSTS]
-    return Answer(await costs.latest(call.caller.user, call.path.workflow_id))
-
-
-async def fetch_execution_of_workflow(
-    call: Call[Reader, calls.WorkflowExecutionPath, NoParameters, Any],
-) -> Answer:
-    executions, path = call.request.app[EXECUTIONS], call.path
-    return Answer(await executions.read(call.caller.user, path.execution_id, path.workflow_id))
-
-
-async def plan_export(
-    call: Call[Reader, calls.WorkflowPath, NoParameters, export_rules.ExportRequest],
-) -> Answer:
-    plans = call.request.app[EXPORTS]
-    return Answer(await plans.plan(call.caller.user, call.path.workflow_id, call.body))
-
-
 _WORKFLOW = "/v1/workflows/{workflow_id}"
 
-ROUTES = (
-    AuthenticatedRoute(
-        method="GET",
-        path=_WORKFLOW + "/versions/latest",
-        handler=fetch_latest_version,
-        summary="The workflow's latest version",
-        tag="workflows",
-        needs=CredentialPolicy.USER,
-        path_type=calls.WorkflowPath,
-        answers={200: calls.Version},
-        problems=(WorkflowNotFound, NoVersion),
-    ),
-    AuthenticatedRoute(
-        method="GET",
-        path=_WORKFLOW + "/operator-costs",
-        handler=fetch_operator_costs,
-        summary="The seconds each operator took in the latest completed run",
-        tag="workflows",
-        needs=CredentialPolicy.USER,
-        path_type=calls.WorkflowPath,
-        answers={200: calls.LatestCosts},
-        problems=(WorkflowNotFound, NoCompletedRun),
-    ),
-    AuthenticatedRoute(
-        method="GET",
-        path=_WORKFLOW + "/executions/{execution_id}",
-        handler=fetch_execution_of_workflow,
-        summary="An execution's row, if it is one of this workflow",
-        tag="workflows",
-        needs=CredentialPolicy.USER,
-        path_type=calls.WorkflowExecutionPath,
-        answers={200: calls.Execution},
-        problems=(ExecutionNotFound,),
-    ),
-    AuthenticatedRoute(
-        method="POST",
-        path=_WORKFLOW + "/export-plan",
-        handler=plan_export,
-        summary="All that an export has to look up; changes nothing",
-        tag="workflows",
-        needs=CredentialPolicy.USER,
-        path_type=calls.WorkflowPath,
-        body_type=export_rules.ExportRequest,
-        answers={200: export_rules.ExportPlan},
-        problems=(WorkflowNotFound, ComputingUnitNotFound, WorkflowUnreadable),
-    ),
+routes = RouteTable(AuthenticatedRoute, tag="workflows")
+
+
+@routes.get(_WORKFLOW + "/versions/latest", problems=(WorkflowNotFound, NoVersion))
+async def fetch_latest_version(
+    request: TypedRequest[Reader, calls.WorkflowPath, None, None],
+) -> Response[calls.Version]:
+    """The workflow's latest version."""
+    user, versions = request.caller.user, request.app[VERSIONS]
+    return Response(await versions.latest(user, request.path.workflow_id))
+
+
+@routes.get(_WORKFLOW + "/operator-costs", problems=(WorkflowNotFound, NoCompletedRun))
+async def fetch_operator_costs(
+    request: TypedRequest[Reader, calls.WorkflowPath, None, None],
+) -> Response[calls.LatestCosts]:
+    """The seconds each operator took in the latest completed run."""
+    user, costs = request.caller.user, request.app[COSTS]
+    return Response(await costs.latest(user, request.path.workflow_id))
+
+
+@routes.get(_WORKFLOW + "/executions/{execution_id}", problems=(ExecutionNotFound,))
+async def fetch_execution_of_workflow(
+    request: TypedRequest[Reader, calls.WorkflowExecutionPath, None, None],
+) -> Response[calls.Execution]:
+    """An execution's row, if it is one of this workflow."""
+    user, executions, path = request.caller.user, request.app[EXECUTIONS], request.path
+    return Response(await executions.read(user, path.execution_id, path.workflow_id))
+
+
+@routes.post(
+    _WORKFLOW + "/export-plan",
+    problems=(WorkflowNotFound, ComputingUnitNotFound, WorkflowUnreadable),
 )
+async def plan_export(
+    request: TypedRequest[Reader, calls.WorkflowPath, None, export_rules.ExportRequest],
+) -> Response[export_rules.ExportPlan]:
+    """All that an export has to look up; changes nothing."""
+    user, exports = request.caller.user, request.app[EXPORTS]
+    return Response(await exports.plan(user, request.path.workflow_id, request.body))

@@ -1,6 +1,6 @@
-"""Single-call writes: each is one entry, committed before it is answered."""
+"""Single-call writes: each is one entry, committed before the response."""
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
@@ -23,10 +23,27 @@ from central.wire.entries import (
     UpdateExecution,
     check_entry,
 )
-from kit.http.problems import InvalidRequest, Problem
-from kit.http.routing import Answer, Call, NoParameters
+from kit.http.problems import InvalidRequest
+from kit.http.routing import Response, RouteTable, TypedRequest
 
 WRITES: web.AppKey[Writes] = web.AppKey("writes", Writes)
+
+_EXECUTION = "/v1/executions/{execution_id}"
+_PORT = _EXECUTION + "/ports/{global_port_id}"
+_CONSOLE = _EXECUTION + "/operators/{operator_id}/console"
+
+routes = RouteTable(
+    AuthenticatedRoute,
+    tag="writes",
+    problems=(
+        problems.ExecutionNotFound,
+        problems.NotTheExecutionsUser,
+        problems.NotBound,
+        problems.BindingRevoked,
+        problems.UserDemoted,
+        problems.ValueOutOfRange,
+    ),
+)
 
 
 class OperatorCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,150 +53,78 @@ class OperatorCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
-ExecutionCall: TypeAlias = Call[Writer, calls.ExecutionPath, NoParameters, Any]
-PortCall: TypeAlias = Call[Writer, calls.PortPath, NoParameters, Any]
-OperatorCall: TypeAlias = Call[Writer, calls.OperatorPath, NoParameters, Any]
-
-
-async def change_execution(call: ExecutionCall) -> Answer:
-    changes: dict[str, Any] = asdict(call.body)
+@routes.patch(_EXECUTION, problems=(problems.UriMismatch, problems.Late, problems.StatusConflict))
+async def change_execution(
+    request: TypedRequest[Writer, calls.ExecutionPath, None, calls.ExecutionChanges],
+) -> Response[calls.Committed]:
+    """Change columns of an execution, all or none."""
+    changes: dict[str, Any] = asdict(request.body)
     changes["name"] = changes["name"] or None  # an empty name means absent, as in Texera
     if changes == asdict(calls.ExecutionChanges()):
         raise InvalidRequest(f"nothing to change: expected at least one of {', '.join(changes)}")
-    return await _apply(call, UpdateExecution(**_header(call), **changes))
+    return await _apply(request, UpdateExecution(**_header(request), **changes))
 
 
-async def put_port_result(call: PortCall) -> Answer:
-    port, body = call.path.global_port_id, asdict(call.body)
-    return await _apply(call, PutPortResult(**_header(call), global_port_id=port, **body))
+@routes.put(_PORT, problems=(problems.UriMismatch, problems.UriConflict))
+async def put_port_result(
+    request: TypedRequest[Writer, calls.PortPath, None, calls.PortResult],
+) -> Response[calls.Committed]:
+    """Store where a port's result is, once."""
+    port, body = request.path.global_port_id, asdict(request.body)
+    return await _apply(request, PutPortResult(**_header(request), global_port_id=port, **body))
 
 
-async def resize_port_result(call: PortCall) -> Answer:
-    port, body = call.path.global_port_id, asdict(call.body)
-    return await _apply(call, SetPortResultBytes(**_header(call), global_port_id=port, **body))
+@routes.patch(_PORT, problems=(problems.PortResultNotFound,))
+async def set_port_result_size(
+    request: TypedRequest[Writer, calls.PortPath, None, calls.PortResultSize],
+) -> Response[calls.Committed]:
+    """Set the size of a port's result."""
+    port, body = request.path.global_port_id, asdict(request.body)
+    entry = SetPortResultBytes(**_header(request), global_port_id=port, **body)
+    return await _apply(request, entry)
 
 
-async def put_console(call: OperatorCall) -> Answer:
-    operator, body = call.path.operator_id, asdict(call.body)
-    return await _apply(call, PutConsole(**_header(call), operator_id=operator, **body))
+@routes.put(_CONSOLE, problems=(problems.UriMismatch, problems.UriConflict))
+async def put_console(
+    request: TypedRequest[Writer, calls.OperatorPath, None, calls.Console],
+) -> Response[calls.Committed]:
+    """Store where an operator's console messages are, once."""
+    operator, body = request.path.operator_id, asdict(request.body)
+    return await _apply(request, PutConsole(**_header(request), operator_id=operator, **body))
 
 
-async def resize_console(call: OperatorCall) -> Answer:
-    operator, body = call.path.operator_id, asdict(call.body)
-    return await _apply(call, SetConsoleBytes(**_header(call), operator_id=operator, **body))
+@routes.patch(_CONSOLE, problems=(problems.ConsoleNotFound,))
+async def set_console_size(
+    request: TypedRequest[Writer, calls.OperatorPath, None, calls.ConsoleSize],
+) -> Response[calls.Committed]:
+    """Set the size of an operator's console messages."""
+    operator, body = request.path.operator_id, asdict(request.body)
+    return await _apply(request, SetConsoleBytes(**_header(request), operator_id=operator, **body))
 
 
-async def delete_uris(call: ExecutionCall) -> Answer:
-    return await _apply(call, DeleteUris(**_header(call)))
+@routes.delete(_EXECUTION + "/uris")
+async def delete_uris(
+    request: TypedRequest[Writer, calls.ExecutionPath, None, None],
+) -> Response[Removed]:
+    """Remove the rows of both registries and answer what they held."""
+    return await _apply(request, DeleteUris(**_header(request)))
 
 
-async def put_operator_costs(call: ExecutionCall) -> Answer:
-    return await _apply(call, PutOperatorCosts(**_header(call), **asdict(call.body)))
+@routes.put(_EXECUTION + "/operator-costs")
+async def put_operator_costs(
+    request: TypedRequest[Writer, calls.ExecutionPath, None, OperatorCosts],
+) -> Response[calls.Committed]:
+    """Keep the seconds that each operator took."""
+    return await _apply(request, PutOperatorCosts(**_header(request), **asdict(request.body)))
 
 
-def _header(call: Call[Writer, Any, NoParameters, Any]) -> dict[str, Any]:
-    """No number, no age: a caller who waits has just made the write, by anyone's clock."""
-    return {"seq": 0, "execution_id": call.path.execution_id, "made_at_ms": 0}
+def _header(request: TypedRequest[Writer, Any, None, Any]) -> dict[str, Any]:
+    """No number and no age: the caller waits, so the write was made just now by any clock."""
+    return {"seq": 0, "execution_id": request.path.execution_id, "made_at_ms": 0}
 
 
-async def _apply(call: Call[Writer, Any, NoParameters, Any], entry: AnyEntry) -> Answer:
+async def _apply(request: TypedRequest[Writer, Any, None, Any], entry: AnyEntry) -> Response[Any]:
     check_entry(entry)
-    route = f"{call.request.method} {call.request.path}"
-    answer = await call.request.app[WRITES].apply(call.caller, route, call.raw_body, entry)
-    return Answer(answer.body, answer.status)
-
-
-_EXECUTION = "/v1/executions/{execution_id}"
-_PORT = _EXECUTION + "/ports/{global_port_id}"
-_CONSOLE = _EXECUTION + "/operators/{operator_id}/console"
-
-_REFUSALS: tuple[type[Problem], ...] = (
-    problems.ExecutionNotFound,
-    problems.NotTheExecutionsUser,
-    problems.NotBound,
-    problems.BindingRevoked,
-    problems.UserDemoted,
-    problems.ValueOutOfRange,
-)
-_URI_REFUSALS = (*_REFUSALS, problems.UriMismatch, problems.UriConflict)
-
-
-def _route(
-    method: str, path: str, refusals: tuple[type[Problem], ...], answer: Any, **parts: Any
-) -> AuthenticatedRoute:
-    return AuthenticatedRoute(
-        method=method, path=path, tag="writes", problems=refusals, answers={200: answer}, **parts
-    )
-
-
-ROUTES = (
-    _route(
-        "PATCH",
-        _EXECUTION,
-        (*_REFUSALS, problems.UriMismatch, problems.Late, problems.StatusConflict),
-        calls.Committed,
-        handler=change_execution,
-        summary="Change columns of an execution, all or none",
-        path_type=calls.ExecutionPath,
-        body_type=calls.ExecutionChanges,
-    ),
-    _route(
-        "PUT",
-        _PORT,
-        _URI_REFUSALS,
-        calls.Committed,
-        handler=put_port_result,
-        summary="Store where a port's result is, once",
-        path_type=calls.PortPath,
-        body_type=calls.PortResult,
-    ),
-    _route(
-        "PATCH",
-        _PORT,
-        (*_REFUSALS, problems.PortResultNotFound),
-        calls.Committed,
-        handler=resize_port_result,
-        summary="Set the size of a port's result",
-        path_type=calls.PortPath,
-        body_type=calls.PortResultSize,
-    ),
-    _route(
-        "PUT",
-        _CONSOLE,
-        _URI_REFUSALS,
-        calls.Committed,
-        handler=put_console,
-        summary="Store where an operator's console messages are, once",
-        path_type=calls.OperatorPath,
-        body_type=calls.Console,
-    ),
-    _route(
-        "PATCH",
-        _CONSOLE,
-        (*_REFUSALS, problems.ConsoleNotFound),
-        calls.Committed,
-        handler=resize_console,
-        summary="Set the size of an operator's console messages",
-        path_type=calls.OperatorPath,
-        body_type=calls.ConsoleSize,
-    ),
-    _route(
-        "DELETE",
-        _EXECUTION + "/uris",
-        _REFUSALS,
-        Removed,
-        handler=delete_uris,
-        summary="Remove the rows of both registries and answer what they held",
-        path_type=calls.ExecutionPath,
-    ),
-    _route(
-        "PUT",
-        _EXECUTION + "/operator-costs",
-        _REFUSALS,
-        calls.Committed,
-        handler=put_operator_costs,
-        summary="Keep the seconds that each operator took",
-        path_type=calls.ExecutionPath,
-        body_type=OperatorCosts,
-    ),
-)
+    route = f"{request.http.method} {request.http.path}"
+    stored = await request.app[WRITES].apply(request.caller, route, request.raw_body, entry)
+    return Response(stored.body, stored.status)

@@ -1,16 +1,12 @@
 """Authentication of calls: the caller, from the credentials of a request.
 
-A route declares the credentials it needs; the strictest policy is the default. Authorization,
-what the caller may do with the rows that the call names, is part of the store's statements.
-
-    policy            token      assertion            idempotency key   caller
-    USER              required   verified if sent     -                 Reader
-    USER_AND_SOURCE   required   required             required          Writer
-    SOURCE            ignored    required             -                 Source
+The caller type in a handler's annotation says which credentials its route needs. What the
+caller may do with the rows it names is decided by the store's statements, in the same round
+trip as the work.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import TypeAlias
@@ -105,6 +101,14 @@ class Source:
 
 Caller: TypeAlias = Reader | Writer | Source
 
+_POLICY_OF_CALLER: Mapping[type[Caller], CredentialPolicy] = MappingProxyType(
+    {
+        Reader: CredentialPolicy.USER,
+        Writer: CredentialPolicy.USER_AND_SOURCE,
+        Source: CredentialPolicy.SOURCE,
+    }
+)
+
 _USER_PROBLEMS: tuple[type[Problem], ...] = (
     TokenMissing,
     TokenInvalid,
@@ -161,11 +165,15 @@ _KEY = {
 
 @dataclass(frozen=True, kw_only=True)
 class AuthenticatedRoute(Route):
-    """A route with the credentials it needs, and their part of the OpenAPI document."""
+    """A route whose handler's caller type decides which credentials it needs.
 
-    needs: CredentialPolicy = CredentialPolicy.USER_AND_SOURCE
+    The problems, the security and the headers of those credentials are added to the document.
+    """
+
+    needs: CredentialPolicy = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", _POLICY_OF_CALLER[self.caller_type])
         problems = (*self.problems, *_PROBLEMS[self.needs], DatabaseUnavailable)
         object.__setattr__(self, "problems", problems)
         object.__setattr__(self, "security", _SECURITY[self.needs])

@@ -108,10 +108,10 @@ class Bindings:
             warehouse,
         )
 
-    async def open_bindings(self, source_id: str, min_age_s: float) -> calls.BindingQuota:
+    async def open_bindings(self, source_id: str, min_age_s: float) -> calls.OpenBindings:
         """What the source may still be writing to, bound at least so long ago."""
         rows = await self._database.read(self._queries["open_bindings"], source_id, min_age_s)
-        return calls.BindingQuota([calls.OpenBinding(**dict(row)) for row in rows])
+        return calls.OpenBindings([calls.OpenBinding(**dict(row)) for row in rows])
 
     async def abandon(
         self, source_id: str, abandoned: AbandonedExecutions, unit_id: int | None = None

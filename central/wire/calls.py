@@ -206,7 +206,7 @@ class OpenBinding(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-class BindingQuota(msgspec.Struct, frozen=True):
+class OpenBindings(msgspec.Struct, frozen=True):
     bindings: list[OpenBinding]
 
 

@@ -17,7 +17,7 @@ from kit.http.problems import (
     ProblemDocument,
     UnsupportedMediaType,
 )
-from kit.http.routing import NoParameters, Route
+from kit.http.routing import Route
 
 _REF_TEMPLATE = "#/components/schemas/{name}"
 
@@ -52,7 +52,7 @@ def openapi_document(
     """
     types: list[Any] = [ProblemDocument]
     for route in routes:
-        types += [kind for kind in (route.body_type, *route.answers.values()) if kind is not None]
+        types += [kind for kind in (route.body_type, route.response_type) if kind is not None]
     unique = list(dict.fromkeys(types))
     schemas, components = msgspec.json.schema_components(unique, ref_template=_REF_TEMPLATE)
     schema_of = dict(zip(unique, schemas, strict=True))
@@ -117,8 +117,8 @@ def _parameter(name: str, place: str, schema: Any, *, required: bool) -> dict[st
     return {"name": name, "in": place, "required": required, "schema": schema}
 
 
-def _properties(kind: type[msgspec.Struct]) -> list[tuple[str, Any, bool]]:
-    if kind is NoParameters:
+def _properties(kind: type[msgspec.Struct] | None) -> list[tuple[str, Any, bool]]:
+    if kind is None:
         return []
     schema = msgspec.json.schema_components([kind])[1][kind.__name__]
     required = schema.get("required", [])
@@ -129,14 +129,14 @@ def _responses(
     route: Route, schema_of: dict[Any, Any], example: Example, relayed: Mapping[str, int]
 ) -> dict[str, Any]:
     responses: dict[str, Any] = {}
-    for status, kind in route.answers.items():
-        response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
-        if kind is not None:
-            content = {"schema": schema_of[kind]}
-            if status == example.status and example.answer is not None:
-                content["example"] = example.answer
-            response["content"] = {"application/json": content}
-        responses[str(status)] = response
+    for status in route.statuses:
+        content = {"schema": schema_of[route.response_type]}
+        if status == example.status and example.answer is not None:
+            content["example"] = example.answer
+        responses[str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/json": content},
+        }
     slugs: dict[int, list[str]] = {}
     problems: tuple[type[Problem], ...] = (InvalidRequest, *route.problems)
     if route.body_type is not None:

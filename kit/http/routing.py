@@ -1,18 +1,31 @@
-"""Routes as a table: one entry says what a call takes, answers and may refuse.
+"""Routes: one declaration says what a call takes, returns and may refuse.
 
-The same entry validates the request and describes it in OpenAPI (`kit.openapi`), so the
-document cannot drift from the service. A request passes: request id, admission (who calls;
-the service's own `Authenticate`), path, query, body, handler. Whatever is raised on the way leaves
-as a problem document.
+A handler's signature is the declaration. `RouteTable` reads from its annotations the types of
+path, query, body and response, and from its docstring the summary:
+
+    routes = RouteTable(Route, tag="executions")
+
+    @routes.get("/v1/executions/{execution_id}", problems=(ExecutionNotFound,))
+    async def fetch_execution(
+        request: TypedRequest[Caller, ExecutionPath, None, None],
+    ) -> Response[Execution]:
+        \"\"\"An execution's row.\"\"\"
+
+The same types validate the request and describe it in OpenAPI (`kit.http.openapi`), so the
+document cannot drift from the service. The steps of a request: request id, authentication (the
+service's own `Authenticate`), path, query, body, handler. Whatever is raised on the way becomes
+a problem document.
 """
 
+import inspect
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Generic, TypeAlias, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, get_args
 
 import msgspec
 from aiohttp import web
@@ -32,39 +45,39 @@ ROUTE: web.RequestKey[str] = web.RequestKey("route", str)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
-
-class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A call without path or query parameters."""
-
-
 Caller = TypeVar("Caller")
 Path = TypeVar("Path")
 Query = TypeVar("Query")
 Body = TypeVar("Body")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[Caller, Path, Query, Body]):
-    """A request that has been admitted and validated."""
+class TypedRequest(Generic[Caller, Path, Query, Body]):
+    """An authenticated and validated request. A part that the call does not have is None."""
 
-    request: web.Request
+    http: web.Request
     caller: Caller
     path: Path
     query: Query
     body: Body
     raw_body: bytes
 
+    @property
+    def app(self) -> web.Application:
+        return self.http.app
+
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a handler answers: a struct or JSON-ready value, and headers of its own."""
+class Response(Generic[Result]):
+    """What a handler returns: a value or its members to encode, or its JSON."""
 
-    body: Any = None
+    body: Result | dict[str, Any] | bytes
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler: TypeAlias = Callable[[Call[Any, Any, Any, Any]], Awaitable[Answer]]
+Handler: TypeAlias = Callable[[TypedRequest[Any, Any, Any, Any]], Awaitable[Response[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,48 +89,130 @@ class Header:
     is_required: bool = False
 
 
+class RouteOptions(TypedDict, total=False):
+    """What a handler's signature cannot say."""
+
+    tag: str
+    statuses: tuple[int, ...]
+    problems: tuple[type[Problem], ...]
+    headers: Mapping[str, Header]
+    max_body_bytes: int
+    decode: Callable[[bytes], Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One call of the API. `body_type` None means that the call takes no body."""
+    """One call of the API. A type that is None means: the call has no such part."""
 
     method: str
     path: str
     handler: Handler
     summary: str
     tag: str
-    path_type: type[msgspec.Struct] = NoParameters
-    query_type: type[msgspec.Struct] = NoParameters
-    body_type: Any = None
-    body_is_optional: bool = False
-    max_body_bytes: int = MIB
-    answers: Mapping[int, Any] = field(default_factory=dict)
+    caller_type: Any
+    path_type: Any
+    query_type: Any
+    body_type: Any
+    body_is_optional: bool
+    response_type: Any
+    statuses: tuple[int, ...] = (200,)
+    """Of the successful responses, all of the response type."""
     problems: tuple[type[Problem], ...] = ()
     headers: Mapping[str, Header] = field(default_factory=dict)
     """Request headers of this call's own, with what they do, for OpenAPI."""
     security: tuple[tuple[str, ...], ...] = (("user",),)
     """Which of the document's security schemes this call needs together; each a choice."""
+    max_body_bytes: int = MIB
     decode: Callable[[bytes], Any] | None = None
     """Reads the body as `body_type`, where the type's own decoder would refuse too much."""
 
 
+RouteT = TypeVar("RouteT", bound=Route)
+HandlerT = TypeVar("HandlerT", bound=Handler)
+
+
+class RouteTable(Generic[RouteT]):
+    """The routes of one module in the order of their declaration.
+
+    `problems` are those that every call of the module has besides its own.
+    """
+
+    def __init__(
+        self, route_type: type[RouteT], *, tag: str, problems: tuple[type[Problem], ...] = ()
+    ) -> None:
+        self._route_type = route_type
+        self._tag = tag
+        self._problems = problems
+        self._routes: list[RouteT] = []
+
+    def __iter__(self) -> Iterator[RouteT]:
+        return iter(self._routes)
+
+    def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[HandlerT], HandlerT]:
+        return self._declare("GET", path, options)
+
+    def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[HandlerT], HandlerT]:
+        return self._declare("POST", path, options)
+
+    def put(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[HandlerT], HandlerT]:
+        return self._declare("PUT", path, options)
+
+    def patch(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[HandlerT], HandlerT]:
+        return self._declare("PATCH", path, options)
+
+    def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[HandlerT], HandlerT]:
+        return self._declare("DELETE", path, options)
+
+    def _declare(
+        self, method: str, path: str, options: RouteOptions
+    ) -> Callable[[HandlerT], HandlerT]:
+        merged: RouteOptions = {"tag": self._tag, **options}
+        merged["problems"] = (*self._problems, *options.get("problems", ()))
+
+        def declare(handler: HandlerT) -> HandlerT:
+            request_type, response_type = handler.__annotations__.values()
+            caller_type, *parts = get_args(request_type)
+            path_type, query_type, body_type = (None if p is NoneType else p for p in parts)
+            body_is_optional = isinstance(body_type, UnionType)  # Body | None
+            if body_is_optional:
+                body_type, _ = get_args(body_type)
+            route = self._route_type(
+                method=method,
+                path=path,
+                handler=handler,
+                summary=(inspect.getdoc(handler) or "").partition("\n")[0].removesuffix("."),
+                caller_type=caller_type,
+                path_type=path_type,
+                query_type=query_type,
+                body_type=body_type,
+                body_is_optional=body_is_optional,
+                response_type=get_args(response_type)[0],
+                **merged,
+            )
+            self._routes.append(route)
+            return handler
+
+        return declare
+
+
 Authenticate: TypeAlias = Callable[[web.Request, Route, bytes], Awaitable[Caller]]
-"""Who calls, or a `Problem`: the service's own, given the request, its route and its body."""
+"""Returns the caller or raises `Problem`: the service's own, given request, route and body."""
 
 
 def add_routes(
     app: web.Application,
     routes: Iterable[Route],
-    admit: Authenticate[Caller],
+    authenticate: Authenticate[Caller],
     intake: BodyReader | None = None,
 ) -> None:
     intake = intake or BodyReader()
     methods: dict[str, set[str]] = {}
     for route in routes:
-        app.router.add_route(route.method, route.path, _adapt(route, admit, intake))
+        app.router.add_route(route.method, route.path, _adapt(route, authenticate, intake))
         methods.setdefault(route.path, set()).add(route.method)
     for path, allowed in methods.items():
-        # Or else another method of a literal path is taken for one of a template that it fits:
-        # PATCH /v1/executions/delete for PATCH /v1/executions/{execution_id}.
+        # Without this, another method of a literal path matches a template that fits it:
+        # PATCH /v1/executions/delete would be PATCH /v1/executions/{execution_id}.
         app.router.add_route("*", path, _refuse_method(sorted(allowed)))
 
 
@@ -129,38 +224,36 @@ def _refuse_method(allowed: list[str]) -> Callable[[web.Request], Awaitable[web.
 
 
 def _adapt(
-    route: Route, admit: Authenticate[Caller], intake: BodyReader
+    route: Route, authenticate: Authenticate[Caller], intake: BodyReader
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     decoder = msgspec.json.Decoder(route.body_type) if route.body_type is not None else None
 
     async def serve(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = route.path
         async with intake.body(request, route.max_body_bytes) as raw_body:
-            return json_response(await answer(request, raw_body))
-
-    async def answer(request: web.Request, raw_body: bytes) -> Answer:
-        caller = await admit(request, route, raw_body)
-        path = parse_parameters(request.match_info, route.path_type, "path")
-        query = parse_parameters(_single_values(request), route.query_type, "query")
-        body = None
-        if decoder is not None and (raw_body or not route.body_is_optional):
-            if request.content_type != "application/json":
-                raise problems.UnsupportedMediaType("Content-Type: expected application/json")
-            body = parse_body(raw_body, decoder) if route.decode is None else route.decode(raw_body)
-        elif decoder is None and raw_body:
-            raise problems.invalid_field("body", "this call takes no body")
-        return await route.handler(Call(request, caller, path, query, body, raw_body))
+            caller = await authenticate(request, route, raw_body)
+            path = parse_parameters(request.match_info, route.path_type, "path")
+            query = parse_parameters(_single_values(request), route.query_type, "query")
+            body = None
+            if decoder is not None and (raw_body or not route.body_is_optional):
+                if request.content_type != "application/json":
+                    raise problems.UnsupportedMediaType("Content-Type: expected application/json")
+                decode = route.decode
+                body = parse_body(raw_body, decoder) if decode is None else decode(raw_body)
+            elif decoder is None and raw_body:
+                raise problems.invalid_field("body", "this call takes no body")
+            typed = TypedRequest(request, caller, path, query, body, raw_body)
+            return json_response(await route.handler(typed))
 
     return serve
 
 
-def json_response(answer: Answer) -> web.Response:
-    if answer.body is None:
-        return web.Response(status=answer.status, headers=answer.headers)
+def json_response(response: Response[Any]) -> web.Response:
+    body = response.body
     return web.Response(
-        body=answer.body if isinstance(answer.body, bytes) else msgspec.json.encode(answer.body),
-        status=answer.status,
-        headers=answer.headers,
+        body=body if isinstance(body, bytes) else msgspec.json.encode(body),
+        status=response.status,
+        headers=response.headers,
         content_type="application/json",
     )
 

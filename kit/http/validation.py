@@ -34,10 +34,15 @@ def is_valid_pg_text(text: str) -> bool:
     return "\x00" not in text
 
 
-def parse_parameters(values: Mapping[str, str], kind: type[StructT], where: str) -> StructT:
-    """The struct described by strings (a path or a query). Raises `InvalidRequest`."""
-    unknown = values.keys() - set(kind.__struct_encode_fields__)
-    if not kind.__struct_config__.forbid_unknown_fields:
+def parse_parameters(
+    values: Mapping[str, str], kind: type[StructT] | None, where: str
+) -> StructT | None:
+    """The struct described by strings (a path or a query); None if the call takes none.
+
+    Raises `InvalidRequest`.
+    """
+    unknown = values.keys() - set(kind.__struct_encode_fields__ if kind else ())
+    if kind and not kind.__struct_config__.forbid_unknown_fields:
         values = {name: value for name, value in values.items() if name not in unknown}
         unknown = set()
     faults = [FieldError(n, f"is no {where} parameter of this call") for n in sorted(unknown)]
@@ -47,6 +52,8 @@ def parse_parameters(values: Mapping[str, str], kind: type[StructT], where: str)
         if not is_valid_pg_text(v)
     ]
     if not faults:
+        if kind is None:
+            return None
         try:
             return msgspec.convert(dict(values), kind, strict=False)
         except msgspec.ValidationError as error:

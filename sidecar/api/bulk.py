@@ -1,52 +1,25 @@
-"""Executions that their user has selected: deleted or bookmarked together."""
+"""Executions selected by their user: deleted or bookmarked together."""
 
-from typing import Any
-
-from kit.http.routing import Answer, Call, NoParameters, Route
-from sidecar import problems
-from sidecar.api.executions import READ_PROBLEMS
-from sidecar.api.services import IDEMPOTENCY_HEADER, idempotency_key, services
-from sidecar.upstream.client import CallContext
+from kit.http.routing import Response
+from sidecar.api.services import FORWARDED_WRITE, Request, idempotency_key, route_table, services
 from sidecar.wire import forwarded
 
+routes = route_table("executions")
 
+
+@routes.post("/v1/executions/delete", **FORWARDED_WRITE)
 async def delete_executions(
-    call: Call[CallContext, NoParameters, NoParameters, forwarded.Selection],
-) -> Answer:
-    key = idempotency_key(call.request)
-    return Answer(await services(call.request).forwarded.delete(call.body, key, call.caller))
+    request: Request[None, None, forwarded.Selection],
+) -> Response[forwarded.DeletedExecutions]:
+    """Delete executions of one workflow, all or none; answers the URIs they had."""
+    key, delete = idempotency_key(request.http), services(request).forwarded.delete
+    return Response(await delete(request.body, key, request.caller))
 
 
+@routes.post("/v1/executions/bookmark", **FORWARDED_WRITE)
 async def bookmark_executions(
-    call: Call[CallContext, NoParameters, NoParameters, forwarded.BookmarkSelection],
-) -> Answer:
-    key = idempotency_key(call.request)
-    return Answer(await services(call.request).forwarded.bookmark(call.body, key, call.caller))
-
-
-SYNC_WRITE: dict[str, Any] = {
-    "method": "POST",
-    "problems": (*READ_PROBLEMS, problems.DeliveryTimeout),
-    "headers": IDEMPOTENCY_HEADER,
-}
-
-ROUTES = (
-    Route(
-        path="/v1/executions/delete",
-        handler=delete_executions,
-        summary="Delete executions of one workflow, all or none; answers the URIs they had",
-        tag="executions",
-        body_type=forwarded.Selection,
-        answers={200: forwarded.DeletedExecutions},
-        **SYNC_WRITE,
-    ),
-    Route(
-        path="/v1/executions/bookmark",
-        handler=bookmark_executions,
-        summary="Set or remove the bookmark of executions of one workflow, all or none",
-        tag="executions",
-        body_type=forwarded.BookmarkSelection,
-        answers={200: forwarded.BookmarkedExecutions},
-        **SYNC_WRITE,
-    ),
-)
+    request: Request[None, None, forwarded.BookmarkSelection],
+) -> Response[forwarded.BookmarkedExecutions]:
+    """Set or remove the bookmark of executions of one workflow, all or none."""
+    key, bookmark = idempotency_key(request.http), services(request).forwarded.bookmark
+    return Response(await bookmark(request.body, key, request.caller))

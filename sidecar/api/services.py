@@ -1,14 +1,23 @@
-"""What handlers work with, and how they reach it."""
+"""The services that handlers call, and what handlers read from and attach to a request."""
 
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from aiohttp import web
 
-from kit.http.problems import invalid_field
-from kit.http.routing import REQUEST_ID, Answer, Header, Route
+from kit.http.problems import Problem, invalid_field
+from kit.http.routing import (
+    REQUEST_ID,
+    Header,
+    Response,
+    Route,
+    RouteOptions,
+    RouteTable,
+    TypedRequest,
+)
+from sidecar import problems
 from sidecar.boots import Boots
 from sidecar.cache.invalidation import Validity
 from sidecar.cache.read_through import ReadResult
@@ -32,7 +41,24 @@ IDEMPOTENCY_HEADER = {
         {"type": "string", "pattern": "^[ -~]+$", "maxLength": IDEMPOTENCY_KEY_MAX_LENGTH},
     )
 }
-"""The header of calls that honour a key."""
+FORWARDED_WRITE: RouteOptions = {
+    "problems": (problems.DeliveryTimeout,),
+    "headers": IDEMPOTENCY_HEADER,
+}
+"""Options of a write that central commits while the caller waits."""
+
+Path = TypeVar("Path")
+Query = TypeVar("Query")
+Body = TypeVar("Body")
+Result = TypeVar("Result")
+
+Request: TypeAlias = TypedRequest[CallContext, Path, Query, Body]
+
+
+def route_table(tag: str, *refusals: type[Problem]) -> RouteTable[Route]:
+    """A table of routes with the problems of every local call, and with `refusals`."""
+    of_every_call = (problems.TokenMissing, problems.NotLocal, problems.CentralUnavailable)
+    return RouteTable(Route, tag=tag, problems=(*of_every_call, *refusals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +75,36 @@ SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 
 @dataclass(frozen=True, slots=True)
 class CacheableResponse:
-    """An answer that may be given again, and the label that counts it."""
+    """Until when a response is valid, and the metric's label of what it holds."""
 
     validity: Validity
     label: str
 
 
 CACHEABLE_RESPONSE: web.RequestKey[CacheableResponse] = web.RequestKey(
-    "repeatable", CacheableResponse
+    "cacheable_response", CacheableResponse
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayableCall:
-    """A call that was made, as it goes on after its head: with another body, it is made again.
+    """A request whose headers were already validated: `replay` makes the call with a new body.
 
-    `replay` raises what the call raises, and `NeedsFullRequest`.
+    It raises the call's problems, and `NeedsFullRequest`.
     """
 
-    replay: Callable[[bytes], Awaitable[Answer]]
+    replay: Callable[[bytes], Awaitable[Response[Any]]]
 
 
-REPLAYABLE_CALL: web.RequestKey[ReplayableCall] = web.RequestKey("resumable", ReplayableCall)
+REPLAYABLE_CALL: web.RequestKey[ReplayableCall] = web.RequestKey("replayable_call", ReplayableCall)
 
 
 class NeedsFullRequest(Exception):
-    """The call has to be made from its beginning. Nothing of it has been done."""
+    """The call has to be made from its beginning; it has had no effect."""
 
 
 async def call_context(request: web.Request, route: Route, raw_body: bytes) -> CallContext:
-    """Who calls: the token that the guard has found, and the trace the call belongs to."""
+    """The caller: the token that the guard has found, and the trace of the call."""
     return CallContext(
         request[TOKEN],
         request[REQUEST_ID],
@@ -87,15 +113,17 @@ async def call_context(request: web.Request, route: Route, raw_body: bytes) -> C
     )
 
 
-def services(request: web.Request) -> Services:
+def services(request: Request[Any, Any, Any]) -> Services:
     return request.app[SERVICES]
 
 
-def cached_response(request: web.Request, body: Any, seen: ReadResult[Any]) -> Answer:
-    """The answer to a read; the front door may give it again for as long as it is valid."""
-    if seen.validity is not None:
-        request[CACHEABLE_RESPONSE] = CacheableResponse(seen.validity, seen.label)
-    return Answer(body, headers=seen.headers())
+def cached_response(
+    request: Request[Any, Any, Any], body: Result | dict[str, Any], read: ReadResult[Any]
+) -> Response[Result]:
+    """The response to a read; the response cache may send it again for as long as it is valid."""
+    if read.validity is not None:
+        request.http[CACHEABLE_RESPONSE] = CacheableResponse(read.validity, read.label)
+    return Response(body, headers=read.headers())
 
 
 def preferred_wait_s(request: web.Request) -> float | None:

@@ -1,60 +1,28 @@
-"""What became of writes: the caller's own, and the wait until all are delivered."""
+"""The states of the caller's own writes, and the wait until all writes are delivered."""
 
-from kit.http.routing import Answer, Call, NoParameters, Route
+from kit.http.routing import Response
 from sidecar import problems
-from sidecar.api.executions import READ_PROBLEMS
-from sidecar.api.services import services
-from sidecar.upstream.client import CallContext
+from sidecar.api.services import Request, route_table, services
 from sidecar.wire import v1
 
-SPOOL_PROBLEMS = (*READ_PROBLEMS, problems.SpoolUnavailable)
+routes = route_table("writes", problems.SpoolUnavailable)
 
 
-async def fetch_write(call: Call[CallContext, v1.WritePath, NoParameters, None]) -> Answer:
-    return Answer(await services(call.request).writes.find(call.path.write_id, call.caller))
+@routes.get("/v1/writes/{write_id}", problems=(problems.WriteNotFound,))
+async def fetch_write(
+    request: Request[v1.WritePath, None, None],
+) -> Response[v1.WriteAnswer]:
+    """Where one of your writes stands."""
+    return Response(await services(request).writes.find(request.path.write_id, request.caller))
 
 
-async def list_writes(
-    call: Call[CallContext, NoParameters, v1.WritesQuery, None],
-) -> Answer:
-    return Answer(await services(call.request).writes.list_writes(call.query, call.caller))
+@routes.get("/v1/writes")
+async def list_writes(request: Request[None, v1.WritesQuery, None]) -> Response[v1.Writes]:
+    """Your writes, newest first; at least the last 10,000 settled are kept."""
+    return Response(await services(request).writes.list_writes(request.query, request.caller))
 
 
-async def flush_writes(
-    call: Call[CallContext, NoParameters, v1.FlushQuery, None],
-) -> Answer:
-    return Answer(await services(call.request).writes.flush(call.query.timeout, call.caller))
-
-
-ROUTES = (
-    Route(
-        method="GET",
-        path="/v1/writes/{write_id}",
-        handler=fetch_write,
-        summary="Where one of your writes stands",
-        tag="writes",
-        path_type=v1.WritePath,
-        answers={200: v1.WriteAnswer},
-        problems=(*SPOOL_PROBLEMS, problems.WriteNotFound),
-    ),
-    Route(
-        method="GET",
-        path="/v1/writes",
-        handler=list_writes,
-        summary="Your writes, newest first; at least the last 10,000 settled are kept",
-        tag="writes",
-        query_type=v1.WritesQuery,
-        answers={200: v1.Writes},
-        problems=SPOOL_PROBLEMS,
-    ),
-    Route(
-        method="POST",
-        path="/v1/flush",
-        handler=flush_writes,
-        summary="Wait until every write is delivered",
-        tag="writes",
-        query_type=v1.FlushQuery,
-        answers={200: v1.FlushAnswer},
-        problems=(*SPOOL_PROBLEMS, problems.DeliveryTimeout),
-    ),
-)
+@routes.post("/v1/flush", problems=(problems.DeliveryTimeout,))
+async def flush_writes(request: Request[None, v1.FlushQuery, None]) -> Response[v1.FlushAnswer]:
+    """Wait until every write is delivered."""
+    return Response(await services(request).writes.flush(request.query.timeout, request.caller))

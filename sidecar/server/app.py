@@ -9,7 +9,16 @@ from kit.http.body_reader import BodyReader
 from kit.http.openapi import openapi_document
 from kit.http.routing import MIB, ROUTE, add_routes, problem_middleware
 from sidecar import __version__
-from sidecar.api import boots, bulk, costs, drop_in, executions, expired, uris, workflows, writes
+from sidecar.api import (
+    bulk,
+    computing_units,
+    costs,
+    drop_in,
+    executions,
+    uris,
+    workflows,
+    writes,
+)
 from sidecar.api.services import SERVICES, TOKEN, Services, call_context
 from sidecar.examples import EXAMPLES
 from sidecar.metrics import Metrics
@@ -17,15 +26,14 @@ from sidecar.relayed import RELAYED
 from sidecar.server.local_guard import guard
 
 ROUTES = (
-    *executions.ROUTES,
-    *uris.ROUTES,
-    *costs.ROUTES,
-    *workflows.ROUTES,
-    *bulk.ROUTES,
-    *boots.ROUTES,
-    *expired.ROUTES,
-    *writes.ROUTES,
-    *drop_in.ROUTES,
+    *executions.routes,
+    *uris.routes,
+    *costs.routes,
+    *workflows.routes,
+    *bulk.routes,
+    *computing_units.routes,
+    *writes.routes,
+    *drop_in.routes,
 )
 
 _DESCRIPTION = (

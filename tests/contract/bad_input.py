@@ -75,7 +75,8 @@ class Api:
                 rest = {key: value for key, value in right.items() if key != name}
                 target = self.target_of(route, rest)
                 yield Wrong(f"{name} missing", target, body, name, "required")
-        if route.query_type.__struct_config__.forbid_unknown_fields:
+        query = route.query_type
+        if query is None or query.__struct_config__.forbid_unknown_fields:
             target = self.target_of(route, {**right, "colour": "red"})
             yield Wrong("an unknown parameter", target, body, "colour", "no query parameter")
 

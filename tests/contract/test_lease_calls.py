@@ -115,5 +115,5 @@ def test_open_bindings_are_listed_by_age_and_those_unknown_abandoned() -> None:
     body = msgspec.json.decode(lane.sent[-1][2], type=leases.AbandonedExecutions)
     assert (gone, body.reason) == ([1001, 1002], leases.AbandonReason.UNIT_GONE)
     binding = central.OpenBinding(1001, 101, 201, 1, CREATED)
-    written = msgspec.json.encode(central.BindingQuota([binding]))
+    written = msgspec.json.encode(central.OpenBindings([binding]))
     assert written == sample("open-bindings-answer-1")

@@ -44,7 +44,7 @@ def expected_of(route: Any) -> dict[str, int]:
         return CENTRAL["GET", "/v1/token"]
     if route.tag == "drop-in":
         return CENTRAL[SAME.get(f"{route.method} {route.path}", BINDING)]
-    if 202 in route.answers or route.method == "DELETE":
+    if 202 in route.statuses or route.method == "DELETE":
         return CENTRAL[BINDING] | CENTRAL[call]
     return CENTRAL[call]
 

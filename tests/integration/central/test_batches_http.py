@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
-from central.api.batches import BATCHES, LIMITS, ROUTES
+from central.api.batches import BATCHES, LIMITS, routes
 from central.auth_settings import LimitSettings
 from central.wire.entries import digest_of
 from dev.tokens import mint
@@ -54,7 +54,7 @@ async def line(database: Database) -> AsyncIterator[Line]:
     key = SigningKey()
     async with (
         replica(database) as central,
-        served(ROUTES, {BATCHES: central.batches, LIMITS: LimitSettings()}) as client,
+        served(routes, {BATCHES: central.batches, LIMITS: LimitSettings()}) as client,
     ):
         yield Line(client, key, Source(key.source_id))
 

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from central.api.writes import ROUTES, WRITES
+from central.api.writes import WRITES, routes
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
 from central.store import database as store
@@ -65,7 +65,7 @@ class Line:
 async def line(database: Database) -> AsyncIterator[Line]:
     metrics = Metrics(CollectorRegistry())
     pool = store.Database(DatabaseSettings(database.central_url), metrics)
-    async with served(ROUTES, {WRITES: Writes(pool, EntryStore(), metrics)}) as client:
+    async with served(routes, {WRITES: Writes(pool, EntryStore(), metrics)}) as client:
         yield Line(client)
     await pool.close()
 
@@ -159,16 +159,16 @@ async def test_what_cannot_be_stored_is_a_400_that_names_it(
 async def test_only_the_executions_own_user_may_write_through_its_source(
     line: Line, eid: int, user: User, expected: tuple[int, str], owner_connection: Connection
 ) -> None:
-    for route in ROUTES:
+    for route in routes:
         path = route.path.format(
             execution_id=eid, global_port_id=quote(PORT, safe=""), operator_id="op"
         )
         bodies = {
             "change_execution": {"name": "n"},
             "put_port_result": {"result_uri": uris(eid).result_uri(PORT)},
-            "resize_port_result": {"result_bytes": 1},
+            "set_port_result_size": {"result_bytes": 1},
             "put_console": {"uri": uris(eid).console_uri("op")},
-            "resize_console": {"bytes": 1},
+            "set_console_size": {"bytes": 1},
             "put_operator_costs": {"operators": {}},
         }
 
@@ -265,7 +265,7 @@ async def test_a_size_that_an_int_column_cannot_hold_is_a_422(
     pool = store.Database(DatabaseSettings(int_sizes_database.central_url), metrics)
     async with (
         connected(int_sizes_database.owner_url) as connection,
-        served(ROUTES, {WRITES: Writes(pool, EntryStore(), metrics)}) as client,
+        served(routes, {WRITES: Writes(pool, EntryStore(), metrics)}) as client,
     ):
         old = Line(client)
         (eid,) = await add_runs(connection, 1, source_id=old.key.source_id)

@@ -15,7 +15,14 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from kit.http.body_reader import UNCOUNTED_BODY_BYTES, BodyReader
 from kit.http.problems import Overloaded
-from kit.http.routing import Answer, Call, Route, add_routes, problem_middleware
+from kit.http.routing import (
+    Response,
+    Route,
+    RouteTable,
+    TypedRequest,
+    add_routes,
+    problem_middleware,
+)
 
 ROOM = 100_000
 
@@ -43,24 +50,20 @@ async def serving(**settings: Any) -> AsyncIterator[Service]:
     app = web.Application(middlewares=[intake.connections.middleware, problem_middleware])
     service = Service(TestClient(TestServer(app)), intake)
 
-    async def keep(call: "Call[None, Any, Any, Any]") -> Answer:
-        service.taken.put_nowait(len(call.raw_body))
-        await service.let_go.wait()
-        return Answer({})
+    routes = RouteTable(Route, tag="")
 
-    async def admit(request: web.Request, route: Route, body: bytes) -> None:
+    @routes.put("/", max_body_bytes=ROOM)
+    async def keep(
+        request: TypedRequest[None, None, None, msgspec.Raw],
+    ) -> Response[dict[str, Any]]:
+        service.taken.put_nowait(len(request.raw_body))
+        await service.let_go.wait()
+        return Response({})
+
+    async def authenticate(request: web.Request, route: Route, body: bytes) -> None:
         return None
 
-    route = Route(
-        method="PUT",
-        path="/",
-        handler=keep,
-        summary="",
-        tag="",
-        body_type=msgspec.Raw,
-        max_body_bytes=ROOM,
-    )
-    add_routes(app, [route], admit, intake)
+    add_routes(app, routes, authenticate, intake)
     async with service.client:
         yield service
 

@@ -191,8 +191,8 @@ def test_an_end_is_the_most_urgent(members: dict[str, Any], priority: Priority) 
 def test_only_writes_of_nothing_but_a_size_may_be_merged() -> None:
     sizes = [
         write_operations.update_execution({"runtime_stats_bytes": 1}, BINDING, 1),
-        write_operations.set_port_result_bytes(PORT, 1, BINDING, 1),
-        write_operations.set_console_bytes("op", 1, BINDING, 1),
+        write_operations.set_port_result_size(PORT, v1.PortResultSize(1), BINDING, 1),
+        write_operations.set_console_size("op", v1.ConsoleSize(1), BINDING, 1),
     ]
     others = [
         write_operations.update_execution({"runtime_stats_bytes": 1, "name": "n"}, BINDING, 1),

@@ -25,7 +25,7 @@ from sidecar.boots import Boots
 from sidecar.cache.access import AccessCache
 from sidecar.delivery.loop import Delivery
 from sidecar.forwarded import ForwardedCalls
-from sidecar.leases.health_check import checked_or_not
+from sidecar.leases.health_check import unit_probe
 from sidecar.leases.orphaned_creates import close_orphaned
 from sidecar.leases.renewer import LeaseRenewer
 from sidecar.metrics import Metrics
@@ -102,17 +102,17 @@ class Sidecar:
         forwarded = ForwardedCalls(spool, self.delivery, central, reads)
         boots = Boots(spool, central, reads)
         self.services = Services(reads, writes, forwarded, limits, boots)
-        self.renewals = LeaseRenewer(
+        self.lease_renewer = LeaseRenewer(
             spool,
             central,
-            checked_or_not(settings.cu_health),
+            unit_probe(settings.cu_health),
             metrics,
             period_s=settings.lease_renew_s,
             fail_runs_on_restart=settings.fail_runs_on_cu_restart,
             bindings_lost=bindings_lost,
         )
-        spool.on_bound = self.renewals.on_bound
-        spool.on_append.append(self.renewals.on_write)
+        spool.on_bound = self.lease_renewer.on_bound
+        spool.on_append.append(self.lease_renewer.on_write)
         self.bindings_lost = bindings_lost
         self.not_ready_because = ["starting"]
         _register_gauges(self)
@@ -131,7 +131,7 @@ class Sidecar:
             "config": {name: getattr(self.settings, name) for name in names},
             "spool": describe(self.spool),
             "cache": {"bytes": self.services.reads.size_bytes},
-            "leases": self.renewals.describe(),
+            "leases": self.lease_renewer.describe(),
             "upstream": {
                 "reachable": self.central.is_reachable,
                 "clock_offset_s": self.central.clock_offset_s,
@@ -153,7 +153,7 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
             await life.enter_async_context(background(ending))
         await life.enter_async_context(_listening(sidecar))
         delivering = await life.enter_async_context(background(sidecar.delivery.run()))
-        await life.enter_async_context(background(sidecar.renewals.run()))
+        await life.enter_async_context(background(sidecar.lease_renewer.run()))
         await life.enter_async_context(background(run_maintenance(sidecar.spool)))
         sidecar.not_ready_because = []
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
@@ -298,12 +298,12 @@ def _register_gauges(sidecar: Sidecar) -> None:
     metrics.register_gauge(
         "sidecar_leases",
         "Runs whose leases this sidecar holds.",
-        lambda: len(sidecar.renewals.held()),
+        lambda: len(sidecar.lease_renewer.held()),
     )
     metrics.register_gauge(
         "sidecar_renewal_age_seconds",
         "Since the last renewal; 0 while there is nothing to renew.",
-        lambda: sidecar.renewals.age_s() if sidecar.renewals.held() else 0.0,
+        lambda: sidecar.lease_renewer.age_s() if sidecar.lease_renewer.held() else 0.0,
     )
     metrics.register_gauge(
         "sidecar_central_reachable",

@@ -1,33 +1,47 @@
-"""Leases: this sidecar's word to central that its computing unit's runs are alive.
+"""Leases: the sidecar's statement to central that its computing unit's runs are alive.
 
-The truth is central's: for each bound, unfinished execution it keeps until when the sidecar is
-taken to be alive. Here they are renewed, all in one call, every `SIDECAR_LEASE_RENEW_S`, on a
-connection of their own, so that no slow bulk call delays them; there is nothing durable about
-it. Who is bound is the spool's to know (`spool/bindings.py`).
+# The truth
 
-A lease speaks for the computing unit, not for the sidecar: it is renewed only while the unit
-passes the check of `SIDECAR_CU_HEALTH`. A unit that is gone is looked at four times a period,
-and its runs keep the time that is left of their leases to see it come back. Without the setting
-the sidecar's own life counts. A boot says that a master is a new one, not that it is alive.
+Central's. For each bound, unfinished execution it keeps until when the run is taken to be alive,
+and fails what has lapsed. Nothing here is durable; which executions are bound is the spool's
+knowledge (`spool/bindings.py`). All leases are renewed in one call every `SIDECAR_LEASE_RENEW_S`,
+through a connection pool of its own, so that no slow bulk call delays it.
 
-A master that restarts in place and tells no boot (a client that does not know of them) would have
-its old runs renewed for ever. With `SIDECAR_FAIL_RUNS_ON_CU_RESTART` its going is noticed: where a
-unit listens as long as it lives, refused connections mean that its process is not there, and
-what ran in it does not come back with the next one. Those runs are not renewed again, and central
-is told to end them, unless the unit writes to them first.
+# States of one execution
 
-What can go wrong:
-- central does not answer: tried again after a jittered backoff that stays well below a lease, so
-  a fleet comes back spread over some seconds. Central fails nobody for its own silence.
-- the sidecar is killed: its leases run on; the next start renews before anything else.
-- a lease is lost: the run was closed, ended, revoked or bound elsewhere meanwhile. It is logged,
-  counted and shown, and not asked for again. Writes go on as they would: if central closed the
-  run for our silence, its own end will still replace that.
-- the spool lost its memory (a damaged or a fresh file under an old key): central is asked what
-  is open under our key, and those runs are renewed as well, lest we fail what is alive.
+       bound                     renewed each period
+      -------> +------+ ------------------------------+
+               | held | <-----------------------------+
+               +------+
+                |    ^
+      central:  |    |  bound again; or, if unit-gone, the unit writes to it
+      not yours |    |
+      unit gone v    |
+               +------+     unit-gone: central is asked to close it, until it has answered
+               | lost |     (not renewed any more; writes to it go on as before)
+               +------+
 
-At its start a sidecar ends what an earlier life of its created and never heard of
-(`abandoned.py`): the answer to a create was lost with the process, so no computing unit runs it.
-Where the answer was lost and the process lived on, nobody renews that execution: it lapses, unless
-the computing unit repeats the create with its key.
+- **Central says so**: closed, ended, revoked or bound elsewhere. Logged, counted, shown. If central
+  closed the run because it lapsed, the run's own terminal status still replaces that.
+- **unit-gone**: only with `SIDECAR_FAIL_RUNS_ON_CU_RESTART`. A master that restarts in place
+  and registers no boot would have its old runs renewed for ever. Refused connections mean that its
+  process is gone, and what ran in it does not return with the next one.
+
+# States of the computing unit
+
+A lease speaks for the unit, not for the sidecar: it is renewed only while the unit passes
+`SIDECAR_CU_HEALTH` (`health_check`). A unit that fails is checked four times a period, and its
+runs have the rest of their leases to see it return. Without the setting the sidecar's own life
+counts. A boot says that a master is new, not that it is alive.
+
+# Failures
+
+- Central is unreachable: jittered backoff well below a lease, so that a fleet returns spread over
+  some seconds. Central lets no lease lapse for its own outage.
+- The sidecar is killed: its leases run on; the next start renews before anything else.
+- The spool lost its bindings (a corrupted file, or a fresh one under an old key): central is asked
+  what is open under this key, and that is renewed as well.
+- The response to a create was lost with the process: no unit runs that execution, so the next start
+  closes it (`orphaned_creates`). If the process lived on, nobody renews it and it lapses, unless
+  the unit repeats the create with its idempotency key.
 """

@@ -1,4 +1,4 @@
-"""Whether the computing unit is alive: one look at its port."""
+"""The health check of the computing unit: one connection to its port."""
 
 import asyncio
 from contextlib import suppress
@@ -8,54 +8,52 @@ from typing import Protocol
 from sidecar.settings import HealthCheck
 
 CHECK_TIMEOUT_S = 2.0
-"""On loopback. A busy unit takes a connection at once, as its kernel does that."""
+"""On loopback. The kernel accepts connections for a busy unit at once."""
 
 
 class UnitState(Enum):
-    """What one look tells."""
-
-    ALIVE = auto()
+    UP = auto()
     UNRESPONSIVE = auto()
-    """It does not answer as it should: it may be busy, or starting, or stopped."""
+    """No valid response: the unit may be busy, starting or stopped."""
     DOWN = auto()
-    """Nobody listens where it listens as long as it lives: its process is not there."""
+    """Connection refused: the unit listens as long as it lives, so its process is gone."""
 
 
-class ComputingUnit(Protocol):
-    async def look(self) -> UnitState: ...
+class UnitProbe(Protocol):
+    async def check(self) -> UnitState: ...
 
 
 class AlwaysUp:
-    """Without a check the sidecar's own life counts: they share a pod."""
+    """Without a health check the sidecar's own life counts: they share a pod."""
 
-    async def look(self) -> UnitState:
-        return UnitState.ALIVE
+    async def check(self) -> UnitState:
+        return UnitState.UP
 
 
 class HealthProbe:
-    """A TCP check: somebody listens. An HTTP check: they answer 2xx or 3xx as well."""
+    """TCP: the port accepts connections. HTTP: it also responds with 2xx or 3xx."""
 
-    def __init__(self, check: HealthCheck, *, timeout_s: float = CHECK_TIMEOUT_S) -> None:
-        self._check = check
+    def __init__(self, settings: HealthCheck, *, timeout_s: float = CHECK_TIMEOUT_S) -> None:
+        self._settings = settings
         self._timeout_s = timeout_s
 
-    async def look(self) -> UnitState:
+    async def check(self) -> UnitState:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return UnitState.ALIVE if await self._look() else UnitState.UNRESPONSIVE
+                return UnitState.UP if await self._responds() else UnitState.UNRESPONSIVE
         except ConnectionRefusedError:
             return UnitState.DOWN
         except (OSError, TimeoutError, ValueError, IndexError):
             return UnitState.UNRESPONSIVE
 
-    async def _look(self) -> bool:
-        address = self._check.address
+    async def _responds(self) -> bool:
+        address, target = self._settings.address, self._settings.target
         reader, writer = await asyncio.open_connection(address.host, address.port)
         try:
-            if self._check.target is None:
+            if target is None:
                 return True
-            request = f"GET {self._check.target} HTTP/1.1\r\nHost: {address}\r\nConnection: close"
-            writer.write(f"{request}\r\n\r\n".encode())
+            request = f"GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+            writer.write(request.encode())
             status_line = await reader.readline()
             return 200 <= int(status_line.split()[1]) < 400
         finally:
@@ -64,5 +62,5 @@ class HealthProbe:
                 await writer.wait_closed()
 
 
-def checked_or_not(check: HealthCheck | None) -> ComputingUnit:
-    return AlwaysUp() if check is None else HealthProbe(check)
+def unit_probe(settings: HealthCheck | None) -> UnitProbe:
+    return AlwaysUp() if settings is None else HealthProbe(settings)

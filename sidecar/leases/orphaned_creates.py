@@ -1,9 +1,9 @@
-"""Creates that an earlier life of this sidecar sent and never heard of.
+"""Closes executions whose create response was lost when an earlier process of this sidecar ended.
 
-Central made and bound the execution, and the process died before it kept the binding; the
-computing unit never got the answer. Such a run would stay READY until its lease lapses. A
-computing unit that is still there repeats its create with the same idempotency key, and gets
-that very execution: it has a grace for it.
+Central created and bound the execution, but the process ended before it stored the binding, so
+the computing unit never got the response. Without this the run would stay READY until its lease
+lapses. A unit that is still there repeats its create with the same idempotency key and gets that
+very execution: the grace period is for that.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from sidecar.upstream.resilience import Backoff
 logger = logging.getLogger(__name__)
 
 GRACE_S = 5.0
-"""After the start: a client that lost its sidecar asks again every second or so."""
+"""A client that lost its sidecar retries every second or so."""
 BACKOFF_BASE_S = 0.5
 BACKOFF_LIMIT_S = 10.0
 
 
 class BindingsApi(Protocol):
-    """What is asked of central."""
+    """Central's calls about this source's bindings."""
 
     async def open_bindings(self, *, min_age_s: float) -> list[int]: ...
 
@@ -40,24 +40,24 @@ async def close_orphaned(
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
 ) -> list[int]:
-    """Ends what was bound before now and is not in the spool; answers the ids.
+    """Closes what was bound before now and is unknown to the spool. Returns the closed ids.
 
-    For the start of a process, before it can create anything itself, and only if the memory of
-    its spool is whole. Asks until central has answered.
+    Runs once per process, and only if the spool has all its bindings. Retries until central
+    has answered.
     """
-    began_at = monotonic()
+    started_at = monotonic()
     await sleep(GRACE_S)
     backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S)
     while True:
         try:
-            listed = await central.open_bindings(min_age_s=monotonic() - began_at)
-            unknown = [eid for eid in listed if spool.bindings.binding(eid) is None]
+            bound = await central.open_bindings(min_age_s=monotonic() - started_at)
+            unknown = [eid for eid in bound if spool.bindings.binding(eid) is None]
             closed = await central.abandon(unknown) if unknown else []
         except (CentralUnavailable, UpstreamProblem) as problem:
             if backoff.failure_count == 0:
-                logger.info("abandoned creates not asked for", extra=fields(detail=problem.detail))
+                logger.info("orphaned creates not checked", extra=fields(detail=problem.detail))
             await sleep(backoff.next_s())
             continue
         if closed:
-            logger.warning("abandoned creates ended", extra=fields(execution_ids=closed))
+            logger.warning("orphaned creates closed", extra=fields(execution_ids=closed))
         return closed

@@ -1,4 +1,4 @@
-"""A central that holds leases, for tests: it answers by a script and remembers its calls."""
+"""A scripted central that holds leases, and a lease renewer in front of it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ PERIOD_S = 20.0
 
 
 @dataclass
-class LeasingCentral:
+class FakeLeaseCentral:
     lease_s: float = 90.0
     lost: dict[int, str] = field(default_factory=dict)
     open: list[int] = field(default_factory=list)
@@ -28,7 +28,7 @@ class LeasingCentral:
     ages_s: list[float] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    """Those that were given for it."""
+    """Of `abandon`."""
 
     async def renew_leases(self, execution_ids: Sequence[int]) -> RenewedLeases:
         self._fail()
@@ -54,13 +54,13 @@ class LeasingCentral:
 
 
 @dataclass
-class SwitchedUnit:
-    life: UnitState = UnitState.ALIVE
-    looks: int = 0
+class FakeUnit:
+    state: UnitState = UnitState.UP
+    check_count: int = 0
 
-    async def look(self) -> UnitState:
-        self.looks += 1
-        return self.life
+    async def check(self) -> UnitState:
+        self.check_count += 1
+        return self.state
 
 
 async def bind(spool: Spool, *execution_ids: int, ended_at_ms: int | None = None) -> None:
@@ -72,18 +72,18 @@ async def bind(spool: Spool, *execution_ids: int, ended_at_ms: int | None = None
 
 
 @dataclass
-class Round:
-    """Renewals over a real spool, waits at their longest, a clock that is set by hand."""
+class RenewerRig:
+    """A renewer with a real spool, a fake unit, jitter at its maximum and a manual clock."""
 
     spool: Spool
-    central: LeasingCentral = field(default_factory=LeasingCentral)
-    unit: SwitchedUnit = field(default_factory=SwitchedUnit)
+    central: FakeLeaseCentral = field(default_factory=FakeLeaseCentral)
+    unit: FakeUnit = field(default_factory=FakeUnit)
     metrics: Metrics = field(default_factory=Metrics)
     now_s: float = 0.0
     period_s: float = PERIOD_S
     events: dict[float, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
-    def renewals(
+    def renewer(
         self, *, bindings_lost: bool = False, fail_runs_on_restart: bool = False
     ) -> LeaseRenewer:
         return LeaseRenewer(
@@ -100,10 +100,10 @@ class Round:
         )
 
     async def sleep(self, seconds: float) -> None:
-        """Time passes; what happens at a moment happens."""
+        """Advances the clock and runs the events that are due."""
         self.now_s += seconds
-        for moment in sorted(m for m in self.events if m <= self.now_s):
-            await self.events.pop(moment)()
+        for at_s in sorted(t for t in self.events if t <= self.now_s):
+            await self.events.pop(at_s)()
 
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0

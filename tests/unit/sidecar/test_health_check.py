@@ -1,4 +1,4 @@
-"""The check of the computing unit: against real sockets."""
+"""The health check of the computing unit, against real sockets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kit.http.settings import Address, SettingsError
-from sidecar.leases.health_check import HealthProbe, UnitState, checked_or_not
+from sidecar.leases.health_check import HealthProbe, UnitState, unit_probe
 from sidecar.settings import HealthCheck, Settings
 from tests.databases import free_port
 
@@ -15,15 +15,15 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
 
 
 @asynccontextmanager
-async def listening(answer: bytes | None) -> AsyncIterator[tuple[Address, list[bytes]]]:
-    """A listener that answers with these bytes; with None it never says a word."""
+async def listening(response: bytes | None) -> AsyncIterator[tuple[Address, list[bytes]]]:
+    """A listener that responds with these bytes, or never with None."""
     requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.read(1000)
         requests.append(head)
-        if answer is not None and head:
-            writer.write(answer)
+        if response is not None and head:
+            writer.write(response)
         elif head:
             await reader.read()
         writer.close()
@@ -33,22 +33,22 @@ async def listening(answer: bytes | None) -> AsyncIterator[tuple[Address, list[b
         yield Address("127.0.0.1", server.sockets[0].getsockname()[1]), requests
 
 
-async def looks(address: Address, target: str | None = None) -> UnitState:
-    return await HealthProbe(HealthCheck(address, target), timeout_s=0.2).look()
+async def checked(address: Address, target: str | None = None) -> UnitState:
+    return await HealthProbe(HealthCheck(address, target), timeout_s=0.2).check()
 
 
-async def test_whoever_listens_is_alive_and_whoever_refuses_is_gone() -> None:
+async def test_a_listening_port_is_up_and_a_refusing_one_is_down() -> None:
     async with listening(None) as (address, _):
-        listens = await looks(address)
+        state = await checked(address)
 
-    assert listens is UnitState.ALIVE
-    assert await looks(Address("127.0.0.1", free_port())) is UnitState.DOWN
-    assert await looks(Address("127.0.0.1", free_port()), "/healthcheck") is UnitState.DOWN
-    assert await looks(Address("no.such.host.invalid", 80)) is UnitState.UNRESPONSIVE
+    assert state is UnitState.UP
+    assert await checked(Address("127.0.0.1", free_port())) is UnitState.DOWN
+    assert await checked(Address("127.0.0.1", free_port()), "/healthcheck") is UnitState.DOWN
+    assert await checked(Address("no.such.host.invalid", 80)) is UnitState.UNRESPONSIVE
 
 
 @pytest.mark.parametrize(
-    ("answer", "alive"),
+    ("response", "is_up"),
     [
         (b"HTTP/1.1 200 OK\r\n\r\n", True),
         (b"HTTP/1.0 302 Found\r\n\r\n", True),
@@ -60,16 +60,18 @@ async def test_whoever_listens_is_alive_and_whoever_refuses_is_gone() -> None:
         (None, False),
     ],
 )
-async def test_an_http_check_wants_a_good_answer_in_time(answer: bytes | None, alive: bool) -> None:
-    async with listening(answer) as (address, requests):
-        life = await looks(address, "/healthcheck?x=1")
+async def test_an_http_check_requires_2xx_or_3xx_in_time(
+    response: bytes | None, is_up: bool
+) -> None:
+    async with listening(response) as (address, requests):
+        state = await checked(address, "/healthcheck?x=1")
 
-    assert life is (UnitState.ALIVE if alive else UnitState.UNRESPONSIVE)
+    assert state is (UnitState.UP if is_up else UnitState.UNRESPONSIVE)
     assert requests[0].startswith(b"GET /healthcheck?x=1 HTTP/1.1\r\nHost: 127.0.0.1:")
 
 
-async def test_without_a_check_the_sidecars_own_life_counts() -> None:
-    assert await checked_or_not(None).look() is UnitState.ALIVE
+async def test_without_a_check_the_unit_is_always_up() -> None:
+    assert await unit_probe(None).check() is UnitState.UP
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ async def test_without_a_check_the_sidecars_own_life_counts() -> None:
         ("http://cu/api/health?a=b", HealthCheck(Address("cu", 80), "/api/health?a=b")),
     ],
 )
-def test_the_setting_names_a_port_or_a_page(text: str, check: HealthCheck | None) -> None:
+def test_the_setting_is_an_address_or_a_url(text: str, check: HealthCheck | None) -> None:
     variables = {"SIDECAR_CENTRAL_URL": "http://central", "SIDECAR_CU_HEALTH": text}
 
     assert Settings.from_environment(variables).cu_health == check
@@ -91,7 +93,7 @@ def test_the_setting_names_a_port_or_a_page(text: str, check: HealthCheck | None
 @pytest.mark.parametrize(
     "text", ["8085", "host", "https://cu/", "ftp://cu", "http://", "http://cu:x/", "http://cu/a b"]
 )
-def test_another_setting_is_a_fault_that_names_it(text: str) -> None:
+def test_an_invalid_setting_is_an_error_that_names_it(text: str) -> None:
     variables = {"SIDECAR_CENTRAL_URL": "http://central", "SIDECAR_CU_HEALTH": text}
 
     with pytest.raises(SettingsError, match="SIDECAR_CU_HEALTH"):

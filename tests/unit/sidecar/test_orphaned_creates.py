@@ -1,9 +1,9 @@
-"""Creates of an earlier life that nobody heard of, and the boot that is remembered through it."""
+"""Orphaned creates of an earlier process, and the boot that outlives it."""
 
 from sidecar.leases.orphaned_creates import GRACE_S, close_orphaned
 from sidecar.spool.bindings import Boot
 from sidecar.spool.schema import FILE_NAME
-from tests.unit.sidecar.lease_fixtures import REFUSED, UNREACHABLE, LeasingCentral, bind
+from tests.unit.sidecar.lease_fixtures import REFUSED, UNREACHABLE, FakeLeaseCentral, bind
 from tests.unit.sidecar.spooling import Spools
 
 
@@ -17,20 +17,20 @@ class Clock:
         self.now_s += seconds
 
 
-async def test_what_is_bound_but_not_remembered_is_ended(spools: Spools) -> None:
-    spool, central, clock = await spools.open(), LeasingCentral(open=[5, 7, 9]), Clock()
+async def test_a_bound_execution_unknown_to_the_spool_is_closed(spools: Spools) -> None:
+    spool, central, clock = await spools.open(), FakeLeaseCentral(open=[5, 7, 9]), Clock()
     await bind(spool, 7)
 
     closed = await close_orphaned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
 
     assert (closed, central.abandoned) == ([5, 9], [5, 9])
-    assert central.ages_s == [GRACE_S]  # nothing that this life has made itself
+    assert central.ages_s == [GRACE_S]  # excludes what this process has created
 
 
-async def test_a_create_that_is_repeated_within_the_grace_is_no_longer_abandoned(
+async def test_a_create_repeated_within_the_grace_period_is_kept(
     spools: Spools,
 ) -> None:
-    spool, central = await spools.open(), LeasingCentral(open=[5])
+    spool, central = await spools.open(), FakeLeaseCentral(open=[5])
 
     async def sleep(seconds: float) -> None:
         await bind(spool, 5)
@@ -40,9 +40,9 @@ async def test_a_create_that_is_repeated_within_the_grace_is_no_longer_abandoned
     assert central.abandoned == []
 
 
-async def test_it_is_asked_until_central_answers(spools: Spools) -> None:
+async def test_closing_orphans_is_retried_until_central_answers(spools: Spools) -> None:
     spool, clock = await spools.open(), Clock()
-    central = LeasingCentral(open=[5], script=[UNREACHABLE, REFUSED, *[UNREACHABLE] * 10])
+    central = FakeLeaseCentral(open=[5], script=[UNREACHABLE, REFUSED, *[UNREACHABLE] * 10])
 
     await close_orphaned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
 
@@ -51,7 +51,7 @@ async def test_it_is_asked_until_central_answers(spools: Spools) -> None:
     assert central.ages_s[-1] == clock.now_s - 1000.0
 
 
-async def test_the_boot_outlives_restarts_and_damage(spools: Spools) -> None:
+async def test_the_boot_outlives_restarts_and_corruption(spools: Spools) -> None:
     spool = await spools.open()
     before = spool.boot
     await spool.record_boot(Boot(2, "first"), [])
@@ -69,7 +69,7 @@ async def test_the_boot_outlives_restarts_and_damage(spools: Spools) -> None:
     assert (spools.directory / FILE_NAME).exists()
 
 
-async def test_runs_that_a_boot_closed_are_over_for_the_spool(spools: Spools) -> None:
+async def test_runs_closed_by_a_boot_have_ended_bindings(spools: Spools) -> None:
     spool = await spools.open()
     await bind(spool, 5, 7)
 

@@ -1,24 +1,25 @@
 """`python -m central serve` runs the service, `migrate` prepares its database.
 
-`doctor` checks the environment, `bindings` lists and revokes what sidecars may write to,
-`debris` lists and closes open runs that nobody closes, `retention` purges old rows of ours.
+`doctor` checks the environment, `bindings` lists and revokes bindings of sidecars, `orphans`
+lists and closes stale executions, `retention` purges old rows of ours.
 """
 
 import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from central import __version__
-from central.cli import bindings, doctor, orphans, retention
-from central.migrations import MigrationFailed
-from central.settings import read_migrate_settings, read_settings
+from central.cli import EXIT_UNAVAILABLE, bindings, doctor, migrate, orphans, retention
+from central.settings import read_settings
 from kit.http import logs
+from kit.http.problems import Problem
 from kit.http.settings import EXIT_USAGE, SettingsError
 
-EXIT_FAILED = 1
 EXIT_CANNOT_CREATE = 73
-"""A listener cannot be had (EX_CANTCREAT)."""
+"""A listener cannot be opened (EX_CANTCREAT)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,43 +27,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the service (settings: CENTRAL_* of the environment)")
-    migrate = commands.add_parser(
-        "migrate", help="create or update schema cu_metadata and the service's role"
-    )
-    migrate.add_argument(
-        "--with-indexes",
-        action="store_true",
-        help="also create the indexes that Texera's tables lack, beside the running system",
-    )
-    doctor.add_parser(commands)
-    bindings.add_parser(commands)
-    orphans.add_parser(commands)
-    retention.add_parser(commands)
+    for command in (migrate, doctor, bindings, orphans, retention):
+        command.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
-        match options.command:
-            case "serve":
-                return _serve()
-            case "migrate":
-                return _migrate(options.with_indexes)
-            case "doctor":
-                return doctor.run(options, os.environ)
-            case "debris":
-                return orphans.run(options, os.environ)
-            case "retention":
-                return retention.run(options, os.environ)
-            case _:
-                return bindings.run(options, os.environ)
+        return _COMMANDS[options.command](options, os.environ)
     except SettingsError as error:
-        for fault in error.errors:
-            print(fault, file=sys.stderr)
+        print("\n".join(error.errors), file=sys.stderr)
         return EXIT_USAGE
+    except Problem as problem:
+        print(f"{problem.slug}: {problem.detail}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
 
 
-def _serve() -> int:
-    settings = read_settings(os.environ)
+def _serve(_: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    settings = read_settings(variables)
     logs.configure(settings.log_level)
-    import uvloop  # here, so that a wrong setting is told at once
+    import uvloop  # here, so that settings errors are reported at once
 
     from central.lifecycle import serve
 
@@ -74,19 +55,16 @@ def _serve() -> int:
         return EXIT_CANNOT_CREATE
 
 
-def _migrate(with_indexes: bool) -> int:
-    settings = read_migrate_settings(os.environ)
-    from central.migrations.indexes import create_indexes
-    from central.migrations.runner import migrate
-
-    try:
-        asyncio.run(migrate(settings, print))
-        if with_indexes:
-            asyncio.run(create_indexes(settings.owner_url, print))
-    except MigrationFailed as error:
-        print(f"migration failed: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    return 0
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], int]] = MappingProxyType(
+    {
+        "serve": _serve,
+        "migrate": migrate.run,
+        "doctor": doctor.run,
+        "bindings": bindings.run,
+        "orphans": orphans.run,
+        "retention": retention.run,
+    }
+)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ from central.auth.source_assertions import AssertionVerifier
 from central.auth.user_tokens import AccountRoleCache, TokenVerifier
 from central.auth.workload_tokens import WorkloadVerifier
 from central.auth_settings import LimitSettings, TokenSettings, WorkloadSettings
+from central.jobs import purger
 from central.jobs.orphan_closer import OrphanCloser
-from central.jobs.purger import run_purger
 from central.metrics import Metrics
 from central.middleware import AUDIT_LOG
 from central.settings import Settings
@@ -197,7 +197,7 @@ async def serve(settings: Settings) -> int:
         life.callback(opening.cancel)
         await life.enter_async_context(_background(closer.run()))
         retention = Retention(database, metrics, settings.retention)
-        await life.enter_async_context(_background(run_purger(retention)))
+        await life.enter_async_context(_background(purger.run(retention)))
         not_ready_because.clear()
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()

@@ -104,7 +104,7 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self.held_leases = Gauge(
+        self.orphans_withheld = Gauge(
             "central_orphans_withheld",
             "Lapsed leases that are not closed because too many lapsed at once: look at the fleet.",
             registry=registry,

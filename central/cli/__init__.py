@@ -1,9 +1,57 @@
-"""What operators run by hand: each command reads the environment that `serve` reads.
+"""Commands for operators. Each reads the same environment variables as `serve`.
 
-Exit codes: 0 done, 1 the command found what it was run to find out (a failed check, nothing to
-revoke), 64 the settings or arguments are unusable, 69 the database cannot be used.
+Exit codes: 0 done, 1 the command found a failed check or nothing to do, 64 the settings or
+arguments are unusable, 69 the database is unavailable.
 """
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from central.metrics import Metrics
+from central.settings import DatabaseSettings
+from central.store.database import Database
+from kit.http.validation import INT32_MAX
+
+T = TypeVar("T")
 
 EXIT_FAILED = 1
 EXIT_UNAVAILABLE = 69
 """EX_UNAVAILABLE of sysexits.h."""
+
+
+def run_with_database(
+    settings: DatabaseSettings, work: Callable[[Database, Metrics], Awaitable[T]]
+) -> T:
+    """Raises `DatabaseUnavailable`."""
+
+    async def run() -> T:
+        metrics = Metrics(CollectorRegistry())
+        database = Database(settings, metrics)
+        try:
+            return await work(database, metrics)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (headings, *rows)
+    )
+    return "\n".join(lines)
+
+
+def parse_id(text: str) -> int:
+    """An argparse type."""
+    number = int(text)
+    if not 1 <= number <= INT32_MAX:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {INT32_MAX}")
+    return number

@@ -1,69 +1,59 @@
-"""`python -m central bindings ls|revoke`: who may write to what, and the end of it.
+"""`python -m central bindings ls|revoke`: lists and revokes the bindings of sidecars.
 
-A revoked source's entries are refused from then on. Revoking does not take the user's token:
-with it a sidecar may bind anew. A user who is to write nothing at all is demoted in Texera.
+The entries of a revoked source are refused from then on. Revoking does not invalidate the user's
+token: a sidecar may use it to bind again. To stop a user altogether, demote the user in Texera.
 """
 
 import argparse
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
-from central.cli import EXIT_FAILED, EXIT_UNAVAILABLE
-from central.cli.tables import positive, table
-from central.metrics import Metrics
+from central.cli import EXIT_FAILED, parse_id, run_with_database, table
 from central.settings import DatabaseSettings, read_database_settings
-from central.store.database import Database
 from central.store.revocations import BindingFilter, ListedBinding, Revocations
-from kit.http.problems import Problem
 from kit.http.validation import is_valid_pg_text
-
-T = TypeVar("T")
 
 STATES = ("open", "live", "revoked", "all")
 MAX_REASON_LENGTH = 500
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("bindings", help="list or revoke what sidecars may write to")
+    parser = commands.add_parser("bindings", help="list or revoke bindings of sidecars")
     actions = parser.add_subparsers(dest="action", required=True)
     ls = actions.add_parser("ls", help="list bindings, the newest first")
     ls.add_argument("--state", choices=STATES, default="open", help="open: unfinished runs")
-    ls.add_argument("--limit", type=positive, default=1000)
-    revoke = actions.add_parser("revoke", help="end the bindings that the filters name")
+    ls.add_argument("--limit", type=parse_id, default=1000)
+    revoke = actions.add_parser("revoke", help="revoke the bindings that match the filters")
     revoke.add_argument("--reason", type=_reason, required=True, help="kept with the binding")
     for action in (ls, revoke):
         for name in ("execution", "user", "workflow", "computing-unit"):
-            action.add_argument(f"--{name}", type=positive, metavar="ID")
+            action.add_argument(f"--{name}", type=parse_id, metavar="ID")
         action.add_argument("--source", metavar="ID", help="a sidecar: the thumbprint of its key")
         action.add_argument("--json", action="store_true", help="for scripts")
 
 
 def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
-    """Raises `SettingsError`."""
+    """Raises `SettingsError` or `DatabaseUnavailable`."""
     settings = read_database_settings(variables)
-    wanted = BindingFilter(
+    filters = BindingFilter(
         execution_id=options.execution,
         source_id=options.source,
         user_id=options.user,
         workflow_id=options.workflow,
         computing_unit_id=options.computing_unit,
     )
-    try:
-        if options.action == "ls":
-            return _ls(settings, wanted, options)
-        return _revoke(settings, wanted, options)
-    except Problem as problem:
-        print(f"{problem.slug}: {problem.detail}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+    if options.action == "ls":
+        return _ls(settings, filters, options)
+    return _revoke(settings, filters, options)
 
 
-def _ls(settings: DatabaseSettings, wanted: BindingFilter, options: argparse.Namespace) -> int:
-    found = _with_store(settings, lambda s: s.find(wanted, options.state, options.limit))
+def _ls(settings: DatabaseSettings, filters: BindingFilter, options: argparse.Namespace) -> int:
+    found = run_with_database(
+        settings, lambda db, _: Revocations(db).find(filters, options.state, options.limit)
+    )
     if options.json:
         print(msgspec.json.encode({"bindings": found}).decode())
     else:
@@ -72,34 +62,25 @@ def _ls(settings: DatabaseSettings, wanted: BindingFilter, options: argparse.Nam
     return 0
 
 
-def _revoke(settings: DatabaseSettings, wanted: BindingFilter, options: argparse.Namespace) -> int:
-    if wanted.is_empty:
+def _revoke(settings: DatabaseSettings, filters: BindingFilter, options: argparse.Namespace) -> int:
+    if filters.is_empty:
         print(
-            "name what to revoke: --execution, --source, --user, --workflow or --computing-unit",
+            "expected a filter: --execution, --source, --user, --workflow or --computing-unit",
             file=sys.stderr,
         )
         return EXIT_FAILED
-    revoked = _with_store(settings, lambda store: store.revoke(wanted, options.reason))
+    revoked = run_with_database(
+        settings, lambda db, _: Revocations(db).revoke(filters, options.reason)
+    )
     if options.json:
         print(msgspec.json.encode({"revoked": revoked}).decode())
     else:
         for binding in revoked:
             print(f"revoked execution {binding.execution_id}, source {binding.source_id}")
     if not revoked:
-        print("no unrevoked binding is meant by these filters", file=sys.stderr)
+        print("no unrevoked binding matches the filters", file=sys.stderr)
         return EXIT_FAILED
     return 0
-
-
-def _with_store(settings: DatabaseSettings, work: Callable[[Revocations], Awaitable[T]]) -> T:
-    async def run_work() -> T:
-        database = Database(settings, Metrics(CollectorRegistry()))
-        try:
-            return await work(Revocations(database))
-        finally:
-            await database.close()
-
-    return asyncio.run(run_work())
 
 
 def _row(binding: ListedBinding) -> Sequence[str]:

@@ -1,9 +1,11 @@
-"""`python -m central debris ls|close`: open runs that the closer leaves alone.
+"""`python -m central orphans ls|close`: stale executions that the orphan closer leaves open.
 
-`unbound` ones no sidecar ever bound: rows from before, judged by age and by their unit's state.
-`lapsed` ones are orphans that the closer holds back, because too many fell silent at once: once
-a human has seen that they are dead, they are closed here. What is closed becomes FAILED,
-provisionally, as if the closer had done it.
+    --kind unbound   open executions that no sidecar was ever bound to, selected by age and by
+                     the state of their unit
+    --kind lapsed    orphans that the closer withholds, because too many leases lapsed at once;
+                     to be closed once an operator knows that their units are gone
+
+A closed execution becomes FAILED, provisionally, as if the closer had closed it.
 """
 
 import argparse
@@ -13,10 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
-from central.cli import EXIT_FAILED, EXIT_UNAVAILABLE
-from central.cli.tables import positive, table
+from central.cli import EXIT_FAILED, parse_id, run_with_database, table
 from central.jobs.orphan_closer import CHUNK, chunks
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_database_settings
@@ -24,7 +24,6 @@ from central.store.close_executions import Closings, Reason
 from central.store.database import Database
 from central.store.orphans import OrphanStore
 from central.store.unbound_executions import PAGE, UnboundExecutions, UnboundFilter, UnboundRun
-from kit.http.problems import Problem
 
 T = TypeVar("T")
 
@@ -32,14 +31,16 @@ EXIT_USAGE = 2  # argparse's own
 ATTEMPTS = 50
 ATTEMPT_PERIOD_S = 0.1
 UNIT_STATES = ("running", "terminated", "none")
-HEADS = ("EXECUTION", "WORKFLOW", "USER", "UNIT", "UNIT STATE", "STATUS", "LAST UPDATE")
+HEADINGS = ("EXECUTION", "WORKFLOW", "USER", "UNIT", "UNIT STATE", "STATUS", "LAST UPDATE")
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("debris", help="list or close open runs that nobody closes")
+    parser = commands.add_parser(
+        "orphans", help="list or close stale executions that the closer leaves open"
+    )
     actions = parser.add_subparsers(dest="action", required=True)
-    ls = actions.add_parser("ls", help="list them; changes nothing")
-    close = actions.add_parser("close", help="end them as FAILED")
+    ls = actions.add_parser("ls", help="list them")
+    close = actions.add_parser("close", help="close them as FAILED")
     for action in (ls, close):
         action.add_argument("--kind", choices=("unbound", "lapsed"), default="unbound")
         action.add_argument(
@@ -47,50 +48,50 @@ def add_parser(commands: Any) -> None:
             type=_hours,
             required=action is close,
             default=24.0,
-            help="unbound: hours since the last update; a run may be that long (ls: %(default)s)",
+            help="unbound: hours since the last update, longer than any run (ls: %(default)s)",
         )
-        action.add_argument("--unit-state", choices=UNIT_STATES, help="unbound: of this only")
-        action.add_argument("--computing-unit", type=positive, metavar="ID")
+        action.add_argument(
+            "--unit-state",
+            choices=UNIT_STATES,
+            help="unbound: only those whose unit is in this state",
+        )
+        action.add_argument("--computing-unit", type=parse_id, metavar="ID")
         action.add_argument("--json", action="store_true", help="for scripts")
 
 
 def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
-    """Raises `SettingsError`."""
+    """Raises `SettingsError` or `DatabaseUnavailable`."""
     settings = read_database_settings(variables)
-    wanted = UnboundFilter(options.min_age_h * 3600, options.unit_state, options.computing_unit)
-    if options.kind == "lapsed" and options.unit_state is not None:
-        print("--unit-state: only unbound runs are told apart by it", file=sys.stderr)
-        return EXIT_USAGE
-    try:
-        if options.kind == "lapsed":
-            ids = _run(settings, lambda debris, orphans: _lapsed(orphans, options))
-        elif options.action == "ls":
-            return _ls(_run(settings, lambda debris, orphans: _found(debris, wanted)), options)
-        else:
-            ids = _run(settings, lambda debris, orphans: _close(debris, wanted))
-    except Problem as problem:
-        print(f"{problem.slug}: {problem.detail}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+    filters = UnboundFilter(options.min_age_h * 3600, options.unit_state, options.computing_unit)
+    if options.kind == "lapsed":
+        if options.unit_state is not None:
+            print("--unit-state: applies to --kind unbound only", file=sys.stderr)
+            return EXIT_USAGE
+        ids = _run(settings, lambda _, orphans: _lapsed(orphans, options))
+    elif options.action == "ls":
+        return _print_unbound(_run(settings, lambda unbound, _: _find(unbound, filters)), options)
+    else:
+        ids = _run(settings, lambda unbound, _: _close(unbound, filters))
     if ids is None:
         print("another process is closing orphans: try again in a moment", file=sys.stderr)
         return EXIT_FAILED
-    return _tell(ids, options)
+    return _print_ids(ids, options)
 
 
-async def _found(debris: UnboundExecutions, wanted: UnboundFilter) -> list[UnboundRun]:
-    return [found async for found in debris.find(wanted)]
+async def _find(unbound: UnboundExecutions, filters: UnboundFilter) -> list[UnboundRun]:
+    return [run async for run in unbound.find(filters)]
 
 
-async def _close(debris: UnboundExecutions, wanted: UnboundFilter) -> list[int]:
-    """Page by page, each in a short transaction."""
+async def _close(unbound: UnboundExecutions, filters: UnboundFilter) -> list[int]:
+    """Closes page by page, each in a short transaction."""
     closed: list[int] = []
     page: list[UnboundRun] = []
-    async for found in debris.find(wanted):
-        page.append(found)
+    async for run in unbound.find(filters):
+        page.append(run)
         if len(page) == PAGE:
-            closed += await debris.close(page, wanted.min_age_s)
+            closed += await unbound.close(page, filters.min_age_s)
             page = []
-    return closed + await debris.close(page, wanted.min_age_s)
+    return closed + await unbound.close(page, filters.min_age_s)
 
 
 async def _lapsed(orphans: OrphanStore, options: argparse.Namespace) -> list[int] | None:
@@ -99,7 +100,7 @@ async def _lapsed(orphans: OrphanStore, options: argparse.Namespace) -> list[int
         return found
     closed: list[int] = []
     for chunk in chunks(dict.fromkeys(found, Reason.LEASE_LAPSED), CHUNK):
-        for _ in range(ATTEMPTS):  # a closer is done with a chunk of its own in milliseconds
+        for _ in range(ATTEMPTS):  # a closer holds the lock for one chunk, some milliseconds
             ended = await orphans.close(chunk, operator_override=True)
             if ended is not None:
                 break
@@ -110,49 +111,45 @@ async def _lapsed(orphans: OrphanStore, options: argparse.Namespace) -> list[int
     return closed
 
 
-def _ls(found: list[UnboundRun], options: argparse.Namespace) -> int:
+def _print_unbound(runs: list[UnboundRun], options: argparse.Namespace) -> int:
     if options.json:
-        print(msgspec.json.encode({"runs": found}).decode())
+        print(msgspec.json.encode({"runs": runs}).decode())
     else:
-        print(table(HEADS, [_row(unbound) for unbound in found]))
+        print(table(HEADINGS, [_row(run) for run in runs]))
     return 0
 
 
-def _tell(ids: list[int], options: argparse.Namespace) -> int:
-    what = "closed" if options.action == "close" else "lapsed"
+def _print_ids(ids: list[int], options: argparse.Namespace) -> int:
+    state = "closed" if options.action == "close" else "lapsed"
     if options.json:
-        print(msgspec.json.encode({what: ids}).decode())
+        print(msgspec.json.encode({state: ids}).decode())
     else:
-        print("\n".join([*(f"{what} execution {i}" for i in ids), f"{what}: {len(ids)}"]))
+        print("\n".join([*(f"{state} execution {i}" for i in ids), f"{state}: {len(ids)}"]))
     return 0
 
 
-def _row(unbound: UnboundRun) -> tuple[str, ...]:
+def _row(run: UnboundRun) -> tuple[str, ...]:
     return (
-        str(unbound.execution_id),
-        str(unbound.workflow_id),
-        str(unbound.user_id),
-        str(unbound.computing_unit_id or "-"),
-        unbound.unit_state,
-        str(unbound.status),
-        f"{unbound.updated_at:%Y-%m-%d %H:%M:%S}Z",
+        str(run.execution_id),
+        str(run.workflow_id),
+        str(run.user_id),
+        str(run.computing_unit_id or "-"),
+        run.unit_state,
+        str(run.status),
+        f"{run.updated_at:%Y-%m-%d %H:%M:%S}Z",
     )
 
 
 def _run(
     settings: DatabaseSettings, work: Callable[[UnboundExecutions, OrphanStore], Awaitable[T]]
 ) -> T:
-    async def run_work() -> T:
-        metrics = Metrics(CollectorRegistry())
-        database, closings = Database(settings, metrics), Closings(metrics)
-        try:
-            return await work(
-                UnboundExecutions(database, closings), OrphanStore(database, closings, 0.0)
-            )
-        finally:
-            await database.close()
+    async def with_stores(database: Database, metrics: Metrics) -> T:
+        closings = Closings(metrics)
+        return await work(
+            UnboundExecutions(database, closings), OrphanStore(database, closings, 0.0)
+        )
 
-    return asyncio.run(run_work())
+    return run_with_database(settings, with_stores)
 
 
 def _hours(text: str) -> float:

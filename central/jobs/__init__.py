@@ -1,1 +1,1 @@
-"""What central does on its own schedule."""
+"""Background jobs: what central does on its own schedule."""

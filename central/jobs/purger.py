@@ -1,4 +1,4 @@
-"""The purge of old rows, beside the service: once an hour, by whichever replica comes first."""
+"""The purger: deletes rows of ours past their retention, once an hour, in one replica."""
 
 import asyncio
 import logging
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 PERIOD_S = 3600.0
 
 
-async def run_purger(
+async def run(
     retention: Retention,
     *,
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> None:
-    """Until cancelled. The first round comes after a part of the period: replicas restart often."""
+    """Purges until cancelled. The first wait is a part of the period: replicas restart often."""
     while True:
         await sleep(PERIOD_S * uniform(0.1, 1.0))
         try:

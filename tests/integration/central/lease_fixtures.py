@@ -40,7 +40,7 @@ class Replica:
 
     async def run_once(self) -> int:
         """A beat and a pass, as the closer's loop makes them. How many were closed."""
-        uninterrupted_s = await self.closer.beat()
+        uninterrupted_s = await self.closer.heartbeat()
         assert uninterrupted_s is not None
         return await self.closer.run_once(uninterrupted_s)
 
@@ -91,10 +91,10 @@ async def serve_for(connection: Connection, central: Replica, seconds: float) ->
     """Time in which a replica was there and said so, as its loop does."""
     step_s = LEASE_S / 9
     while seconds > 0:
-        await central.closer.beat()
+        await central.closer.heartbeat()
         await advance(connection, min(step_s, seconds))
         seconds -= step_s
-    await central.closer.beat()
+    await central.closer.heartbeat()
 
 
 async def add_leased(

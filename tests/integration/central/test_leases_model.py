@@ -165,7 +165,7 @@ class Fleet(RuleBasedStateMachine):
     @rule(replica=st.integers(0, 1))
     def a_renewal_fails(self, replica: int) -> None:
         self.database.replicas[replica].leases.continuity.broken()
-        self.run_real(self.database.replicas[replica].closer.beat())
+        self.run_real(self.database.replicas[replica].closer.heartbeat())
         self.model.beat(is_broken=True)
 
     @rule(unit=st.sampled_from([201, 202]))

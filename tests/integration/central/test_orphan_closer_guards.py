@@ -52,7 +52,7 @@ async def test_another_replica_that_served_meanwhile_makes_it_no_outage(
     central: Replica, database: Database, owner_connection: Connection
 ) -> None:
     (dead,) = await add_leased(owner_connection, 1)
-    await central.closer.beat()
+    await central.closer.heartbeat()
     async with replica(database) as other:
         await serve_for(owner_connection, other, LEASE_S + 10)
 
@@ -68,7 +68,7 @@ async def test_one_replica_that_failed_renewals_stops_the_closers_of_all(
     async with replica(database) as other:
         await serve_for(owner_connection, central, LEASE_S + 10)
         other.leases.continuity.broken()
-        await other.closer.beat()
+        await other.closer.heartbeat()
 
         held_back = await central.run_once()
         await serve_for(owner_connection, central, LEASE_S + 1)
@@ -90,7 +90,7 @@ async def test_a_leap_of_the_databases_clock_is_an_outage(
     await central.renew("source-a", ids)
     await serve_for(owner_connection, central, LEASE_S / 2)
     await advance(owner_connection, -3600)  # and back
-    backward = await central.closer.beat()
+    backward = await central.closer.heartbeat()
 
     assert (forward, backward) == (0, 0)
     assert await statuses(owner_connection, ids) == [1, 1]
@@ -183,7 +183,7 @@ async def test_a_process_that_was_stopped_between_its_beat_and_its_pass_closes_n
     ids = await add_leased(owner_connection, 2)
     await serve_for(owner_connection, central, 2 * LEASE_S)
     await central.renew("source-a", ids)
-    uninterrupted_s = await central.closer.beat()
+    uninterrupted_s = await central.closer.heartbeat()
     assert uninterrupted_s is not None
 
     await advance(owner_connection, 600)
@@ -204,7 +204,7 @@ async def test_an_outage_that_becomes_known_during_a_pass_ends_it(
     async def look_and_hear_of_a_failed_renewal(few: int, one_in: int) -> object:
         found = await look(few, one_in)
         central.leases.continuity.broken()
-        await central.closer.beat()
+        await central.closer.heartbeat()
         return found
 
     monkeypatch.setattr(orphans, "look", look_and_hear_of_a_failed_renewal)

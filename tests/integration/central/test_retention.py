@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from central.jobs.purger import PERIOD_S, run_purger
+from central.jobs import purger
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, RetentionSettings
 from central.store import database as store
@@ -199,9 +199,9 @@ async def test_the_service_purges_every_hour_and_goes_on_after_a_failure(
             raise Enough
 
     with pytest.raises(Enough):
-        await run_purger(retention, sleep=sleep, uniform=lambda low, high: high)
+        await purger.run(retention, sleep=sleep, uniform=lambda low, high: high)
 
-    assert waits_s == [PERIOD_S] * 3
+    assert waits_s == [purger.PERIOD_S] * 3
     assert {one.rows for one in await retention.report()} == {0}
 
 

@@ -1,6 +1,6 @@
-"""`python -m central debris`: open runs that no sidecar ever bound, and orphans that are held back.
+"""`python -m central orphans`: open runs that no sidecar was bound to, and withheld orphans.
 
-A report changes nothing; what is closed is what the filters name, and nothing else.
+`ls` changes nothing; `close` closes what matches the filters, and nothing else.
 """
 
 import json
@@ -25,7 +25,7 @@ from tests.integration.central.rows import execution_by_sql
 OLD_UTC = "now() at time zone 'utc' - interval '3 days'"
 
 
-def told(database: Database, *arguments: str) -> Any:
+def command_json(database: Database, *arguments: str) -> Any:
     done = central(database.central_url, *arguments, "--json")
     assert done.exit_code == 0, done.errors
     return json.loads(done.output)
@@ -40,8 +40,8 @@ async def age(connection: Connection, execution_id: int) -> None:
 
 
 @pytest.fixture
-async def debris(owner_connection: Connection) -> dict[str, int]:
-    """One run of each kind there is, all RUNNING, all but one old."""
+async def stale_runs(owner_connection: Connection) -> dict[str, int]:
+    """One run of each kind, all RUNNING, all but one old."""
     connection = owner_connection
     runs = {
         "running": await execution_by_sql(connection, status=1),
@@ -64,15 +64,15 @@ async def debris(owner_connection: Connection) -> dict[str, int]:
     return runs
 
 
-async def test_a_report_lists_what_is_open_old_and_unbound_and_changes_nothing(
-    database: Database, owner_connection: Connection, debris: dict[str, int]
+async def test_ls_lists_open_old_unbound_runs_and_changes_nothing(
+    database: Database, owner_connection: Connection, stale_runs: dict[str, int]
 ) -> None:
     before = await owner_connection.fetch("select * from texera_db.workflow_executions")
 
-    listed = {r["execution_id"]: r for r in told(database, "debris", "ls")["runs"]}
-    page = central(database.central_url, "debris", "ls").output
+    listed = {r["execution_id"]: r for r in command_json(database, "orphans", "ls")["runs"]}
+    page = central(database.central_url, "orphans", "ls").output
 
-    wanted = {debris[n]: n for n in ("running", "transient", "nowhere", "terminated")}
+    wanted = {stale_runs[n]: n for n in ("running", "transient", "nowhere", "terminated")}
     assert listed.keys() == {*wanted, WORLD.stuck_execution_id}
     states = {wanted[i]: r["unit_state"] for i, r in listed.items() if i in wanted}
     assert states == {
@@ -81,7 +81,7 @@ async def test_a_report_lists_what_is_open_old_and_unbound_and_changes_nothing(
         "nowhere": "none",
         "terminated": "terminated",
     }
-    assert listed[debris["transient"]]["status"] == "UNKNOWN"
+    assert listed[stale_runs["transient"]]["status"] == "UNKNOWN"
     assert page.splitlines()[0].split()[:3] == ["EXECUTION", "WORKFLOW", "USER"]
     assert len(page.splitlines()) == 1 + len(listed)
     assert await owner_connection.fetch("select * from texera_db.workflow_executions") == before
@@ -96,20 +96,20 @@ async def test_a_report_lists_what_is_open_old_and_unbound_and_changes_nothing(
         (["--unit-state", "running", "--computing-unit", "202"], []),
     ],
 )
-async def test_closed_is_what_the_filters_name_and_nothing_else(
+async def test_close_closes_what_matches_the_filters_and_nothing_else(
     database: Database,
     owner_connection: Connection,
-    debris: dict[str, int],
+    stale_runs: dict[str, int],
     filters: list[str],
     names: list[str],
 ) -> None:
-    before = dict(zip(debris, await statuses_of(owner_connection, debris), strict=True))
+    before = dict(zip(stale_runs, await statuses_of(owner_connection, stale_runs), strict=True))
 
-    closed = told(database, "debris", "close", "--min-age-h", "48", *filters)["closed"]
+    closed = command_json(database, "orphans", "close", "--min-age-h", "48", *filters)["closed"]
 
     others = [WORLD.stuck_execution_id] if "terminated" in names else []
-    assert sorted(closed) == sorted([*others, *(debris[name] for name in names)])
-    after = dict(zip(debris, await statuses_of(owner_connection, debris), strict=True))
+    assert sorted(closed) == sorted([*others, *(stale_runs[name] for name in names)])
+    after = dict(zip(stale_runs, await statuses_of(owner_connection, stale_runs), strict=True))
     assert after == before | dict.fromkeys(names, 4)
     assert await reasons(owner_connection, closed) == dict.fromkeys(closed, "debris")
 
@@ -118,21 +118,23 @@ async def statuses_of(connection: Connection, runs: dict[str, int]) -> list[int]
     return [(await statuses(connection, [execution_id]))[0] for execution_id in runs.values()]
 
 
-async def test_many_are_closed_page_by_page(
+async def test_many_runs_are_closed_page_by_page(
     database: Database, owner_connection: Connection
 ) -> None:
     ids = await add_runs(owner_connection, 1203, source_id=None, status=1)
 
-    closed = told(database, "debris", "close", "--min-age-h", "48", "--computing-unit", "201")
+    closed = command_json(
+        database, "orphans", "close", "--min-age-h", "48", "--computing-unit", "201"
+    )
 
     assert closed["closed"] == ids
     assert set(await statuses(owner_connection, ids)) == {4}
 
 
 @pytest.mark.parametrize("part", [1, 3, 1000])
-async def test_however_it_is_read_nothing_is_left_out_or_told_twice(
+async def test_every_page_size_lists_each_run_once(
     database: Database,
-    debris: dict[str, int],
+    stale_runs: dict[str, int],
     monkeypatch: pytest.MonkeyPatch,
     part: int,
 ) -> None:
@@ -145,11 +147,11 @@ async def test_however_it_is_read_nothing_is_left_out_or_told_twice(
     finally:
         await pool.close()
 
-    wanted = [debris[name] for name in ("running", "transient", "nowhere", "terminated")]
+    wanted = [stale_runs[name] for name in ("running", "transient", "nowhere", "terminated")]
     assert listed == sorted([WORLD.stuck_execution_id, *wanted])
 
 
-async def test_closing_takes_an_age_and_a_known_state(database: Database) -> None:
+async def test_invalid_arguments_exit_2(database: Database) -> None:
     for arguments in (
         ["close"],
         ["close", "--min-age-h", "-1"],
@@ -157,19 +159,19 @@ async def test_closing_takes_an_age_and_a_known_state(database: Database) -> Non
         ["ls", "--computing-unit", "0"],
         ["ls", "--kind", "lapsed", "--unit-state", "terminated"],
     ):
-        assert central(database.central_url, "debris", *arguments).exit_code == 2
+        assert central(database.central_url, "orphans", *arguments).exit_code == 2
 
 
-async def test_orphans_that_the_closer_holds_back_are_closed_at_a_humans_word(
+async def test_withheld_orphans_are_closed_by_an_operator(
     database: Database, owner_connection: Connection
 ) -> None:
     silent = await add_leased(owner_connection, 7)
     await advance(owner_connection, 1000)
     healthy = await add_leased(owner_connection, 2, source_id="source-b")
 
-    listed = told(database, "debris", "ls", "--kind", "lapsed")
+    listed = command_json(database, "orphans", "ls", "--kind", "lapsed")
     untouched = await statuses(owner_connection, silent)
-    closed = told(database, "debris", "close", "--kind", "lapsed", "--min-age-h", "0")
+    closed = command_json(database, "orphans", "close", "--kind", "lapsed", "--min-age-h", "0")
 
     assert (listed, closed) == ({"lapsed": silent}, {"closed": silent})
     assert untouched == [1] * 7
@@ -177,7 +179,7 @@ async def test_orphans_that_the_closer_holds_back_are_closed_at_a_humans_word(
     assert set((await reasons(owner_connection, silent)).values()) == {"lease-lapsed"}
 
 
-async def test_of_the_held_back_only_those_of_the_named_unit_are_closed(
+async def test_withheld_orphans_of_other_units_stay_open(
     database: Database, owner_connection: Connection
 ) -> None:
     own = await add_leased(owner_connection, 4)
@@ -187,20 +189,22 @@ async def test_of_the_held_back_only_those_of_the_named_unit_are_closed(
     await advance(owner_connection, 1000)
     filters = ("--kind", "lapsed", "--computing-unit", str(WORLD.computing_unit_id))
 
-    listed = told(database, "debris", "ls", *filters)
-    closed = told(database, "debris", "close", "--min-age-h", "0", *filters)
+    listed = command_json(database, "orphans", "ls", *filters)
+    closed = command_json(database, "orphans", "close", "--min-age-h", "0", *filters)
 
     assert (listed, closed) == ({"lapsed": own}, {"closed": own})
     assert await statuses(owner_connection, [*own, *others]) == [4] * 4 + [1] * 4
 
 
-async def test_many_of_the_held_back_are_closed_in_short_transactions(
+async def test_many_withheld_orphans_are_closed_in_short_transactions(
     database: Database, owner_connection: Connection
 ) -> None:
     ids = await add_leased(owner_connection, 2 * CHUNK + 50)
     await advance(owner_connection, 1000)
 
-    closed = told(database, "debris", "close", "--kind", "lapsed", "--min-age-h", "0")["closed"]
+    closed = command_json(database, "orphans", "close", "--kind", "lapsed", "--min-age-h", "0")[
+        "closed"
+    ]
 
     ended_at = await owner_connection.fetchval(
         "select count(distinct recorded_at) from cu_metadata.terminal_statuses"
@@ -209,8 +213,8 @@ async def test_many_of_the_held_back_are_closed_in_short_transactions(
     assert set(await statuses(owner_connection, ids)) == {4}
 
 
-async def test_without_a_database_it_says_so() -> None:
-    done = central("postgresql://u:p@127.0.0.1:1/x", "debris", "ls")
+async def test_unavailable_database_exits_69() -> None:
+    done = central("postgresql://u:p@127.0.0.1:1/x", "orphans", "ls")
 
     assert (done.exit_code, done.output) == (69, "")
     assert done.errors.startswith("database-unavailable: ")

@@ -24,7 +24,7 @@ from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.entry import NewEntry, WriteRecord, WriteState
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
-from sidecar.upstream.client import CallContext, Reply
+from sidecar.upstream.client import CallContext, CentralResponse
 from sidecar.user_limits import UserLimits
 from sidecar.wire import v1
 
@@ -194,7 +194,7 @@ class Writes:
 
 
 def to_binding_and_grant(
-    answer: dict[str, Any], reply: Reply, context: CallContext, *, created_here: bool
+    answer: dict[str, Any], reply: CentralResponse, context: CallContext, *, created_here: bool
 ) -> tuple[Binding, Grant]:
     """Central's yes, as the spool keeps it."""
     execution_id = answer["execution_id"]

@@ -19,7 +19,7 @@ from sidecar.problems import CentralUnavailable, TokenExpired, UpstreamProblem
 from sidecar.spool.entry import Entry
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
-from sidecar.upstream.client import CallContext, Reply
+from sidecar.upstream.client import CallContext, CentralResponse
 
 ValueT = TypeVar("ValueT", bound=Sized)
 
@@ -191,7 +191,7 @@ class ReadThrough(Generic[ValueT]):
             etag=etag,
         )
 
-    async def _allowed(self, asked: ReadRequest, etag: str | None) -> Reply:
+    async def _allowed(self, asked: ReadRequest, etag: str | None) -> CentralResponse:
         try:
             reply = await self._central.read(asked.call, asked.target, asked.context, etag)
         except UpstreamProblem as problem:

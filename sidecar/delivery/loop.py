@@ -177,7 +177,7 @@ class Delivery:
             logger.info("central is available again", extra=fields(failures=failures))
         self._backoff.reset()
         self._parked_backoff.reset()
-        self._slow_start.succeeded()
+        self._slow_start.record_success()
         self.parked_because = None
         self._metrics.delivery_parked.set(0)
 
@@ -202,7 +202,7 @@ class Delivery:
             await self._begin_epoch(batch, problem)
         elif isinstance(problem, CentralUnavailable) and not problem.from_unknown_server:
             self._metrics.batches.labels("unavailable").inc()
-            self._slow_start.failed()
+            self._slow_start.record_failure()
             if self._backoff.failure_count == 0:
                 logger.warning("central unavailable", extra=fields(detail=problem.detail))
             retry_after_s = problem.retry_after_s if problem.has_retry_after else 0.0

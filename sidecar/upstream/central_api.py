@@ -1,4 +1,4 @@
-"""Central's calls by name: what each sends and answers."""
+"""Central's calls by name: their requests and responses."""
 
 import secrets
 from collections.abc import Sequence, Set
@@ -8,20 +8,20 @@ import msgspec
 
 from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome
-from sidecar.upstream.client import CallContext, CentralClient, Reply
+from sidecar.upstream.client import CallContext, CentralClient, CentralResponse
 
 T = TypeVar("T")
 WIRE_VERSION = 1
 
 
-class BatchAnswer(msgspec.Struct):
-    """What central answers to a batch; unknown members are for newer sidecars."""
+class BatchResponse(msgspec.Struct):
+    """Unknown fields are for newer sidecars."""
 
     batch: int
-    outcomes: list["OutcomeAnswer"]
+    outcomes: list["EntryOutcome"]
 
 
-class OutcomeAnswer(msgspec.Struct):
+class EntryOutcome(msgspec.Struct):
     seq: int
     outcome: Literal["applied", "refused", "deferred"]
     problem: dict[str, Any] | None = None
@@ -34,7 +34,7 @@ class LostLease(msgspec.Struct, frozen=True):
 
 
 class RenewedLeases(msgspec.Struct, frozen=True):
-    """All that were asked for have a lease of this length now, but for those lost."""
+    """All requested executions now have a lease of this length, except the lost ones."""
 
     lease_s: Annotated[float, msgspec.Meta(gt=0)]
     lost: list[LostLease]
@@ -55,11 +55,11 @@ class _ClosedExecutions(msgspec.Struct):
 _renewed = msgspec.json.Decoder(RenewedLeases)
 _open_bindings = msgspec.json.Decoder(_OpenBindings)
 _closed = msgspec.json.Decoder(_ClosedExecutions)
-_batch_answer = msgspec.json.Decoder(BatchAnswer)
+_batch_response = msgspec.json.Decoder(BatchResponse)
 
 
 class Central:
-    """What the sidecar asks of central. Raises `CentralUnavailable` and `UpstreamProblem`."""
+    """All calls to central. Raises `CentralUnavailable` and `UpstreamProblem`."""
 
     def __init__(
         self, calls: CentralClient, deliveries: CentralClient, renewals: CentralClient
@@ -74,16 +74,16 @@ class Central:
 
     @property
     def is_reachable(self) -> bool:
-        """As far as the last calls tell."""
+        """Judged by the last calls."""
         return not (self._calls.circuit.is_open or self._deliveries.circuit.is_open)
 
-    async def identify(self, context: CallContext) -> Reply:
+    async def identify(self, context: CallContext) -> CentralResponse:
         return await self._calls.call("token", "GET", "/v1/token", context=context)
 
     async def create_execution(
         self, body: bytes, idempotency_key: str | None, context: CallContext
-    ) -> Reply:
-        """Creates and binds an execution. Without the caller's key a retry uses one of ours."""
+    ) -> CentralResponse:
+        """Creates and binds an execution. A retry needs a key: the caller's, or a new one."""
         key = idempotency_key or new_key()
         return await self._calls.call(
             "create", "POST", "/v1/executions", context=context, body=body, idempotency_key=key
@@ -91,7 +91,7 @@ class Central:
 
     async def bind(
         self, execution_id: int, context: CallContext, boot_id: str | None = None
-    ) -> Reply:
+    ) -> CentralResponse:
         return await self._calls.call(
             "bind",
             "POST",
@@ -103,8 +103,8 @@ class Central:
 
     async def read(
         self, name: str, target: str, context: CallContext, etag: str | None = None
-    ) -> Reply:
-        """Any of central's reads, by its path and query as sent."""
+    ) -> CentralResponse:
+        """A GET, by its path and query as sent."""
         return await self._calls.call(name, "GET", target, context=context, etag=etag)
 
     async def post(
@@ -114,54 +114,58 @@ class Central:
         body: bytes,
         idempotency_key: str | None,
         context: CallContext,
-    ) -> Reply:
-        """A POST that changes something. Without the caller's key a retry uses one of ours."""
+    ) -> CentralResponse:
+        """A mutating POST. A retry needs a key: the caller's, or a new one."""
         key = idempotency_key or new_key()
         return await self._calls.call(
             name, "POST", target, context=context, body=body, idempotency_key=key
         )
 
-    async def post_query(self, name: str, target: str, body: bytes, context: CallContext) -> Reply:
-        """A POST that changes nothing: a question too long for a query."""
+    async def post_query(
+        self, name: str, target: str, body: bytes, context: CallContext
+    ) -> CentralResponse:
+        """A POST that changes nothing: a query too long for a URL."""
         return await self._calls.call(name, "POST", target, context=context, body=body)
 
     async def renew_leases(self, execution_ids: Sequence[int]) -> RenewedLeases:
-        """Says that these runs are alive, once, on a lane of its own."""
+        """Renews the leases of these runs, through a connection pool of its own."""
         body = msgspec.json.encode({"execution_ids": execution_ids})
         reply = await self._signed("renewal", "POST", "/v1/lease-renewals", body)
         return _decoded(reply, _renewed)
 
     async def open_bindings(self, *, min_age_s: float) -> list[int]:
-        """The unfinished executions bound to this source at least so long ago."""
+        """The unfinished executions bound to this source for at least this long."""
         target = f"/v1/bindings?min_age_s={min_age_s:.3f}"
-        answer = _decoded(await self._signed("bindings", "GET", target), _open_bindings)
-        return [binding.execution_id for binding in answer.bindings]
+        response = _decoded(await self._signed("bindings", "GET", target), _open_bindings)
+        return [binding.execution_id for binding in response.bindings]
 
     async def abandon(self, execution_ids: Sequence[int], reason: str | None = None) -> list[int]:
-        """Ends executions that nobody runs: of which there is no record here, unless another
-        reason is given. Answers those that were open.
+        """Closes executions that no unit runs: orphaned creates, unless another reason is given.
+
+        Returns those that were open.
         """
         named = {} if reason is None else {"reason": reason}
         body = msgspec.json.encode({"execution_ids": execution_ids, **named})
         reply = await self._signed("abandon", "POST", "/v1/bindings/abandoned", body)
         return _decoded(reply, _closed).closed
 
-    async def _signed(self, name: str, method: str, target: str, body: bytes = b"") -> Reply:
-        """A call that needs no user; sent once, by somebody who comes again."""
+    async def _signed(
+        self, name: str, method: str, target: str, body: bytes = b""
+    ) -> CentralResponse:
+        """A call without a user, sent once: the caller has a retry loop of its own."""
         return await self._renewals.call(
             name,
             method,
             target,
             context=CallContext(),
             body=body,
-            retried=False,
-            behind_circuit=False,
+            single_attempt=True,
         )
 
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
-        """Sends a batch once; whether it may be sent again is for the caller to know.
+        """Sends a batch once; retrying is the delivery loop's.
 
-        An answer that is not one to this batch settles nothing: it is `CentralUnavailable`.
+        A response that does not fit the batch settles nothing: it is `CentralUnavailable`.
         """
         reply = await self._deliveries.call(
             "batch",
@@ -169,30 +173,29 @@ class Central:
             "/v1/batches",
             context=CallContext(),
             body=batch_body(batch, sent_at_ms),
-            retried=False,
-            behind_circuit=False,
+            single_attempt=True,
         )
         try:
             return outcomes_of(reply.body, batch.number, {entry.seq for entry in batch.entries})
         except msgspec.DecodeError as error:
             raise CentralUnavailable(
-                f"the answer is not one to batch {batch.number}: {error}",
+                f"the response does not fit batch {batch.number}: {error}",
                 retry_after_s=1,
                 from_unknown_server=True,
             ) from error
 
 
-def _decoded(reply: Reply, decoder: "msgspec.json.Decoder[T]") -> T:
+def _decoded(reply: CentralResponse, decoder: "msgspec.json.Decoder[T]") -> T:
     try:
         return decoder.decode(reply.body)
     except msgspec.DecodeError as error:
         raise CentralUnavailable(
-            f"the answer is none of central's: {error}", retry_after_s=1, from_unknown_server=True
+            f"not a response of central's: {error}", retry_after_s=1, from_unknown_server=True
         ) from error
 
 
 def batch_body(batch: Batch, sent_at_ms: int) -> bytes:
-    """The batch as it is sent. Its entries are the stored bytes, which the digest is over."""
+    """The batch as it is sent. Its entries are the stored bytes that the digest covers."""
     head = {
         "wire": WIRE_VERSION,
         "epoch": batch.epoch,
@@ -205,18 +208,18 @@ def batch_body(batch: Batch, sent_at_ms: int) -> bytes:
 
 
 def outcomes_of(body: bytes, batch_number: int, seqs: Set[int]) -> list[Outcome]:
-    """What central's answer to the batch says of each member. Raises `msgspec.DecodeError`."""
-    answer = _batch_answer.decode(body)
-    if answer.batch != batch_number:
-        raise msgspec.ValidationError(f"it answers batch {answer.batch}")
-    if {outcome.seq for outcome in answer.outcomes} != seqs:
-        raise msgspec.ValidationError("it does not answer the batch's members")
+    """The outcome of each entry. Raises `msgspec.DecodeError`."""
+    response = _batch_response.decode(body)
+    if response.batch != batch_number:
+        raise msgspec.ValidationError(f"it is for batch {response.batch}")
+    if {outcome.seq for outcome in response.outcomes} != seqs:
+        raise msgspec.ValidationError("its outcomes are not those of the batch's entries")
     return [
         Outcome(outcome.seq, outcome.outcome, outcome.problem, outcome.removed)
-        for outcome in answer.outcomes
+        for outcome in response.outcomes
     ]
 
 
 def new_key() -> str:
-    """An idempotency key of our own."""
+    """A new idempotency key."""
     return secrets.token_hex(16)

@@ -1,8 +1,8 @@
-"""The client of central: signs each call, maps every failure to a problem, retries once.
+"""The HTTP client of central: signs each call, maps every failure to a problem, retries once.
 
-A call has one deadline, its retry included. Nothing is tried again that named a wait itself, or
-beyond the retry budget. Calls a CU is waiting for and batches go through sessions of their
-own (`lifecycle`), so that a slow bulk call never delays a read.
+A call has one deadline, its retry included. A response with `Retry-After` is not retried. Calls
+that a CU waits for, batches and lease renewals have a connection pool each (`lifecycle`), so that
+a slow bulk call never delays a read.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from kit.http.logs import fields
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.upstream.credentials import WORKLOAD_HEADER, TrustStore, WorkloadToken
-from sidecar.upstream.resilience import CircuitBreaker, RetryBudget
+from sidecar.upstream.resilience import CircuitBreaker
 from sidecar.upstream.source_identity import SourceIdentity
 
 logger = logging.getLogger(__name__)
@@ -32,17 +32,17 @@ CONNECT_TIMEOUT_S = 2.0
 CONNECTIONS_MAX = 32
 KEEPALIVE_S = 60.0
 SKEW_TOLERATED_S = 2.0
-"""Below it the `Date` header, which counts whole seconds, says nothing about our clock."""
+"""The `Date` header counts whole seconds: a smaller difference means nothing."""
 NOT_MODIFIED = 304
 OVERLOAD_STATUSES = frozenset({502, 503, 504})
-"""What says that central or its database cannot answer now, whoever asks and whatever."""
+"""Central or its database is unavailable, for any caller and any call."""
 RETRY_PAUSE_S = 0.1
-"""Before the second try, uniform up to this: calls of one moment must not return as one."""
+"""The jitter before the retry, uniform up to this: concurrent failures must not retry as one."""
 
 
 @asynccontextmanager
 async def open_session(trust: TrustStore | None = None) -> AsyncIterator[aiohttp.ClientSession]:
-    """Connections to central that carry nothing from call to call. None trusts the system's CAs."""
+    """A connection pool to central, without cookies. None trusts the system's CAs."""
     connector = aiohttp.TCPConnector(
         limit=CONNECTIONS_MAX,
         keepalive_timeout=KEEPALIVE_S,
@@ -69,10 +69,10 @@ class CallContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """A successful answer. User and expiry are those of the token the call carried.
+class CentralResponse:
+    """A success. User and expiry are those of the call's token.
 
-    Status 304, without a body, where the answer is still what the caller has named by ETag.
+    304, without a body, if the caller's ETag still matches.
     """
 
     status: int
@@ -106,24 +106,19 @@ class CentralClient:
         uniform: Callable[[float, float], float] = random.uniform,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._timeout_s = timeout_s
-        self._workload = workload
-        self._uniform = uniform
-        self._sleep = sleep
         self._session = session
         self._base_url = base_url.rstrip("/")
         self._identity = identity
         self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._workload = workload
         self._wall_clock = wall_clock
         self._monotonic = monotonic
-        self._budget = RetryBudget()
-        self._clock_offset_s = 0.0
+        self._uniform = uniform
+        self._sleep = sleep
         self.circuit = CircuitBreaker()
-
-    @property
-    def clock_offset_s(self) -> float:
-        """Central's clock minus ours, as far as its `Date` header tells."""
-        return self._clock_offset_s
+        self.clock_offset_s = 0.0
+        """Central's clock minus ours, from its `Date` header."""
 
     async def call(
         self,
@@ -135,40 +130,43 @@ class CentralClient:
         body: bytes = b"",
         idempotency_key: str | None = None,
         etag: str | None = None,
-        retried: bool = True,
-        behind_circuit: bool = True,
-    ) -> Reply:
+        single_attempt: bool = False,
+    ) -> CentralResponse:
         """One call. `name` is its label in metrics, `target` its path and query as sent.
 
-        A failed call is tried once more where deadline and budget allow and `retried` is set;
-        a mutating call may only be retried with an idempotency key. With `etag`, central may
-        answer that nothing has changed.
+        A failed call is retried once if the deadline allows; a mutating one needs an idempotency
+        key for that. With `single_attempt` it is sent exactly once, even while the circuit is
+        open: its caller has a retry loop of its own. With `etag` the response may be 304.
         """
         deadline = self._monotonic() + self._timeout_s
         call = _Call(name, method, target, context, body, idempotency_key, etag)
-        self._budget.deposit()
+        if single_attempt:
+            return await self._attempt(call, deadline)
+        self._check_circuit(call)
         try:
-            return await self._once(call, deadline, behind_circuit)
+            return await self._attempt(call, deadline)
         except CentralUnavailable as problem:
-            if not retried or problem.has_retry_after or self.circuit.is_open:
-                raise
             pause_s = self._uniform(0, RETRY_PAUSE_S)
-            if self._monotonic() + pause_s >= deadline or not self._budget.withdraw():
+            has_time = self._monotonic() + pause_s < deadline
+            if problem.has_retry_after or self.circuit.is_open or not has_time:
                 raise
         await self._sleep(pause_s)
-        return await self._once(call, deadline, behind_circuit)
+        self._check_circuit(call)
+        return await self._attempt(call, deadline)
 
-    async def _once(self, call: "_Call", deadline: float, behind_circuit: bool) -> Reply:
+    def _check_circuit(self, call: "_Call") -> None:
         now = self._monotonic()
-        if behind_circuit and not self.circuit.allows(now):
+        if not self.circuit.allows(now):
             self._metrics.upstream_requests.labels(call.name, "circuit-open").inc()
             raise CentralUnavailable(
-                "central does not answer; the next try is due soon",
+                "central is unavailable; the next attempt is due soon",
                 retry_after_s=self.circuit.retry_after_s(now),
             )
+
+    async def _attempt(self, call: "_Call", deadline: float) -> CentralResponse:
         url = URL(self._base_url + call.target, encoded=True)
         headers = self._headers(call, url.raw_path_qs)
-        left_s = max(0.001, deadline - now)  # aiohttp takes 0 for no timeout at all
+        left_s = max(0.001, deadline - self._monotonic())  # aiohttp takes 0 for no timeout at all
         try:
             async with self._session.request(
                 call.method,
@@ -180,23 +178,24 @@ class CentralClient:
             ) as response:
                 payload = await response.read()
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-            self.circuit.failed(self._monotonic())
+            self.circuit.record_failure(self._monotonic())
             self._metrics.upstream_requests.labels(call.name, "unreachable").inc()
             raise CentralUnavailable(
                 f"central cannot be reached ({type(error).__name__})", retry_after_s=1
             ) from error
         self._update_clock_offset(response.headers.get("Date"))
-        return self._classify(call, response.status, response.headers, payload)
+        return self._classify_response(call, response.status, response.headers, payload)
 
-    def _classify(
+    def _classify_response(
         self, call: "_Call", status: int, headers: Mapping[str, str], body: bytes
-    ) -> Reply:
+    ) -> CentralResponse:
+        """There are three kinds: success, central unavailable, and a problem for the caller."""
         name, media_type = call.name, headers.get("Content-Type", "")
         is_unchanged = status == NOT_MODIFIED and call.etag is not None
         if is_unchanged or (200 <= status < 300 and media_type.startswith("application/json")):
-            self.circuit.succeeded()
+            self.circuit.record_success()
             self._metrics.upstream_requests.labels(name, "ok").inc()
-            return Reply(
+            return CentralResponse(
                 status,
                 body,
                 _integer(headers.get("X-User-Id")),
@@ -205,7 +204,7 @@ class CentralClient:
             )
         document = problem_document(media_type, body)
         if document is None or status in OVERLOAD_STATUSES:
-            self.circuit.failed(self._monotonic())
+            self.circuit.record_failure(self._monotonic())
             self._metrics.upstream_requests.labels(name, "unavailable").inc()
             slug = document["type"] if document else "no problem document of central's"
             raise CentralUnavailable(
@@ -214,13 +213,13 @@ class CentralClient:
                 has_retry_after=status in {429, 503} and "Retry-After" in headers,
                 from_unknown_server=document is None,
             )
-        # A refusal, 429 included, is an answer: it says nothing against central's health.
-        self.circuit.succeeded()
+        # A problem, 429 included, says nothing against central's health.
+        self.circuit.record_success()
         self._metrics.upstream_requests.labels(name, "problem").inc()
-        kept = {
+        relayed = {
             name: headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in headers
         }
-        raise UpstreamProblem(document | {"status": status}, kept)
+        raise UpstreamProblem(document | {"status": status}, relayed)
 
     def _headers(self, call: "_Call", target: str) -> dict[str, str]:
         context = call.context
@@ -229,7 +228,7 @@ class CentralClient:
                 call.method,
                 target,
                 call.body,
-                now=self._wall_clock() + self._clock_offset_s,
+                now=self._wall_clock() + self.clock_offset_s,
                 token=context.token,
                 idempotency_key=call.idempotency_key,
             ),
@@ -249,20 +248,20 @@ class CentralClient:
         return headers | {name: value for name, value in optional.items() if value is not None}
 
     def _update_clock_offset(self, date: str | None) -> None:
-        """Central judges our assertions by its own clock; a pod's clock may be off."""
+        """Central checks assertions by its own clock; a pod's clock may be off."""
         if date is None:
             return
         try:
             central_now = email.utils.parsedate_to_datetime(date).timestamp()
-        except (ValueError, OverflowError):  # a date of another age
+        except (ValueError, OverflowError):  # out of range
             return
         offset = central_now - self._wall_clock()
         corrected = offset if abs(offset) > SKEW_TOLERATED_S else 0.0
-        if abs(corrected - self._clock_offset_s) > SKEW_TOLERATED_S:
+        if abs(corrected - self.clock_offset_s) > SKEW_TOLERATED_S:
             logger.warning("clock differs from central's", extra=fields(offset_s=round(offset)))
-            self._clock_offset_s = corrected
+            self.clock_offset_s = corrected
         elif corrected == 0.0:
-            self._clock_offset_s = 0.0
+            self.clock_offset_s = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,13 +276,13 @@ class _Call:
 
 
 def _integer(text: str | None) -> int | None:
-    """A header's number; None for anything else, and for one that no header of central's has."""
+    """A header's number; None for anything else, and for more digits than central sends."""
     is_number = text is not None and text.isascii() and text.isdigit() and len(text) < 19
     return int(text) if text is not None and is_number else None
 
 
 def problem_document(content_type: str, body: bytes) -> dict[str, Any] | None:
-    """The problem, if it is one of ours: a proxy's error page never settles a write."""
+    """The problem, if it is one of central's: a proxy's error page never settles a write."""
     if not content_type.startswith("application/problem+json"):
         return None
     try:

@@ -1,6 +1,6 @@
-"""When to leave central alone: backoff with full jitter, a circuit, a retry budget.
+"""When not to call central: backoff with full jitter, slow start, a circuit breaker.
 
-Decisions only: time and randomness are arguments, nothing here waits or sends.
+Pure decisions: time and randomness are arguments, nothing here waits or sends.
 """
 
 import random
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """The wait before the next try: uniform between 0 and a doubling limit (full jitter)."""
+    """The wait before the next attempt: uniform between 0 and a doubling limit (full jitter)."""
 
     def __init__(
         self,
@@ -32,28 +32,30 @@ class Backoff:
 
 
 class SlowStart:
-    """How much may be sent at once: little after a failure, twice as much after each answer.
+    """How many entries a batch may have: few after a failure, twice as many after each success.
 
-    A fleet that waited through an outage has its backlogs ready at the same moment; so they do
-    not all arrive at the same moment.
+    A fleet that waited through an outage has its backlogs ready at once; this spreads their load.
     """
 
-    def __init__(self, first: int, most: int) -> None:
-        self._first = first
-        self._most = most
-        self.limit = most
+    def __init__(self, initial: int, maximum: int) -> None:
+        self._initial = initial
+        self._maximum = maximum
+        self.limit = maximum
 
-    def failed(self) -> None:
-        self.limit = self._first
+    def record_failure(self) -> None:
+        self.limit = self._initial
 
-    def succeeded(self) -> None:
-        self.limit = min(self._most, 2 * self.limit)
+    def record_success(self) -> None:
+        self.limit = min(self._maximum, 2 * self.limit)
 
 
 class CircuitBreaker:
-    """Opens after failures in a row, lets one probe through after a while, closes on success.
+    """Rejects calls at once while central is unavailable, instead of a timeout for each.
 
-    While it is open callers get their refusal at once instead of each waiting a timeout.
+    closed --threshold failures in a row--> open --cool-down--> half-open: one probe
+       ^                                      ^                    |         |
+       +------------------ success -----------|--------------------+         |
+                                              +---------- failure -----------+
     """
 
     def __init__(self, *, threshold: int = 5, cool_down_s: float = 2.0) -> None:
@@ -67,41 +69,23 @@ class CircuitBreaker:
         return self._open_until is not None
 
     def allows(self, now: float) -> bool:
-        """Whether a call may go out now. An admitted call while open is the probe."""
+        """Whether a call may be sent now. One that is allowed while open is the probe."""
         if self._open_until is None:
             return True
         if now < self._open_until:
             return False
-        # Half open: this call is the probe; the next waits until it is known or given up.
+        # Half-open: the next probe is allowed after another cool-down, should this one not return.
         self._open_until = now + self._cool_down_s
         return True
 
     def retry_after_s(self, now: float) -> float:
         return max(0.0, self._open_until - now) if self._open_until is not None else 0.0
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self._failures = 0
         self._open_until = None
 
-    def failed(self, now: float) -> None:
+    def record_failure(self, now: float) -> None:
         self._failures += 1
         if self._failures >= self._threshold:
             self._open_until = now + self._cool_down_s
-
-
-class RetryBudget:
-    """Retries as a share of first tries, so that they never multiply an overload."""
-
-    def __init__(self, *, share: float = 0.1, burst: float = 10.0) -> None:
-        self._share = share
-        self._burst = burst
-        self._tokens = burst
-
-    def deposit(self) -> None:
-        self._tokens = min(self._burst, self._tokens + self._share)
-
-    def withdraw(self) -> bool:
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True

@@ -23,7 +23,7 @@ from kit.texera.statuses import Status
 from sidecar.cache.uri_registry import UriRegistry
 from sidecar.problems import UpstreamProblem
 from sidecar.spool.bindings import Binding
-from sidecar.upstream.client import CallContext, Reply, problem_document
+from sidecar.upstream.client import CallContext, CentralResponse, problem_document
 from sidecar.wire import forwarded, v1
 from sidecar.writes import to_binding_and_grant
 
@@ -198,7 +198,7 @@ def test_the_sidecar_remembers_the_registry_as_it_was_answered(name: str) -> Non
     ("name", "created_here"), [("create-answer-1", True), ("binding-answer-1", False)]
 )
 def test_the_sidecar_keeps_the_binding_as_it_was_answered(name: str, created_here: bool) -> None:
-    reply = Reply(200, sample(name), user_id=1, token_expires_at=1_800_000_000)
+    reply = CentralResponse(200, sample(name), user_id=1, token_expires_at=1_800_000_000)
 
     binding, grant = to_binding_and_grant(
         with_news(reply.decode()), reply, CallContext("t"), created_here=created_here

@@ -15,7 +15,7 @@ from sidecar import metrics
 from sidecar.leases.renewer import UNIT_GONE
 from sidecar.problems import CentralUnavailable
 from sidecar.upstream.central_api import Central, LostLease, RenewedLeases
-from sidecar.upstream.client import CallContext, Reply
+from sidecar.upstream.client import CallContext, CentralResponse
 from sidecar.wire import forwarded
 from tests.contract.test_calls import sample, with_news
 
@@ -30,9 +30,9 @@ class Lane:
     answer: bytes = b"{}"
     sent: list[tuple[str, str, bytes]] = field(default_factory=list)
 
-    async def call(self, name: str, method: str, target: str, **parts: Any) -> Reply:
+    async def call(self, name: str, method: str, target: str, **parts: Any) -> CentralResponse:
         self.sent.append((method, target, parts.get("body", b"")))
-        return Reply(200, self.answer)
+        return CentralResponse(200, self.answer)
 
 
 def asked(lane: Lane, work: Callable[[Central], Awaitable[Any]]) -> Any:

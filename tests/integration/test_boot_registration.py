@@ -1,4 +1,4 @@
-"""A boot through the whole way: told to a sidecar, kept there, and sent with every binding."""
+"""A boot end to end: registered with a sidecar, stored there, sent with every binding."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +20,7 @@ async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
         yield stack
 
 
-async def test_what_is_created_or_bound_is_the_current_boots_and_ends_with_the_next(
+async def test_bindings_carry_the_current_boot_and_close_with_the_next(
     stack: Stack, owner_connection: Connection
 ) -> None:
     await stack.call("POST", UNIT, {"boot_id": "one"})

@@ -1,4 +1,4 @@
-"""Renewals have a lane and connections of their own, in a sidecar put together as it is served."""
+"""Renewals have a connection pool of their own, in a sidecar built as for `serve`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,25 +16,25 @@ from sidecar.upstream.client import CONNECTIONS_MAX, CallContext
 
 
 class StuckCentral:
-    """Renews leases at once, and answers nothing else."""
+    """Renews leases at once, and never responds to anything else."""
 
     def __init__(self) -> None:
         self.waiting = asyncio.Semaphore(0)
-        self.may_answer = asyncio.Event()
+        self.may_respond = asyncio.Event()
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.Response:
         await request.read()
         if request.path == "/v1/lease-renewals":
             return web.json_response({"lease_s": 90.0, "lost": []})
         self.waiting.release()
-        await self.may_answer.wait()
+        await self.may_respond.wait()
         return web.json_response({})
 
 
 @pytest.fixture
 async def stuck() -> AsyncIterator[tuple[StuckCentral, str]]:
     central, app = StuckCentral(), web.Application()
-    app.router.add_route("*", "/{path:.*}", central.answer)
+    app.router.add_route("*", "/{path:.*}", central.handle)
     async with TestServer(app) as server:
         yield central, str(server.make_url(""))
 
@@ -47,24 +47,24 @@ def deliver(central: Central) -> asyncio.Task[object]:
     return asyncio.create_task(central.deliver(Batch("e" * 32, 1, "d", ()), 0))
 
 
-@pytest.mark.parametrize("begin", [read, deliver])
-async def test_a_renewal_is_served_while_all_connections_of_another_lane_are_taken(
+@pytest.mark.parametrize("start", [read, deliver])
+async def test_a_renewal_succeeds_while_another_connection_pool_is_exhausted(
     stuck: tuple[StuckCentral, str],
     tmp_path: Path,
-    begin: Callable[[Central], asyncio.Task[object]],
+    start: Callable[[Central], asyncio.Task[object]],
 ) -> None:
     central, url = stuck
     settings = Settings.from_environment(
         {"SIDECAR_CENTRAL_URL": url, "SIDECAR_SPOOL_DIR": str(tmp_path)}
     )
     async with build_sidecar(settings) as sidecar, asyncio.timeout(30):
-        calls = [begin(sidecar.central) for _ in range(CONNECTIONS_MAX)]
+        calls = [start(sidecar.central) for _ in range(CONNECTIONS_MAX)]
         for _ in calls:
             await central.waiting.acquire()
 
         renewed = await asyncio.wait_for(sidecar.central.renew_leases([1]), 5)
 
-        central.may_answer.set()
+        central.may_respond.set()
         await asyncio.gather(*calls, return_exceptions=True)
 
     assert (renewed.lease_s, renewed.lost) == (90.0, [])

@@ -1,4 +1,4 @@
-"""Logs: what aiohttp says of a request that it could not read has none of the request in it."""
+"""Logs: aiohttp's record of a malformed request contains none of its bytes."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from kit.http import logs
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    """What the process would write, and the logging of the tests given back afterwards."""
+    """The process's log lines; the tests' own logging is restored afterwards."""
     root, stream = logging.getLogger(), io.StringIO()
     before, level = root.handlers[:], root.level
     logs.configure("info", stream)
@@ -32,9 +32,9 @@ async def test_a_malformed_request_is_logged_without_its_bytes(lines: io.StringI
     token = mint(1, name="n" * 9000)
 
     async with TestClient(TestServer(web.Application())) as client:
-        answer = await client.get("/", headers={"Authorization": f"Bearer {token}"})
+        response = await client.get("/", headers={"Authorization": f"Bearer {token}"})
 
-    assert answer.status == 400
+    assert response.status == 400
     (line,) = [json.loads(text) for text in lines.getvalue().splitlines()]
     assert (line["message"], line["reason"]) == ("malformed request", "LineTooLong")
     assert token[:20] not in lines.getvalue()

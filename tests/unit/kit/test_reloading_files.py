@@ -1,4 +1,4 @@
-"""Files that are renewed are loaded anew, and what cannot be loaded changes nothing."""
+"""Changed files are reloaded, and a failed reload changes nothing."""
 
 import asyncio
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.certificates import replace
 
 
 class Loaded:
-    """Remembers what was loaded; refuses the word `half`."""
+    """Records what was loaded; refuses the word `half`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,35 +29,33 @@ def loaded(tmp_path: Path) -> Loaded:
     return Loaded(tmp_path / "file")
 
 
-def test_a_file_is_loaded_at_once_and_when_it_changes(loaded: Loaded) -> None:
-    renewed = ReloadingFiles([loaded.path], loaded.load)
+def test_a_file_is_loaded_at_construction_and_when_it_changes(loaded: Loaded) -> None:
+    files = ReloadingFiles([loaded.path], loaded.load)
     assert loaded.texts == ["one"]
 
-    assert not renewed.check()
+    assert not files.check()
     replace(loaded.path, b"two")
-    assert renewed.check()
-    assert not renewed.check()
+    assert files.check()
+    assert not files.check()
 
     assert loaded.texts == ["one", "two"]
 
 
-def test_what_cannot_be_loaded_is_tried_again(
-    loaded: Loaded, caplog: pytest.LogCaptureFixture
-) -> None:
-    renewed = ReloadingFiles([loaded.path], loaded.load)
+def test_a_failed_reload_is_retried(loaded: Loaded, caplog: pytest.LogCaptureFixture) -> None:
+    files = ReloadingFiles([loaded.path], loaded.load)
 
     replace(loaded.path, b"half")
-    assert not renewed.check()
+    assert not files.check()
     assert "reload failed" in caplog.text
     loaded.path.unlink()
-    assert not renewed.check()
+    assert not files.check()
     replace(loaded.path, b"two")
-    assert renewed.check()
+    assert files.check()
 
     assert loaded.texts == ["one", "two"]
 
 
-def test_a_first_file_that_cannot_be_loaded_is_an_error(loaded: Loaded, tmp_path: Path) -> None:
+def test_a_failed_first_load_raises(loaded: Loaded, tmp_path: Path) -> None:
     loaded.path.write_text("half")
     with pytest.raises(ValueError, match="half of a pair"):
         ReloadingFiles([loaded.path], loaded.load)
@@ -65,18 +63,18 @@ def test_a_first_file_that_cannot_be_loaded_is_an_error(loaded: Loaded, tmp_path
         ReloadingFiles([tmp_path / "missing"], loaded.load)
 
 
-async def test_the_watch_checks_now_and_then(loaded: Loaded) -> None:
-    renewed = ReloadingFiles([loaded.path], loaded.load)
+async def test_the_watch_checks_periodically(loaded: Loaded) -> None:
+    files = ReloadingFiles([loaded.path], loaded.load)
     replace(loaded.path, b"two")
-    pauses: list[float] = []
+    waits_s: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) > 1:
+        waits_s.append(seconds)
+        if len(waits_s) > 1:
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await renewed.watch(sleep)
+        await files.watch(sleep)
 
-    assert pauses == [WATCH_PERIOD_S, WATCH_PERIOD_S]
+    assert waits_s == [WATCH_PERIOD_S, WATCH_PERIOD_S]
     assert loaded.texts == ["one", "two"]

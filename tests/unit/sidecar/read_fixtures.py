@@ -23,7 +23,7 @@ from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import NewEntry, Outcome, Priority
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
-from sidecar.upstream.client import CallContext, Reply
+from sidecar.upstream.client import CallContext, CentralResponse
 from sidecar.wire import v1
 
 MIB = 1024 * 1024
@@ -76,7 +76,7 @@ class FakeCentral(Central):
 
     async def read(
         self, name: str, target: str, context: CallContext, etag: str | None = None
-    ) -> Reply:
+    ) -> CentralResponse:
         self.calls.append(target)
         self.called.set()
         early = None
@@ -91,11 +91,11 @@ class FakeCentral(Central):
 
     async def bind(
         self, execution_id: int, context: CallContext, boot_id: str | None = None
-    ) -> Reply:
+    ) -> CentralResponse:
         self.calls.append(f"bind {execution_id} for {context.request_id}")
         raise refusal("execution-not-found", 404)
 
-    def _reply(self, target: str, token: str, etag: str | None) -> Reply:
+    def _reply(self, target: str, token: str, etag: str | None) -> CentralResponse:
         expires_at = self.expires_at.get(token, int(self.clock.now_s) + TERM_S)
         if expires_at <= self.clock.now_s:
             raise refusal("token-expired", 401)
@@ -103,8 +103,8 @@ class FakeCentral(Central):
         name = hashlib.sha256(body).hexdigest()
         if etag == name:
             self.unchanged_count += 1
-            return Reply(304, b"", 1, expires_at, name)
-        return Reply(200, body, 1, expires_at, name)
+            return CentralResponse(304, b"", 1, expires_at, name)
+        return CentralResponse(200, body, 1, expires_at, name)
 
     def _body(self, target: str, token: str) -> Any:
         match = _target.fullmatch(target)

@@ -53,7 +53,7 @@ def opened(assertion: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return header, claims
 
 
-def test_only_the_owner_may_read_the_key(tmp_path: Path) -> None:
+def test_the_key_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     load_or_create(tmp_path)
 
     mode = stat.S_IMODE((tmp_path / KEY_FILE_NAME).stat().st_mode)
@@ -77,7 +77,7 @@ def test_each_volume_has_a_key_of_its_own(tmp_path: Path) -> None:
     assert len({load_or_create(directory).verify_key for directory in directories}) == 2
 
 
-def test_a_key_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
+def test_an_unfinished_key_file_is_replaced(tmp_path: Path) -> None:
     unfinished = (tmp_path / KEY_FILE_NAME).with_suffix(".new")
     unfinished.write_bytes(b"half a k")
     unfinished.chmod(0o644)
@@ -87,7 +87,7 @@ def test_a_key_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / KEY_FILE_NAME).stat().st_mode) == 0o600
 
 
-def test_the_file_is_what_other_libraries_write_and_read(tmp_path: Path) -> None:
+def test_the_key_file_is_compatible_with_other_libraries(tmp_path: Path) -> None:
     theirs = Ed25519PrivateKey.generate()
     pem = theirs.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / KEY_FILE_NAME).write_bytes(pem)
@@ -99,7 +99,7 @@ def test_the_file_is_what_other_libraries_write_and_read(tmp_path: Path) -> None
     assert key_to_pem(ours) == pem
 
 
-def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
+def test_any_other_kind_of_key_is_refused(tmp_path: Path) -> None:
     elliptic, encrypted = generate_private_key(SECP256R1()), BestAvailableEncryption(b"pass")
     whole = key_to_pem(SigningKey.generate())
     contents = {
@@ -122,7 +122,7 @@ def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
             pytest.fail(f"{name} was taken: {load_or_create(tmp_path)}")
 
 
-def test_a_missing_directory_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_missing_directory_raises_oserror(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         load_or_create(tmp_path / "none")
 
@@ -155,13 +155,13 @@ def test_an_assertion_covers_the_whole_call_for_a_minute(identity: SourceIdentit
     assert "user's" not in assertion
 
 
-def test_what_the_call_does_not_have_is_not_claimed(identity: SourceIdentity) -> None:
+def test_absent_parts_of_a_call_are_not_claimed(identity: SourceIdentity) -> None:
     _, claims = opened(identity.assertion("GET", "/", b"", now=NOW))
 
     assert claims.keys() == {"aud", "iat", "exp", "htm", "htu", "body_sha256"}
 
 
-def test_an_assertion_that_was_changed_does_not_verify(identity: SourceIdentity) -> None:
+def test_a_modified_assertion_does_not_verify(identity: SourceIdentity) -> None:
     ours, other = (
         identity.assertion("GET", target, b"", now=NOW).split(".") for target in ("/a", "/b")
     )

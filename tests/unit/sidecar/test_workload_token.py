@@ -1,4 +1,4 @@
-"""The projected token of the pod: read anew as the kubelet replaces it, sent with each call."""
+"""The projected token of the pod, re-read when the kubelet replaces it."""
 
 import logging
 from pathlib import Path
@@ -22,7 +22,7 @@ def project(volume: Path, token: str, generation: int) -> Path:
     return path
 
 
-def test_a_rotated_token_is_sent_from_the_next_call_on(tmp_path: Path) -> None:
+def test_a_rotated_token_is_read_at_the_next_call(tmp_path: Path) -> None:
     workload = WorkloadToken(project(tmp_path, "a.first.token\n", 1))
     assert workload.read() == "a.first.token"
     assert workload.read() == "a.first.token"
@@ -32,7 +32,7 @@ def test_a_rotated_token_is_sent_from_the_next_call_on(tmp_path: Path) -> None:
     assert workload.read() == "a.second.token"
 
 
-def test_a_token_that_comes_later_is_found(tmp_path: Path) -> None:
+def test_a_token_that_appears_later_is_read(tmp_path: Path) -> None:
     workload = WorkloadToken(tmp_path / "token")
     assert workload.read() is None
 
@@ -42,7 +42,7 @@ def test_a_token_that_comes_later_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "two tokens", "a\nb", "é", "a" * (TOKEN_MAX_BYTES + 1)])
-def test_what_is_no_token_is_not_sent_and_told_once(
+def test_invalid_content_is_not_sent_and_logged_once(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "token"
@@ -57,7 +57,7 @@ def test_what_is_no_token_is_not_sent_and_told_once(
     assert all(text not in str(record.__dict__) for record in caplog.records if len(text) > 1)
 
 
-def test_the_last_token_is_sent_while_the_file_is_away(tmp_path: Path) -> None:
+def test_the_last_token_is_sent_while_the_file_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("a.b.c")
     workload = WorkloadToken(path)

@@ -22,7 +22,7 @@ soak: setup  ## thousands of killed sidecars (CRASH_KILLS=5000, CRASH_SEED=N)
 
 check: setup  ## lint, format, types, import rules, house rules
 	@$(python) -m ruff check --quiet && $(python) -m ruff format --check --quiet && $(python) -m mypy
-	@$(python) .venv/bin/lint-imports --no-logo && $(python) -m pytest -q tests/house
+	@PYTHONPATH=clients/python $(python) .venv/bin/lint-imports --no-logo && $(python) -m pytest -q tests/house
 
 fmt: setup  ## formats the code and applies the linter's safe fixes
 	@$(python) -m ruff format && $(python) -m ruff check --fix

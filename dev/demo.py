@@ -22,13 +22,13 @@ from rich.table import Table
 from dev import metrics_scrape
 from dev.computing_unit import ComputingUnit, RunReport
 from dev.direct_sql import DirectSqlBackend
-from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import CallFailed, MetadataBackend
 from dev.problems import DevProblem, StartFailed
 from dev.processes import tail
 from dev.progress import NullReporter, ProgressReporter, progress_reporter
 from dev.replay import EXIT_ERRORS, positive_seconds
 from dev.run_plan import RunPlan, plan_run
+from dev.sidecar_backend import SidecarBackend
 from dev.signals import EXIT_INTERRUPTED, Interrupted, run_until_signal
 from dev.system import CENTRAL_ROLE, Options, System
 from dev.texera import SAMPLE_WORKFLOW
@@ -37,8 +37,8 @@ from dev.workflow_file import read_workflow
 DIRECT_POLL_S = 0.05
 """The direct run is only counted, not watched: the same steps, without the waiting."""
 
-PATIENCE_S = 15.0
-"""All of it runs on this machine: what has not answered by then will not."""
+DEADLINE_S = 15.0
+"""All of it runs on this machine: later responses are not expected."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
                 before = [await metrics_scrape.scrape(http, url) for url in ops_urls]
                 await metrics_scrape.reset_statements(connection)
                 async with SidecarBackend(
-                    ready["sidecar"], owner["token"], patience_s=PATIENCE_S
+                    ready["sidecar"], owner["token"], deadline_s=DEADLINE_S
                 ) as backend:
                     running = _run(system, plan, backend, reporter, options.poll_s)
                     report = await _while_up(system, running)

@@ -1,19 +1,19 @@
 """Execution metadata by plain SQL, statement for statement as Texera's computing unit does today.
 
-This is the measure for the other way: its rows are the ones a run must leave behind, its statements
-the ones the sidecar saves. So its habits are kept, also the poor ones: all ids are fetched and the
-largest taken here; a change of status reads a row and writes every column of it back; every size is
-preceded by a look-up. Nothing is in a transaction, so each statement is one.
+The reference for the sidecar: its rows are the ones a run must leave, its statements the ones that
+the sidecar saves. Its inefficiencies are kept on purpose: all ids are fetched and the largest is
+taken here; a change of status reads a row and writes every column back; every size is preceded by a
+look-up. Nothing is in a transaction, so each statement is one.
 
-Where sidecar and central differ on purpose, and why the rows of a finished run do not:
+Where sidecar and central differ on purpose, and why the rows of a finished run are equal:
 
 - a row is born READY (0) there, with the column's default 1 (RUNNING) here: the run's first status
   overwrites either;
 - PAUSING and RESUMING are never stored there, as -1 here: PAUSED and RUNNING follow at once;
 - no name, or an empty one, is "Untitled Execution" in both;
 - the user is the token's there, an argument here;
-- times are the database's there, this process's clock (UTC) here: `dev/rows.py` compares rows
-  without them.
+- times are the database's there, this process's clock (UTC) here: rows are compared without
+  them.
 """
 
 import re
@@ -24,11 +24,11 @@ from typing import Any, Self
 
 import asyncpg
 
-from dev.metadata_backend import NewExecution, Refused
+from dev.metadata_backend import NewExecution, RefusedCall
 
 CODES = {"READY": 0, "RUNNING": 1, "PAUSED": 2, "COMPLETED": 3, "FAILED": 4, "KILLED": 5}
 NO_CODE = -1
-"""What Texera stores for PAUSING, RESUMING and other states without a code of their own."""
+"""Stored by Texera for PAUSING, RESUMING and other states without a code."""
 
 _UPDATE_EVERY_COLUMN = """
 UPDATE texera_db.workflow_executions
@@ -57,9 +57,9 @@ _SELECT_CONSOLES = (
 
 
 class DirectSqlBackend:
-    """One computing unit's own connection to the database. An async context manager.
+    """One computing unit's connection to the database. An async context manager.
 
-    `statements` counts what was sent, by its first word.
+    `statements` counts the statements by their first word.
     """
 
     def __init__(self, database_url: str, user_id: int) -> None:
@@ -209,15 +209,15 @@ class DirectSqlBackend:
         return [row["result_uri"] for row in rows if row["result_uri"] is not None]
 
     async def result_uri(self, execution_id: int, operator_id: str, port: int) -> str | None:
-        """All URIs of the execution are fetched, and taken apart until one fits."""
+        """All URIs of the execution are fetched and parsed until one matches."""
         for uri in await self.result_uris(execution_id):
             match = _RESULT.fullmatch(uri)
             if match and match[1] == operator_id and int(match[2]) == port:
                 return uri
         return None
 
-    async def settle(self) -> list[Refused]:
-        """Nothing is outstanding: every statement was committed before it was answered."""
+    async def wait_delivered(self) -> list[RefusedCall]:
+        """Every statement was committed when it returned."""
         return []
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:

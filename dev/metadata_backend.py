@@ -1,8 +1,7 @@
-"""What a computing unit wants of whoever keeps its execution metadata.
+"""The interface between a computing unit and a store of execution metadata.
 
-One method per kind of call Texera's computing unit makes today, named for what it is for. A run
-(computing_unit.py) knows nothing else, so that the sidecar and plain SQL can be compared call by
-call and row by row.
+One method per kind of call that Texera's computing unit makes today. A run (computing_unit.py)
+uses nothing else, so that the sidecar and plain SQL can be compared call by call and row by row.
 """
 
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class NewExecution:
-    """What the unit knows of a run before it has an id. The user comes with the backend."""
+    """A run to create. The user is the backend's."""
 
     workflow_id: int
     computing_unit_id: int
@@ -20,8 +19,8 @@ class NewExecution:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A write that was taken and then turned down, or a call that went wrong for good."""
+class RefusedCall:
+    """A call that failed for good, or a write that was durable and then refused."""
 
     call: str
     slug: str
@@ -30,15 +29,15 @@ class Refused:
 
 
 class CallFailed(Exception):
-    """A call got an answer that no retry will better. `refused` says which and why."""
+    """A call failed and no retry would help."""
 
-    def __init__(self, refused: Refused) -> None:
+    def __init__(self, refused: RefusedCall) -> None:
         super().__init__(f"{refused.call}: {refused.slug}: {refused.detail}")
         self.refused = refused
 
 
 class Unreachable(CallFailed):
-    """Nobody has answered for as long as the caller's patience lasts: a run cannot go on."""
+    """No response before the deadline: the run cannot go on."""
 
 
 class MetadataBackend(Protocol):
@@ -48,39 +47,39 @@ class MetadataBackend(Protocol):
         """The newest execution of the workflow on the unit."""
 
     async def clear_uris(self, execution_id: int) -> None:
-        """Look up what an earlier execution stored, and forget it."""
+        """Read the URIs of an earlier execution, and delete them."""
 
     async def create_execution(self, new: NewExecution) -> int:
         """A new execution's id."""
 
     async def store_status(self, execution_id: int, status: str) -> None:
-        """The run is in this state from now on."""
+        """Store the run's state."""
 
     async def store_runtime_stats_uri(self, workflow_id: int, execution_id: int, uri: str) -> None:
-        """Where the run's statistics are."""
+        """Store the URI of the run's statistics."""
 
     async def store_runtime_stats_bytes(self, execution_id: int, size_bytes: int) -> None:
-        """How large the statistics are by now."""
+        """Store the size of the run's statistics."""
 
     async def store_port_result(self, execution_id: int, port: str, uri: str) -> None:
-        """Where the rows of this global port id are."""
+        """Store the URI of the rows of this global port id."""
 
     async def store_result_bytes(self, execution_id: int, port: str, size_bytes: int) -> None:
-        """How large the rows of this global port id are by now."""
+        """Store the size of the rows of this global port id."""
 
     async def store_console(self, execution_id: int, operator_id: str, uri: str) -> None:
-        """Where an operator's console messages are."""
+        """Store the URI of an operator's console messages."""
 
     async def store_console_bytes(
         self, execution_id: int, operator_id: str, size_bytes: int | None
     ) -> None:
-        """How large an operator's console is by now; None if the unit knows of no console."""
+        """Store the size of an operator's console; None if the operator has no console."""
 
     async def result_uris(self, execution_id: int) -> list[str]:
-        """All result URIs stored so far: the first question of every poll."""
+        """All result URIs stored so far: the first call of every poll."""
 
     async def result_uri(self, execution_id: int, operator_id: str, port: int) -> str | None:
         """The result URI of one external output port, once there is one."""
 
-    async def settle(self) -> list[Refused]:
-        """Wait until every write of the run is committed or refused; the refused ones."""
+    async def wait_delivered(self) -> list[RefusedCall]:
+        """Wait until every write of the run is committed or refused; returns the refused ones."""

@@ -12,11 +12,11 @@ from typing import Any
 import aiohttp
 
 from dev.computing_unit import ComputingUnit, RunReport
-from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import CallFailed
 from dev.problems import DevProblem
 from dev.progress import progress_reporter
 from dev.run_plan import RunPlan, plan_run
+from dev.sidecar_backend import SidecarBackend
 from dev.signals import EXIT_INTERRUPTED, Interrupted, run_until_signal
 from dev.workflow_file import read_workflow
 
@@ -105,7 +105,7 @@ async def _replay(
     with progress_reporter(sys.stderr, options.workflow.stem, silent=options.json) as reporter:
         async with SidecarBackend(options.sidecar, options.token) as backend:
             if options.boot_id is not None:
-                closed = await backend.boot(options.computing_unit_id, options.boot_id)
+                closed = await backend.register_boot(options.computing_unit_id, options.boot_id)
                 reporter.event(f"boot {options.boot_id}, {len(closed)} older runs ended")
             unit = ComputingUnit(
                 plan,

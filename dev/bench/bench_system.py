@@ -10,12 +10,12 @@ import asyncpg
 
 from dev.bench.baseline_server import DATABASE_URL
 from dev.bench.raw_http_client import RawHttpClient, RawResponse
-from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import NewExecution
 from dev.polling import accepts_connections
 from dev.ports import HOST
 from dev.problems import DevProblem
 from dev.processes import ManagedProcess, RunFolder
+from dev.sidecar_backend import SidecarBackend
 from dev.system import System
 
 BASELINE_OFFSET = 30

@@ -8,7 +8,6 @@ from dev.bench.delayed_db import RTT_MS
 from dev.bench.measurement import Goal, Measurement, Section, interleaved
 from dev.computing_unit import ComputingUnit, RunReport
 from dev.direct_sql import DirectSqlBackend
-from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import MetadataBackend
 from dev.ports import HOST
 from dev.postgres import with_address
@@ -16,6 +15,7 @@ from dev.problems import DevProblem
 from dev.progress import NullReporter
 from dev.ready import Ready
 from dev.run_plan import RunPlan
+from dev.sidecar_backend import SidecarBackend
 from dev.system import CENTRAL_ROLE, Options, System
 
 DELAYED_SYSTEM_OFFSET = 60

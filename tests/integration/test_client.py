@@ -11,12 +11,12 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from aiohttp import web
 
+from cu_metadata_client import Client, Problem, calls
+from cu_metadata_client.aio import AsyncClient
+from cu_metadata_client.protocol import Call
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
 from dev.world import WORLD
 from dev.world_rows import JOIN_OPERATOR
-from sidecar.client import ApiProblem, Client, calls
-from sidecar.client.exchange import Call
-from sidecar.client.nonblocking import AsyncClient
 from tests.databases import ROOT, Database
 from tests.stacks import Stack, running_stack
 
@@ -44,13 +44,13 @@ async def send(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> 
         runner = stack.client.server.runner
         assert runner is not None
         await web.UnixSite(runner, socket).start()
-    url = stack.url if socket is None else "http://localhost"
+    address = stack.url if socket is None else f"unix:{socket}"
     token = stack.token(WORLD.owner)
     if request.param.startswith("asyncio"):
-        async with AsyncClient(url, token=token, unix_socket=socket) as client:
+        async with AsyncClient(address, token=token) as client:
             yield client.send
     else:
-        with Client(url, token=token, unix_socket=socket) as blocking:
+        with Client(address, token=token) as blocking:
 
             async def in_thread(call: Call[T]) -> T:
                 return await asyncio.to_thread(blocking.send, call)
@@ -58,7 +58,7 @@ async def send(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> 
             yield in_thread
 
 
-async def test_a_whole_run(send: Send, owner_connection: Any) -> None:
+async def test_whole_run(send: Send, owner_connection: Any) -> None:
     run = await send(calls.create_execution(WID, CUID, "1.2", name="Straße"))
     eid = run.execution_id
     assert (run.user_id, run.status, run.started_at.tzinfo is not None) == (1, "READY", True)
@@ -67,15 +67,15 @@ async def test_a_whole_run(send: Send, owner_connection: Any) -> None:
 
     stats = runtime_stats_uri(WID, eid)
     result, console = result_uri(WID, eid, PORT), console_uri(WID, eid, "op-1")
-    durable = await send(calls.change_execution(eid, status="RUNNING", runtime_stats_uri=stats))
+    durable = await send(calls.update_execution(eid, status="RUNNING", runtime_stats_uri=stats))
     await send(calls.put_port_result(eid, PORT, result))
-    await send(calls.resize_port_result(eid, PORT, 2**40))
+    await send(calls.set_port_result_size(eid, PORT, 2**40))
     await send(calls.put_console(eid, "op-1", console, size_bytes=3))
-    await send(calls.resize_console(eid, "op-1", 4))
+    await send(calls.set_console_size(eid, "op-1", 4))
     await send(calls.put_operator_costs(eid, {"op-1": 0.5}))
-    await send(calls.change_execution(eid, log_location="file:///l", bookmarked=True))
+    await send(calls.update_execution(eid, log_location="file:///l", bookmarked=True))
     found = await send(calls.result_uri(eid, "op-1", wait_s=5))
-    ended = await send(calls.change_execution(eid, status=3, wait_s=20))
+    ended = await send(calls.update_execution(eid, status=3, wait_s=20))
     await send(calls.flush())
 
     assert durable.state == "durable"
@@ -83,6 +83,7 @@ async def test_a_whole_run(send: Send, owner_connection: Any) -> None:
     assert (found.uri, found.global_port_id) == (result, PORT)
     assert ended.state == "committed"
     assert (await send(calls.write(durable.write_id))).state == "committed"
+    assert durable.write_id in {w.write_id for w in await send(calls.writes("committed"))}
     row = await send(calls.execution(eid, workflow_id=WID))
     assert (row.name, row.status, row.bookmarked, row.log_location) == (
         "Straße", "COMPLETED", True, "file:///l",
@@ -94,7 +95,7 @@ async def test_a_whole_run(send: Send, owner_connection: Any) -> None:
     costs = await send(calls.operator_costs(WID))
     assert costs is not None
     assert (costs.execution_id, costs.operators) == (eid, {"op-1": 0.5})
-    await send(calls.change_execution(eid, log_location=None, wait_s=20))
+    await send(calls.update_execution(eid, log_location=None, wait_s=20))
     assert (await send(calls.execution(eid))).log_location is None
     assert (await send(calls.execution(eid))).bookmarked
     removed = await send(calls.delete_uris(eid))
@@ -106,7 +107,7 @@ async def test_a_whole_run(send: Send, owner_connection: Any) -> None:
     )
 
 
-async def test_what_a_workflow_and_a_unit_are_asked(send: Send) -> None:
+async def test_reads_of_a_workflow_and_a_unit(send: Send) -> None:
     latest = await send(calls.latest_execution(WID, CUID))
     page = await send(calls.executions(WID, statuses=["COMPLETED", "FAILED"], limit=1))
     rest = await send(calls.executions(WID, before=page.next_before))
@@ -125,10 +126,10 @@ async def test_what_a_workflow_and_a_unit_are_asked(send: Send) -> None:
     assert await send(calls.latest_execution(WID, WORLD.other_computing_unit_id)) is None
 
 
-async def test_a_problem_names_what_was_wrong(send: Send) -> None:
-    with pytest.raises(ApiProblem) as wrong:
+async def test_problem_names_the_invalid_fields(send: Send) -> None:
+    with pytest.raises(Problem) as wrong:
         await send(calls.create_execution(WID, CUID, "1.2", name="x" * 129))
-    with pytest.raises(ApiProblem) as absent:
+    with pytest.raises(Problem) as absent:
         await send(calls.execution(999))
 
     assert (wrong.value.type, wrong.value.status) == ("invalid-request", 400)
@@ -136,47 +137,51 @@ async def test_a_problem_names_what_was_wrong(send: Send) -> None:
     assert absent.value.type == "execution-not-found"
 
 
-async def test_a_create_that_is_sent_again_is_the_same_run(send: Send) -> None:
+async def test_create_sent_twice_is_one_run(send: Send) -> None:
     call = calls.create_execution(WID, CUID, "1.2")
 
     assert await send(call) == await send(call)
 
 
-async def test_a_new_master_ends_the_runs_of_the_one_before(send: Send) -> None:
-    await send(calls.begin_boot(CUID, "first"))
+async def test_new_boot_ends_the_runs_of_the_earlier_one(send: Send) -> None:
+    await send(calls.register_boot(CUID, "first"))
     run = await send(calls.create_execution(WID, CUID, "1.2"))
 
-    closed = await send(calls.begin_boot(CUID, "second"))
+    closed = await send(calls.register_boot(CUID, "second"))
 
     assert closed == [run.execution_id]
     assert (await send(calls.execution(run.execution_id))).status == "FAILED"
-    with pytest.raises(ApiProblem) as superseded:
-        await send(calls.begin_boot(CUID, "first"))
+    with pytest.raises(Problem) as superseded:
+        await send(calls.register_boot(CUID, "first"))
     assert superseded.value.type == "boot-superseded"
 
 
-async def test_a_refused_write_says_so_to_whom_waits(send: Send) -> None:
+async def test_refused_write_raises_its_problem_if_waited_for(send: Send) -> None:
     run = await send(calls.create_execution(WID, CUID, "1.2"))
-    await send(calls.change_execution(run.execution_id, status="FAILED", wait_s=20))
+    await send(calls.update_execution(run.execution_id, status="FAILED", wait_s=20))
 
-    with pytest.raises(ApiProblem) as refused:
-        await send(calls.change_execution(run.execution_id, status="COMPLETED", wait_s=20))
+    with pytest.raises(Problem) as refused:
+        await send(calls.update_execution(run.execution_id, status="COMPLETED", wait_s=20))
 
     assert refused.value.type == "status-conflict"
     assert refused.value.write_id is not None
-    told = await send(calls.write(refused.value.write_id))
-    assert (told.state, told.problem and told.problem["type"]) == ("refused", "status-conflict")
+    stored = await send(calls.write(refused.value.write_id))
+    assert (stored.state, stored.problem and stored.problem["type"]) == (
+        "refused",
+        "status-conflict",
+    )
 
 
-def test_the_blocking_client_needs_the_standard_library_alone() -> None:
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import sidecar.client"
+def test_blocking_client_needs_the_standard_library_alone() -> None:
+    folder = str(ROOT / "clients" / "python")
+    program = f"import sys; sys.path.insert(0, {folder!r}); import cu_metadata_client"
 
     isolated = subprocess.run([sys.executable, "-I", "-S", "-c", program], check=False)
 
     assert isolated.returncode == 0
 
 
-async def test_the_lines_of_the_migrating_page_drive_a_run(stack: Stack) -> None:
+async def test_python_lines_of_the_migration_page_drive_a_run(stack: Stack) -> None:
     page = (ROOT / "docs" / "migrating-from-sqlserver.md").read_text()
     [(_, code)] = re.findall(r"```(python)\n(.*?)```", page, re.DOTALL)
     here: dict[str, Any] = {
@@ -190,3 +195,19 @@ async def test_the_lines_of_the_migrating_page_drive_a_run(stack: Stack) -> None
     row = (await stack.get(f"/v1/executions/{here['run'].execution_id}")).body
     assert row["status"] == "COMPLETED"
     assert here["found"] is None
+
+
+async def test_example_of_the_readme_drives_a_run(stack: Stack) -> None:
+    readme = (ROOT / "clients" / "python" / "README.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names: dict[str, Any] = {
+        "token": stack.token(WORLD.owner),
+        "workflow_id": WID,
+        "computing_unit_id": CUID,
+    }
+
+    await asyncio.to_thread(exec, code.replace("http://127.0.0.1:7070", stack.url), names)
+
+    row = (await stack.get(f"/v1/executions/{names['run'].execution_id}")).body
+    assert row["status"] == "COMPLETED"
+    assert names["result"] is None

@@ -15,11 +15,11 @@ import pytest
 
 from dev.computing_unit import ComputingUnit, RunReport
 from dev.direct_sql import DirectSqlBackend
-from dev.metadata_api import SidecarBackend
 from dev.metadata_backend import MetadataBackend
 from dev.progress import NullReporter
 from dev.ready import Ready
 from dev.run_plan import RunPlan, plan_run
+from dev.sidecar_backend import SidecarBackend
 from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow
 from tests.journeys.calls import call, create

@@ -1,10 +1,10 @@
-"""Polling, by a clock that is advanced by hand."""
+"""Polling, with a clock that is advanced by hand."""
 
 from dev.polling import wait_until
 
 
 class Clock:
-    """Time passes only while somebody sleeps."""
+    """A clock that only sleeping moves."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -16,7 +16,7 @@ class Clock:
         self.now_s += seconds
 
 
-def test_it_asks_until_the_condition_holds() -> None:
+def test_condition_is_checked_until_it_holds() -> None:
     clock = Clock()
 
     assert wait_until(lambda: clock.now_s >= 1, 5, clock=clock, sleep=clock.sleep)
@@ -24,7 +24,7 @@ def test_it_asks_until_the_condition_holds() -> None:
     assert 1 <= clock.now_s < 1.1
 
 
-def test_it_gives_up_in_time() -> None:
+def test_false_after_the_timeout() -> None:
     clock = Clock()
 
     assert not wait_until(lambda: False, 5, clock=clock, sleep=clock.sleep)
@@ -32,5 +32,5 @@ def test_it_gives_up_in_time() -> None:
     assert 5 <= clock.now_s < 5.1
 
 
-def test_it_asks_once_without_any_time() -> None:
+def test_condition_is_checked_once_without_any_time() -> None:
     assert wait_until(lambda: True, 0)

@@ -1,9 +1,9 @@
-"""The calls of the local API. Each function makes one, to be sent by a client.
+"""The calls of the sidecar's API: each function describes one, for a client to send.
 
     client.send(calls.result_uri(run.execution_id, "HashJoin-1", wait_s=5))
 
-Arguments and limits are those of the API's OpenAPI document; a write answers where it stands
-(`durable`, or `committed` with `wait_s`).
+Arguments and limits are those of the API's OpenAPI document. A write returns its state: `durable`,
+or `committed` with `wait_s`.
 """
 
 import secrets
@@ -14,18 +14,18 @@ from operator import itemgetter
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
-from sidecar.client import answers
-from sidecar.client.exchange import Call
+from cu_metadata_client import models
+from cu_metadata_client.protocol import Call
 
 
 class Unset(Enum):
-    """A field that is left as it is, where None would be stored."""
+    """Marks a field that is not changed, where None is a value to store."""
 
     UNSET = "unset"
 
 
 UNSET: Final = Unset.UNSET
-WriteCall: TypeAlias = Call[answers.Write]
+WriteCall: TypeAlias = Call[models.Write]
 
 
 # Executions ---------------------------------------------------------------------------------------
@@ -39,8 +39,8 @@ def create_execution(
     name: str | None = None,
     warehouse_id: int | None = None,
     idempotency_key: str | None = None,
-) -> Call[answers.NewExecution]:
-    """A new run of the token's user. Sent again, it is the same run."""
+) -> Call[models.NewExecution]:
+    """A new run of the token's user. Sending the call again returns the same run."""
     body = {
         "workflow_id": workflow_id,
         "computing_unit_id": computing_unit_id,
@@ -48,19 +48,19 @@ def create_execution(
         "name": name,
         "warehouse_id": warehouse_id,
     }
-    read = partial(answers.read, answers.NewExecution)
+    read = partial(models.read, models.NewExecution)
     return Call("POST", "/v1/executions", read, body, _key(idempotency_key))
 
 
-def execution(execution_id: int, *, workflow_id: int | None = None) -> Call[answers.Execution]:
+def execution(execution_id: int, *, workflow_id: int | None = None) -> Call[models.Execution]:
     """The row; with `workflow_id`, only if it is an execution of that workflow."""
     prefix = f"/v1/workflows/{workflow_id}" if workflow_id is not None else "/v1"
     return Call(
-        "GET", f"{prefix}/executions/{execution_id}", partial(answers.read, answers.Execution)
+        "GET", f"{prefix}/executions/{execution_id}", partial(models.read, models.Execution)
     )
 
 
-def change_execution(
+def update_execution(
     execution_id: int,
     *,
     status: str | int | None = None,
@@ -72,7 +72,7 @@ def change_execution(
     bookmarked: bool | None = None,
     wait_s: int | None = None,
 ) -> WriteCall:
-    """One write, applied or refused as a whole. What is None is left as it is."""
+    """One write, applied or refused as a whole. A field that is None is not changed."""
     body: dict[str, Any] = {
         "status": status,
         "result": result,
@@ -81,7 +81,7 @@ def change_execution(
         "name": name,
         "bookmarked": bookmarked,
     }
-    body = {member: value for member, value in body.items() if value is not None}
+    body = {name: value for name, value in body.items() if value is not None}
     if log_location is not UNSET:
         body["log_location"] = log_location
     return _write("PATCH", _run(execution_id), body, wait_s)
@@ -89,12 +89,12 @@ def change_execution(
 
 def latest_execution(
     workflow_id: int, computing_unit_id: int | None = None
-) -> Call[answers.Execution | None]:
+) -> Call[models.Execution | None]:
     """None if the workflow has not run (there)."""
     target = _with_query(
         f"/v1/workflows/{workflow_id}/executions/latest", computing_unit_id=computing_unit_id
     )
-    read = partial(answers.read, answers.Execution)
+    read = partial(models.read, models.Execution)
     return Call("GET", target, read, absent=frozenset({"no-execution"}))
 
 
@@ -105,7 +105,7 @@ def executions(
     statuses: Iterable[str] = (),
     limit: int | None = None,
     before: int | None = None,
-) -> Call[answers.ExecutionPage]:
+) -> Call[models.ExecutionPage]:
     target = _with_query(
         f"/v1/workflows/{workflow_id}/executions",
         computing_unit_id=computing_unit_id,
@@ -113,17 +113,17 @@ def executions(
         limit=limit,
         before=before,
     )
-    return Call("GET", target, answers.read_page)
+    return Call("GET", target, models.read_page)
 
 
 def delete_executions(
     workflow_id: int, execution_ids: Iterable[int], *, idempotency_key: str | None = None
 ) -> Call[dict[int, list[str]]]:
-    """All or none. Answers the URIs that each had, whose tables are now nobody's."""
+    """All or none. Returns the URIs that each had; their tables are now unreferenced."""
     body = {"workflow_id": workflow_id, "execution_ids": list(execution_ids)}
 
-    def read(answer: Any) -> dict[int, list[str]]:
-        return {row["execution_id"]: row["uris"] for row in answer["deleted"]}
+    def read(document: Any) -> dict[int, list[str]]:
+        return {row["execution_id"]: row["uris"] for row in document["deleted"]}
 
     return Call("POST", "/v1/executions/delete", read, body, _key(idempotency_key))
 
@@ -131,7 +131,7 @@ def delete_executions(
 def bookmark_executions(
     workflow_id: int, execution_ids: Iterable[int], *, bookmarked: bool
 ) -> Call[list[int]]:
-    """All or none. Answers the ids."""
+    """All or none. Returns the ids."""
     body = {
         "workflow_id": workflow_id,
         "execution_ids": list(execution_ids),
@@ -156,7 +156,7 @@ def put_port_result(
     return _write("PUT", _port(execution_id, global_port_id), body, wait_s)
 
 
-def resize_port_result(
+def set_port_result_size(
     execution_id: int, global_port_id: str, size_bytes: int, *, wait_s: int | None = None
 ) -> WriteCall:
     body = {"result_bytes": size_bytes}
@@ -175,7 +175,7 @@ def put_console(
     return _write("PUT", _console(execution_id, operator_id), body, wait_s)
 
 
-def resize_console(
+def set_console_size(
     execution_id: int, operator_id: str, size_bytes: int, *, wait_s: int | None = None
 ) -> WriteCall:
     return _write("PATCH", _console(execution_id, operator_id), {"bytes": size_bytes}, wait_s)
@@ -188,8 +188,8 @@ def result_uri(
     *,
     internal: bool = False,
     wait_s: float | None = None,
-) -> Call[answers.ResultUri | None]:
-    """None while there is no result; with `wait_s` the answer is held until there is."""
+) -> Call[models.ResultUri | None]:
+    """None while there is no result; with `wait_s` the sidecar waits until there is one."""
     target = _with_query(
         f"{_run(execution_id)}/result-uri",
         operator_id=operator_id,
@@ -197,24 +197,25 @@ def result_uri(
         internal="true" if internal else None,
         wait=wait_s,
     )
-    read = partial(answers.read, answers.ResultUri)
-    return Call("GET", target, read, absent=frozenset({"result-uri-not-found"}))
+    read = partial(models.read, models.ResultUri)
+    absent = frozenset({"result-uri-not-found"})
+    return Call("GET", target, read, absent=absent, is_conditional=True)
 
 
-def console(execution_id: int, operator_id: str) -> Call[answers.Stored | None]:
-    """None while the operator has printed nothing."""
-    read = partial(answers.read, answers.Stored)
+def console(execution_id: int, operator_id: str) -> Call[models.StoredUri | None]:
+    """None while the operator has no console."""
+    read = partial(models.read, models.StoredUri)
     absent = frozenset({"console-not-found"})
     return Call("GET", _console(execution_id, operator_id), read, absent=absent)
 
 
-def uris(execution_id: int) -> Call[answers.Uris]:
-    return Call("GET", f"{_run(execution_id)}/uris", answers.read_uris)
+def uris(execution_id: int) -> Call[models.Uris]:
+    return Call("GET", f"{_run(execution_id)}/uris", models.read_uris, is_conditional=True)
 
 
-def delete_uris(execution_id: int, *, wait_s: int | None = None) -> Call[answers.Removed]:
-    """Raises `delivery-timeout` with a write id when it takes too long; the write then goes on."""
-    return Call("DELETE", f"{_run(execution_id)}/uris", answers.read_removed, None, _wait(wait_s))
+def delete_uris(execution_id: int, *, wait_s: int | None = None) -> Call[models.RemovedUris]:
+    """Raises `DeliveryTimeout` with a write id if it takes too long; the write stays durable."""
+    return Call("DELETE", f"{_run(execution_id)}/uris", models.read_removed, None, _wait(wait_s))
 
 
 # Workflows and units ------------------------------------------------------------------------------
@@ -227,15 +228,15 @@ def put_operator_costs(
     return _write("PUT", f"{_run(execution_id)}/operator-costs", body, wait_s)
 
 
-def operator_costs(workflow_id: int) -> Call[answers.OperatorCosts | None]:
+def operator_costs(workflow_id: int) -> Call[models.OperatorCosts | None]:
     """None if no run of the workflow has completed."""
-    read = partial(answers.read, answers.OperatorCosts)
+    read = partial(models.read, models.OperatorCosts)
     target, absent = f"/v1/workflows/{workflow_id}/operator-costs", frozenset({"no-completed-run"})
     return Call("GET", target, read, absent=absent)
 
 
 def latest_version(workflow_id: int) -> Call[int | None]:
-    """None for a workflow that was never saved and has not run."""
+    """None for a workflow without a version."""
     target = f"/v1/workflows/{workflow_id}/versions/latest"
     return Call("GET", target, itemgetter("version_id"), absent=frozenset({"no-version"}))
 
@@ -246,28 +247,28 @@ def export_plan(
     output_types: Mapping[str, str],
     *,
     file_name: str | None = None,
-) -> Call[answers.ExportPlan]:
+) -> Call[models.ExportPlan]:
     """`output_types` by operator (csv, arrow, html, data, parquet), each of port 0."""
     operators = [{"id": operator, "output_type": kind} for operator, kind in output_types.items()]
     body = {"computing_unit_id": computing_unit_id, "operators": operators, "file_name": file_name}
-    return Call("POST", f"/v1/workflows/{workflow_id}/export-plan", answers.read_plan, body)
+    return Call("POST", f"/v1/workflows/{workflow_id}/export-plan", models.read_plan, body)
 
 
-def begin_boot(computing_unit_id: int, boot_id: str) -> Call[list[int]]:
-    """This master process is a new one. Answers the runs of those before it: they are FAILED."""
+def register_boot(computing_unit_id: int, boot_id: str) -> Call[list[int]]:
+    """Registers a new master process. Returns the runs of earlier ones, which became FAILED."""
     target = f"/v1/computing-units/{computing_unit_id}/boots"
     return Call("POST", target, itemgetter("closed"), {"boot_id": boot_id}, _key(None))
 
 
 def expired_executions(
     computing_unit_id: int, ttl_s: int, *, limit: int | None = None
-) -> Call[list[answers.Execution]]:
+) -> Call[list[models.Execution]]:
     target = _with_query(_expired(computing_unit_id), ttl_seconds=ttl_s, limit=limit)
-    return Call("GET", target, answers.read_executions)
+    return Call("GET", target, models.read_executions)
 
 
 def clear_expired(computing_unit_id: int, execution_ids: Iterable[int]) -> Call[list[int]]:
-    """All or none. Answers the ids."""
+    """All or none. Returns the ids."""
     body, target = {"execution_ids": list(execution_ids)}, f"{_expired(computing_unit_id)}/clear"
     return Call("POST", target, itemgetter("cleared"), body, _key(None))
 
@@ -276,17 +277,26 @@ def clear_expired(computing_unit_id: int, execution_ids: Iterable[int]) -> Call[
 
 
 def write(write_id: str) -> WriteCall:
-    target = f"/v1/writes/{quote(write_id, safe='')}"
-    return Call("GET", target, partial(answers.read, answers.Write))
+    target = f"/v1/writes/{_segment(write_id)}"
+    return Call("GET", target, partial(models.read, models.Write))
+
+
+def writes(state: str | None = None) -> Call[list[models.Write]]:
+    """The user's own writes, newest first; `state` is durable, committed or refused."""
+
+    def read(document: Any) -> list[models.Write]:
+        return [models.read(models.Write, row) for row in document["writes"]]
+
+    return Call("GET", _with_query("/v1/writes", state=state), read)
 
 
 def flush(timeout_s: float = 30) -> Call[None]:
-    """Returns once every write is delivered; raises `delivery-timeout` after the timeout."""
+    """Returns once every write is delivered. Raises `DeliveryTimeout`."""
     return Call("POST", _with_query("/v1/flush", timeout=timeout_s), lambda _: None)
 
 
 def _write(method: str, target: str, body: Mapping[str, Any], wait_s: int | None) -> WriteCall:
-    return Call(method, target, partial(answers.read, answers.Write), body, _wait(wait_s))
+    return Call(method, target, partial(models.read, models.Write), body, _wait(wait_s))
 
 
 def _wait(wait_s: int | None) -> dict[str, str]:
@@ -302,11 +312,16 @@ def _run(execution_id: int) -> str:
 
 
 def _port(execution_id: int, global_port_id: str) -> str:
-    return f"{_run(execution_id)}/ports/{quote(global_port_id, safe='')}"
+    return f"{_run(execution_id)}/ports/{_segment(global_port_id)}"
 
 
 def _console(execution_id: int, operator_id: str) -> str:
-    return f"{_run(execution_id)}/operators/{quote(operator_id, safe='')}/console"
+    return f"{_run(execution_id)}/operators/{_segment(operator_id)}/console"
+
+
+def _segment(text: str) -> str:
+    """One segment of a path; parentheses, commas and equals signs need no escape (RFC 3986)."""
+    return quote(text, safe="(),=")
 
 
 def _expired(computing_unit_id: int) -> str:

@@ -1,4 +1,4 @@
-"""Central's API as an aiohttp application: its routes, its middlewares, its OpenAPI document."""
+"""The composition of central's API: stores, authentication, routes, middlewares, OpenAPI."""
 
 import random
 import time
@@ -20,10 +20,28 @@ from central.api import (
     workflows,
     writes,
 )
+from central.api.batches import BATCHES, LIMITS
+from central.api.bindings import BINDINGS
+from central.api.bulk import SELECTIONS
+from central.api.executions import EXECUTIONS
+from central.api.expired import EXPIRED
+from central.api.idempotent import IDEMPOTENCY_KEYS
+from central.api.leases import BOOTS, LEASES
+from central.api.uris import URIS
+from central.api.workflows import COSTS, EXPORTS, VERSIONS
+from central.api.writes import WRITES
 from central.auth.authenticator import SCHEMES, AuthenticatedRoute, Authenticator
+from central.auth.concurrency import PerCallerSemaphore
+from central.auth.keys import Keys, KeySet, SharedSecret, build_jwks_source
+from central.auth.rate_limits import RateLimits
+from central.auth.source_assertions import AssertionVerifier
+from central.auth.user_tokens import AccountRoleCache, TokenVerifier
+from central.auth.workload_tokens import WorkloadVerifier
+from central.auth_settings import LimitSettings, TokenSettings, WorkloadSettings
 from central.examples import EXAMPLES
 from central.metrics import Metrics
 from central.middleware import (
+    AUDIT_LOG,
     ConnectionAge,
     RequestMetrics,
     add_user_headers,
@@ -32,6 +50,30 @@ from central.middleware import (
     release_slot,
     renewal_failures,
 )
+from central.settings import Settings
+from central.store.accounts import Accounts
+from central.store.audit import AuditLog
+from central.store.batches import Batches
+from central.store.binding_cache import BindingCache
+from central.store.binding_quota import BindingQuota
+from central.store.bindings import Bindings
+from central.store.boots import Boots
+from central.store.bulk import Selections
+from central.store.close_executions import Closings
+from central.store.costs import Costs
+from central.store.database import Database
+from central.store.entries import EntryStore
+from central.store.executions import Executions
+from central.store.expired import Expired
+from central.store.exports import Exports
+from central.store.idempotency import IdempotencyKeys
+from central.store.leases import Leases
+from central.store.renewal_availability import RenewalAvailability
+from central.store.schema import Schema
+from central.store.uris import Uris
+from central.store.versions import Versions
+from central.store.warehouses import Warehouses
+from central.store.writes import Writes
 from central.wire.entries import MAX_BODY_BYTES
 from kit.http.body_reader import BodyReader
 from kit.http.openapi import openapi_document
@@ -52,6 +94,63 @@ _DESCRIPTION = (
     "The authority over execution metadata: authenticates, authorizes and applies the calls"
     " of sidecars. Each call carries the sidecar's signature."
 )
+
+
+def build_stores(
+    database: Database, metrics: Metrics, lease_s: float, limits: LimitSettings
+) -> dict[web.AppKey[Any], Any]:
+    """Every store, under the key by which handlers find it."""
+    open_bindings = BindingQuota(limits, metrics)
+    warehouses, rows, closings = Warehouses(Schema()), EntryStore(), Closings(metrics)
+    continuity, running = RenewalAvailability(database, lease_s), BindingCache()
+    return {
+        BATCHES: Batches(database, rows, running, metrics),
+        BINDINGS: Bindings(database, warehouses, closings, open_bindings, lease_s),
+        BOOTS: Boots(closings),
+        COSTS: Costs(database),
+        EXECUTIONS: Executions(database, warehouses, running, open_bindings, lease_s),
+        EXPIRED: Expired(database),
+        EXPORTS: Exports(database),
+        LIMITS: limits,
+        LEASES: Leases(database, continuity, metrics, lease_s),
+        IDEMPOTENCY_KEYS: IdempotencyKeys(database),
+        AUDIT_LOG: AuditLog(database),
+        SELECTIONS: Selections(),
+        URIS: Uris(database),
+        VERSIONS: Versions(database),
+        WRITES: Writes(database, rows, metrics),
+    }
+
+
+def build_user_keys(settings: TokenSettings, metrics: Metrics) -> Keys:
+    """The keys of users' tokens: the shared secret, or an issuer's key set."""
+    if settings.jwks is None:
+        return SharedSecret(settings)
+    source = build_jwks_source(settings.jwks)
+    return KeySet("users", source, settings.algorithms, settings.jwks, metrics)
+
+
+def build_authenticator(settings: Settings, database: Database, metrics: Metrics) -> Authenticator:
+    """Authentication as these settings configure it."""
+    tokens, accounts = settings.tokens, None
+    if tokens.account_check_s > 0:
+        accounts = AccountRoleCache(Accounts(database), tokens.account_check_s)
+    return Authenticator(
+        TokenVerifier(build_user_keys(tokens, metrics), tokens, metrics),
+        AssertionVerifier(settings.assertions, metrics),
+        accounts,
+        None
+        if settings.workloads is None
+        else build_workload_verifier(settings.workloads, metrics),
+        RateLimits(settings.limits, metrics),
+        PerCallerSemaphore(settings.limits.concurrent_calls, metrics),
+    )
+
+
+def build_workload_verifier(settings: WorkloadSettings, metrics: Metrics) -> WorkloadVerifier:
+    source = build_jwks_source(settings.jwks)
+    keys = KeySet("workloads", source, settings.algorithms, settings.jwks, metrics)
+    return WorkloadVerifier(keys, settings, metrics)
 
 
 def build_app(

@@ -1,4 +1,4 @@
-"""How callers are told apart: the part of central's settings that trust rests on."""
+"""Settings of authentication and of callers' limits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ PUBLIC_KEY_ALGORITHMS = (
 
 @dataclass(frozen=True, slots=True)
 class JwksSettings:
-    """Where an issuer's public keys are, and how long they are believed."""
+    """The location of an issuer's public keys, and how long they are valid."""
 
     location: str
-    """A path, or a URL that begins with http:// or https://."""
+    """A path, or an http or https URL."""
     refresh_s: float = 300.0
     stale_s: float = 3600.0
-    """How much longer than `refresh_s`, while the issuer cannot be reached."""
+    """How much longer than `refresh_s` keys stay valid while the issuer cannot be reached."""
     timeout_s: float = 5.0
     ca_file: Path | None = None
     bearer_file: Path | None = None
@@ -31,19 +31,19 @@ class JwksSettings:
 
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
-    """How users' tokens are verified. The algorithms are fixed here, never read from a token."""
+    """Verification of users' tokens. The algorithms are fixed here, never read from a token."""
 
     secret: str = ""
     lowercase_secret: bool = True
     algorithms: tuple[str, ...] = ("HS256",)
     jwks: JwksSettings | None = None
-    """In place of the secret, where the algorithms are asymmetric."""
+    """Replaces the secret if the algorithms are asymmetric."""
     issuer: str | None = None
     audience: str | None = None
     leeway_s: float = 30.0
     cache_size: int = 10_000
     account_check_s: float = 0.0
-    """How long an account's role is remembered; 0 does not look at accounts at all."""
+    """How long an account's role is cached; 0 disables the account check."""
 
     def __repr__(self) -> str:
         return f"TokenSettings(algorithms={self.algorithms})"
@@ -62,7 +62,7 @@ class TokenSettings:
 
 @dataclass(frozen=True, slots=True)
 class AssertionSettings:
-    """How sidecars' assertions are verified."""
+    """Verification of sidecars' assertions."""
 
     audience: str = "texera-execution-metadata"
     clock_skew_s: float = 30.0
@@ -79,7 +79,7 @@ WorkloadMode: TypeAlias = Literal["warn", "require"]
 
 @dataclass(frozen=True, slots=True)
 class WorkloadSettings:
-    """How the pods of sidecars are told, by the cluster's service-account tokens."""
+    """Verification of sidecars' pods, by the cluster's service-account tokens."""
 
     mode: WorkloadMode
     jwks: JwksSettings
@@ -88,7 +88,7 @@ class WorkloadSettings:
     issuer: str | None = None
     namespace: str = "texera-workflow-computing-unit-pool"
     pod_name: str = "computing-unit-{computing_unit_id}"
-    """A pod's name, with the place of the unit's id."""
+    """A pod's name, with a placeholder for the unit's id."""
     leeway_s: float = 30.0
 
     def describe(self) -> dict[str, Any]:
@@ -104,12 +104,12 @@ class WorkloadSettings:
 
 
 FULL_BATCH_ENTRIES = 1_000
-"""What a sidecar may send, and every central has to take."""
+"""A sidecar may send this many, so every central has to accept them."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """What one user and one source may ask of a replica. 0 is no limit."""
+    """Limits per user and per source, in one replica. 0 is no limit."""
 
     user_calls_per_s: float = 500.0
     source_calls_per_s: float = 500.0
@@ -117,15 +117,15 @@ class LimitSettings:
     source_bytes_per_s: float = 4.0 * 1024 * 1024
     new_sources_per_s: float = 50.0
     burst_s: float = 60.0
-    """How many seconds' worth may come at once."""
+    """The burst, in seconds' worth of the rates."""
     user_open_bindings: int = 20_000
     source_open_bindings: int = 5_000
     batch_entries: int = 2_000
     """At least `FULL_BATCH_ENTRIES`; 0 is no limit."""
     concurrent_calls: int = 5
-    """Of one user, or of one source; others wait their turn. Half of the pool's connections."""
+    """Of one user, or of one source; further calls wait. Half of the pool's connections."""
     connections: int = 2_048
-    """Of all callers together, as are the bodies."""
+    """Of all callers together, as is the next."""
     buffered_body_bytes: int = 32 * 1024 * 1024
 
     def describe(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def read_limit_settings(environment: EnvReader) -> LimitSettings:
 def _batch_entries(environment: EnvReader) -> int:
     most = environment.integer("LIMIT_BATCH_ENTRIES", 2_000, 0, 10**9)
     if 0 < most < FULL_BATCH_ENTRIES:
-        # A batch is sent again unchanged until it is taken: this one never would be.
+        # A batch is retried unchanged until it is accepted; a full one never would be.
         environment.error(
             "LIMIT_BATCH_ENTRIES",
             f"expected 0 or at least {FULL_BATCH_ENTRIES}, which is a sidecar's full batch,"
@@ -181,7 +181,7 @@ def read_token_settings(environment: EnvReader) -> TokenSettings:
 
 
 def _algorithms(environment: EnvReader) -> tuple[str, ...]:
-    """One or more of one kind: a set that mixes them would take a public key for a secret."""
+    """One or more of one kind: in a mixed set a public key could be used as an HMAC secret."""
     known = (*HMAC_ALGORITHMS, *PUBLIC_KEY_ALGORITHMS)
     chosen = _named_algorithms(environment, "JWT_ALGORITHMS", "hs256", known)
     if not chosen:
@@ -198,7 +198,7 @@ def _algorithms(environment: EnvReader) -> tuple[str, ...]:
 def _named_algorithms(
     environment: EnvReader, name: str, default: str, known: Sequence[str]
 ) -> tuple[str, ...]:
-    """The algorithms of a comma-separated list, in any case; none if one is not known."""
+    """The algorithms of a comma-separated list, in any case; none if one is unknown."""
     by_name = {algorithm.upper(): algorithm for algorithm in known}
     named = environment.text(name, default).split(",")
     chosen = tuple(by_name.get(text.strip().upper(), "") for text in named)
@@ -211,13 +211,13 @@ def _named_algorithms(
 def _secret(environment: EnvReader) -> str:
     secret = environment.text("JWT_SECRET")
     if secret.lower() == "random":
-        # Texera then makes a secret per process, which no other service can know.
+        # Texera then generates a secret per process, which no other service can know.
         environment.error("JWT_SECRET", "expected Texera's own secret, got the word 'random'")
     return secret
 
 
 def _jwks(environment: EnvReader, name: str) -> JwksSettings:
-    """`name` is the setting that says where the key set is."""
+    """`name` is the setting of the key set's location."""
     ca_file = environment.optional_text("JWKS_CA_FILE")
     bearer_file = environment.optional_text("WORKLOAD_JWKS_TOKEN_FILE")
     return JwksSettings(
@@ -226,7 +226,7 @@ def _jwks(environment: EnvReader, name: str) -> JwksSettings:
         stale_s=environment.seconds("JWKS_STALE_S", 3600.0, 0.0, 604_800.0),
         timeout_s=environment.seconds("JWKS_TIMEOUT_S", 5.0, 0.1, 60.0),
         ca_file=Path(ca_file) if ca_file else None,
-        # Only the cluster asks who wants its keys; its token must go to nobody else.
+        # Only the cluster requires a token for its keys; it must be sent to nobody else.
         bearer_file=Path(bearer_file) if bearer_file and name == "WORKLOAD_JWKS" else None,
     )
 
@@ -268,5 +268,5 @@ def _pod_name(environment: EnvReader) -> str:
 
 
 def redact(location: str) -> str:
-    """A path as it is; a URL without whoever logs in, and without its query."""
+    """A path unchanged; a URL without its password and query."""
     return without_secrets(location) if "://" in location else location

@@ -1,6 +1,6 @@
-"""What the service counts. The registry is passed in; label values come from closed sets.
+"""Prometheus metrics. The registry is passed in; label values come from closed sets.
 
-Routes appear as templates and statements by their names in `central/sql`; ids never do.
+Routes are labelled by template, statements by their names in `central/sql`; ids are no labels.
 """
 
 import time
@@ -22,62 +22,62 @@ class Metrics:
         self._clock = clock
         self._requests = Counter(
             "central_requests_total",
-            "Requests answered, by route template and status.",
+            "Requests by route template and status.",
             ["route", "method", "status"],
             registry=registry,
         )
         self._request_seconds = Histogram(
             "central_request_seconds",
-            "Time from a request's head to its answer.",
+            "Time from a request's head to its response.",
             ["route", "method"],
             buckets=SECONDS,
             registry=registry,
         )
         self._statement_seconds = Histogram(
             "central_statement_seconds",
-            "Time of an SQL statement, the wait for a connection included in reads.",
+            "Duration of an SQL statement; of a read including the wait for a connection.",
             ["statement"],
             buckets=SECONDS,
             registry=registry,
         )
         self._transactions = Counter(
             "central_transactions_total",
-            "Transactions by how they ended (a retried one is rolled back and counted twice).",
+            "Transactions by outcome (a retried one is rolled back and counted twice).",
             ["outcome"],
             registry=registry,
         )
         self._database_errors = Counter(
             "central_database_errors_total",
-            "Calls answered with database-unavailable, by reason.",
+            "Calls that failed with database-unavailable, by reason.",
             ["reason"],
             registry=registry,
         )
         self._credentials = Counter(
             "central_credentials_total",
-            "Credentials looked at, by kind and verdict.",
+            "Verified credentials, by kind and verdict.",
             ["kind", "verdict"],
             registry=registry,
         )
         self._jwks_fetches = Counter(
             "central_jwks_fetches_total",
-            "Fetches of key sets, by whose keys they are and how they ended.",
+            "Fetches of key sets, by key set and outcome.",
             ["keys", "outcome"],
             registry=registry,
         )
         self._rate_limited = Counter(
             "central_rate_limited_calls_total",
-            "Calls refused for their number, by whose limit it was and what it counts.",
+            "Calls refused by a rate limit, by its subject and by what it counts.",
             ["who", "what"],
             registry=registry,
         )
         self._batches = Counter(
             "central_batches_total",
-            "Batches by what became of them.",
+            "Batches by outcome.",
             ["outcome"],
             registry=registry,
         )
         self._batch_entries = Histogram(
-            "central_batch_entries", "Entries of a batch.", buckets=ENTRIES, registry=registry
+            "central_batch_entries", "Entries per batch.", buckets=ENTRIES, registry=registry
         )
         self._entries = Counter(
             "central_entries_total",
@@ -87,36 +87,36 @@ class Metrics:
         )
         self._refusals = Counter(
             "central_refusals_total",
-            "Entries refused, by the problem's slug.",
+            "Refused entries, by the problem's slug.",
             ["slug"],
             registry=registry,
         )
 
         self._closed = Counter(
             "central_closed_executions_total",
-            "Executions ended as FAILED for those who could not, by reason.",
+            "Executions that central closed as FAILED, by reason.",
             ["reason"],
             registry=registry,
         )
         self.closer_passes = Counter(
             "central_closer_passes_total",
-            "Passes of the closer, by what became of them.",
+            "Passes of the orphan closer, by outcome.",
             ["outcome"],
             registry=registry,
         )
         self.orphans_withheld = Gauge(
             "central_orphans_withheld",
-            "Lapsed leases that are not closed because too many lapsed at once: look at the fleet.",
+            "Lapsed leases that are not closed because too many lapsed at once.",
             registry=registry,
         )
         self.uninterrupted = Gauge(
             "central_uninterrupted_seconds",
-            "For how long renewals have been served, by whichever replica; 0 while not known.",
+            "For how long renewals have been served, by any replica; 0 while unknown.",
             registry=registry,
         )
         self._purged = Counter(
             "central_purged_rows_total",
-            "Rows of our own that were past their time, by kind.",
+            "Rows deleted at the end of their retention, by kind.",
             ["kind"],
             registry=registry,
         )
@@ -125,14 +125,14 @@ class Metrics:
         )
         self._lost_leases = Counter(
             "central_lost_leases_total",
-            "Leases that could not be renewed because their source no longer holds them.",
+            "Leases that were not renewed because their source no longer holds them, by reason.",
             ["reason"],
             registry=registry,
         )
 
         self._dropped_connections = Counter(
             "central_connections_dropped_total",
-            "Connections of callers that ended for lack of room, by how.",
+            "Callers' connections that were dropped at the limit, by reason.",
             ["reason"],
             registry=registry,
         )
@@ -157,7 +157,7 @@ class Metrics:
         self._database_errors.labels(reason).inc()
 
     def credential(self, kind: str, verdict: str) -> None:
-        """`kind` is token or assertion, `verdict` accepted, cached or a problem's slug."""
+        """`kind` is token, assertion or workload; `verdict` accepted, cached or a slug."""
         self._credentials.labels(kind, verdict).inc()
 
     def rate_limited(self, who: str, what: str) -> None:
@@ -181,7 +181,7 @@ class Metrics:
         self._purged.labels(kind).inc(row_count)
 
     def init_labels(self, closings: Iterable[str] = (), losses: Iterable[str] = ()) -> None:
-        """Shows what may be counted before it is: an increase begins at a zero that was seen."""
+        """Exports the labels at zero, so that `increase` sees the first count."""
         for reason in closings:
             self._closed.labels(reason)
         for reason in losses:
@@ -198,22 +198,22 @@ class Metrics:
     def refusal(self, slug: str) -> None:
         self._refusals.labels(slug).inc()
 
-    def dropped_connection(self, how: str) -> None:
-        """`how` is refused or cut-off."""
-        self._dropped_connections.labels(how).inc()
+    def dropped_connection(self, reason: str) -> None:
+        """`reason` is refused or evicted."""
+        self._dropped_connections.labels(reason).inc()
 
     def watch_callers(
         self, connections: Callable[[], float], body_bytes: Callable[[], float]
     ) -> None:
-        """Shows what callers take: connections, and large bodies held in memory."""
+        """Exports callers' usage: connections, and large bodies in memory."""
         for name, description, read in (
             ("central_connections", "Connections of callers.", connections),
-            ("central_buffered_body_bytes", "Large bodies that are held in memory.", body_bytes),
+            ("central_buffered_body_bytes", "Bytes of large bodies in memory.", body_bytes),
         ):
             Gauge(name, description, registry=self.registry).set_function(read)
 
     def watch_connections(self, connections: Callable[[], tuple[int, int]]) -> None:
-        """Shows the pool's connections; `connections` answers (open, in use)."""
+        """Exports the pool's connections; `connections` returns (open, in use)."""
         gauge = Gauge(
             "central_database_connections",
             "Connections to the database by state.",

@@ -1,81 +1,81 @@
-"""The problems this service answers with: the slug is the `type`, the docstring the `title`.
+"""The problems of this service: the slug is the `type`, the docstring the `title`.
 
 `kit.http.problems` has those that any service has (invalid-request, no-such-route, ...).
 """
 
 from kit.http.problems import Problem
 
-# --- who calls
+# --- authentication
 
 
 class TokenMissing(Problem):
-    """The call needs a user's token."""
+    """User token required."""
 
     slug = "token-missing"
     status = 401
 
 
 class TokenInvalid(Problem):
-    """The user's token is not one of this deployment."""
+    """User token invalid."""
 
     slug = "token-invalid"
     status = 401
 
 
 class TokenExpired(Problem):
-    """The user's token has expired."""
+    """User token expired."""
 
     slug = "token-expired"
     status = 401
 
 
 class AssertionMissing(Problem):
-    """The call needs a sidecar's assertion."""
+    """Sidecar assertion required."""
 
     slug = "assertion-missing"
     status = 401
 
 
 class AssertionInvalid(Problem):
-    """The sidecar's assertion does not vouch for this call."""
+    """Sidecar assertion not valid for this call."""
 
     slug = "assertion-invalid"
     status = 401
 
 
 class WorkloadMissing(Problem):
-    """The call needs the token of the sidecar's pod."""
+    """Workload token required."""
 
     slug = "workload-missing"
     status = 401
 
 
 class WorkloadInvalid(Problem):
-    """The workload token does not name a computing unit's pod."""
+    """Workload token is not that of a computing unit's pod."""
 
     slug = "workload-invalid"
     status = 401
 
 
-# --- what the caller may do
+# --- authorization
 
 
 class RoleNotAllowed(Problem):
-    """The user's role may not use this service."""
+    """Role not allowed."""
 
     slug = "role-not-allowed"
     status = 403
 
 
 class WorkflowForbidden(Problem):
-    """The user may see the workflow, not run it."""
+    """The user may read the workflow but not run it."""
 
     slug = "workflow-forbidden"
     status = 403
 
 
 class ComputingUnitForbidden(Problem):
-    """The user may see the computing unit, not run on it."""
+    """The user may see the computing unit but not run on it."""
 
     slug = "computing-unit-forbidden"
     status = 403
@@ -96,7 +96,7 @@ class NotBound(Problem):
 
 
 class WrongComputingUnit(Problem):
-    """The call comes from the pod of another computing unit than the one it is about."""
+    """The call is for another computing unit than that of the caller's pod."""
 
     slug = "wrong-computing-unit"
     status = 403
@@ -116,7 +116,7 @@ class UserDemoted(Problem):
     status = 403
 
 
-# --- what is not there, or not for the caller to know about
+# --- not found, or not readable by the caller
 
 
 class ExecutionNotFound(Problem):
@@ -189,7 +189,7 @@ class ConsoleNotFound(Problem):
     status = 404
 
 
-# --- what does not fit the state things are in
+# --- conflicts with the current state
 
 
 class BoundElsewhere(Problem):
@@ -221,14 +221,14 @@ class ExecutionNotEnded(Problem):
 
 
 class WorkflowUnreadable(Problem):
-    """The stored workflow is not as Texera writes it."""
+    """The stored workflow cannot be parsed."""
 
     slug = "workflow-unreadable"
     status = 409
 
 
 class Late(Problem):
-    """The execution has already ended; a status before the end comes too late."""
+    """The execution has already ended; the status is late."""
 
     slug = "late"
     status = 409
@@ -242,7 +242,7 @@ class StatusConflict(Problem):
 
 
 class UriConflict(Problem):
-    """Another URI is stored there already."""
+    """Another URI is already stored."""
 
     slug = "uri-conflict"
     status = 409
@@ -255,18 +255,18 @@ class BatchOutOfStep(Problem):
     status = 409
 
 
-# --- what cannot be done with what was given
+# --- invalid values
 
 
 class IdempotencyKeyReused(Problem):
-    """The idempotency key was used for another body."""
+    """Idempotency key reused with another body."""
 
     slug = "idempotency-key-reused"
     status = 422
 
 
 class UriMismatch(Problem):
-    """The URI does not belong to the row it is for."""
+    """The URI does not match its row."""
 
     slug = "uri-mismatch"
     status = 422
@@ -280,45 +280,45 @@ class ValueOutOfRange(Problem):
 
 
 class UnknownOperation(Problem):
-    """The batch entry asks for something this version does not know."""
+    """The operation of the batch entry is unknown to this version."""
 
     slug = "unknown-operation"
     status = 422
 
 
 class WarehouseUnsupported(Problem):
-    """The database knows no warehouses."""
+    """The database has no warehouses."""
 
     slug = "warehouse-unsupported"
     status = 422
 
 
-# --- what may work later
+# --- temporary
 
 
 class DatabaseUnavailable(Problem):
-    """The database cannot be used at the moment."""
+    """Database unavailable."""
 
     slug = "database-unavailable"
     status = 503
 
 
 class RateLimited(Problem):
-    """The caller has used up what one may use in a while."""
+    """Rate limit exceeded."""
 
     slug = "rate-limited"
     status = 429
 
 
 class KeysUnavailable(Problem):
-    """The keys that verify tokens cannot be had at the moment."""
+    """Verification keys unavailable."""
 
     slug = "keys-unavailable"
     status = 503
 
 
 class WireVersionNotSupported(Problem):
-    """This replica does not speak the batch's wire version."""
+    """This replica does not support the batch's wire version."""
 
     slug = "wire-version-not-supported"
     status = 503

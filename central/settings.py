@@ -1,4 +1,4 @@
-"""The service's settings: read once from the environment, every fault reported at once."""
+"""The service's settings: read once from the environment, all errors reported together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,14 +25,14 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings:
-    """How the database is reached, as the least-privilege role."""
+    """The connection to the database, as the least-privilege role."""
 
     url: str
     pool_min_size: int = 2
     pool_max_size: int = 10
     statement_cache_size: int = 256
     timeout_s: float = 15.0
-    """After which a statement is given up by us; the role's own timeout (10 s) comes first."""
+    """Our limit for a statement; the role's own (10 s) is reached first."""
 
     def __repr__(self) -> str:
         return f"DatabaseSettings({without_secrets(self.url)})"
@@ -40,7 +40,7 @@ class DatabaseSettings:
 
 @dataclass(frozen=True, slots=True)
 class CloserSettings:
-    """How runs are closed whose sidecar is gone."""
+    """The orphan closer."""
 
     is_enabled: bool = True
     period_s: float = 10.0
@@ -48,7 +48,7 @@ class CloserSettings:
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """The API's certificate, where central ends TLS itself."""
+    """The API's certificate, where central terminates TLS itself."""
 
     certificate_file: Path
     key_file: Path
@@ -56,7 +56,7 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class RetentionSettings:
-    """For how long rows of our own are kept, in seconds."""
+    """How long rows of our own are kept, in seconds."""
 
     cursors_s: float
     keys_s: float
@@ -83,7 +83,7 @@ class Settings:
     log_level: str
 
     def describe(self) -> dict[str, Any]:
-        """The settings as `/status` shows them: nothing that opens a door."""
+        """The settings as `/status` shows them, without secrets."""
         return {
             "listen": str(self.listen),
             "tls_certificate": None if self.tls is None else str(self.tls.certificate_file),
@@ -121,7 +121,7 @@ class MigrateSettings:
 
 
 def read_settings(variables: Mapping[str, str]) -> Settings:
-    """Raises `SettingsError` with every fault found."""
+    """Raises `SettingsError` with all errors."""
     environment = EnvReader(variables, "CENTRAL_")
     settings = Settings(
         database=_database(environment),
@@ -132,7 +132,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         listen=environment.address("LISTEN", "0.0.0.0:7080"),
         tls=_tls(environment),
         ops_listen=environment.address("OPS_LISTEN", "0.0.0.0:7081"),
-        # From 2 s for tests: a lease has to outlast some renewals.
+        # Tests use 2 s, which is still longer than several renewals.
         lease_s=environment.seconds("LEASE_S", 90.0, 2.0, 3600.0),
         closer=CloserSettings(
             is_enabled=environment.flag("CLOSER_ENABLED", True),
@@ -160,7 +160,7 @@ def _tls(environment: EnvReader) -> TlsSettings | None:
 
 
 def read_database_settings(variables: Mapping[str, str]) -> DatabaseSettings:
-    """For commands that need nothing but the database. Raises `SettingsError`."""
+    """For commands that need only the database. Raises `SettingsError`."""
     environment = EnvReader(variables, "CENTRAL_")
     settings = _database(environment)
     environment.check()
@@ -170,7 +170,7 @@ def read_database_settings(variables: Mapping[str, str]) -> DatabaseSettings:
 def read_retention_settings(
     variables: Mapping[str, str],
 ) -> tuple[DatabaseSettings, RetentionSettings]:
-    """For the command of that name. Raises `SettingsError`."""
+    """For the command `retention`. Raises `SettingsError`."""
     environment = EnvReader(variables, "CENTRAL_")
     retention = _retention(environment)
     environment.check()
@@ -181,8 +181,7 @@ def _retention(environment: EnvReader) -> RetentionSettings:
     def days(name: str, default: float, least: float) -> float:
         return environment.seconds(name, default * DAY_S, least * DAY_S, 3650 * DAY_S)
 
-    # A key may be repeated for a day; a cursor or a binding may be needed by a spool that waited
-    # through a long outage.
+    # A key may be repeated for a day; a spool may need its cursor or binding after a long outage.
     return RetentionSettings(
         cursors_s=days("RETAIN_CURSORS_S", 30, 1),
         keys_s=days("RETAIN_IDEMPOTENCY_KEYS_S", 2, 1),
@@ -206,7 +205,7 @@ def _database(environment: EnvReader) -> DatabaseSettings:
 
 
 def read_migrate_settings(variables: Mapping[str, str]) -> MigrateSettings:
-    """Raises `SettingsError` with every fault found."""
+    """Raises `SettingsError` with all errors."""
     environment = EnvReader(variables, "CENTRAL_")
     owner_url = _postgres_url(environment, "OWNER_DATABASE_URL")
     role_url = _postgres_url(environment, "DATABASE_URL")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from central.app import build_workload_verifier
 from central.auth.workload_tokens import WorkloadVerifier
-from central.lifecycle import build_workload_verifier
 from central.metrics import Metrics
 from central.problems import WorkloadInvalid
 from central.settings import read_settings

@@ -16,8 +16,7 @@ from multidict import CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from central.app import build_app
-from central.lifecycle import build_authenticator, stores
+from central.app import build_app, build_authenticator, build_stores
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_settings
 from central.store.database import Database
@@ -154,7 +153,7 @@ async def running_central(
     app = build_app(
         authenticator,
         metrics,
-        stores(database, metrics, lease_s, settings.limits),
+        build_stores(database, metrics, lease_s, settings.limits),
         connection_max_age_s=connection_max_age_s,
     )
     try:

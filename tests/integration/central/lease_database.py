@@ -4,9 +4,9 @@ from functools import partial
 
 from central.api.executions import EXECUTIONS
 from central.api.leases import BOOTS
+from central.app import build_stores
 from central.auth.user_tokens import User
 from central.auth_settings import LimitSettings
-from central.lifecycle import stores
 from central.wire.calls import ExecutionRequest, NewExecution
 from central.wire.leases import ClosedExecutions
 from dev.world import WORLD
@@ -32,7 +32,7 @@ class Database:
         self.replicas = replicas
         self.batches = batches
         unlimited = LimitSettings(user_open_bindings=0, source_open_bindings=0)
-        known = stores(replicas[0].database, replicas[0].metrics, LEASE_S, unlimited)
+        known = build_stores(replicas[0].database, replicas[0].metrics, LEASE_S, unlimited)
         self.executions, self.boots = known[EXECUTIONS], known[BOOTS]
 
     async def create(self, sidecar: str, boot: str | None) -> int:

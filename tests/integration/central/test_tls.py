@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from central.tls import ServerCertificate
+from central.lifecycle import ServerCertificate
 from kit.http.checks import Verdict
 from sidecar.cli.doctor import check_central
 from sidecar.settings import Settings

@@ -1,21 +1,25 @@
-"""Marks: whether something remembered still stands, known without a look-up.
+"""Invalidation tokens: whether a copy of a cached value may still be used, without a look-up.
 
-Whoever has taken a copy of a remembered value (the front door keeps whole answers) keeps its
-marks and asks them before every use. Whatever ends the value, a write, an eviction, a refusal,
-takes the token away in the same step, so there is nothing to be told and nothing to be late.
+Whoever keeps a copy (the response cache keeps encoded responses) keeps its tokens and checks
+them before each use. A write, an eviction or a refusal invalidates the token in the same step
+in which it ends the value, so no notification can arrive late.
 """
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cachetools import LRUCache
 
-GENERATIONS_KEPT = 10_000
-"""About 3 MB at most. What falls out is taken to have moved, which costs a fetch."""
+MAX_GENERATIONS = 10_000
+"""About 1 MB. An evicted generation counts as invalidated, which costs a fetch."""
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+ValueT = TypeVar("ValueT")
 
 
 class InvalidationToken:
-    """`holds` until what it stands for was replaced, evicted, refused or written to."""
+    """`is_valid` until what it stands for was replaced, evicted, revoked or written to."""
 
     __slots__ = ("is_valid",)
 
@@ -25,49 +29,66 @@ class InvalidationToken:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """Until when an answer made from memory may be given again to the very same request."""
+    """How long a response may be served again to the same request."""
 
     generation: InvalidationToken
     value: InvalidationToken
     access: InvalidationToken
-    until: float
-    """On the monotonic clock: the value's own term."""
+    fresh_until: float
+    """On the monotonic clock."""
     access_from: float
     access_until: float
-    """On the wall clock, where a token's `exp` is; a clock that was set back ends it too."""
+    """On the wall clock, as a token's `exp` is; a clock that was set back ends it too."""
     touch: Callable[[], None]
-    """To be called now and then while it is used: what is used is not to be evicted."""
+    """Marks the value, its generation and its grant as recently used."""
 
     def is_valid(self, monotonic: float, wall: float) -> bool:
         return (
             self.generation.is_valid
             and self.value.is_valid
             and self.access.is_valid
-            and monotonic < self.until
+            and monotonic < self.fresh_until
             and self.access_from <= wall < self.access_until
         )
 
 
+class EvictingLru(LRUCache[KeyT, ValueT]):
+    """Calls `on_evict` for each entry that leaves for lack of room."""
+
+    def __init__(
+        self,
+        maxsize: float,
+        on_evict: Callable[[KeyT, ValueT], None],
+        getsizeof: Callable[[ValueT], float] | None = None,
+    ) -> None:
+        super().__init__(maxsize, getsizeof)
+        self._on_evict = on_evict
+
+    def popitem(self) -> tuple[KeyT, ValueT]:
+        key, value = super().popitem()
+        self._on_evict(key, value)
+        return key, value
+
+
 class GenerationTable:
-    """A token per key that a write moves: what was begun under an older one is out of date."""
+    """One token per resource, invalidated by each write to it."""
 
-    def __init__(self, kept: int | None = None) -> None:
-        self._tokens = _Tokens(GENERATIONS_KEPT if kept is None else kept)
+    def __init__(self, max_count: int | None = None) -> None:
+        self._tokens = EvictingLru[Hashable, InvalidationToken](
+            MAX_GENERATIONS if max_count is None else max_count, _invalidate
+        )
 
-    def current(self, key: Hashable) -> InvalidationToken:
-        token: InvalidationToken | None = self._tokens.get(key)
+    def current(self, resource: Hashable) -> InvalidationToken:
+        token: InvalidationToken | None = self._tokens.get(resource)
         if token is None:
-            token = self._tokens[key] = InvalidationToken()
+            token = self._tokens[resource] = InvalidationToken()
         return token
 
-    def invalidate(self, key: Hashable) -> None:
-        token = self._tokens.pop(key, None)
+    def invalidate(self, resource: Hashable) -> None:
+        token = self._tokens.pop(resource, None)
         if token is not None:
             token.is_valid = False
 
 
-class _Tokens(LRUCache[Hashable, InvalidationToken]):
-    def popitem(self) -> tuple[Hashable, InvalidationToken]:
-        key, token = super().popitem()
-        token.is_valid = False
-        return key, token
+def _invalidate(_: Hashable, token: InvalidationToken) -> None:
+    token.is_valid = False

@@ -1,13 +1,20 @@
-"""An execution's registry of URIs: what `GET /v1/executions/{id}/uris` answers, as one value."""
+"""An execution's registry of URIs, the value of `GET /v1/executions/{id}/uris`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+import msgspec
 
 from kit.texera.uris import resolve_output_port
+from sidecar.spool.entry import Entry
 
-_VALUE_BYTES = 400
-"""About what one row costs in memory beside its texts: the dict's slot, tuple and strings."""
+_ROW_BYTES = 400
+"""About what one row takes in memory beside its texts: the dict's slot, tuple and strings."""
+
+
+def uris_target(execution_id: int) -> str:
+    return f"/v1/executions/{execution_id}/uris"
 
 
 @dataclass(slots=True)
@@ -18,19 +25,21 @@ class UriRegistry:
     consoles: dict[str, tuple[str, int | None]] = field(default_factory=dict)
     runtime_stats: tuple[str | None, int | None] | None = None
     """A size may come before its URI, and is then kept for it."""
+    execution_id: ClassVar[None] = None
+    """Its resource is the execution."""
 
     @classmethod
-    def from_json(cls, answer: Mapping[str, Any]) -> "UriRegistry":
-        """From the JSON of central's answer."""
-        stats = answer["runtime_stats"]
+    def from_json(cls, body: bytes) -> "UriRegistry":
+        document = msgspec.json.decode(body)
+        stats = document["runtime_stats"]
         return cls(
-            {row["global_port_id"]: (row["uri"], row["result_bytes"]) for row in answer["results"]},
-            {row["operator_id"]: (row["uri"], row["bytes"]) for row in answer["console"]},
+            {r["global_port_id"]: (r["uri"], r["result_bytes"]) for r in document["results"]},
+            {row["operator_id"]: (row["uri"], row["bytes"]) for row in document["console"]},
             (stats["uri"], stats["bytes"]) if stats is not None else None,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON of the call's answer, in the order of the ids."""
+        """The JSON of the response, in the order of the ids."""
         stats = self.runtime_stats
         return {
             "results": [
@@ -44,18 +53,23 @@ class UriRegistry:
             "runtime_stats": {"uri": stats[0], "bytes": stats[1]} if stats and stats[0] else None,
         }
 
-    def copy(self) -> "UriRegistry":
-        return UriRegistry(dict(self.results), dict(self.consoles), self.runtime_stats)
-
     def resolve_port(self, operator_id: str, port_id: int, internal: bool) -> str | None:
-        """The global port id that a logical port means, as central sees it (`kit.vfs`)."""
+        """The global port id of a logical port, by central's rule (`kit.texera.uris`)."""
         return resolve_output_port(self.results, operator_id, port_id, internal)
 
-    def apply(self, write: Mapping[str, Any]) -> None:
-        """What a committed (or waiting) write does to the registry.
+    def with_pending(self, entries: Sequence[Entry]) -> "UriRegistry":
+        if not entries:
+            return self
+        changed = UriRegistry(dict(self.results), dict(self.consoles), self.runtime_stats)
+        for entry in entries:
+            changed.apply(msgspec.json.decode(entry.document))
+        return changed
 
-        A waiting write that central will refuse (`uri-conflict`) must not hide what is
-        stored, so a URI that is there stays.
+    def apply(self, write: Mapping[str, Any]) -> None:
+        """Applies a committed or pending write, in place.
+
+        A pending write that central will refuse (`uri-conflict`) must not hide the stored URI,
+        so a URI that is there stays.
         """
         match write["op"]:
             case "put_port_result":
@@ -86,7 +100,7 @@ class UriRegistry:
     def size_bytes(self) -> int:
         texts = [*self.results, *self.consoles]
         texts += [uri for uri, _ in (*self.results.values(), *self.consoles.values())]
-        return _VALUE_BYTES * (1 + len(texts)) + sum(map(len, texts))
+        return _ROW_BYTES * (1 + len(texts)) + sum(map(len, texts))
 
 
 def _put(rows: dict[str, tuple[str, int | None]], key: str, uri: str, size: int | None) -> None:

@@ -229,11 +229,11 @@ def caller(token: str = TOKEN) -> CallContext:
 async def world(
     folder: Path,
     *,
-    patience_s: float = 30.0,
+    stale_if_slow_s: float = 30.0,
     max_bytes: int = MIB,
     execution_cache_ttl_s: float = EXECUTION_CACHE_TTL_S,
 ) -> AsyncIterator[World]:
-    """`patience_s` is real time; a look-out's pauses pass at once."""
+    """`stale_if_slow_s` is real time; a look-out's pauses pass at once."""
     clock = Clock()
     pauses_s: asyncio.Queue[float] = asyncio.Queue()
 
@@ -256,7 +256,7 @@ async def world(
             execution_cache_ttl_s=execution_cache_ttl_s,
             monotonic=clock,
             sleep=sleep,
-            patience_s=patience_s,
+            stale_if_slow_s=stale_if_slow_s,
         )
         yield World(spool, central, access, metrics, reads, clock, pauses_s)
     finally:

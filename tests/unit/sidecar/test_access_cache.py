@@ -118,8 +118,8 @@ def test_a_yes_that_had_to_make_room_ends_whatever_was_kept_on_it(
     memory = AccessCache(ttl_s=TTL_S, stale_s=STALE_S, wall_clock=clock)
     for number in (EID, OTHER_EID):
         memory.grant(TOKEN, number, USER, NEVER)
-    terms = [memory.term(TOKEN, number) for number in (EID, OTHER_EID)]
+    grants = [memory.find(TOKEN, number) for number in (EID, OTHER_EID)]
 
     memory.grant(OTHER_TOKEN, EID, USER, NEVER)
 
-    assert [term and term.token.is_valid for term in terms] == [False, True]
+    assert [grant and grant.token.is_valid for grant in grants] == [False, True]

@@ -77,9 +77,9 @@ async def test_random_ids_make_no_labels(here: World, response_cache: bool) -> N
 async def test_reads_never_made_before_take_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The tables of yeses and of generations would take more reads to be full than a test has.
+    # The tables of grants and of generations would take more reads to be full than a test has.
     monkeypatch.setattr(access, "ACCESS_ENTRIES_MAX", READS // 4)
-    monkeypatch.setattr(invalidation, "GENERATIONS_KEPT", READS // 4)
+    monkeypatch.setattr(invalidation, "MAX_GENERATIONS", READS // 4)
     async with world(tmp_path, max_bytes=MAX_BYTES) as here:
         here.central.readers.add(("a", WORKFLOW))
         door = door_of(here, MAX_BYTES)

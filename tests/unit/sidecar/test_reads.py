@@ -253,7 +253,7 @@ async def test_even_an_outage_shows_nothing_beyond_the_token_and_the_stale_term(
 async def test_a_central_that_hangs_holds_up_no_known_value(
     tmp_path: Path, is_known_down: bool
 ) -> None:
-    async with world(tmp_path, patience_s=0.01) as here:
+    async with world(tmp_path, stale_if_slow_s=0.01) as here:
         here.central.add(EID)
         here.central.readers.add(("a", WORKFLOW))
         await here.reads.latest(WORKFLOW, None, caller())
@@ -268,7 +268,7 @@ async def test_a_central_that_hangs_holds_up_no_known_value(
 
 
 async def test_an_old_yes_is_not_used_because_central_is_slow(tmp_path: Path) -> None:
-    async with world(tmp_path, patience_s=0.01) as here:
+    async with world(tmp_path, stale_if_slow_s=0.01) as here:
         here.central.add(EID)
         here.central.readers.add(("a", WORKFLOW))
         await here.reads.latest(WORKFLOW, None, caller())

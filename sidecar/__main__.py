@@ -1,4 +1,4 @@
-"""`python -m sidecar serve`; `doctor` checks where it runs, `spool` looks into what waits."""
+"""`python -m sidecar serve` runs the sidecar; `doctor` checks its pod, `spool` inspects the spool."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ from sidecar import __version__
 from sidecar.settings import Settings
 
 EXIT_CANNOT_CREATE = 73
-"""A listener or the spool's directory cannot be had (EX_CANTCREAT)."""
+"""A listener or the spool's directory cannot be opened (EX_CANTCREAT)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments == ["serve"]:
             return _serve()
-        from sidecar.cli import doctor, spool  # here, so that a sidecar does not hold them
+        from sidecar.cli import doctor, spool  # here, to save a running sidecar's memory
 
         doctor.add_parser(commands)
         spool.add_parser(commands)
@@ -36,15 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
             return spool.run(options, os.environ)
         return doctor.run(options, os.environ)
     except SettingsError as error:
-        for fault in error.errors:
-            print(fault, file=sys.stderr)
+        print(*error.errors, sep="\n", file=sys.stderr)
         return EXIT_USAGE
 
 
 def _serve() -> int:
     settings = Settings.from_environment(os.environ)
     logs.configure(settings.log_level)
-    import uvloop  # here, so that a wrong setting is told at once
+    import uvloop  # here, so that settings are validated first
 
     with _without_system_ca_bundle() if settings.central_url.startswith("http:") else nullcontext():
         from sidecar.lifecycle import serve
@@ -59,8 +58,8 @@ def _serve() -> int:
 
 @contextmanager
 def _without_system_ca_bundle() -> Iterator[None]:
-    """aiohttp reads the system's certificate authorities when it is imported (3.14): 2 MiB and
-    tens of milliseconds of every sidecar, for nothing where no call is made over TLS."""
+    """aiohttp loads the system's CA bundle at import (3.14): 2 MiB and tens of milliseconds, which
+    a sidecar without TLS saves."""
     names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
     known = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, os.devnull))

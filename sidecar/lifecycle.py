@@ -1,17 +1,20 @@
 """The whole life of a sidecar, in one screen.
 
-Start: settings, the volume with its key and spool, the way to central, delivery, then the
-listeners; ready once all of it stands, whether central is up or not.
-End (SIGTERM or SIGINT): not ready, still serving; delivery gets `drain_timeout_s` to bring
-over what is there, then listeners, delivery, connections and spool close in that order. What
-is left stays in the spool for the next start; the exit code and a log line say so.
+    start    volume: key, spool -> connection pools to central -> caches, API, delivery, leases
+             -> listeners -> delivery, renewals, maintenance -> ready
+    serve    until SIGTERM or SIGINT; central may be down at any time, the start included
+    drain    not ready, still serving; delivery has `drain_timeout_s` to empty the spool
+    stop     maintenance, renewals, delivery -> listeners -> connection pools -> spool
+
+Each part is closed by the exit stack, in reverse order of its start. Writes that are left stay in
+the spool for the next start; the exit code and a log line say so.
 """
 
 import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from typing import Any
 
@@ -52,14 +55,43 @@ from sidecar.writes import Writes
 logger = logging.getLogger(__name__)
 
 EXIT_UNDELIVERED = 75
-"""Ended with writes still in the spool (EX_TEMPFAIL): the next start delivers them."""
+"""Stopped with writes left in the spool (EX_TEMPFAIL): the next start delivers them."""
 SHUTDOWN_TIMEOUT_S = 2.0
 RESPONSE_CACHE_SHARE = 0.25
-"""Of the room for what is remembered, for whole answers at the front door."""
+"""Of the cache's bytes, for whole responses; the rest is for resources."""
+
+
+async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
+    """Runs until SIGTERM or SIGINT and returns the exit code. Raises OSError for a taken port, an
+    unusable volume or a bad CA file."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    async with AsyncExitStack() as life:
+        sidecar = await life.enter_async_context(build_sidecar(settings, faults))
+        spool = sidecar.spool
+        if not sidecar.bindings_lost:
+            await life.enter_async_context(background(close_orphaned(spool, sidecar.central)))
+        await life.enter_async_context(_listening(sidecar))
+        delivery = await life.enter_async_context(background(sidecar.delivery.run()))
+        await life.enter_async_context(background(sidecar.lease_renewer.run()))
+        await life.enter_async_context(background(run_maintenance(spool)))
+
+        sidecar.not_ready_because = []
+        logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
+        await stop.wait()
+
+        sidecar.not_ready_because = ["draining"]
+        sidecar.delivery.begin_drain()
+        await asyncio.wait({delivery}, timeout=settings.drain_timeout_s)
+        undelivered = spool.queues.entry_count
+    logger.info("stopped", extra=fields(left_in_spool=undelivered))
+    return EXIT_UNDELIVERED if undelivered else 0
 
 
 class Sidecar:
-    """A running sidecar: what the listeners and the operator see of it."""
+    """The parts of a sidecar, wired together, for the listeners and the operator."""
 
     def __init__(
         self,
@@ -88,12 +120,11 @@ class Sidecar:
         self.spool = spool
         self.central = central
         self.metrics = metrics
-        answers = ResponseCache(int(settings.cache_max_bytes * RESPONSE_CACHE_SHARE), metrics)
-        self.door = (
-            ProtocolFactory(answers, WriteFastPath(metrics)) if settings.response_cache else None
-        )
-        self.intake = BodyReader(
-            ConnectionLimiter(settings.limits.connections, metrics.dropped_connection),
+        responses = ResponseCache(int(settings.cache_max_bytes * RESPONSE_CACHE_SHARE), metrics)
+        fast_path = ProtocolFactory(responses, WriteFastPath(metrics))
+        self.protocol_factory = fast_path if settings.response_cache else None
+        self.body_reader = BodyReader(
+            ConnectionLimiter(settings.limits.connections, metrics.connection_dropped),
             max_total_bytes=settings.limits.buffered_body_bytes,
         )
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
@@ -118,12 +149,12 @@ class Sidecar:
         _register_gauges(self)
 
     def not_ready(self) -> list[str]:
-        """Why not, if so. A full spool is ready: it takes the ends of runs, and reads go on."""
+        """The reasons. A full spool is ready: it accepts terminal statuses, and reads work."""
         unavailable = self.spool.unavailable_because
         return [*self.not_ready_because, *([unavailable] if unavailable else [])]
 
     def describe(self) -> Mapping[str, Any]:
-        """`/status`: what an operator wants to know. Nothing in the settings is secret."""
+        """`/status`, for an operator. Nothing in the settings is secret."""
         names = Settings.__dataclass_fields__
         return {
             "version": __version__,
@@ -140,39 +171,13 @@ class Sidecar:
         }
 
 
-async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
-    """Runs until SIGTERM or SIGINT. Answers the exit code. Raises OSError for what is unusable."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
-    async with AsyncExitStack() as life:
-        sidecar = await life.enter_async_context(build_sidecar(settings, faults))
-        if not sidecar.bindings_lost:
-            ending = close_orphaned(sidecar.spool, sidecar.central)
-            await life.enter_async_context(background(ending))
-        await life.enter_async_context(_listening(sidecar))
-        delivering = await life.enter_async_context(background(sidecar.delivery.run()))
-        await life.enter_async_context(background(sidecar.lease_renewer.run()))
-        await life.enter_async_context(background(run_maintenance(sidecar.spool)))
-        sidecar.not_ready_because = []
-        logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
-        await stop.wait()
-        sidecar.not_ready_because = ["draining"]
-        sidecar.delivery.begin_drain()
-        await asyncio.wait({delivering}, timeout=settings.drain_timeout_s)
-        left = sidecar.spool.queues.entry_count
-    logger.info("stopped", extra=fields(left_in_spool=left))
-    return EXIT_UNDELIVERED if left else 0
-
-
 @asynccontextmanager
 async def build_sidecar(
     settings: Settings, faults: FaultInjector = NO_FAULTS
 ) -> AsyncIterator[Sidecar]:
-    """A sidecar without listeners, its spool open; closed again at the end."""
+    """A sidecar with an open spool and without listeners, for the block."""
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
-    # A fresh spool under an old key, or a salvaged one, does not know all that was bound.
+    # A fresh spool under an old key, or a recovered one, may lack bindings.
     spool_was_lost = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
     identity = SourceIdentity.from_volume(settings.spool_dir, settings.assertion_audience)
     limits = SpoolLimits(settings.spool_max_bytes, settings.spool_max_entries)
@@ -181,15 +186,16 @@ async def build_sidecar(
     bindings_lost = spool_was_lost or spool.binding_losses > 0
     metrics = Metrics()
     try:
-        trust = None if settings.central_ca_file is None else TrustStore(settings.central_ca_file)
+        ca_file, token_file = settings.central_ca_file, settings.workload_token_file
+        trust = None if ca_file is None else TrustStore(ca_file)
+        workload = None if token_file is None else WorkloadToken(token_file)
         async with (
             nullcontext() if trust is None else background(trust.files.watch()),
+            # A pool each for what a CU waits for, for batches and for renewals.
             open_session(trust) as calls,
             open_session(trust) as deliveries,
             open_session(trust) as renewals,
         ):
-            token_file = settings.workload_token_file
-            workload = None if token_file is None else WorkloadToken(token_file)
             central = Central(
                 *(
                     CentralClient(
@@ -213,32 +219,25 @@ async def build_sidecar(
 @asynccontextmanager
 async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
     settings = sidecar.settings
-    local = build_app(sidecar.services, sidecar.metrics, sidecar.intake)
-    async with AsyncExitStack() as listeners:
-        await listeners.enter_async_context(
-            serve_ops(
-                sidecar.metrics.registry,
-                sidecar.not_ready,
-                sidecar.describe,
-                settings.ops_listen,
-            )
-        )
-        await listeners.enter_async_context(
-            listening(
-                local,
-                sidecar.door,
-                (settings.listen.host, settings.listen.port),
-                settings.unix_socket,
-                shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
-                counted=sidecar.intake.connections,
-            )
-        )
+    async with (
+        serve_ops(
+            sidecar.metrics.registry, sidecar.not_ready, sidecar.describe, settings.ops_listen
+        ),
+        listening(
+            build_app(sidecar.services, sidecar.metrics, sidecar.body_reader),
+            sidecar.protocol_factory,
+            (settings.listen.host, settings.listen.port),
+            settings.unix_socket,
+            shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+            counted=sidecar.body_reader.connections,
+        ),
+    ):
         yield
 
 
 @asynccontextmanager
-async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
-    task = asyncio.ensure_future(work)
+async def background(work: Coroutine[Any, Any, Any]) -> AsyncIterator["asyncio.Task[None]"]:
+    task = asyncio.create_task(work)
     task.add_done_callback(_on_task_failure)
     try:
         yield task
@@ -250,63 +249,34 @@ async def background(work: Any) -> AsyncIterator["asyncio.Task[None]"]:
 
 def _on_task_failure(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and task.exception() is not None:
-        # A sidecar that no longer delivers must not look alive: the pod restarts it.
+        # A sidecar that no longer delivers must end, so that the pod restarts it.
         logger.critical("background task failed", exc_info=task.exception())
         signal.raise_signal(signal.SIGTERM)
 
 
 def _register_gauges(sidecar: Sidecar) -> None:
-    metrics, spool = sidecar.metrics, sidecar.spool
-    metrics.register_gauge(
-        "sidecar_spool_entries", "Writes that wait for central.", lambda: spool.queues.entry_count
+    gauge, spool, leases = sidecar.metrics.register_gauge, sidecar.spool, sidecar.lease_renewer
+    connections, bodies = sidecar.body_reader.connections, sidecar.body_reader
+    gauge("sidecar_spool_entries", "Writes not yet settled.", lambda: spool.queues.entry_count)
+    gauge("sidecar_spool_bytes", "Their bytes in the spool.", lambda: spool.queues.size_bytes)
+    gauge("sidecar_spool_full", "1 while ordinary writes are refused.", lambda: spool.is_full)
+    gauge("sidecar_spool_commits", "Commits of the spool.", lambda: spool.commit_count)
+    gauge("sidecar_spool_syncs", "Synced commits of the spool.", lambda: spool.sync_count)
+    gauge(
+        "sidecar_spool_quarantined_entries", "Corrupted entries.", lambda: spool.quarantined_count
     )
-    metrics.register_gauge(
-        "sidecar_spool_bytes", "What they take in the spool.", lambda: spool.queues.size_bytes
-    )
-    metrics.register_gauge(
-        "sidecar_spool_full", "1 while ordinary writes are refused.", lambda: float(spool.is_full)
-    )
-    metrics.register_gauge(
-        "sidecar_spool_commits", "Commits of the spool.", lambda: spool.commit_count
-    )
-    metrics.register_gauge(
-        "sidecar_spool_syncs", "Those of them that were synced.", lambda: spool.sync_count
-    )
-    metrics.register_gauge(
-        "sidecar_spool_quarantined_entries",
-        "Entries found damaged.",
-        lambda: spool.quarantined_count,
-    )
-    metrics.register_gauge(
-        "sidecar_spool_epochs", "Epochs begun anew since start.", lambda: spool.epochs_started
-    )
-    metrics.register_gauge(
-        "sidecar_cache_bytes",
-        "What remembered values take.",
-        lambda: sidecar.services.reads.size_bytes,
-    )
-    metrics.register_gauge(
-        "sidecar_connections",
-        "Connections to the local API.",
-        lambda: sidecar.intake.connections.count,
-    )
-    metrics.register_gauge(
-        "sidecar_buffered_body_bytes",
-        "Large bodies that are held in memory.",
-        lambda: sidecar.intake.held_bytes,
-    )
-    metrics.register_gauge(
-        "sidecar_leases",
-        "Runs whose leases this sidecar holds.",
-        lambda: len(sidecar.lease_renewer.held()),
-    )
-    metrics.register_gauge(
+    gauge("sidecar_spool_epochs", "New epochs since start.", lambda: spool.epochs_started)
+    gauge("sidecar_cache_bytes", "Cached resources.", lambda: sidecar.services.reads.size_bytes)
+    gauge("sidecar_connections", "Connections to the local API.", lambda: connections.count)
+    gauge("sidecar_buffered_body_bytes", "Large bodies in memory.", lambda: bodies.held_bytes)
+    gauge("sidecar_leases", "Runs whose leases are renewed.", lambda: len(leases.held()))
+    gauge(
         "sidecar_renewal_age_seconds",
         "Since the last renewal; 0 while there is nothing to renew.",
-        lambda: sidecar.lease_renewer.age_s() if sidecar.lease_renewer.held() else 0.0,
+        lambda: leases.age_s() if leases.held() else 0.0,
     )
-    metrics.register_gauge(
+    gauge(
         "sidecar_central_reachable",
-        "1 while central answers, as far as the last calls tell.",
-        lambda: float(sidecar.central.is_reachable),
+        "1 while central is reachable, judged by the last calls.",
+        lambda: sidecar.central.is_reachable,
     )

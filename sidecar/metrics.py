@@ -1,4 +1,4 @@
-"""What Prometheus can see of the sidecar. Labels come from closed sets, never from ids."""
+"""The sidecar's Prometheus metrics. Label values come from closed sets, never from ids."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ LOST_REASONS = frozenset(
 
 
 class Metrics:
-    """All instruments of one sidecar, on a registry of its own."""
+    """All metrics of one sidecar, on a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -34,19 +34,19 @@ class Metrics:
         )
         self.cache_requests = Counter(
             "sidecar_cache_requests_total",
-            "Reads of cached resources by how they were answered.",
+            "Reads of cached resources, by cache status.",
             ["resource", "result"],
             registry=registry,
         )
         self.cache_evictions = Counter(
             "sidecar_cache_evictions_total",
-            "Values that left the cache, by reason.",
+            "Values evicted from the cache, by reason.",
             ["reason"],
             registry=registry,
         )
         self.writes = Counter(
             "sidecar_writes_total",
-            "Writes by operation that became durable, and how they ended.",
+            "Settled writes, by operation and final state.",
             ["op", "state"],
             registry=registry,
         )
@@ -58,7 +58,7 @@ class Metrics:
         )
         self.batches = Counter(
             "sidecar_batches_total",
-            "Batches sent, by how central answered.",
+            "Batches sent, by outcome.",
             ["outcome"],
             registry=registry,
         )
@@ -76,55 +76,55 @@ class Metrics:
         )
         self.rate_limited = Counter(
             "sidecar_rate_limited_calls_total",
-            "Calls refused for their number, by what was counted.",
-            ["what"],
+            "Calls refused by a rate or concurrency limit, by limit.",
+            ["limit"],
             registry=registry,
         )
         self._dropped_connections = Counter(
             "sidecar_connections_dropped_total",
-            "Connections to the local API that ended for lack of room, by how.",
+            "Connections to the local API dropped by the connection limit, by reason.",
             ["reason"],
             registry=registry,
         )
         self.upstream_requests = Counter(
             "sidecar_upstream_requests_total",
-            "Calls to central by what they were for and how they ended.",
+            "Calls to central, by call and outcome.",
             ["call", "outcome"],
             registry=registry,
         )
         self.delivery_parked = Gauge(
             "sidecar_delivery_parked",
-            "1 while central refuses whole batches: delivery waits and nothing is dropped.",
+            "1 while central refuses whole batches: delivery is parked and nothing is dropped.",
             registry=registry,
         )
 
         self.lease_renewals = Counter(
             "sidecar_lease_renewals_total",
-            "Rounds of renewals, by what became of them.",
+            "Rounds of lease renewals, by outcome.",
             ["outcome"],
             registry=registry,
         )
         self._lost_leases = Counter(
             "sidecar_lost_leases_total",
-            "Leases that are no longer renewed: not ours any more, or of a unit that is gone.",
+            "Leases that are no longer renewed, by reason.",
             ["reason"],
             registry=registry,
         )
         self.computing_unit_up = Gauge(
             "sidecar_computing_unit_up",
-            "1 while the computing unit passes its check, or is not checked.",
+            "1 while the computing unit passes its health check, or has none.",
             registry=registry,
         )
         self.computing_unit_up.set(1)
 
-    def dropped_connection(self, how: str) -> None:
-        """`how`: `refused` or `cut-off`."""
-        self._dropped_connections.labels(how).inc()
+    def connection_dropped(self, reason: str) -> None:
+        """`reason`: `refused` or `evicted`."""
+        self._dropped_connections.labels(reason).inc()
 
-    def lost_lease(self, reason: str) -> None:
+    def lease_lost(self, reason: str) -> None:
         known = reason if reason in LOST_REASONS else "other"  # of a newer central
         self._lost_leases.labels(known).inc()
 
     def register_gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """A gauge that reads its value when it is scraped."""
+        """A gauge whose value is read at each scrape."""
         Gauge(name, description, registry=self.registry).set_function(read)

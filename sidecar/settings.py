@@ -1,4 +1,4 @@
-"""The sidecar's settings: SIDECAR_* of the environment, checked all at once."""
+"""The sidecar's settings: SIDECAR_* of the environment, validated all at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from kit.http.settings import Address, EnvReader
 
 MIB = 1024 * 1024
 DEFAULT_MAX_ENTRIES = 500_000
-"""What 256 MiB hold of writes of ordinary length, a few hundred bytes each with what they cost."""
+"""Fills 256 MiB with ordinary writes: a few hundred bytes each, overhead included."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """What one user may ask of a sidecar. 0 is no limit."""
+    """Limits of the local API. 0 is no limit."""
 
     writes_per_s: float = 2000.0
     write_bytes_per_s: float = 4.0 * MIB
     burst_s: float = 60.0
-    """How many seconds' worth may come at once."""
+    """How many seconds of the rates may be used at once."""
     concurrent_calls: int = 128
-    """Of one user: writes, and others likewise. Four times this and more have a connection."""
+    """Of one user: this many writes, and as many other calls."""
     connections: int = 640
-    """Of all users together, as are the bodies."""
+    """Of all users together, as are buffered bodies. More than four users' concurrent calls."""
     buffered_body_bytes: int = 8 * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """How to see that the computing unit is alive: somebody listens there or, with a `target`,
-    answers to an HTTP GET of that path and query."""
+    """The computing unit's health check: a TCP connection or, with a `target` (path and query), an
+    HTTP GET."""
 
     address: Address
     target: str | None = None
@@ -41,7 +41,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set. docs/operations.md describes each."""
+    """All settings. docs/operations.md describes each."""
 
     central_url: str
     central_ca_file: Path | None
@@ -68,7 +68,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> "Settings":
-        """Raises `SettingsError` naming every variable that is missing or wrong."""
+        """Raises `SettingsError` naming every missing or invalid variable."""
         env = EnvReader(variables, "SIDECAR_")
         settings = cls(
             central_url=env.url("CENTRAL_URL", ("http", "https")),

@@ -1,6 +1,6 @@
-"""Logs: one JSON line per event on standard error, a stable message, the rest in fields.
+"""Logs: one JSON line per event on standard error; a stable message, details in fields.
 
-`logger.info("batch delivered", extra={"fields": {"batch": 7}})`. Never a token, never a body.
+`logger.info("batch delivered", extra=fields(batch=7))`. Never a token, never a body.
 """
 
 import json
@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class RedactMalformedRequest(logging.Filter):
-    """aiohttp tells a malformed request with its bytes, which may be those of a token."""
+    """aiohttp logs a malformed request with its bytes, which may contain a token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -44,12 +44,12 @@ class RedactMalformedRequest(logging.Filter):
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Sends every logger of the process to `stream` (standard error) as JSON lines."""
+    """Writes all loggers of the process to `stream` (standard error) as JSON lines."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("aiohttp.server").addFilter(RedactMalformedRequest())
-    # aiohttp's access log costs more than the requests it tells of; metrics count them.
+    # aiohttp's access log costs more than a cached read; metrics count requests.
     logging.getLogger("aiohttp.access").disabled = True

@@ -1,7 +1,7 @@
-"""The ops listener: probes that say why not, metrics, and what the service knows of itself.
+"""The ops listener: liveness, readiness with reasons, metrics and status.
 
-Readiness never depends on what lies behind the service: an unready pod would be cut off
-from callers that it can still serve (DESIGN.md section 3).
+Readiness never depends on what is behind the service: an unready pod would be cut off from
+callers that it can still serve (DESIGN.md section 3).
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,10 +17,10 @@ from kit.http.routing import problem_middleware
 from kit.http.settings import Address
 
 CONNECTIONS_MAX = 64
-"""Probes, scrapes and an operator need a handful."""
+"""Probes, scrapes and an operator need few."""
 
 ReadinessCheck: TypeAlias = Callable[[], list[str]]
-"""The reasons for which the service should get no new requests; none means ready."""
+"""Returns why the service should get no new requests; an empty list means ready."""
 Describe: TypeAlias = Callable[[], Mapping[str, Any]]
 
 

@@ -1,4 +1,4 @@
-"""Settings read from a mapping of strings, with every fault reported at once."""
+"""Settings from environment variables, with all errors reported at once."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 EXIT_USAGE = 64
-"""What a service exits with when its settings are unusable (EX_USAGE of sysexits.h)."""
+"""The exit code for invalid settings (EX_USAGE of sysexits.h)."""
 
 
 class SettingsError(Exception):
-    """The environment does not describe a service that could run."""
+    """Settings are missing or invalid. `errors` has one line for each."""
 
     def __init__(self, errors: Sequence[str]) -> None:
         super().__init__("; ".join(errors))
@@ -20,7 +20,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a listener listens. Port 0 asks the system for a free one."""
+    """The address of a listener. Port 0 asks the system for a free one."""
 
     host: str
     port: int
@@ -31,10 +31,10 @@ class Address:
 
 
 class EnvReader:
-    """Reads typed values under one prefix and collects what is wrong with them.
+    """Reads typed values under one prefix and collects their errors.
 
-    Each reader answers a usable value even after a fault, so that one pass finds all
-    errors; `check` then raises them together. An empty value counts as not set.
+    Each method returns a usable value even after an error, so that one pass finds them all;
+    `check` then raises them together. An empty value counts as not set.
     """
 
     def __init__(self, variables: Mapping[str, str], prefix: str) -> None:
@@ -43,7 +43,7 @@ class EnvReader:
         self._errors: list[str] = []
 
     def check(self) -> None:
-        """Raises `SettingsError` with everything found wrong so far."""
+        """Raises `SettingsError` with all errors so far."""
         if self._errors:
             raise SettingsError(self._errors)
 
@@ -51,7 +51,7 @@ class EnvReader:
         self._errors.append(f"{self._prefix}{name}: {expected}")
 
     def text(self, name: str, default: str | None = None) -> str:
-        """The value itself; a name without a default must be set."""
+        """The value; without a default it must be set."""
         value = self._variables.get(self._prefix + name, "")
         if value:
             return value
@@ -95,14 +95,14 @@ class EnvReader:
     def number(self, name: str, default: float, minimum: float, maximum: float) -> float:
         return self._float(name, default, minimum, maximum, "a number")
 
-    def _float(self, name: str, default: float, minimum: float, maximum: float, what: str) -> float:
+    def _float(self, name: str, default: float, minimum: float, maximum: float, unit: str) -> float:
         text = self.text(name, repr(default))
         try:
             value = float(text)
         except ValueError:
             value = math.nan
         if not minimum <= value <= maximum:
-            expected = f"expected {what} from {minimum:g} to {maximum:g}"
+            expected = f"expected {unit} from {minimum:g} to {maximum:g}"
             self.error(name, f"{expected}, got {text!r}")
             return default
         return value
@@ -120,7 +120,7 @@ class EnvReader:
         return Path(self.text(name, default))
 
     def url(self, name: str, schemes: Sequence[str], default: str | None = None) -> str:
-        """A URL of one of the schemes; a fault never repeats it, because URLs hold secrets."""
+        """A URL of one of the schemes. The error never repeats it: URLs may hold secrets."""
         value = self.text(name, default)
         scheme, separator, rest = value.partition("://")
         if value and not (separator and rest and scheme in schemes):
@@ -129,7 +129,7 @@ class EnvReader:
 
 
 def without_secrets(url: str) -> str:
-    """User, host, port and path of a URL; no password, no options."""
+    """User, host, port and path of a URL, without password and options."""
     parts = urlsplit(url)
     role = f"{parts.username}@" if parts.username else ""
     host = parts.hostname or ""

@@ -222,7 +222,7 @@ class LeaseRenewer:
     def _drop(self, reasons: Mapping[int, str]) -> None:
         for execution_id, reason in reasons.items():
             self._lost[execution_id] = reason
-            self._metrics.lost_lease(reason)
+            self._metrics.lease_lost(reason)
             level = logging.INFO if reason in EXPECTED_LOSSES else logging.WARNING
             logger.log(level, "lease lost", extra=fields(execution_id=execution_id, reason=reason))
 

@@ -64,7 +64,7 @@ HEALTHY: Mapping[str, str] = {
     f'central_lost_leases_total{{{CENTRAL}, reason="ended"}}': "0+1x40",
     f"sidecar_renewal_age_seconds{{{SIDECAR}}}": "20 40 50 3 20x36",
     f"sidecar_spool_epochs{{{SIDECAR}}}": "0x40",
-    f'sidecar_rate_limited_calls_total{{{SIDECAR}, what="writes"}}': "3x40",
+    f'sidecar_rate_limited_calls_total{{{SIDECAR}, limit="writes"}}': "3x40",
     f"sidecar_delivery_parked{{{SIDECAR}}}": "0 1 0x38",
     f"sidecar_central_reachable{{{SIDECAR}}}": "1 0 0 1x37",
     f"sidecar_spool_entries{{{SIDECAR}}}": "0x20 40 30 20 10 5 4 3 2 1 1x11",
@@ -161,9 +161,9 @@ FIRING: Mapping[str, Firing] = {
         SCRAPED_POD,
     ),
     "TexeraSidecarRateLimited": Firing(
-        {f'sidecar_rate_limited_calls_total{{{SIDECAR}, what="writes"}}': "3x25 40x15"},
-        "computing-unit-7 refuses calls for their number (writes).",
-        {"pod": "computing-unit-7", "what": "writes"},
+        {f'sidecar_rate_limited_calls_total{{{SIDECAR}, limit="writes"}}': "3x25 40x15"},
+        "computing-unit-7 refuses calls above a limit (writes).",
+        {"pod": "computing-unit-7", "limit": "writes"},
     ),
     "TexeraSidecarSpoolFilling": Firing(
         {f"sidecar_spool_bytes{{{SIDECAR}}}": "201326592x40"},

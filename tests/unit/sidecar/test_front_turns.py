@@ -92,7 +92,7 @@ async def test_of_a_users_writes_no_more_are_under_way_than_may_be(
         await until(lambda: all(wire.replies() for wire in wires))
 
     assert [wire.replies()[0].status for wire in wires] == [202, 202, 429]
-    labels = {"what": "calls"}
+    labels = {"limit": "calls"}
     sample = here.metrics.registry.get_sample_value
     assert sample("sidecar_rate_limited_calls_total", labels) == 1
 

@@ -149,5 +149,5 @@ async def test_what_is_remembered_is_bounded(spool: Spool) -> None:
 
 def _counted(limited: Limited, what: str) -> float | None:
     return limited.metrics.registry.get_sample_value(
-        "sidecar_rate_limited_calls_total", {"what": what}
+        "sidecar_rate_limited_calls_total", {"limit": what}
     )

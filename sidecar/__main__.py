@@ -1,4 +1,4 @@
-"""`python -m sidecar serve` runs the sidecar; `doctor` checks its pod, `spool` inspects the spool."""
+"""`python -m sidecar serve` runs the sidecar, `doctor` checks its pod, `spool` reads the spool."""
 
 import argparse
 import asyncio

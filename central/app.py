@@ -38,7 +38,6 @@ from central.auth.source_assertions import AssertionVerifier
 from central.auth.user_tokens import AccountRoleCache, TokenVerifier
 from central.auth.workload_tokens import WorkloadVerifier
 from central.auth_settings import LimitSettings, TokenSettings, WorkloadSettings
-from central.examples import EXAMPLES
 from central.metrics import Metrics
 from central.middleware import (
     AUDIT_LOG,
@@ -197,6 +196,5 @@ def openapi() -> dict[str, Any]:
         __version__,
         _DESCRIPTION,
         ROUTES,
-        EXAMPLES,
         schemes=SCHEMES,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import UNSET
 
 from kit.http.problems import InvalidRequest, invalid_field
-from kit.http.validation import is_valid_pg_text
+from kit.texera.fields import is_valid_pg_text
 from kit.texera.statuses import TRANSIENT_CODE, Status, parse_status
 from kit.texera.uris import GlobalPortId, UriMinter, check_operator_id, is_same_uri
 from sidecar.problems import UriMismatch

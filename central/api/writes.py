@@ -25,6 +25,7 @@ from central.wire.entries import (
 )
 from kit.http.problems import InvalidRequest
 from kit.http.routing import Response, RouteTable, TypedRequest
+from kit.texera.fields import OperatorId
 
 WRITES: web.AppKey[Writes] = web.AppKey("writes", Writes)
 
@@ -48,7 +49,7 @@ routes = RouteTable(
 
 class OperatorCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operators: Annotated[
-        dict[calls.OperatorId, Seconds],
+        dict[OperatorId, Seconds],
         msgspec.Meta(description="the seconds that each operator took"),
     ]
 

@@ -28,7 +28,7 @@ from central.auth_settings import TokenSettings
 from central.metrics import Metrics
 from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid, UserDemoted
 from kit.http.problems import Problem
-from kit.http.validation import Id
+from kit.texera.fields import Id
 
 MAX_CACHED_ROLES = 50_000
 ROLES = frozenset({"REGULAR", "ADMIN"})

@@ -32,7 +32,7 @@ from central.metrics import Metrics
 from central.problems import WorkloadInvalid, WorkloadMissing, WrongComputingUnit
 from kit.http.logs import fields
 from kit.http.problems import Problem
-from kit.http.validation import INT32_MAX
+from kit.texera.fields import INT32_MAX
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
 from central.store.database import Database
-from kit.http.validation import INT32_MAX
+from kit.texera.fields import INT32_MAX
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import msgspec
 from central.cli import EXIT_FAILED, parse_id, run_with_database, table
 from central.settings import DatabaseSettings, read_database_settings
 from central.store.revocations import BindingFilter, ListedBinding, Revocations
-from kit.http.validation import is_valid_pg_text
+from kit.texera.fields import is_valid_pg_text
 
 STATES = ("open", "live", "revoked", "all")
 MAX_REASON_LENGTH = 500

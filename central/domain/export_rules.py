@@ -14,9 +14,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from kit.http.validation import INT32_MAX, Id
+from kit.texera.fields import ComputingUnitId, PortNumber
 
-PortNumber = Annotated[int, msgspec.Meta(ge=0, le=INT32_MAX)]
 OutputType = Annotated[str, msgspec.Meta(pattern=r"^[^\x00/\\]+$", max_length=32)]
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$", max_length=1024)]
 
@@ -35,7 +34,7 @@ class ExportedOperator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ExportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Results of one workflow's latest run on one unit, about to be exported."""
 
-    computing_unit_id: Id
+    computing_unit_id: ComputingUnitId
     operators: Annotated[list[ExportedOperator], msgspec.Meta(min_length=1, max_length=1000)]
     file_name: FileName | None = None
 

@@ -16,7 +16,7 @@ from central import problems
 from central.store.database import Database, Transaction
 from central.store.queries import load
 from kit.http.problems import Problem
-from kit.http.validation import INT32_MAX, is_valid_pg_text
+from kit.texera.fields import INT32_MAX, is_valid_pg_text
 
 PER_SOURCE_AND_HOUR = 100
 UNKNOWN_PER_HOUR = 1_000

@@ -5,74 +5,81 @@ frozen samples in tests/contract are read and written by both sides.
 """
 
 from datetime import datetime
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import msgspec
 
-from kit.http.validation import ByteCount, Id, ShortText, Text
-from kit.texera.statuses import STATUS_LIST_SCHEMA, TRANSIENT_CODE, Status
-from kit.texera.uris import GLOBAL_PORT_ID_SCHEMA, OPERATOR_ID_SCHEMA
-
-StatusList: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=STATUS_LIST_SCHEMA)]
-# The names are looked up without regard to case, so they are a hint here and no type.
-StatusName: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*Status]})]
-StatusCode: TypeAlias = Annotated[int, msgspec.Meta(ge=TRANSIENT_CODE, le=5)]
-StatusValue: TypeAlias = Annotated[
-    StatusName | StatusCode, msgspec.Meta(description="a name, or Texera's code")
-]
-# Judged by `entries`, which says what is wrong in words: these tell a document's reader.
-OperatorId: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=OPERATOR_ID_SCHEMA)]
-PortId: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema=GLOBAL_PORT_ID_SCHEMA)]
+from kit.texera.fields import (
+    BootId,
+    ByteCount,
+    ComputingUnitId,
+    ExecutionId,
+    Id,
+    OperatorId,
+    PortId,
+    PortNumber,
+    SelectedIds,
+    ShortText,
+    StatusList,
+    StatusValue,
+    StoredConsoleUri,
+    StoredResultUri,
+    StoredStatsUri,
+    Text,
+    TtlSeconds,
+    WorkflowId,
+)
+from kit.texera.statuses import Status
 
 # --- paths and queries
 
 
 class ExecutionPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    execution_id: Id
+    execution_id: ExecutionId
 
 
 class ComputingUnitPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    computing_unit_id: Id
+    computing_unit_id: ComputingUnitId
 
 
 class WorkflowPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    workflow_id: Id
+    workflow_id: WorkflowId
 
 
 class WorkflowExecutionPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    workflow_id: Id
-    execution_id: Id
+    workflow_id: WorkflowId
+    execution_id: ExecutionId
 
 
 class OperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    execution_id: Id
+    execution_id: ExecutionId
     operator_id: OperatorId
 
 
 class StoredOperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """To read: rows of earlier releases of Texera have ids that it would not write today."""
 
-    execution_id: Id
+    execution_id: ExecutionId
     operator_id: Text
 
 
 class PortPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    execution_id: Id
+    execution_id: ExecutionId
     global_port_id: PortId
 
 
 class ResultUriQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operator_id: Text
-    port_id: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
+    port_id: PortNumber = 0
     internal: bool = False
 
 
 class LatestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    computing_unit_id: Id | None = None
+    computing_unit_id: ComputingUnitId | None = None
 
 
 class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    computing_unit_id: Id | None = None
+    computing_unit_id: ComputingUnitId | None = None
     status: Annotated[
         StatusList | None, msgspec.Meta(description="names or codes, separated by commas")
     ] = None
@@ -83,22 +90,18 @@ class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExpiredQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    ttl_seconds: Annotated[
-        int, msgspec.Meta(ge=0, le=10 * 366 * 86_400, description="since the last update")
-    ]
+    ttl_seconds: TtlSeconds
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
 
 
 # --- bodies
 
-Ids = Annotated[list[Id], msgspec.Meta(min_length=1, max_length=1000)]
-
 
 class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Executions of one workflow."""
 
-    workflow_id: Id
-    execution_ids: Ids
+    workflow_id: WorkflowId
+    execution_ids: SelectedIds
 
 
 class BookmarkSelection(Selection, frozen=True, forbid_unknown_fields=True):
@@ -106,19 +109,14 @@ class BookmarkSelection(Selection, frozen=True, forbid_unknown_fields=True):
 
 
 class ExpiredSelection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    execution_ids: Ids
-
-
-BootId: TypeAlias = Annotated[
-    ShortText, msgspec.Meta(min_length=1, description="names one start of a master process")
-]
+    execution_ids: SelectedIds
 
 
 class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A run about to begin. Its user is the token's."""
 
-    workflow_id: Id
-    computing_unit_id: Id
+    workflow_id: WorkflowId
+    computing_unit_id: ComputingUnitId
     environment_version: ShortText
     name: ShortText | None = None
     warehouse_id: Id | None = None
@@ -131,14 +129,14 @@ class ExecutionChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: StatusValue | None = None
     result: Text | None = None
     log_location: Text | msgspec.UnsetType | None = msgspec.UNSET
-    runtime_stats_uri: Text | None = None
+    runtime_stats_uri: StoredStatsUri | None = None
     runtime_stats_bytes: ByteCount | None = None
     name: ShortText | None = None
     bookmarked: bool | None = None
 
 
 class PortResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    result_uri: Text
+    result_uri: StoredResultUri
     result_bytes: ByteCount | None = None
 
 
@@ -147,7 +145,7 @@ class PortResultSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Console(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    uri: Text
+    uri: StoredConsoleUri
     bytes: ByteCount | None = None
 
 

@@ -18,16 +18,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from central import problems
 from kit.http.problems import FieldError, InvalidRequest, Problem, invalid_field
-from kit.http.validation import (
-    INT64_MAX,
-    ByteCount,
-    Id,
-    ShortText,
-    Text,
-    convert_object,
-    is_valid_pg_text,
-    parse_body,
-)
+from kit.http.validation import convert_object, parse_body
+from kit.texera.fields import INT64_MAX, ByteCount, Id, ShortText, Text, is_valid_pg_text
 from kit.texera.statuses import parse_status
 from kit.texera.uris import GlobalPortId, check_operator_id
 

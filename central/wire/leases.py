@@ -5,10 +5,9 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from central.wire.calls import BootId
-from kit.http.validation import Id
+from kit.texera.fields import BootId, ExecutionId
 
-ExecutionIds: TypeAlias = Annotated[list[Id], msgspec.Meta(max_length=10_000)]
+ExecutionIds: TypeAlias = Annotated[list[ExecutionId], msgspec.Meta(max_length=10_000)]
 """More than one computing unit could ever run, and 100 KB of JSON."""
 
 

@@ -6,32 +6,15 @@ is looked at again field by field; only the refusal pays for that.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 
 from kit.http.problems import FieldError, InvalidRequest
+from kit.texera.fields import is_valid_pg_text
 
 T = TypeVar("T")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
-
-INT32_MAX = 2**31 - 1  # Texera's ids are Postgres INT
-INT64_MAX = 2**63 - 1  # sizes are BIGINT
-
-Id = Annotated[int, msgspec.Meta(ge=1, le=INT32_MAX, description="an id, a Postgres INT")]
-ByteCount = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX, description="a size in bytes")]
-# Postgres text cannot hold U+0000; refusing it here keeps an acknowledged write storable.
-Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
-ShortText = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$", max_length=128)]
-
-
-def is_valid_pg_text(text: str) -> bool:
-    """Whether Postgres can hold the text: no U+0000, no lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\x00" not in text
 
 
 def parse_parameters(

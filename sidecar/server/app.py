@@ -20,9 +20,7 @@ from sidecar.api import (
     writes,
 )
 from sidecar.api.services import SERVICES, TOKEN, Services, call_context
-from sidecar.examples import EXAMPLES
 from sidecar.metrics import Metrics
-from sidecar.relayed import RELAYED
 from sidecar.server.local_guard import guard
 
 ROUTES = (
@@ -81,5 +79,9 @@ def build_app(
 def openapi() -> dict[str, object]:
     """The OpenAPI document of the local API."""
     return openapi_document(
-        "Computing-unit sidecar", __version__, _DESCRIPTION, ROUTES, EXAMPLES, RELAYED
+        "Computing-unit sidecar",
+        __version__,
+        _DESCRIPTION,
+        ROUTES,
+        other_problems="A problem of central, passed on as it is (see docs/problems.md)",
     )

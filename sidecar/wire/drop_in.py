@@ -4,12 +4,23 @@ camelCase, and whatever such a client sends besides is ignored: it was not writt
 begin with DropIn because they stand in one OpenAPI document with those of `/v1`.
 """
 
-from typing import Annotated
-
 import msgspec
 
-from kit.http.validation import Id, ShortText, Text
-from sidecar.wire.v1 import PORT_NUMBER_MAX, OperatorId, PortId, StatusValue
+from kit.texera.fields import (
+    ComputingUnitId,
+    ExecutionId,
+    Id,
+    OperatorId,
+    PortId,
+    PortNumber,
+    ShortText,
+    StatusValue,
+    StoredConsoleUri,
+    StoredResultUri,
+    StoredStatsUri,
+    Text,
+    WorkflowId,
+)
 
 
 class Lenient(msgspec.Struct, frozen=True, rename="camel"):
@@ -17,26 +28,26 @@ class Lenient(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class EidPath(Lenient, frozen=True):
-    eid: Id
+    eid: ExecutionId
 
 
 class LatestQuery(Lenient, frozen=True):
-    wid: Id
-    cuid: Id
+    wid: WorkflowId
+    cuid: ComputingUnitId
 
 
 class PortResultQuery(Lenient, frozen=True):
     op_id: Text
-    port_id: Annotated[int, msgspec.Meta(ge=0, le=PORT_NUMBER_MAX)] = 0
+    port_id: PortNumber = 0
     internal: bool = False
 
 
 class DropInCreate(Lenient, frozen=True):
     """`uid` may be left to the token; another's is refused."""
 
-    workflow_id: Id
+    workflow_id: WorkflowId
     environment_version: ShortText
-    computing_unit_id: Id
+    computing_unit_id: ComputingUnitId
     uid: Id | None = None
     execution_name: ShortText | None = None
 
@@ -46,18 +57,18 @@ class DropInCreated(Lenient, frozen=True):
 
 
 class DropInRuntimeStatsUri(Lenient, frozen=True):
-    workflow_id: Id
-    uri: Text
+    workflow_id: WorkflowId
+    uri: StoredStatsUri
 
 
 class DropInOperatorConsole(Lenient, frozen=True):
     operator_id: OperatorId
-    uri: Text
+    uri: StoredConsoleUri
 
 
 class DropInPortResult(Lenient, frozen=True):
     global_port_id: PortId
-    uri: Text
+    uri: StoredResultUri
 
 
 class DropInStatusChange(Lenient, frozen=True):

@@ -9,33 +9,38 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from kit.http.validation import Id, ShortText, Text
-from sidecar.wire.v1 import PORT_NUMBER_MAX, Execution, Parameters, Request
-
-Ids = Annotated[list[Id], Meta(min_length=1, max_length=1000)]
+from kit.texera.fields import (
+    BootId,
+    ComputingUnitId,
+    ExecutionId,
+    PortNumber,
+    SelectedIds,
+    Text,
+    TtlSeconds,
+    WorkflowId,
+)
+from sidecar.wire.v1 import Execution, Parameters, Request
 
 
 class WorkflowExecutionPath(Parameters, frozen=True):
-    workflow_id: Id
-    execution_id: Id
+    workflow_id: WorkflowId
+    execution_id: ExecutionId
 
 
 class ComputingUnitPath(Parameters, frozen=True):
-    computing_unit_id: Id
+    computing_unit_id: ComputingUnitId
 
 
 class ExpiredQuery(Parameters, frozen=True):
-    ttl_seconds: Annotated[
-        int, Meta(ge=0, le=10 * 366 * 86_400, description="since the last update")
-    ]
+    ttl_seconds: TtlSeconds
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
 
 
 class Selection(Request, frozen=True):
     """Executions of one workflow."""
 
-    workflow_id: Id
-    execution_ids: Ids
+    workflow_id: WorkflowId
+    execution_ids: SelectedIds
 
 
 class BookmarkSelection(Selection, frozen=True):
@@ -43,7 +48,7 @@ class BookmarkSelection(Selection, frozen=True):
 
 
 class ExpiredSelection(Request, frozen=True):
-    execution_ids: Ids
+    execution_ids: SelectedIds
 
 
 class ExportedOperator(Request, frozen=True):
@@ -56,13 +61,13 @@ class ExportedOperator(Request, frozen=True):
             description="csv, arrow, html, data, parquet; others mean csv",
         ),
     ]
-    port_id: Annotated[int, Meta(ge=0, le=PORT_NUMBER_MAX)] = 0
+    port_id: PortNumber = 0
 
 
 class ExportRequest(Request, frozen=True):
     """Results of one workflow's latest run on one unit, about to be exported."""
 
-    computing_unit_id: Id
+    computing_unit_id: ComputingUnitId
     operators: Annotated[list[ExportedOperator], Meta(min_length=1, max_length=1000)]
     file_name: Annotated[Text, Meta(max_length=1024)] | None = None
 
@@ -88,9 +93,7 @@ class ExpiredExecutions(msgspec.Struct, frozen=True):
 
 
 class BootRequest(Request, frozen=True):
-    boot_id: Annotated[
-        ShortText, Meta(min_length=1, description="names one start of a master process")
-    ]
+    boot_id: BootId
 
 
 class ClosedExecutions(msgspec.Struct, frozen=True):

@@ -5,23 +5,27 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from kit.http.validation import ByteCount, Id, ShortText, Text
-from kit.texera.statuses import STATUS_LIST_SCHEMA, TRANSIENT_CODE, Status, status_of_code
-from kit.texera.uris import GLOBAL_PORT_ID_SCHEMA, OPERATOR_ID_SCHEMA
+from kit.texera.fields import (
+    ByteCount,
+    ComputingUnitId,
+    ExecutionId,
+    Id,
+    OperatorId,
+    PortId,
+    PortNumber,
+    ShortText,
+    StatusList,
+    StatusValue,
+    StoredConsoleUri,
+    StoredResultUri,
+    StoredStatsUri,
+    Text,
+    WorkflowId,
+)
+from kit.texera.statuses import Status, status_of_code
 
-PORT_NUMBER_MAX = 2**31 - 1
 WAIT_MAX_S = 60
 
-# The names are looked up without regard to case, so they are a hint here and no type.
-StatusName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [*Status]})]
-StatusCode: TypeAlias = Annotated[int, Meta(ge=TRANSIENT_CODE, le=5)]
-StatusValue: TypeAlias = Annotated[
-    StatusName | StatusCode, Meta(description="a name, or Texera's code")
-]
-StatusList: TypeAlias = Annotated[str, Meta(extra_json_schema=STATUS_LIST_SCHEMA)]
-# Judged by `operations`, which says what is wrong in words: a hint here, too.
-OperatorId: TypeAlias = Annotated[str, Meta(extra_json_schema=OPERATOR_ID_SCHEMA)]
-PortId: TypeAlias = Annotated[str, Meta(extra_json_schema=GLOBAL_PORT_ID_SCHEMA)]
 WaitSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=WAIT_MAX_S)]
 
 
@@ -30,28 +34,28 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExecutionPath(Parameters, frozen=True):
-    execution_id: Id
+    execution_id: ExecutionId
 
 
 class PortPath(Parameters, frozen=True):
-    execution_id: Id
+    execution_id: ExecutionId
     global_port_id: PortId
 
 
 class OperatorPath(Parameters, frozen=True):
-    execution_id: Id
+    execution_id: ExecutionId
     operator_id: OperatorId
 
 
 class StoredOperatorPath(Parameters, frozen=True):
     """To read: rows of earlier releases of Texera have ids that it would not write today."""
 
-    execution_id: Id
+    execution_id: ExecutionId
     operator_id: Text
 
 
 class WorkflowPath(Parameters, frozen=True):
-    workflow_id: Id
+    workflow_id: WorkflowId
 
 
 class WritePath(Parameters, frozen=True):
@@ -60,17 +64,17 @@ class WritePath(Parameters, frozen=True):
 
 class ResultUriQuery(Parameters, frozen=True):
     operator_id: Text
-    port_id: Annotated[int, Meta(ge=0, le=PORT_NUMBER_MAX)] = 0
+    port_id: PortNumber = 0
     internal: bool = False
     wait: WaitSeconds = 0
 
 
 class LatestQuery(Parameters, frozen=True):
-    computing_unit_id: Id | None = None
+    computing_unit_id: ComputingUnitId | None = None
 
 
 class ListQuery(Parameters, frozen=True):
-    computing_unit_id: Id | None = None
+    computing_unit_id: ComputingUnitId | None = None
     status: StatusList | None = None
     limit: Annotated[int, Meta(ge=1, le=500)] | None = None
     before: Id | None = None
@@ -90,8 +94,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewExecutionRequest(Request, frozen=True):
-    workflow_id: Id
-    computing_unit_id: Id
+    workflow_id: WorkflowId
+    computing_unit_id: ComputingUnitId
     environment_version: ShortText
     name: ShortText | None = None
     warehouse_id: Id | None = None
@@ -103,14 +107,14 @@ class ExecutionChanges(Request, frozen=True):
     status: StatusValue | None = None
     result: Text | None = None
     log_location: Text | UnsetType | None = UNSET
-    runtime_stats_uri: Text | None = None
+    runtime_stats_uri: StoredStatsUri | None = None
     runtime_stats_bytes: ByteCount | None = None
     name: ShortText | None = None
     bookmarked: bool | None = None
 
 
 class PortResult(Request, frozen=True):
-    result_uri: Text
+    result_uri: StoredResultUri
     result_bytes: ByteCount | None = None
 
 
@@ -119,7 +123,7 @@ class PortResultSize(Request, frozen=True):
 
 
 class Console(Request, frozen=True):
-    uri: Text
+    uri: StoredConsoleUri
     bytes: ByteCount | None = None
 
 

@@ -1,4 +1,4 @@
-"""Calls in which one thing is wrong, made from a service's table of routes and their examples."""
+"""Calls in which one thing is wrong, made from a service's routes and its OpenAPI document."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +21,9 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Api:
-    """A service's routes, its examples and the document it serves."""
+    """A service's routes and the document it serves."""
 
     routes: Sequence[Any]
-    examples: Mapping[tuple[str, str], Any]
     document: dict[str, Any]
 
     def with_parameters(self) -> list[Any]:
@@ -37,9 +36,9 @@ class Api:
         return [route for route in self.with_body() if len(self.required_of(route)) > 1]
 
     def target_of(self, route: Any, parameters: Mapping[str, Any] | None = None) -> str:
-        """Path and query of a call, with the example's parameters unless others are given."""
+        """Path and query of a call, with valid parameters unless others are given."""
         if parameters is None:
-            parameters = self.examples[route.method, route.path].parameters
+            parameters = self.valid_parameters(route)
         path, query = route.path, {}
         for name, value in parameters.items():
             text = value if isinstance(value, str) else json.dumps(value)
@@ -50,17 +49,27 @@ class Api:
         return str(path) + ("?" + urlencode(query) if query else "")
 
     def without_required(self, route: Any) -> Any:
-        """The example's body with every field that it must have set to null."""
-        body = self.examples[route.method, route.path].body
-        return {**body, **dict.fromkeys(self.required_of(route))}
+        """A valid body with every required field set to null."""
+        return {**self.valid_body(route), **dict.fromkeys(self.required_of(route))}
+
+    def valid_parameters(self, route: Any) -> dict[str, Any]:
+        """The required parameters of path and query."""
+        return {
+            parameter["name"]: self._valid_value(parameter["schema"])
+            for parameter in self._operation(route)["parameters"]
+            if parameter["required"] and parameter["in"] != "header"
+        }
+
+    def valid_body(self, route: Any) -> Any:
+        """A body with the required fields; None if the call takes none."""
+        return None if route.body_type is None else self._valid_value(self._body_schema(route))
 
     def required_of(self, route: Any) -> list[str]:
         """The fields that the call's body must have."""
         return sorted(self._resolved(self._body_schema(route)).get("required", ()))
 
     def wrong_parameters(self, route: Any) -> Iterator[Wrong]:
-        example = self.examples[route.method, route.path]
-        right, body = dict(example.parameters), example.body
+        right, body = self.valid_parameters(route), self.valid_body(route)
         for parameter in self._operation(route)["parameters"]:
             name, schema = parameter["name"], parameter["schema"]
             if parameter["in"] == "header":
@@ -81,7 +90,7 @@ class Api:
             yield Wrong("an unknown parameter", target, body, "colour", "no query parameter")
 
     def wrong_bodies(self, route: Any) -> Iterator[Wrong]:
-        right, target = self.examples[route.method, route.path].body, self.target_of(route)
+        right, target = self.valid_body(route), self.target_of(route)
         schema = self._resolved(self._body_schema(route))
         for name in schema.get("required", ()):
             rest = {key: value for key, value in right.items() if key != name}
@@ -111,6 +120,27 @@ class Api:
             return self._resolved(self.document["components"]["schemas"][name])
         options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
         return self._resolved(options[0]) if len(options) == 1 else schema
+
+    def _valid_value(self, schema: dict[str, Any]) -> Any:
+        """The schema's example, or the least value of its type."""
+        schema = self._resolved(schema)
+        if "examples" in schema:
+            return schema["examples"][0]
+        if "anyOf" in schema:
+            return self._valid_value(schema["anyOf"][0])
+        if "enum" in schema:
+            return schema["enum"][0]
+        match schema["type"]:
+            case "object":
+                required = schema.get("required", ())
+                return {name: self._valid_value(schema["properties"][name]) for name in required}
+            case "array":
+                return [self._valid_value(schema["items"])] * schema.get("minItems", 0)
+            case "string":
+                return "x"
+            case "boolean":
+                return False
+        return schema.get("minimum", 0)
 
     def _wrong_values(self, schema: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
         """What is wrong, a value that is, and what must be said of it."""

@@ -17,8 +17,6 @@ from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 import central.app
-import central.examples
-import sidecar.examples
 import sidecar.server.app
 from central.auth.authenticator import CredentialPolicy
 from dev.tokens import mint
@@ -29,11 +27,10 @@ from tests.contract.bad_input import NO_JSON, Api, check
 from tests.databases import Database
 from tests.integration.central.central_fixtures import Sidecar, running_central
 
-LOCAL = Api(sidecar.server.app.ROUTES, sidecar.examples.EXAMPLES, sidecar.server.app.openapi())
+LOCAL = Api(sidecar.server.app.ROUTES, sidecar.server.app.openapi())
 # A batch is judged entry by entry, and its members outlive versions: tests of its own.
 CENTRAL = Api(
     [route for route in central.app.ROUTES if route.path != "/v1/batches"],
-    central.examples.EXAMPLES,
     central.app.openapi(),
 )
 

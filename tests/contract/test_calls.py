@@ -12,9 +12,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator
 
 from central import problems
 from central.api.writes import OperatorCosts as CentralOperatorCosts
+from central.app import openapi as central_openapi
 from central.domain import export_rules
 from central.wire import calls as central
 from central.wire.entries import Removed, RemovedConsole, RemovedResult
@@ -22,6 +24,7 @@ from kit.http.problems import FieldError, InvalidRequest, Problem
 from kit.texera.statuses import Status
 from sidecar.cache.uri_registry import UriRegistry
 from sidecar.problems import UpstreamProblem
+from sidecar.server.app import openapi as sidecar_openapi
 from sidecar.spool.bindings import Binding
 from sidecar.upstream.client import CallContext, CentralResponse, problem_document
 from sidecar.wire import forwarded, v1
@@ -130,6 +133,8 @@ PROBLEMS: dict[str, Problem] = {
         "name: at most 128", errors=[FieldError("name", "at most 128")]
     ),
 }
+CENTRAL_DOCUMENT: dict[str, Any] = central_openapi()
+SIDECAR_DOCUMENT: dict[str, Any] = sidecar_openapi()
 
 
 def sample(name: str) -> bytes:
@@ -171,6 +176,15 @@ def test_central_writes_the_answer_and_the_sidecar_reads_all_of_it(name: str) ->
     read = msgspec.to_builtins(msgspec.json.decode(sample(name), type=kind))
     told = msgspec.json.decode(sample(name))
     assert read == {key: told[key] for key in told if key not in LEFT_OUT.get(name, ())}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_documents_describe_the_sample(name: str) -> None:
+    value, kind = ANSWERS[name]
+
+    for document, described in ((CENTRAL_DOCUMENT, type(value)), (SIDECAR_DOCUMENT, kind)):
+        schema = {"$ref": f"#/components/schemas/{described.__name__}", **document}
+        Draft202012Validator(schema).validate(msgspec.json.decode(sample(name)))
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -31,7 +31,6 @@ from central.api.uris import URIS
 from central.api.workflows import COSTS, EXPORTS, VERSIONS
 from central.api.writes import WRITES
 from central.auth.authenticator import SCHEMES, AuthenticatedRoute, Authenticator
-from central.auth.concurrency import PerCallerSemaphore
 from central.auth.keys import Keys, KeySet, SharedSecret, build_jwks_source
 from central.auth.rate_limits import RateLimits
 from central.auth.source_assertions import AssertionVerifier
@@ -142,7 +141,6 @@ def build_authenticator(settings: Settings, database: Database, metrics: Metrics
         if settings.workloads is None
         else build_workload_verifier(settings.workloads, metrics),
         RateLimits(settings.limits, metrics),
-        PerCallerSemaphore(settings.limits.concurrent_calls, metrics),
     )
 
 
@@ -158,14 +156,14 @@ def build_app(
     stores: Mapping[web.AppKey[Any], Any],
     *,
     connection_max_age_s: float,
-    intake: BodyReader | None = None,
+    body_reader: BodyReader | None = None,
     clock: Callable[[], float] = time.perf_counter,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> web.Application:
-    intake = intake or BodyReader()
+    body_reader = body_reader or BodyReader()
     app = web.Application(
         middlewares=[
-            intake.connections.middleware,
+            body_reader.connections.middleware,
             RequestMetrics(metrics, clock).middleware,
             ConnectionAge(connection_max_age_s, clock, uniform).middleware,
             renewal_failures,
@@ -178,7 +176,7 @@ def build_app(
     )
     for key, store in stores.items():
         app[key] = store
-    add_routes(app, ROUTES, authenticator.authenticate, intake)
+    add_routes(app, ROUTES, authenticator.authenticate, body_reader)
     app.on_response_prepare.append(add_user_headers)
     document = msgspec.json.encode(openapi())
 

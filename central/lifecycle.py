@@ -60,16 +60,18 @@ async def serve(settings: Settings) -> int:
     metrics.watch_connections(database.connections)
     stores = build_stores(database, metrics, settings.lease_s, settings.limits)
     callers = ConnectionLimiter(settings.limits.connections, metrics.dropped_connection)
-    intake = BodyReader(
-        callers, max_total_bytes=settings.limits.buffered_body_bytes, share=MAX_BODIES_SHARE
+    body_reader = BodyReader(
+        callers,
+        max_total_bytes=settings.limits.buffered_body_bytes,
+        max_share_per_host=MAX_BODIES_SHARE,
     )
-    metrics.watch_callers(lambda: callers.count, lambda: intake.held_bytes)
+    metrics.watch_callers(lambda: callers.count, lambda: body_reader.buffered_bytes)
     app = build_app(
         build_authenticator(settings, database, metrics),
         metrics,
         stores,
         connection_max_age_s=settings.connection_max_age_s,
-        intake=intake,
+        body_reader=body_reader,
     )
     closer = OrphanCloser(
         stores[LEASES].continuity,

@@ -161,7 +161,7 @@ class Metrics:
         self._credentials.labels(kind, verdict).inc()
 
     def rate_limited(self, who: str, what: str) -> None:
-        """`who` is user, source, new_sources or turn, `what` calls, bytes or bindings."""
+        """`who`: user, source, new_sources; `what`: calls, concurrent_calls, bytes, bindings."""
         self._rate_limited.labels(who, what).inc()
 
     def jwks_fetch(self, keys: str, outcome: str) -> None:

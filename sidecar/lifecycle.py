@@ -268,7 +268,7 @@ def _register_gauges(sidecar: Sidecar) -> None:
     gauge("sidecar_spool_epochs", "New epochs since start.", lambda: spool.epochs_started)
     gauge("sidecar_cache_bytes", "Cached resources.", lambda: sidecar.services.reads.size_bytes)
     gauge("sidecar_connections", "Connections to the local API.", lambda: connections.count)
-    gauge("sidecar_buffered_body_bytes", "Large bodies in memory.", lambda: bodies.held_bytes)
+    gauge("sidecar_buffered_body_bytes", "Large bodies in memory.", lambda: bodies.buffered_bytes)
     gauge("sidecar_leases", "Runs whose leases are renewed.", lambda: len(leases.held()))
     gauge(
         "sidecar_renewal_age_seconds",

@@ -91,7 +91,7 @@ class DeliveryTimeout(Problem):
 
 
 class RateLimited(Problem):
-    """The caller has used up what one may use in a while."""
+    """Rate limit exceeded."""
 
     slug = "rate-limited"
     status = 429

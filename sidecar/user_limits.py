@@ -1,50 +1,50 @@
-"""How much one user may ask of this sidecar, so that a runaway program starves nobody else.
+"""Which limits apply to each user of this sidecar, so that a runaway program delays nobody else.
 
-A user's code can call the local API with any token it can see. It cannot be told from the
-master that runs for the same user, so what it uses up is that user's; what is held here is
-what would hit others, or fill the spool faster than central could ever take it:
+A user's code can call the local API with any token it can see, and cannot be told apart from the
+CU master that runs for the same user. So usage is counted by user, and only where it would delay
+others or fill the spool faster than central can take it:
 
-- writes and their bytes a second, by user, a minute's worth at once (429 `rate-limited`). A
-  terminal status does not count: a run must be able to end whatever its program did before.
-  That exemption is bounded too, by execution, or it would be the way around;
-- the spool, by share: above half of its ordinary room, whoever has more than half of what
-  waits is refused while another user is bound here. A user alone may fill it (503 `spool-full`);
-- calls under way, by user: each holds a connection here and maybe one to central. Writes are
-  counted apart, so that no number of polls keeps a run from being ended. Tokens that central has
-  not vouched for cost nothing to make up: all of them together are counted as one user.
+- writes and their bytes per second, by user, with a burst of a minute's worth (429
+  `rate-limited`). A terminal status does not count: a run must be able to end whatever its program
+  did before. That exemption is limited per execution, or it would bypass the limit;
+- the spool, by share: once it is half full, a user with more than half of its entries is refused
+  while another user is bound here. A single user may fill it (503 `spool-full`);
+- concurrent calls, by user: each holds a connection here and maybe one to central. Writes are
+  counted apart, so that polls cannot keep a run from being ended. All tokens that central has not
+  vouched for count as one user, because they cost nothing to invent.
 
-State: of this process; a restart begins anew.
+State: of this process; a restart resets it.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 import msgspec
 
-from kit.http.rate_limit import Rate
+from kit.http.concurrency_limit import ConcurrencyLimiter
+from kit.http.rate_limit import GcraLimiter
 from sidecar.metrics import Metrics
 from sidecar.problems import RateLimited
 from sidecar.settings import LimitSettings
 from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, NewEntry, Priority
 from sidecar.spool.spool import Spool
 
-REMEMBERED_USERS = 10_000
-REMEMBERED_EXECUTIONS = 10_000
+MAX_TRACKED_USERS = 10_000
+MAX_TRACKED_EXECUTIONS = 10_000
 EXEMPT_STATUSES = 10
-"""Terminal statuses of one execution within a burst that count for nothing: a run has one, or
-two (KILLED, then COMPLETED), and its client may repeat them."""
-WRITING = frozenset({"PATCH", "PUT"})
-"""The methods of what a running program stores, its end among it."""
+"""Terminal statuses per execution and burst that do not count: a run has one, or two (KILLED,
+then COMPLETED), and its client may repeat them."""
+WRITE_METHODS = frozenset({"PATCH", "PUT"})
+"""The methods by which a running program stores anything, its terminal status included."""
 CALLS_RETRY_AFTER_S = 1.0
 SHARE_RETRY_AFTER_S = 5.0
-SHARE = 0.5
+MAX_SPOOL_SHARE = 0.5
 
 
 class UserLimits:
-    """Promise: what is let through leaves room for the others."""
+    """The limits of the settings, each raised as `RateLimited`."""
 
     def __init__(
         self,
@@ -58,45 +58,43 @@ class UserLimits:
         self._settings = settings
         self._spool = spool
         self._metrics = metrics
-        self._writes = Rate(settings.writes_per_s, burst_s, REMEMBERED_USERS, monotonic=monotonic)
-        self._bytes = Rate(
-            settings.write_bytes_per_s, burst_s, REMEMBERED_USERS, monotonic=monotonic
+        self._writes = GcraLimiter(
+            settings.writes_per_s, burst_s, MAX_TRACKED_USERS, monotonic=monotonic
         )
-        self._exempt = Rate(
+        self._bytes = GcraLimiter(
+            settings.write_bytes_per_s, burst_s, MAX_TRACKED_USERS, monotonic=monotonic
+        )
+        self._exempt_statuses = GcraLimiter(
             EXEMPT_STATUSES / max(burst_s, 1.0),
             max(burst_s, 1.0),
-            REMEMBERED_EXECUTIONS,
+            MAX_TRACKED_EXECUTIONS,
             monotonic=monotonic,
         )
-        self._under_way: defaultdict[tuple[int | None, bool], int] = defaultdict(int)
+        self._concurrent_calls = ConcurrencyLimiter(settings.concurrent_calls)
 
     @contextmanager
-    def call(self, user_id: int | None, method: str) -> Iterator[None]:
-        """A call, for as long as it is under way; None: of a token that nobody has vouched for.
-
-        Raises `RateLimited`.
-        """
-        most, kind = self._settings.concurrent_calls, (user_id, method in WRITING)
-        if most and self._under_way[kind] >= most:
-            whose = "tokens that are not known here" if user_id is None else "this user"
-            self._refuse("calls", f"{most} calls of {whose} are under way", CALLS_RETRY_AFTER_S)
-        self._under_way[kind] += 1
+    def call_slot(self, user_id: int | None, method: str) -> Iterator[None]:
+        """Counts a call for the block; `user_id` None: its token is not known to be valid."""
+        key = (user_id, method in WRITE_METHODS)
+        if not self._concurrent_calls.try_acquire(key):
+            whose = "unknown tokens" if user_id is None else "this user"
+            self._refuse("calls", f"too many concurrent calls of {whose}", CALLS_RETRY_AFTER_S)
         try:
             yield
         finally:
-            self._under_way[kind] -= 1
-            if not self._under_way[kind]:
-                del self._under_way[kind]
+            self._concurrent_calls.release(key)
 
     def check_write(self, new: NewEntry) -> None:
-        """Before a write is made durable. Raises `RateLimited`."""
-        if new.priority is Priority.TERMINAL and not self._exempt.take(new.execution_id):
+        """Raises `RateLimited` before a write is made durable."""
+        if new.priority is Priority.TERMINAL and not self._exempt_statuses.acquire(
+            new.execution_id
+        ):
             return
-        wait_s = self._writes.take(new.user_id)
+        wait_s = self._writes.acquire(new.user_id)
         if wait_s:
             self._refuse("writes", "too many writes of this user at once", wait_s)
-        members_bytes = len(msgspec.json.encode(new.members))
-        wait_s = self._bytes.take(new.user_id, ENTRY_OVERHEAD_BYTES + members_bytes)
+        fields_bytes = len(msgspec.json.encode(new.members))
+        wait_s = self._bytes.acquire(new.user_id, ENTRY_OVERHEAD_BYTES + fields_bytes)
         if wait_s:
             self._refuse("bytes", "too many bytes of this user at once", wait_s)
         if new.priority is not Priority.TERMINAL:
@@ -104,9 +102,9 @@ class UserLimits:
 
     def _check_share(self, user_id: int) -> None:
         spool = self._spool
-        if spool.queues.size_bytes <= SHARE * spool.high_water_bytes:
+        if spool.queues.size_bytes <= MAX_SPOOL_SHARE * spool.high_water_bytes:
             return
-        # Only an execution's own user can write to it, so its writes are that user's.
+        # Only an execution's own user writes to it, so its entries are that user's.
         bindings = [binding for binding in spool.bindings.all() if binding.ended_at_ms is None]
         if all(binding.user_id == user_id for binding in bindings):
             return
@@ -116,13 +114,13 @@ class UserLimits:
             for binding in spool.bindings.all()
             if binding.user_id != user_id
         )
-        if others < (1 - SHARE) * spool.queues.entry_count:
+        if others < (1 - MAX_SPOOL_SHARE) * spool.queues.entry_count:
             self._refuse(
                 "share",
-                "most of what waits is this user's, and others write here",
+                "this user has most of the spool's entries, and others write here",
                 SHARE_RETRY_AFTER_S,
             )
 
-    def _refuse(self, what: str, detail: str, retry_after_s: float) -> NoReturn:
-        self._metrics.rate_limited.labels(what).inc()
+    def _refuse(self, limit: str, detail: str, retry_after_s: float) -> NoReturn:
+        self._metrics.rate_limited.labels(limit).inc()
         raise RateLimited(detail, retry_after_s=retry_after_s)

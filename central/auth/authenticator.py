@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-from central.auth.concurrency import PerCallerSemaphore
 from central.auth.rate_limits import RateLimits
 from central.auth.source_assertions import HEADER, AssertionVerifier, SignedCall
 from central.auth.user_tokens import (
@@ -48,7 +47,7 @@ from kit.http.routing import Route
 USER: web.RequestKey[User] = web.RequestKey("user", User)
 """The user of a valid token, for the headers that each response to them carries."""
 
-RELEASE_SLOT: web.RequestKey[Callable[[], None]] = web.RequestKey("end_turn")
+RELEASE_SLOT: web.RequestKey[Callable[[], None]] = web.RequestKey("release_slot")
 """Frees the caller's concurrency slot; called once the response is complete."""
 
 MUTATING_CALLER: web.RequestKey["MutatingCaller"] = web.RequestKey("changer")
@@ -191,19 +190,17 @@ class Authenticator:
         accounts: AccountRoleCache | None = None,
         workloads: WorkloadVerifier | None = None,
         limits: RateLimits | None = None,
-        concurrency: PerCallerSemaphore | None = None,
     ) -> None:
         """`accounts` None: a token's role is trusted until the token expires.
 
-        `workloads` None: a source may call from any pod; `limits` and `concurrency` None: calls
-        are unlimited.
+        `workloads` None: a source may call from any pod; `limits` None: calls are
+        unlimited.
         """
         self._tokens = tokens
         self._assertions = assertions
         self._accounts = accounts
         self._workloads = workloads
         self._limits = limits
-        self._concurrency = concurrency
 
     async def authenticate(self, request: web.Request, route: Route, body: bytes) -> Caller:
         """The caller of the request, with a concurrency slot if those are limited.
@@ -211,9 +208,9 @@ class Authenticator:
         Raises the problems of the route's policy.
         """
         caller = await self._identify(request, route, body)
-        if self._concurrency is not None:
+        if self._limits is not None:
             key = caller.source_id if isinstance(caller, Source) else caller.user.user_id
-            request[RELEASE_SLOT] = await self._concurrency.take(key)
+            request[RELEASE_SLOT] = await self._limits.acquire_slot(key)
         return caller
 
     async def _identify(self, request: web.Request, route: Route, body: bytes) -> Caller:
@@ -227,7 +224,7 @@ class Authenticator:
         if needs is not CredentialPolicy.SOURCE:
             user = await self._user(request, token)
             if self._limits is not None:
-                self._limits.admit_user(user.user_id, len(body))
+                self._limits.check_user(user.user_id, len(body))
         assertion = _single_header(request, HEADER)
         if needs is CredentialPolicy.USER and assertion is None:
             assert user is not None  # noqa: S101 (for the type checker)
@@ -236,7 +233,7 @@ class Authenticator:
         call = SignedCall(request.method, request.raw_path, body, token, key)
         source_id = self._assertions.verify(assertion, call)
         if self._limits is not None:
-            self._limits.admit_source(source_id, len(body))
+            self._limits.check_source(source_id, len(body))
         if needs is CredentialPolicy.USER:
             assert user is not None  # noqa: S101 (for the type checker)
             return Reader(user)

@@ -1,32 +1,45 @@
-"""How much one user and one source may ask of this replica (DESIGN.md section 2).
+"""Which limits apply to whom at this replica (DESIGN.md section 2).
 
-A user's code can call central directly, with the user's token and keys of its own making, so
-nothing that a sidecar does by itself counts here. Calls and bytes are counted by user, where a
-token is sent, and by source, where an assertion is. Keys cost nothing to make: sources that
-this replica has not met before share one rate, so that making keys buys nothing and those that
-work are not held up by those that are made up.
+A user's code can call central directly, with the user's token and keys of its own making, so no
+limit of a sidecar protects central. These are checked here:
 
-Memory: one number a key, for at most `REMEMBERED` keys. State: of this replica alone, so that
-an installation's limit is the setting times its replicas.
+- calls and bytes per second, by user where a token is sent, by source where an assertion is;
+- sources this replica has not seen before: they share one rate. Keys cost nothing to make, so
+  inventing them gains nothing and delays no source that is known;
+- concurrent calls, by user, or by source where no user calls. Calls share a few database
+  connections; above the limit a caller's calls wait for its own earlier ones.
+
+Every refusal is 429 `rate-limited`. State: of this replica alone, one number per key for at most
+`MAX_TRACKED_KEYS`; the limit of an installation is the setting times its replicas.
 """
 
+import functools
 import time
 from collections.abc import Callable
-from typing import NoReturn
 
 from cachetools import LRUCache
 
 from central.auth_settings import LimitSettings
 from central.metrics import Metrics
 from central.problems import RateLimited
-from kit.http.rate_limit import Rate
+from kit.http.concurrency_limit import ConcurrencyLimiter
+from kit.http.rate_limit import GcraLimiter
 
-REMEMBERED = 50_000
+MAX_TRACKED_KEYS = 50_000
 """More users and sidecars than a replica serves; about 100 bytes each."""
+MAX_SLOT_WAIT_S = 10.0
+"""As long as a sidecar waits for a response."""
+SLOT_RETRY_AFTER_S = 1.0
+
+_DETAILS = {
+    "user": "too many {} of this user at once",
+    "source": "too many {} of this sidecar at once",
+    "new_sources": "too many {} of unknown sidecars at once",
+}
 
 
 class RateLimits:
-    """Promise: whoever is let through has used no more than the settings allow."""
+    """The limits of the settings, each raised as `RateLimited`."""
 
     def __init__(
         self,
@@ -34,44 +47,40 @@ class RateLimits:
         metrics: Metrics,
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        max_slot_wait_s: float = MAX_SLOT_WAIT_S,
     ) -> None:
-        def rate(per_s: float) -> Rate:
-            return Rate(per_s, settings.burst_s, REMEMBERED, monotonic=monotonic)
+        def limiter(per_s: float) -> GcraLimiter:
+            return GcraLimiter(per_s, settings.burst_s, MAX_TRACKED_KEYS, monotonic=monotonic)
 
         self._metrics = metrics
-        self._user_calls = rate(settings.user_calls_per_s)
-        self._user_bytes = rate(settings.user_bytes_per_s)
-        self._source_calls = rate(settings.source_calls_per_s)
-        self._source_bytes = rate(settings.source_bytes_per_s)
-        self._new_sources = rate(settings.new_sources_per_s)
-        self._known_sources: LRUCache[str, bool] = LRUCache(REMEMBERED)
+        self._user_calls = limiter(settings.user_calls_per_s)
+        self._user_bytes = limiter(settings.user_bytes_per_s)
+        self._source_calls = limiter(settings.source_calls_per_s)
+        self._source_bytes = limiter(settings.source_bytes_per_s)
+        self._new_sources = limiter(settings.new_sources_per_s)
+        self._known_sources: LRUCache[str, bool] = LRUCache(MAX_TRACKED_KEYS)
+        self._concurrent_calls = ConcurrencyLimiter(settings.concurrent_calls)
+        self._max_slot_wait_s = max_slot_wait_s
 
-    def admit_user(self, user_id: int, size_bytes: int) -> None:
-        """Raises `RateLimited`."""
-        self._take("user", "calls", self._user_calls, user_id, 1)
-        self._take("user", "bytes", self._user_bytes, user_id, size_bytes)
+    def check_user(self, user_id: int, size_bytes: int) -> None:
+        self._check("user", "calls", self._user_calls.acquire(user_id))
+        self._check("user", "bytes", self._user_bytes.acquire(user_id, size_bytes))
 
-    def admit_source(self, source_id: str, size_bytes: int) -> None:
-        """Raises `RateLimited`."""
+    def check_source(self, source_id: str, size_bytes: int) -> None:
         if self._known_sources.get(source_id) is None:
-            self._take("new_sources", "calls", self._new_sources, None, 1)
+            self._check("new_sources", "calls", self._new_sources.acquire(None))
             self._known_sources[source_id] = True
-        self._take("source", "calls", self._source_calls, source_id, 1)
-        self._take("source", "bytes", self._source_bytes, source_id, size_bytes)
+        self._check("source", "calls", self._source_calls.acquire(source_id))
+        self._check("source", "bytes", self._source_bytes.acquire(source_id, size_bytes))
 
-    def _take(self, who: str, what: str, rate: Rate, key: int | str | None, amount: int) -> None:
-        wait_s = rate.take(key, amount)
+    async def acquire_slot(self, caller: int | str) -> Callable[[], None]:
+        """Waits until the user (an int) or source may run a call; returns the slot's release."""
+        if not await self._concurrent_calls.acquire(caller, self._max_slot_wait_s):
+            who = "user" if isinstance(caller, int) else "source"
+            self._check(who, "concurrent calls", SLOT_RETRY_AFTER_S)
+        return functools.partial(self._concurrent_calls.release, caller)
+
+    def _check(self, who: str, what: str, wait_s: float) -> None:
         if wait_s > 0:
-            self._metrics.rate_limited(who, what)
-            _refuse(who, what, wait_s)
-
-
-_WHOSE = {
-    "user": "of this user",
-    "source": "of this sidecar",
-    "new_sources": "of sidecars that were never met before",
-}
-
-
-def _refuse(who: str, what: str, wait_s: float) -> NoReturn:
-    raise RateLimited(f"too many {what} {_WHOSE[who]} at once", retry_after_s=wait_s)
+            self._metrics.rate_limited(who, what.replace(" ", "_"))
+            raise RateLimited(_DETAILS[who].format(what), retry_after_s=wait_s)

@@ -1,15 +1,16 @@
-"""How many connections there are, and which of them makes room for another.
+"""How many connections a listener holds, and which one is evicted for a new one.
 
-Whoever reaches a port can open thousands of connections, and nobody can be told from anybody
-before a request has been read. So above `most` nobody is refused for being new: of the address
-that holds the most, the connection that was idle longest is cut off. Idle is whatever no whole
-request has come on; half a head or half a body is nothing yet. What is worked at is never cut
-off; where that is all there is, the newcomer is refused.
+Anybody who reaches a port can open thousands of connections, and no caller is known before a
+request has been read. So a new connection is admitted even at `max_connections`: of the client
+address with the most connections, the one that has been idle longest is evicted. A connection is
+idle until a whole request has arrived; half a head or half a body does not make it busy. Busy
+connections are never evicted; if all are busy, new ones get 503.
 
-    made -> idle <-> at work
-              '-> cut off, to make room
+    accepted --> idle <--> busy
+        |         `--> evicted (aborted)
+        `--> refused (503), if all others are busy
 
-A head is bounded too, because a parser keeps all of one until it ends.
+The size of a request head is bounded too, because a parser buffers all of it.
 """
 
 import asyncio
@@ -25,144 +26,148 @@ from kit.http.problems import Overloaded
 from kit.http.settings import Address
 
 HEAD_MAX_BYTES = 24 * 1024
-"""More than one with the longest tokens has; aiohttp by itself takes a megabyte."""
+"""Above any head with the longest tokens; aiohttp itself accepts a megabyte."""
 RETRY_AFTER_S = 1.0
-HANDSHAKE_WITHIN_S = 10.0
+HANDSHAKE_TIMEOUT_S = 10.0
 
-Ended: TypeAlias = Callable[[str], None]
-"""Told of each connection that had to end for lack of room: `refused` or `cut-off`."""
+OnDropped: TypeAlias = Callable[[str], None]
+"""Called for each connection dropped by the limit, with the reason: `refused` or `evicted`."""
 
 
 class ConnectionSlot:
-    """A connection's place among the others."""
+    """One admitted connection, and the size of the request head that it is receiving."""
 
     __slots__ = ("_has_head", "_head_bytes", "_tail", "host", "transport")
 
     def __init__(self, transport: asyncio.Transport, host: str) -> None:
         self.transport = transport
         self.host = host
-        self.begin()
+        self.expect_head()
 
-    def begin(self) -> None:
-        """What comes next is the head of a request."""
+    def expect_head(self) -> None:
+        """The next byte belongs to the head of another request."""
         self._has_head = False
         self._head_bytes = 0
         self._tail = b""
 
-    def hears(self, data: bytes) -> bool:
-        """False once a head has got too long."""
+    def count_head_bytes(self, data: bytes) -> bool:
+        """Returns False once the head exceeds `HEAD_MAX_BYTES`."""
         if self._has_head:
             return True
-        known = self._tail + data
-        end = known.find(b"\r\n\r\n")
+        received = self._tail + data
+        end = received.find(b"\r\n\r\n")
         self._has_head = end >= 0
         self._head_bytes += len(data) if end < 0 else max(0, end - len(self._tail))
-        self._tail = known[-3:]
+        self._tail = received[-3:]
         return self._head_bytes <= HEAD_MAX_BYTES
 
 
 class ConnectionLimiter:
-    """Promise: there are never more than `most`; 0 is no limit."""
+    """At most `max_connections` at once; 0 is no limit."""
 
-    def __init__(self, most: int = 0, ended: Ended = lambda how: None) -> None:
-        self._most = most
-        self._ended = ended
-        self._seats: dict[asyncio.BaseTransport, ConnectionSlot] = {}
-        self._counts: dict[str, int] = {}
+    def __init__(
+        self, max_connections: int = 0, on_dropped: OnDropped = lambda reason: None
+    ) -> None:
+        self._max_connections = max_connections
+        self._on_dropped = on_dropped
+        self._slots: dict[asyncio.BaseTransport, ConnectionSlot] = {}
+        self._host_counts: dict[str, int] = {}
         self._idle: dict[str, dict[ConnectionSlot, None]] = {}
-        """By address; the one that was idle longest comes first."""
+        """By client address, the longest idle first."""
 
     @property
     def count(self) -> int:
-        return len(self._seats)
+        return len(self._slots)
 
     def admit(self, transport: asyncio.BaseTransport) -> ConnectionSlot | None:
-        """A place, freed if need be; a newcomer who gets none is told so and ended."""
-        seat = ConnectionSlot(cast("asyncio.Transport", transport), _host(transport))
-        if self._most and len(self._seats) >= self._most and not self._make_room():
-            self._ended("refused")
-            seat.transport.write(_refusal())
-            seat.transport.close()
+        """A slot, evicting an idle connection if need be; None after a 503 to this one."""
+        slot = ConnectionSlot(cast("asyncio.Transport", transport), _host(transport))
+        is_full = self._max_connections and len(self._slots) >= self._max_connections
+        if is_full and not self._evict_idle():
+            self._on_dropped("refused")
+            slot.transport.write(_refusal())
+            slot.transport.close()
             return None
-        self._seats[transport] = seat
-        self._counts[seat.host] = self._counts.get(seat.host, 0) + 1
-        self._rest(seat)
-        return seat
+        self._slots[transport] = slot
+        self._host_counts[slot.host] = self._host_counts.get(slot.host, 0) + 1
+        self._mark_idle(slot)
+        return slot
 
-    def lost(self, seat: ConnectionSlot) -> None:
-        if self._seats.pop(seat.transport, None) is None:
+    def release(self, slot: ConnectionSlot) -> None:
+        """The connection is closed."""
+        if self._slots.pop(slot.transport, None) is None:
             return
-        self._stir(seat)
-        self._counts[seat.host] -= 1
-        if not self._counts[seat.host]:
-            del self._counts[seat.host]
+        self._mark_busy(slot)
+        self._host_counts[slot.host] -= 1
+        if not self._host_counts[slot.host]:
+            del self._host_counts[slot.host]
 
-    def used(self, seat: ConnectionSlot) -> None:
-        """A whole request was answered: it is the last of the idle again."""
-        idle = self._idle.get(seat.host)
-        if idle is not None and seat in idle:
-            del idle[seat]
-            idle[seat] = None
+    def touch(self, slot: ConnectionSlot) -> None:
+        """A request was answered: an idle connection becomes the last to be evicted."""
+        idle = self._idle.get(slot.host)
+        if idle is not None and slot in idle:
+            del idle[slot]
+            idle[slot] = None
 
     @contextmanager
-    def working(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
-        """A whole request has come: its connection is not cut off before it is answered."""
-        seat = self._seats.get(transport) if transport is not None else None
-        if seat is None:
+    def busy(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
+        """A whole request has arrived: its connection is not evicted during the block."""
+        slot = self._slots.get(transport) if transport is not None else None
+        if slot is None:
             yield
             return
-        self._stir(seat)
+        self._mark_busy(slot)
         try:
             yield
         finally:
-            if seat.transport in self._seats:
-                self._rest(seat)
+            if slot.transport in self._slots:
+                self._mark_idle(slot)
 
     @property
     def middleware(self) -> Callable[..., Awaitable[web.StreamResponse]]:
-        """The outermost: where one request has ended, the next one's head begins.
+        """The outermost middleware: the next head begins where this request ends.
 
-        A request that was answered early ends with the rest of its body, which is yet to come.
+        A request that was answered early ends with the rest of its body, still to arrive.
         """
 
         @web.middleware
-        async def begin_anew(
+        async def track_requests(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
             transport = request.transport
             try:
                 return await handler(request)
             finally:
-                seat = self._seats.get(transport) if transport is not None else None
-                if seat is not None:
-                    request.content.on_eof(seat.begin)
-                    self.used(seat)
+                slot = self._slots.get(transport) if transport is not None else None
+                if slot is not None:
+                    request.content.on_eof(slot.expect_head)
+                    self.touch(slot)
 
-        return begin_anew
+        return track_requests
 
-    def _make_room(self) -> bool:
+    def _evict_idle(self) -> bool:
         if not self._idle:
             return False
-        crowd = max(self._idle, key=self._counts.__getitem__)
-        seat = next(iter(self._idle[crowd]))
-        self.lost(seat)
-        self._ended("evicted")
-        seat.transport.abort()
+        host = max(self._idle, key=self._host_counts.__getitem__)
+        slot = next(iter(self._idle[host]))
+        self.release(slot)
+        self._on_dropped("evicted")
+        slot.transport.abort()
         return True
 
-    def _rest(self, seat: ConnectionSlot) -> None:
-        self._idle.setdefault(seat.host, {})[seat] = None
+    def _mark_idle(self, slot: ConnectionSlot) -> None:
+        self._idle.setdefault(slot.host, {})[slot] = None
 
-    def _stir(self, seat: ConnectionSlot) -> None:
-        idle = self._idle.get(seat.host)
+    def _mark_busy(self, slot: ConnectionSlot) -> None:
+        idle = self._idle.get(slot.host)
         if idle is not None:
-            idle.pop(seat, None)
+            idle.pop(slot, None)
             if not idle:
-                del self._idle[seat.host]
+                del self._idle[slot.host]
 
 
 class CountedConnection(asyncio.Protocol):
-    """A connection of a server's, counted among others."""
+    """Wraps a server's protocol so that its connection counts towards the limit."""
 
     def __init__(
         self, connections: ConnectionLimiter, open_handler: Callable[[], asyncio.Protocol]
@@ -170,21 +175,21 @@ class CountedConnection(asyncio.Protocol):
         self._connections = connections
         self._open_handler = open_handler
         self._handler: asyncio.Protocol | None = None
-        self._seat: ConnectionSlot | None = None
+        self._slot: ConnectionSlot | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._seat = self._connections.admit(transport)
-        if self._seat is not None:
+        self._slot = self._connections.admit(transport)
+        if self._slot is not None:
             self._handler = self._open_handler()
             self._handler.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._handler is None or self._seat is None:
+        if self._handler is None or self._slot is None:
             return
-        if self._seat.hears(data):
+        if self._slot.count_head_bytes(data):
             self._handler.data_received(data)
         else:
-            self._seat.transport.abort()
+            self._slot.transport.abort()
 
     def eof_received(self) -> bool | None:
         return None if self._handler is None else self._handler.eof_received()
@@ -198,8 +203,8 @@ class CountedConnection(asyncio.Protocol):
             self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._handler is not None and self._seat is not None:
-            self._connections.lost(self._seat)
+        if self._handler is not None and self._slot is not None:
+            self._connections.release(self._slot)
             self._handler.connection_lost(exc)
 
 
@@ -210,7 +215,7 @@ async def listening(
     connections: ConnectionLimiter,
     context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[None]:
-    """Serves the runner's application for the block. Raises OSError for a taken port."""
+    """Serves the runner's application for the block. Raises OSError for a port in use."""
     await runner.setup()
     try:
         handlers = runner.server
@@ -220,8 +225,8 @@ async def listening(
             address.host,
             address.port,
             ssl=context,
-            # Until its end a handshake is a connection that nobody counts.
-            ssl_handshake_timeout=None if context is None else HANDSHAKE_WITHIN_S,
+            # A connection counts only after its handshake.
+            ssl_handshake_timeout=None if context is None else HANDSHAKE_TIMEOUT_S,
         )
         try:
             yield
@@ -232,13 +237,13 @@ async def listening(
 
 
 def _host(transport: asyncio.BaseTransport) -> str:
-    """Of a unix socket, where nobody has an address, the empty one."""
+    """The client's address; empty for a unix socket."""
     peer = transport.get_extra_info("peername")
     return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
 def _refusal() -> bytes:
-    problem = Overloaded("every connection is at work", retry_after_s=RETRY_AFTER_S)
+    problem = Overloaded("every connection is busy", retry_after_s=RETRY_AFTER_S)
     body = msgspec.json.encode(problem.document())
     return (
         b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"

@@ -98,28 +98,28 @@ class MethodNotAllowed(Problem):
 
 
 class BodyTooLarge(Problem):
-    """The body is larger than this call takes."""
+    """Request body too large."""
 
     slug = "body-too-large"
     status = 413
 
 
 class BodyTooSlow(Problem):
-    """The body did not come in time."""
+    """Request body timeout."""
 
     slug = "body-too-slow"
     status = 408
 
 
 class Overloaded(Problem):
-    """The service holds as much as it can at once."""
+    """Server overloaded."""
 
     slug = "overloaded"
     status = 503
 
 
 class UnsupportedMediaType(Problem):
-    """The body is not JSON."""
+    """Unsupported media type."""
 
     slug = "unsupported-media-type"
     status = 415

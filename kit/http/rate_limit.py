@@ -1,9 +1,9 @@
-"""Rates by key in bounded memory: how much of something somebody may do in a while.
+"""Rate limits by key in bounded memory: how much of something one key may use per second.
 
-The generic cell rate algorithm: of each key one moment is kept, at which all it has used so
-far would be paid for at the steady rate. What lies further ahead than the burst allows is
-refused, with the time after which it would not be. A key whose moment has passed is a key
-never seen, so forgetting it costs nothing.
+The generic cell rate algorithm keeps one number per key, its theoretical arrival time (TAT): the
+time at which everything used so far is paid for at the steady rate. A call that would move the
+TAT further into the future than the burst allows is refused, together with the time after which
+it would pass. An expired TAT is the same as no state, so evicting it costs nothing.
 """
 
 import time
@@ -12,36 +12,36 @@ from collections.abc import Callable, Hashable
 from cachetools import LRUCache
 
 
-class Rate:
-    """So much a second, and `burst_s` seconds' worth of it at once. 0 a second is no limit.
+class GcraLimiter:
+    """Grants `per_s` per second and key, `burst_s` seconds' worth of it at once; 0 is no limit.
 
-    At most `keys` are remembered. Were one forgotten before its time it could begin anew:
-    whoever can make up keys has to be held elsewhere.
+    At most `max_keys` are tracked. A key evicted before its TAT expires starts with a full burst
+    again: callers who can invent keys need another limit.
     """
 
     def __init__(
         self,
         per_s: float,
         burst_s: float,
-        keys: int,
+        max_keys: int,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._per_s = per_s
         self._burst_s = burst_s
         self._monotonic = monotonic
-        self._tat: LRUCache[Hashable, float] = LRUCache(keys)
+        self._tat: LRUCache[Hashable, float] = LRUCache(max_keys)
 
-    def take(self, key: Hashable, amount: float = 1.0) -> float:
-        """0 if the amount is granted; else the seconds after which it would be."""
+    def acquire(self, key: Hashable, amount: float = 1.0) -> float:
+        """Returns 0 if the amount is granted, else the seconds after which it would be."""
         if self._per_s <= 0:
             return 0.0
         now = self._monotonic()
-        paid_at = max(now, self._tat.get(key, now)) + amount / self._per_s
-        wait_s = paid_at - now - self._burst_s
-        # More than a whole burst at once is granted to whoever has used nothing: it is paid for
-        # afterwards, and never would be otherwise.
-        if wait_s > 0 and paid_at - amount / self._per_s > now:
+        tat = max(now, self._tat.get(key, now))
+        new_tat = tat + amount / self._per_s
+        wait_s = new_tat - now - self._burst_s
+        # An amount above the burst would never be granted, so an idle key gets it in advance.
+        if wait_s > 0 and tat > now:
             return wait_s
-        self._tat[key] = paid_at
+        self._tat[key] = new_tat
         return 0.0

@@ -203,12 +203,12 @@ def add_routes(
     app: web.Application,
     routes: Iterable[Route],
     authenticate: Authenticate[Caller],
-    intake: BodyReader | None = None,
+    body_reader: BodyReader | None = None,
 ) -> None:
-    intake = intake or BodyReader()
+    body_reader = body_reader or BodyReader()
     methods: dict[str, set[str]] = {}
     for route in routes:
-        app.router.add_route(route.method, route.path, _adapt(route, authenticate, intake))
+        app.router.add_route(route.method, route.path, _adapt(route, authenticate, body_reader))
         methods.setdefault(route.path, set()).add(route.method)
     for path, allowed in methods.items():
         # Without this, another method of a literal path matches a template that fits it:
@@ -224,13 +224,13 @@ def _refuse_method(allowed: list[str]) -> Callable[[web.Request], Awaitable[web.
 
 
 def _adapt(
-    route: Route, authenticate: Authenticate[Caller], intake: BodyReader
+    route: Route, authenticate: Authenticate[Caller], body_reader: BodyReader
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     decoder = msgspec.json.Decoder(route.body_type) if route.body_type is not None else None
 
     async def serve(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = route.path
-        async with intake.body(request, route.max_body_bytes) as raw_body:
+        async with body_reader.body(request, route.max_body_bytes) as raw_body:
             caller = await authenticate(request, route, raw_body)
             path = parse_parameters(request.match_info, route.path_type, "path")
             query = parse_parameters(_single_values(request), route.query_type, "query")

@@ -67,7 +67,7 @@ async def submit_durable(
         if cached_permit is None:
             raise NeedsFullRequest  # central has to authorize, for the request that comes now
         binding, grant = cached_permit
-        with own.limits.call(grant.user_id, method):
+        with own.limits.call_slot(grant.user_id, method):
             draft = validate(parse_body(raw_body, decoder))
             return await submit(build(draft, binding, grant.user_id))
 

@@ -41,9 +41,9 @@ _DESCRIPTION = (
 
 
 def build_app(
-    services: Services, metrics: Metrics, intake: BodyReader | None = None
+    services: Services, metrics: Metrics, body_reader: BodyReader | None = None
 ) -> web.Application:
-    intake = intake or BodyReader()
+    body_reader = body_reader or BodyReader()
 
     @web.middleware
     async def count(
@@ -60,13 +60,13 @@ def build_app(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         user_id = services.writes.known_user(request.get(TOKEN, ""))
-        with services.limits.call(user_id, request.method):
+        with services.limits.call_slot(user_id, request.method):
             return await handler(request)
 
-    middlewares = [intake.connections.middleware, count, problem_middleware, guard, limit]
+    middlewares = [body_reader.connections.middleware, count, problem_middleware, guard, limit]
     app = web.Application(middlewares=middlewares, client_max_size=MIB)
     app[SERVICES] = services
-    add_routes(app, ROUTES, call_context, intake)
+    add_routes(app, ROUTES, call_context, body_reader)
     document = msgspec.json.encode(openapi())
 
     async def serve_openapi(_: web.Request) -> web.Response:

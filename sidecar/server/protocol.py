@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
                 answer = self._door.answers.answer(data)
                 if answer is not None:
                     self._transport.write(answer)
-                    self._door.counted.used(self._seat)
+                    self._door.counted.touch(self._seat)
                     return
             elif (begun := self._door.begin(data)) is not None:
                 self.call = asyncio.get_running_loop().create_task(self._answer_fast(begun, data))
@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
 
     async def _answer_fast(self, begun: MatchedRequest, data: bytes) -> None:
         """Answers a known call. Its caller may leave: what was begun is not undone by that."""
-        with self._door.counted.working(self._transport):
+        with self._door.counted.busy(self._transport):
             answer = await self._door.calls.answer(begun)
         self.call = None
         held, self._held = self._held, b""
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
     def _give_to_aiohttp(self, data: bytes) -> None:
         assert self._message is not None  # noqa: S101 (for the type checker)
         assert self._seat is not None  # noqa: S101 (likewise)
-        if not self._seat.hears(data):
+        if not self._seat.count_head_bytes(data):
             self._transport.abort()
             return
         if not self._message.is_ambiguous:
@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._seat is not None:
-            self._door.counted.lost(self._seat)
+            self._door.counted.release(self._seat)
         self._door.lost(self, self._handler)
         if self._handler is not None:
             self._handler.connection_lost(exc)

@@ -1,4 +1,4 @@
-"""Connections make room for one another: the idle ones, and those of whoever has the most."""
+"""At the limit an idle connection of the host with the most is evicted; busy ones never are."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ class Transport(asyncio.Transport):
 
 
 class Handler(asyncio.Protocol):
-    """What a server would make of each connection."""
+    """A server's protocol."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -47,47 +47,47 @@ class Handler(asyncio.Protocol):
 
 
 def admitted(connections: ConnectionLimiter, *hosts: str | None) -> list[ConnectionSlot]:
-    seats = [connections.admit(Transport(host)) for host in hosts]
-    assert None not in seats
-    return cast("list[ConnectionSlot]", seats)
+    slots = [connections.admit(Transport(host)) for host in hosts]
+    assert None not in slots
+    return cast("list[ConnectionSlot]", slots)
 
 
-def ends(seats: list[ConnectionSlot]) -> list[str]:
-    return [cast("Transport", seat.transport).end for seat in seats]
+def ends(slots: list[ConnectionSlot]) -> list[str]:
+    return [cast("Transport", slot.transport).end for slot in slots]
 
 
-def test_above_the_most_the_one_that_was_idle_longest_is_cut_off() -> None:
-    told: list[str] = []
-    connections = ConnectionLimiter(3, told.append)
-    seats = admitted(connections, *["a"] * 3)
+def test_at_the_limit_the_longest_idle_connection_is_evicted() -> None:
+    reasons: list[str] = []
+    connections = ConnectionLimiter(3, reasons.append)
+    slots = admitted(connections, *["a"] * 3)
 
-    connections.used(seats[0])
-    seats += admitted(connections, "a", "a")
+    connections.touch(slots[0])
+    slots += admitted(connections, "a", "a")
 
-    assert ends(seats) == ["", "aborted", "aborted", "", ""]
-    assert told == ["evicted"] * 2
+    assert ends(slots) == ["", "aborted", "aborted", "", ""]
+    assert reasons == ["evicted"] * 2
     assert connections.count == 3
 
 
-def test_what_is_at_work_is_never_cut_off_and_rests_afterwards() -> None:
+def test_a_busy_connection_is_not_evicted_until_it_is_idle_again() -> None:
     connections = ConnectionLimiter(2)
-    seats = admitted(connections, "a", "a")
+    slots = admitted(connections, "a", "a")
 
-    with connections.working(seats[0].transport):
-        seats += admitted(connections, "a", "a")
-        assert ends(seats) == ["", "aborted", "aborted", ""]
-    seats += admitted(connections, "a", "a")
+    with connections.busy(slots[0].transport):
+        slots += admitted(connections, "a", "a")
+        assert ends(slots) == ["", "aborted", "aborted", ""]
+    slots += admitted(connections, "a", "a")
 
-    assert ends(seats) == ["aborted", "aborted", "aborted", "aborted", "", ""]
+    assert ends(slots) == ["aborted", "aborted", "aborted", "aborted", "", ""]
 
 
-def test_where_all_are_at_work_the_newcomer_is_told_to_come_again() -> None:
-    told: list[str] = []
-    connections = ConnectionLimiter(1, told.append)
-    (seat,) = admitted(connections, "a")
+def test_if_all_are_busy_a_new_connection_gets_503() -> None:
+    reasons: list[str] = []
+    connections = ConnectionLimiter(1, reasons.append)
+    (slot,) = admitted(connections, "a")
     refused = Transport("b")
 
-    with connections.working(seat.transport):
+    with connections.busy(slot.transport):
         assert connections.admit(refused) is None
     head, _, body = refused.written.partition(b"\r\n\r\n")
 
@@ -96,11 +96,11 @@ def test_where_all_are_at_work_the_newcomer_is_told_to_come_again() -> None:
     assert b"\r\nContent-Length: %d" % len(body) in head
     assert (json.loads(body)["type"], json.loads(body)["status"]) == ("overloaded", 503)
     assert refused.end == "closed"
-    assert told == ["refused"]
-    assert ends([seat]) == [""]
+    assert reasons == ["refused"]
+    assert ends([slot]) == [""]
 
 
-def test_whoever_has_the_most_makes_room_for_the_others() -> None:
+def test_the_host_with_the_most_connections_is_evicted_from() -> None:
     connections = ConnectionLimiter(5)
     quiet = admitted(connections, "quiet", None)
     crowd = admitted(connections, *["crowd"] * 3)
@@ -113,38 +113,38 @@ def test_whoever_has_the_most_makes_room_for_the_others() -> None:
     assert connections.count == 5
 
 
-def test_a_connection_that_ended_by_itself_has_made_room() -> None:
+def test_a_closed_connection_frees_its_slot_once() -> None:
     connections = ConnectionLimiter(1)
-    (gone,) = admitted(connections, "a")
+    (closed,) = admitted(connections, "a")
 
-    connections.lost(gone)
-    connections.lost(gone)
+    connections.release(closed)
+    connections.release(closed)
     admitted(connections, "a")
 
-    assert ends([gone]) == [""]
+    assert ends([closed]) == [""]
     assert connections.count == 1
 
 
-def test_without_a_most_all_are_admitted() -> None:
+def test_zero_is_no_limit() -> None:
     connections = ConnectionLimiter()
 
     assert "aborted" not in ends(admitted(connections, *["a"] * 1000))
 
 
-def test_one_that_was_lost_at_work_takes_no_room_afterwards() -> None:
+def test_a_connection_closed_while_busy_frees_its_slot() -> None:
     connections = ConnectionLimiter(1)
-    (seat,) = admitted(connections, "a")
+    (slot,) = admitted(connections, "a")
 
-    with connections.working(seat.transport):
-        connections.lost(seat)
+    with connections.busy(slot.transport):
+        connections.release(slot)
     admitted(connections, "a")
 
     assert connections.count == 1
-    assert ends([seat]) == [""]
+    assert ends([slot]) == [""]
 
 
 @pytest.mark.parametrize("piece", [1, 1000, HEAD_MAX_BYTES])
-def test_a_head_without_end_is_given_up(piece: int) -> None:
+def test_a_head_above_the_limit_aborts_the_connection(piece: int) -> None:
     handler, transport = Handler(), Transport()
     connection = CountedConnection(ConnectionLimiter(), lambda: handler)
     connection.connection_made(transport)
@@ -159,7 +159,7 @@ def test_a_head_without_end_is_given_up(piece: int) -> None:
 
 
 @pytest.mark.parametrize("piece", [1, 3, 4096, 10 * HEAD_MAX_BYTES])
-def test_what_follows_a_head_is_not_counted_as_one(piece: int) -> None:
+def test_body_bytes_do_not_count_as_head(piece: int) -> None:
     handler, transport = Handler(), Transport()
     connection = CountedConnection(ConnectionLimiter(), lambda: handler)
     connection.connection_made(transport)
@@ -172,7 +172,7 @@ def test_what_follows_a_head_is_not_counted_as_one(piece: int) -> None:
     assert handler.received == request
 
 
-def test_a_refused_connection_never_meets_the_server() -> None:
+def test_a_refused_connection_never_reaches_the_server() -> None:
     connections, handlers = ConnectionLimiter(1), list[Handler]()
 
     def make() -> Handler:
@@ -180,9 +180,9 @@ def test_a_refused_connection_never_meets_the_server() -> None:
         return handlers[-1]
 
     first = CountedConnection(connections, make)
-    first.connection_made(at_work := Transport())
+    first.connection_made(busy := Transport())
     second = CountedConnection(connections, make)
-    with connections.working(at_work):
+    with connections.busy(busy):
         second.connection_made(Transport())
         second.data_received(b"GET / HTTP/1.1\r\n\r\n")
         second.pause_writing()

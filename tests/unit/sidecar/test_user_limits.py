@@ -1,4 +1,4 @@
-"""A runaway program fills neither the spool nor the time of others, and its run can still end."""
+"""Rates, share of the spool and concurrent calls are limited by user; a run can always end."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ MIB = 2**20
 
 
 class Limited:
-    """A spool behind limits, by a clock that is set by hand."""
+    """A spool behind limits, with a clock set by hand."""
 
     def __init__(self, spool: Spool, **settings: Any) -> None:
         self.now = 0.0
@@ -36,14 +36,14 @@ class Limited:
         self.limits.check_write(new)
         await self.spool.append(new)
 
-    async def written(self, new: NewEntry, most: int = 10_000) -> int:
-        """How many are let through before one is not."""
-        for count in range(most):
+    async def write_until_refused(self, new: NewEntry, max_count: int = 10_000) -> int:
+        """The number of writes accepted."""
+        for count in range(max_count):
             try:
                 await self.write(new)
             except RateLimited:
                 return count
-        return most
+        return max_count
 
     async def bind(self, execution_id: int, user_id: int) -> None:
         await self.spool.record_binding(
@@ -59,37 +59,37 @@ async def spool(tmp_path: Path) -> Any:
     await spools.close()
 
 
-async def test_a_user_writes_a_burst_and_then_at_the_steady_rate(spool: Spool) -> None:
+async def test_a_user_may_write_a_burst_then_at_the_steady_rate(spool: Spool) -> None:
     limited = Limited(spool, writes_per_s=2.0, burst_s=5.0)
 
-    assert await limited.written(update(name="x")) == 10
+    assert await limited.write_until_refused(update(name="x")) == 10
     with pytest.raises(RateLimited) as refused:
         await limited.write(update(name="x"))
     assert refused.value.headers["Retry-After"] == "1"
 
     limited.now += 1.0
-    assert await limited.written(update(name="x")) == 2
-    assert await limited.written(update(OTHER_EID, OTHER_USER, name="x")) == 10
+    assert await limited.write_until_refused(update(name="x")) == 2
+    assert await limited.write_until_refused(update(OTHER_EID, OTHER_USER, name="x")) == 10
 
 
-async def test_bytes_count_too(spool: Spool) -> None:
+async def test_bytes_are_limited_too(spool: Spool) -> None:
     limited = Limited(spool, write_bytes_per_s=1000.0, burst_s=10.0)
 
-    assert 3 <= await limited.written(update(result="x" * 2000)) <= 5
+    assert 3 <= await limited.write_until_refused(update(result="x" * 2000)) <= 5
 
 
-async def test_a_run_ends_whatever_its_program_did_before_but_not_for_ever(spool: Spool) -> None:
+async def test_terminal_statuses_are_exempt_up_to_a_limit_per_execution(spool: Spool) -> None:
     limited = Limited(spool, writes_per_s=1.0, burst_s=1.0)
     ending = update(priority=Priority.TERMINAL, status="COMPLETED")
-    while await limited.written(update(name="x")):
+    while await limited.write_until_refused(update(name="x")):
         pass
 
-    assert await limited.written(ending) == EXEMPT_STATUSES
+    assert await limited.write_until_refused(ending) == EXEMPT_STATUSES
     other_run = update(OTHER_EID, priority=Priority.TERMINAL, status="FAILED")
-    assert await limited.written(other_run) == EXEMPT_STATUSES
+    assert await limited.write_until_refused(other_run) == EXEMPT_STATUSES
 
 
-async def test_a_user_alone_may_fill_the_spool(spool: Spool) -> None:
+async def test_a_single_user_may_fill_the_spool(spool: Spool) -> None:
     limited = Limited(spool)
     await limited.bind(EID, USER)
     large = update(result="x" * 10_000)
@@ -98,26 +98,26 @@ async def test_a_user_alone_may_fill_the_spool(spool: Spool) -> None:
         await limited.write(large)
 
 
-async def test_of_two_users_one_that_fills_the_spool_is_held_at_half(spool: Spool) -> None:
+async def test_with_another_user_bound_one_user_fills_half_of_the_spool(spool: Spool) -> None:
     limited = Limited(spool)
     await limited.bind(EID, USER)
     await limited.bind(OTHER_EID, OTHER_USER)
     large = update(result="x" * 10_000)
 
-    await limited.written(large)
+    await limited.write_until_refused(large)
 
     assert 0.5 <= spool.queues.size_bytes / spool.high_water_bytes <= 0.52
     await limited.write(update(OTHER_EID, OTHER_USER, result="x" * 10_000))
     await limited.write(update(priority=Priority.TERMINAL, status="COMPLETED"))
-    assert _counted(limited, "share") == 1
+    assert _refused_count(limited, "share") == 1
 
 
 @pytest.mark.parametrize("user_id", [1, None])
-async def test_calls_under_way_are_counted_by_user_and_given_back(
+async def test_concurrent_calls_are_counted_by_user_and_released(
     spool: Spool, user_id: int | None
 ) -> None:
     limited = Limited(spool, concurrent_calls=2)
-    call = limited.limits.call
+    call = limited.limits.call_slot
 
     def is_refused(method: str) -> bool:
         try:
@@ -133,21 +133,21 @@ async def test_calls_under_way_are_counted_by_user_and_given_back(
     assert not is_refused("GET")
     assert not is_refused("PATCH")
 
-    assert not limited.limits._under_way
+    assert limited.limits._concurrent_calls.key_count == 0
 
 
-async def test_what_is_remembered_is_bounded(spool: Spool) -> None:
+async def test_tracked_keys_are_bounded(spool: Spool) -> None:
     limited = Limited(spool, writes_per_s=1.0, burst_s=1.0)
 
     for number in range(1, 30_000):
         limited.limits.check_write(update(number, number, Priority.TERMINAL, status="FAILED"))
         limited.limits.check_write(update(number, number, name="x"))
 
-    for rate in (limited.limits._writes, limited.limits._exempt):
-        assert len(rate._tat) == 10_000
+    for limiter in (limited.limits._writes, limited.limits._exempt_statuses):
+        assert len(limiter._tat) == 10_000
 
 
-def _counted(limited: Limited, what: str) -> float | None:
+def _refused_count(limited: Limited, limit: str) -> float | None:
     return limited.metrics.registry.get_sample_value(
-        "sidecar_rate_limited_calls_total", {"limit": what}
+        "sidecar_rate_limited_calls_total", {"limit": limit}
     )

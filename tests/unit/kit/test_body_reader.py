@@ -1,4 +1,4 @@
-"""Large bodies share a room, all of one has to come in time, and small ones always fit."""
+"""Large bodies share a byte budget, have to arrive in time, and small ones always fit."""
 
 import asyncio
 import gzip
@@ -24,17 +24,17 @@ from kit.http.routing import (
     problem_middleware,
 )
 
-ROOM = 100_000
+MAX_BYTES = 100_000
 
 
 @dataclass
 class Service:
-    """A service whose one call keeps its body until it is let go."""
+    """A service whose one call holds its body until `release` is set."""
 
     client: "TestClient[web.Request, web.Application]"
-    intake: BodyReader
-    let_go: asyncio.Event = field(default_factory=asyncio.Event)
-    taken: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
+    bodies: BodyReader
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+    received: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
 
     async def put(self, body: Any, **headers: str) -> tuple[int, str]:
         sent = {"Content-Type": "application/json"} | {
@@ -46,24 +46,24 @@ class Service:
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[Service]:
-    intake = BodyReader(**settings)
-    app = web.Application(middlewares=[intake.connections.middleware, problem_middleware])
-    service = Service(TestClient(TestServer(app)), intake)
+    bodies = BodyReader(**settings)
+    app = web.Application(middlewares=[bodies.connections.middleware, problem_middleware])
+    service = Service(TestClient(TestServer(app)), bodies)
 
     routes = RouteTable(Route, tag="")
 
-    @routes.put("/", max_body_bytes=ROOM)
-    async def keep(
+    @routes.put("/", max_body_bytes=MAX_BYTES)
+    async def hold(
         request: TypedRequest[None, None, None, msgspec.Raw],
     ) -> Response[dict[str, Any]]:
-        service.taken.put_nowait(len(request.raw_body))
-        await service.let_go.wait()
+        service.received.put_nowait(len(request.raw_body))
+        await service.release.wait()
         return Response({})
 
     async def authenticate(request: web.Request, route: Route, body: bytes) -> None:
         return None
 
-    add_routes(app, routes, authenticate, intake)
+    add_routes(app, routes, authenticate, bodies)
     async with service.client:
         yield service
 
@@ -78,72 +78,72 @@ async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("is_announced", [True, False])
-async def test_a_body_is_held_until_its_call_is_answered(is_announced: bool) -> None:
+async def test_a_body_is_counted_until_its_call_is_answered(is_announced: bool) -> None:
     def body(size_bytes: int) -> Any:
         whole = json_of(size_bytes)
         return whole if is_announced else in_pieces(whole)
 
-    async with serving(max_total_bytes=ROOM) as service:
+    async with serving(max_total_bytes=MAX_BYTES) as service:
         first = asyncio.create_task(service.put(body(60_000)))
-        assert await service.taken.get() == 60_000
+        assert await service.received.get() == 60_000
         refused = await service.put(body(60_000))
         small = asyncio.create_task(service.put(body(UNCOUNTED_BODY_BYTES)))
         fits = asyncio.create_task(service.put(body(40_000)))
-        await service.taken.get()
-        await service.taken.get()
-        service.let_go.set()
-        answered = [await task for task in (first, small, fits)]
+        await service.received.get()
+        await service.received.get()
+        service.release.set()
+        statuses = [await task for task in (first, small, fits)]
         after = await service.put(body(60_000))
 
     assert refused == (503, "overloaded")
-    assert answered == [(200, "")] * 3
+    assert statuses == [(200, "")] * 3
     assert after == (200, "")
-    assert service.intake.held_bytes == 0
+    assert service.bodies.buffered_bytes == 0
 
 
-async def test_a_body_that_is_refused_gives_back_what_had_come() -> None:
-    async with serving(max_total_bytes=ROOM) as service:
-        assert (await service.put(in_pieces(json_of(ROOM + 1))))[0] == 413
+async def test_a_refused_body_releases_its_bytes() -> None:
+    async with serving(max_total_bytes=MAX_BYTES) as service:
+        assert (await service.put(in_pieces(json_of(MAX_BYTES + 1))))[0] == 413
         assert (await service.put(b"[" * 90_000))[1] == "invalid-request"
 
-    assert service.intake.held_bytes == 0
+    assert service.bodies.buffered_bytes == 0
 
 
-async def test_a_body_that_does_not_come_is_given_up() -> None:
-    async def begun() -> AsyncIterator[bytes]:
+async def test_a_stalled_body_is_408() -> None:
+    async def stalled() -> AsyncIterator[bytes]:
         yield json_of(50_000)
         await asyncio.Event().wait()
 
-    async with serving(max_total_bytes=ROOM, within_s=0.2) as service:
-        assert await service.put(begun()) == (408, "body-too-slow")
+    async with serving(max_total_bytes=MAX_BYTES, read_timeout_s=0.2) as service:
+        assert await service.put(stalled()) == (408, "body-too-slow")
 
-    assert service.intake.held_bytes == 0
+    assert service.bodies.buffered_bytes == 0
 
 
-async def test_a_compressed_body_is_refused_before_it_is_read() -> None:
+async def test_a_compressed_body_is_415_before_it_is_read() -> None:
     async with serving() as service:
         packed = gzip.compress(json_of(10))
 
         assert await service.put(packed, Content_Encoding="gzip") == (415, "unsupported-media-type")
 
 
-def test_of_one_address_nobody_holds_more_than_its_share() -> None:
-    intake = BodyReader(max_total_bytes=ROOM, share=0.5)
-    intake.take("crowd", 40_000)
+def test_one_host_reserves_no_more_than_its_share() -> None:
+    bodies = BodyReader(max_total_bytes=MAX_BYTES, max_share_per_host=0.5)
+    bodies.reserve("crowd", 40_000)
 
     with pytest.raises(Overloaded):
-        intake.take("crowd", 40_000)
-    intake.take("other", 40_000)
-    intake.give_back("crowd", 40_000)
-    intake.take("crowd", 60_000)  # the largest body fits, where it is the only one
+        bodies.reserve("crowd", 40_000)
+    bodies.reserve("other", 40_000)
+    bodies.release("crowd", 40_000)
+    bodies.reserve("crowd", 60_000)  # a host without any other may exceed its share
 
-    assert intake.held_bytes == 100_000
+    assert bodies.buffered_bytes == 100_000
 
 
-def test_without_a_room_there_is_no_limit() -> None:
-    intake = BodyReader()
+def test_zero_is_no_limit() -> None:
+    bodies = BodyReader()
 
-    intake.take("a", 10**12)
-    intake.take("a", 10**12)
+    bodies.reserve("a", 10**12)
+    bodies.reserve("a", 10**12)
 
-    assert intake.held_bytes == 2 * 10**12
+    assert bodies.buffered_bytes == 2 * 10**12

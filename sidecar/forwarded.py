@@ -7,6 +7,7 @@ the statuses it knows of (which run completed last, which are running): a read i
 so that nobody waits for what he may not see.
 """
 
+import asyncio
 from collections.abc import Iterable
 
 import msgspec
@@ -16,6 +17,7 @@ from sidecar.cache.read_through import ReadResult
 from sidecar.delivery.loop import Delivery
 from sidecar.problems import DeliveryTimeout, UpstreamProblem
 from sidecar.reads import Reads
+from sidecar.spool.bindings import Boot
 from sidecar.spool.entry import Priority
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
@@ -34,6 +36,7 @@ NO_COMPLETED_RUN = "no-completed-run"
 _deleted = msgspec.json.Decoder(forwarded.DeletedExecutions)
 _bookmarked = msgspec.json.Decoder(forwarded.BookmarkedExecutions)
 _expired = msgspec.json.Decoder(forwarded.ExpiredExecutions)
+_closed = msgspec.json.Decoder(forwarded.ClosedExecutions)
 _cleared = msgspec.json.Decoder(forwarded.ClearedExecutions)
 _version = msgspec.json.Decoder(forwarded.Version)
 _plan = msgspec.json.Decoder(forwarded.ExportPlan)
@@ -47,6 +50,29 @@ class ForwardedCalls:
         self._delivery = delivery
         self._central = central
         self._reads = reads
+        self._boot_lock = asyncio.Lock()
+
+    async def register_boot(
+        self,
+        unit_id: int,
+        request: forwarded.BootRequest,
+        idempotency_key: str | None,
+        context: CallContext,
+    ) -> forwarded.ClosedExecutions:
+        """Central ends the runs of earlier master processes; every later binding names this boot.
+
+        The spool records the boot before the response, so an earlier master that still runs can
+        create nothing any more. Boots are registered one at a time, in order of arrival: of a
+        master that died while it booted and its successor, the successor's is the current one
+        at central and in the spool. A repeated boot gets the same response.
+        """
+        target, body = f"/v1/computing-units/{unit_id}/boots", _body(request)
+        async with self._boot_lock:
+            reply = await self._central.post("boot", target, body, idempotency_key, context)
+            result = _closed.decode(reply.body)
+            await self._spool.record_boot(Boot(unit_id, request.boot_id), result.closed)
+        self._reads.invalidate(None, result.closed)
+        return result
 
     async def delete(
         self, selection: forwarded.Selection, idempotency_key: str | None, context: CallContext

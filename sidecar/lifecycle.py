@@ -24,7 +24,6 @@ from kit.http.logs import fields
 from kit.http.ops import serve_ops
 from sidecar import __version__
 from sidecar.api.services import Services
-from sidecar.boots import Boots
 from sidecar.cache.access import AccessCache
 from sidecar.delivery.loop import Delivery
 from sidecar.forwarded import ForwardedCalls
@@ -131,8 +130,7 @@ class Sidecar:
         limits = UserLimits(settings.limits, spool, metrics)
         writes = Writes(spool, self.delivery, central, reads, access, limits, metrics)
         forwarded = ForwardedCalls(spool, self.delivery, central, reads)
-        boots = Boots(spool, central, reads)
-        self.services = Services(reads, writes, forwarded, limits, boots)
+        self.services = Services(reads, writes, forwarded, limits)
         self.lease_renewer = LeaseRenewer(
             spool,
             central,

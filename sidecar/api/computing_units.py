@@ -18,9 +18,9 @@ async def begin_boot(
     request: Request[forwarded.ComputingUnitPath, None, forwarded.BootRequest],
 ) -> Response[forwarded.ClosedExecutions]:
     """Say that a new master process has started: the runs of those before it end."""
-    boots, unit_id = services(request).boots, request.path.computing_unit_id
+    calls, unit_id = services(request).forwarded, request.path.computing_unit_id
     key = idempotency_key(request.http)
-    return Response(await boots.begin(unit_id, request.body, key, request.caller))
+    return Response(await calls.register_boot(unit_id, request.body, key, request.caller))
 
 
 @routes.get(_EXPIRED)

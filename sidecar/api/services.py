@@ -18,7 +18,6 @@ from kit.http.routing import (
     TypedRequest,
 )
 from sidecar import problems
-from sidecar.boots import Boots
 from sidecar.cache.invalidation import Validity
 from sidecar.cache.read_through import ReadResult
 from sidecar.forwarded import ForwardedCalls
@@ -67,7 +66,6 @@ class Services:
     writes: Writes
     forwarded: ForwardedCalls
     limits: UserLimits
-    boots: Boots
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -12,7 +12,6 @@ from aiohttp import web
 from kit.http.body_reader import BodyReader
 from kit.http.connection_limits import ConnectionLimiter
 from sidecar.api.services import Services
-from sidecar.boots import Boots
 from sidecar.delivery.loop import Delivery
 from sidecar.forwarded import ForwardedCalls
 from sidecar.server.app import build_app
@@ -134,13 +133,12 @@ def app_of(
     world: World, intake: BodyReader | None = None, limits: LimitSettings | None = None
 ) -> web.Application:
     delivery = Delivery(world.spool, world.central, world.metrics, world.reads)
-    boots = Boots(world.spool, world.central, world.reads)
     local = UserLimits(limits or LimitSettings(), world.spool, world.metrics)
     writes = Writes(
         world.spool, delivery, world.central, world.reads, world.access, local, world.metrics
     )
     forwarded = ForwardedCalls(world.spool, delivery, world.central, world.reads)
-    services = Services(world.reads, writes, forwarded, local, boots)
+    services = Services(world.reads, writes, forwarded, local)
     return build_app(services, world.metrics, intake)
 
 

@@ -1,4 +1,4 @@
-"""Boots at the sidecar: the one that came last is the one that is remembered."""
+"""Boots at the sidecar: the last one registered is the current one."""
 
 import asyncio
 from types import SimpleNamespace
@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import msgspec
 
-from sidecar.boots import Boots
+from sidecar.delivery.loop import Delivery
+from sidecar.forwarded import ForwardedCalls
 from sidecar.reads import Reads
 from sidecar.spool.bindings import Boot
 from sidecar.upstream.central_api import Central
@@ -17,37 +18,43 @@ CALLER = cast("Any", object())
 
 
 class BootingCentral:
-    """Decides at once, in the order of arrival; its answer to a boot may be long on its way."""
+    """Applies boots at once, in the order of arrival; the response to one may be delayed."""
 
     def __init__(self) -> None:
-        self.decided: list[str] = []
-        self.has_decided = asyncio.Event()
-        self.answers_slowly = {"first": asyncio.Event()}
+        self.applied: list[str] = []
+        self.has_applied = asyncio.Event()
+        self.delayed = {"first": asyncio.Event()}
 
     async def post(self, operation: str, target: str, body: bytes, *_: Any) -> SimpleNamespace:
         boot_id = msgspec.json.decode(body)["boot_id"]
-        self.decided.append(boot_id)
-        self.has_decided.set()
-        if boot_id in self.answers_slowly:
-            await self.answers_slowly[boot_id].wait()
+        self.applied.append(boot_id)
+        self.has_applied.set()
+        if boot_id in self.delayed:
+            await self.delayed[boot_id].wait()
         return SimpleNamespace(body=b'{"closed": []}')
 
 
-async def test_a_boot_whose_answer_is_late_does_not_replace_the_one_after_it(
+async def test_a_boot_with_a_delayed_response_does_not_replace_its_successor(
     spools: Spools,
 ) -> None:
-    """A master dies while it boots; its successor's boot is answered first. Were the dead one's
-    remembered, central would refuse every create as `boot-superseded`."""
+    """A master dies while it boots, and its successor's response comes first. If the spool kept
+    the dead one's boot, central would refuse every create as `boot-superseded`."""
     spool, central = await spools.open(), BootingCentral()
     reads = SimpleNamespace(invalidate=lambda *_: None)
-    boots = Boots(spool, cast("Central", central), cast("Reads", reads))
+    calls = ForwardedCalls(
+        spool, cast("Delivery", None), cast("Central", central), cast("Reads", reads)
+    )
 
-    first = asyncio.create_task(boots.begin(2, forwarded.BootRequest("first"), None, CALLER))
-    await central.has_decided.wait()
-    second = asyncio.create_task(boots.begin(2, forwarded.BootRequest("second"), None, CALLER))
+    def register(boot_id: str) -> "asyncio.Task[forwarded.ClosedExecutions]":
+        request = forwarded.BootRequest(boot_id)
+        return asyncio.create_task(calls.register_boot(2, request, None, CALLER))
+
+    first = register("first")
+    await central.has_applied.wait()
+    second = register("second")
     await asyncio.wait({second}, timeout=0.05)
-    central.answers_slowly["first"].set()
+    central.delayed["first"].set()
     await asyncio.gather(first, second)
 
-    assert central.decided == ["first", "second"]
+    assert central.applied == ["first", "second"]
     assert spool.boot == Boot(2, "second")

@@ -78,7 +78,7 @@ HEALTHY: Mapping[str, str] = {
     f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="10"}}': "0+601x40",
     f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="+Inf"}}': "0+601x40",
 }
-"""Ordinary life: some 503, a late status, a parked moment, a backlog that drains."""
+"""Normal operation: some 503, a late status, a short park, a backlog that drains."""
 
 FIRING: Mapping[str, Firing] = {
     "TexeraCentralDown": Firing(
@@ -96,7 +96,7 @@ FIRING: Mapping[str, Firing] = {
     ),
     "TexeraCentralPoolExhausted": Firing(
         {f'central_database_connections{{{CENTRAL}, state="in_use"}}': "10x40"},
-        "All connections of metadata-texera-cu-sidecar-central-0 are in use all the time.",
+        "All connections of metadata-texera-cu-sidecar-central-0 have been in use for 10 minutes.",
         SCRAPED_CENTRAL | {"state": "in_use"},
     ),
     "TexeraCentralKeySet": Firing(
@@ -104,40 +104,40 @@ FIRING: Mapping[str, Firing] = {
         "The key set of workloads cannot be fetched.",
         {"keys": "workloads"},
     ),
-    "TexeraCentralCloserHolds": Firing(
+    "TexeraCentralOrphansWithheld": Firing(
         {f"central_orphans_withheld{{{CENTRAL}}}": "0x20 8x20"},
-        "8 runs have lost their sidecar at once, and none is closed for it.",
+        "8 leases lapsed at once; their runs are not closed.",
     ),
-    "TexeraCentralCloserFails": Firing(
+    "TexeraCentralCloserFailing": Firing(
         {
             f'central_closer_passes_total{{{CENTRAL}, outcome="failed"}}': "0+6x40",
             f'central_closer_passes_total{{{CENTRAL}, outcome="idle"}}': "7x40",
         },
-        "The closer of orphaned runs fails every time.",
+        "Every pass of the orphan closer fails.",
     ),
-    "TexeraCentralCloserBlind": Firing(
+    "TexeraCentralRenewalsInterrupted": Firing(
         {f"central_uninterrupted_seconds{{{CENTRAL}}}": "0 60 " * 20},
-        "Central has not served renewals for one whole lease, so no silent run is closed.",
+        "Central has not served renewals for one full lease, so no lapsed lease is acted on.",
     ),
-    "TexeraCentralClosesRuns": Firing(
+    "TexeraCentralRunsClosed": Firing(
         {f'central_closed_executions_total{{{CENTRAL}, reason="lease-lapsed"}}': "0x25 1x15"},
         "Runs are closed as FAILED because their unit or its sidecar is gone.",
     ),
-    "TexeraCentralClosedTheLiving": Firing(
+    "TexeraCentralLiveRunsClosed": Firing(
         {f'central_lost_leases_total{{{CENTRAL}, reason="closed"}}': "0x25 1x15"},
-        "Runs were closed as FAILED whose sidecar is there all the same.",
+        "Runs were closed as FAILED although their sidecar is running.",
     ),
-    "TexeraCentralRefusesWrites": Firing(
+    "TexeraCentralWritesRefused": Firing(
         {f'central_refusals_total{{{CENTRAL}, slug="uri-conflict"}}': "7x25 8x15"},
         "Writes are refused: uri-conflict.",
         {"slug": "uri-conflict"},
     ),
-    "TexeraSidecarParked": Firing(
+    "TexeraSidecarDeliveryParked": Firing(
         {f"sidecar_delivery_parked{{{SIDECAR}}}": "0x20 1x20"},
         "Central refuses the batches of computing-unit-7 as a whole.",
         SCRAPED_POD,
     ),
-    "TexeraSidecarCutOff": Firing(
+    "TexeraSidecarCentralUnreachable": Firing(
         {f"sidecar_central_reachable{{{SIDECAR}}}": "1x10 0x30"},
         "computing-unit-7 cannot reach central.",
         SCRAPED_POD,
@@ -147,7 +147,7 @@ FIRING: Mapping[str, Firing] = {
             f"sidecar_spool_entries{{{SIDECAR}}}": "0 12x40",
             f'sidecar_batches_total{{{SIDECAR}, outcome="delivered"}}': "6x40",
         },
-        "12 writes have been waiting in computing-unit-7 and none goes through.",
+        "12 writes wait in computing-unit-7 and none is delivered.",
         SCRAPED_POD,
     ),
     "TexeraSidecarLeasesAtRisk": Firing(
@@ -155,14 +155,14 @@ FIRING: Mapping[str, Firing] = {
         "computing-unit-7 has not renewed the leases of its open runs for 1m 0s.",
         SCRAPED_POD,
     ),
-    "TexeraSidecarBeganAnew": Firing(
+    "TexeraSidecarNewEpoch": Firing(
         {f"sidecar_spool_epochs{{{SIDECAR}}}": "0x25 1x15"},
-        "computing-unit-7 has begun a new epoch: some writes may have been applied twice.",
+        "computing-unit-7 started a new epoch: some writes may have been applied twice.",
         SCRAPED_POD,
     ),
     "TexeraSidecarRateLimited": Firing(
         {f'sidecar_rate_limited_calls_total{{{SIDECAR}, limit="writes"}}': "3x25 40x15"},
-        "computing-unit-7 refuses calls above a limit (writes).",
+        "computing-unit-7 rate-limits calls (writes).",
         {"pod": "computing-unit-7", "limit": "writes"},
     ),
     "TexeraSidecarSpoolFilling": Firing(
@@ -175,9 +175,9 @@ FIRING: Mapping[str, Firing] = {
         "computing-unit-7 refuses writes: its spool is full.",
         SCRAPED_POD,
     ),
-    "TexeraSidecarSpoolDamaged": Firing(
+    "TexeraSidecarSpoolCorrupted": Firing(
         {f"sidecar_spool_quarantined_entries{{{SIDECAR}}}": "0x25 2x15"},
-        "2 writes of computing-unit-7 were found damaged.",
+        "2 writes of computing-unit-7 are corrupted.",
         SCRAPED_POD,
     ),
     "TexeraSidecarWritesRefused": Firing(
@@ -187,6 +187,6 @@ FIRING: Mapping[str, Firing] = {
     ),
     "TexeraSidecarSlowDelivery": Firing(
         {f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="0.01"}}': "0+6x40"},
-        "It takes 9.899s from durable to committed (p99).",
+        "Writes take 9.899s from durable to committed (p99).",
     ),
 }

@@ -144,7 +144,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
                 "central": {"enabled": True, "database": {"to": [{"podSelector": {}}]}}
             }
         },
-        "networkPolicy.central.allow: must let central fetch its key sets",
+        "networkPolicy.central.allow: must allow central to fetch its key sets",
     ),
     "autoscaling without a measure": (
         {

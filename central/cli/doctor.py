@@ -1,7 +1,7 @@
-"""`python -m central doctor`: whether this environment describes a central that can be trusted.
+"""`python -m central doctor`: whether this environment is safe to run central in.
 
-Changes nothing. Looks at the database as the service's own role sees it, at the key that
-verifies users' tokens, and at the clocks that decide about expiry.
+Changes nothing. Checks the keys that verify users' tokens, and the database as the service's own
+role sees it.
 """
 
 import argparse
@@ -20,164 +20,138 @@ from central.migrations.grants import granted_privileges
 from central.migrations.runner import read_migrations
 from central.settings import Settings, read_settings
 from central.store.database import Database
-from central.store.role_inspection import RoleInspection, SessionFacts
-from kit.http.checks import Check, exit_code, fail, format_checks, ok, warn
+from central.store.role_inspection import Privilege, RoleInspection, SessionFacts
+from kit.http import checks
+from kit.http.checks import Check, CheckFunction, Fail, Verdict, Warn
 from kit.http.problems import Problem
 
 SUPPORTED_VERSIONS = range(14, 19)
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash
 MIN_SECRET_BITS = 128.0
-CLOCK_WARN_S = 2.0
-CLOCK_FAIL_S = 30.0  # the leeway of tokens and assertions
 PLACEHOLDERS = ("secret", "change", "example", "default", "password", "development", "test")
-SHOWN = 8
+MAX_NAMED = 8
 """How many privileges one line names."""
 
 
 def add_parser(commands: Any) -> None:
-    doctor = commands.add_parser(
-        "doctor", help="check the database role, migrations, keys and clocks; 1 if one is bad"
-    )
-    doctor.add_argument("--json", action="store_true", help="for scripts")
+    checks.add_parser(commands, "check the database role, migrations, keys and clocks")
 
 
 def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
     """Raises `SettingsError`."""
-    checks = asyncio.run(examine(read_settings(variables)))
-    print(format_checks(checks, as_json=options.json))
-    return exit_code(checks)
+    found = asyncio.run(run_checks(read_settings(variables)))
+    print(checks.format_checks(found, as_json=options.json))
+    return checks.exit_code(found)
 
 
-async def examine(settings: Settings, *, now: Callable[[], float] = time.time) -> list[Check]:
-    keys = (
-        [check_secret(settings.tokens)]
-        if settings.tokens.jwks is None
-        else [await check_jwks("jwks of users", settings.tokens.jwks, settings.tokens.algorithms)]
-    )
-    if (workloads := settings.workloads) is not None:
-        keys.append(await check_jwks("jwks of workloads", workloads.jwks, workloads.algorithms))
+async def run_checks(settings: Settings, *, now: Callable[[], float] = time.time) -> list[Check]:
+    found = await checks.run_checks(_key_checks(settings))
     database = Database(settings.database, Metrics(CollectorRegistry()))
     try:
-        return [*keys, *await _database_checks(RoleInspection(database), now)]
+        inspection, asked_at = RoleInspection(database), now()
+        session = await inspection.session()
+        offset_s = session.database_now.timestamp() - (asked_at + now()) / 2
+    except Problem as problem:
+        return [*found, Check("database", Verdict.FAIL, problem.detail)]
+    else:
+        return found + await checks.run_checks(
+            {
+                "database": lambda: _check_version(session),
+                "clock": lambda: checks.check_clock(offset_s, "the database"),
+                "timeouts": lambda: _check_timeouts(session),
+                "role": lambda: _check_role(session),
+                "privileges": lambda: _check_privileges(inspection),
+                "migrations": lambda: _check_migrations(session, inspection),
+            }
+        )
     finally:
         await database.close()
 
 
-def check_secret(settings: TokenSettings) -> Check:
+def _key_checks(settings: Settings) -> dict[str, CheckFunction]:
+    tokens, workloads = settings.tokens, settings.workloads
+    named: dict[str, CheckFunction] = {}
+    if (jwks := tokens.jwks) is not None:
+        named["jwks of users"] = lambda: check_jwks(jwks, tokens.algorithms)
+    else:
+        named["jwt secret"] = lambda: check_secret(tokens)
+    if workloads is not None:
+        named["jwks of workloads"] = lambda: check_jwks(workloads.jwks, workloads.algorithms)
+    return named
+
+
+def check_secret(settings: TokenSettings) -> str:
     """How hard the shared secret is to guess, as it is used: lower-cased."""
-    name = "jwt secret"
     secret = settings.secret.lower() if settings.lowercase_secret else settings.secret
     bits = len(secret) * math.log2(max(2, len(set(secret))))
     if len(secret.encode()) < MIN_SECRET_BYTES or bits < MIN_SECRET_BITS:
-        wanted = f"expected {MIN_SECRET_BYTES} random bytes"
-        return fail(name, f"too weak: {wanted}, got {len(secret)} characters")
+        raise Fail(f"too weak: expected {MIN_SECRET_BYTES} random bytes, got {len(secret)}")
     if any(word in secret.lower() for word in PLACEHOLDERS):
-        return warn(name, "looks like a placeholder from a manual")
-    return ok(name, f"{len(secret)} characters")
+        raise Warn("looks like a placeholder from a manual")
+    return f"{len(secret)} characters"
 
 
-async def check_jwks(name: str, settings: JwksSettings, algorithms: tuple[str, ...]) -> Check:
-    """Whether the key set can be had now, and has keys for the algorithms."""
-    where = redact(settings.location)
+async def check_jwks(settings: JwksSettings, algorithms: tuple[str, ...]) -> str:
+    """Whether the key set can be fetched, and has keys for the algorithms."""
+    location = redact(settings.location)
     try:
         keys = parse_jwks(await build_jwks_source(settings).fetch(), algorithms)
     except (FetchFailed, ValueError) as error:
-        return fail(name, f"{where}: {error}")
+        raise Fail(f"{location}: {error}") from error
     if not keys:
-        return fail(name, f"{where}: no key for {', '.join(algorithms)}")
+        raise Fail(f"{location}: no key for {', '.join(algorithms)}")
     if settings.location.startswith("http://"):
-        return warn(name, f"{where}: whoever is on the way can replace the keys; use https")
-    return ok(name, f"{where}: {len(keys)} keys")
+        raise Warn(f"{location}: the keys can be replaced on the way; use https")
+    return f"{location}: {len(keys)} keys"
 
 
-async def _database_checks(examination: RoleInspection, now: Callable[[], float]) -> list[Check]:
-    try:
-        asked_at = now()
-        session = await examination.session()
-        offset_s = session.database_now.timestamp() - (asked_at + now()) / 2
-        checks = [_server(session), _clock(offset_s), _timeouts(session), _role(session)]
-        if not session.is_texeras:
-            return [*checks, fail("schema", "there is no table texera_db.workflow_executions")]
-        checks.append(await _privileges(examination))
-        if not session.is_migrated:
-            return [*checks, fail("migrations", "none was applied: run `migrate`")]
-        return [*checks, await _own_tables(examination), await _migrations(examination)]
-    except Problem as problem:
-        return [fail("database", problem.detail)]
-
-
-def _server(session: SessionFacts) -> Check:
+def _check_version(session: SessionFacts) -> str:
     major = session.server_version // 10_000
     if major not in SUPPORTED_VERSIONS:
-        return warn("database", f"Postgres {major} is none that this version was tested with")
-    return ok("database", f"Postgres {major}, as {session.role}")
+        raise Warn(f"this version was not tested with Postgres {major}")
+    return f"Postgres {major}, as {session.role}"
 
 
-def _clock(offset_s: float) -> Check:
-    detail = f"the database is {offset_s:+.2f} s from this machine"
-    if abs(offset_s) > CLOCK_FAIL_S:
-        return fail("clock", detail)
-    return warn("clock", detail) if abs(offset_s) > CLOCK_WARN_S else ok("clock", detail)
+def _check_timeouts(session: SessionFacts) -> str:
+    if session.missing_timeouts:
+        raise Warn(f"the role has no {', '.join(session.missing_timeouts)}: run `migrate`")
+    return "all are set on the role"
 
 
-def _timeouts(session: SessionFacts) -> Check:
-    timeouts = {
-        "statement_timeout": session.statement_timeout,
-        "lock_timeout": session.lock_timeout,
-        "idle_in_transaction_session_timeout": session.idle_timeout,
-    }
-    missing = [name for name, value in timeouts.items() if value == "0"]
-    if missing:
-        return warn("timeouts", f"the role has none for {', '.join(missing)}: run `migrate`")
-    return ok("timeouts", ", ".join(f"{name} {value}" for name, value in timeouts.items()))
+def _check_role(session: SessionFacts) -> str:
+    if session.excess_rights:
+        raise Fail(f"{session.role} {'; '.join(session.excess_rights)}")
+    return f"{session.role} has no rights beyond its grants"
 
 
-def _role(session: SessionFacts) -> Check:
-    if session.is_superuser:
-        return fail("role", f"{session.role} is a superuser")
-    if session.has_cluster_rights:
-        return fail("role", f"{session.role} may create roles or databases, or replicate")
-    if session.member_of:
-        return fail("role", f"{session.role} is a member of {', '.join(session.member_of)}")
-    return ok("role", f"{session.role} has no rights beyond its grants")
+async def _check_privileges(inspection: RoleInspection) -> str:
+    held = await inspection.held_privileges()
+    # Which grants there are follows from the database's schema, with or without warehouses.
+    if excess := held - granted_privileges(has_warehouses=True):
+        raise Fail(f"more than needed: {_names(excess)}")
+    if missing := granted_privileges(has_warehouses=False) - held:
+        raise Fail(f"missing: {_names(missing)}; run `migrate`")
+    if unreadable := await inspection.unreadable_tables():
+        raise Fail(f"cannot read {', '.join(unreadable)}; run `migrate`")
+    return f"{len(held)} on Texera's tables, each of them needed"
 
 
-async def _privileges(examination: RoleInspection) -> Check:
-    held = await examination.held_privileges()
-    # Whether there are warehouses is the database's to say: the grants follow its schema.
-    warehouses = granted_privileges(has_warehouses=True)
-    missing = granted_privileges(has_warehouses=False) - held
-    excess = held - warehouses
-    if excess:
-        return fail("privileges", f"more than needed: {_some(excess)}")
-    if missing:
-        return fail("privileges", f"missing: {_some(missing)}; run `migrate`")
-    return ok("privileges", f"{len(held)} on Texera's tables, each of them needed")
-
-
-def _some(privileges: set[Any]) -> str:
+def _names(privileges: set[Privilege]) -> str:
     names = [str(privilege) for privilege in sorted(privileges)]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
-async def _own_tables(examination: RoleInspection) -> Check:
-    unreadable = await examination.unreadable_tables()
-    if unreadable:
-        return fail("own tables", f"cannot be read: {', '.join(unreadable)}; run `migrate`")
-    return ok("own tables", "all can be read")
-
-
-async def _migrations(examination: RoleInspection) -> Check:
-    applied = await examination.migrations()
+async def _check_migrations(session: SessionFacts, inspection: RoleInspection) -> str:
+    applied = await inspection.migrations() if session.is_migrated else {}
     known = {step.number: step for step in read_migrations()}
     missing = [step.name for number, step in known.items() if number not in applied]
-    edited = [s.name for n, s in known.items() if n in applied and applied[n] != s.checksum]
-    if missing:
-        return fail("migrations", f"not applied: {', '.join(missing)}; run `migrate`")
-    if edited:
-        return fail("migrations", f"applied in another form: {', '.join(edited)}")
+    edited = [s.name for n, s in known.items() if applied.get(n, s.checksum) != s.checksum]
     newer = sorted(applied.keys() - known.keys())
+    if missing:
+        raise Fail(f"not applied: {', '.join(missing)}; run `migrate`")
+    if edited:
+        raise Fail(f"applied in another form: {', '.join(edited)}")
     if newer:
-        return warn("migrations", f"the database is ahead of this version: {newer}")
-    return ok("migrations", f"all {len(known)} applied")
+        raise Warn(f"the database is ahead of this version: {newer}")
+    return f"all {len(known)} applied"

@@ -1,4 +1,4 @@
--- What `doctor` asks of the database, as the service's own role.
+-- Inspections of `doctor`, as the service's own role.
 
 
 -- name: session_facts
@@ -6,24 +6,28 @@ select
     current_user::text as role,
     current_setting('server_version_num')::int as server_version,
     clock_timestamp() as database_now,
-    current_setting('statement_timeout') as statement_timeout,
-    current_setting('lock_timeout') as lock_timeout,
-    current_setting('idle_in_transaction_session_timeout') as idle_timeout,
-    self.rolsuper as is_superuser,
-    self.rolcreaterole or self.rolcreatedb or self.rolreplication or self.rolbypassrls
-        as has_cluster_rights,
     array(
-        select pg_get_userbyid(roleid)::text from pg_auth_members where member = self.oid
-    ) as member_of,
-    to_regclass('cu_metadata.migrations') is not null as is_migrated,
-    to_regclass('texera_db.workflow_executions') is not null as is_texeras
+        select name from pg_settings
+        where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout')
+          and setting = '0'
+    ) as missing_timeouts,
+    array(
+        select 'is a superuser' where self.rolsuper
+        union all
+        select 'may create roles or databases, replicate or bypass row security'
+        where self.rolcreaterole or self.rolcreatedb or self.rolreplication or self.rolbypassrls
+        union all
+        select 'is a member of ' || pg_get_userbyid(roleid)
+        from pg_auth_members where member = self.oid
+    ) as excess_rights,
+    to_regclass('cu_metadata.migrations') is not null as is_migrated
 from pg_roles self
 where self.rolname = current_user;
 
 
 -- name: held_privileges
--- What the role may do with Texera's tables, by whatever way it came to it: by column where
--- that is possible ("" stands for the table as a whole).
+-- The role's effective privileges on Texera's tables: by column where that is possible ("" stands
+-- for the table as a whole).
 select class.relname::text as table_name, attribute.attname::text as column_name, kind as privilege
 from pg_class class
 join pg_attribute attribute on attribute.attrelid = class.oid

@@ -1,4 +1,4 @@
-"""What the database says of itself and of the service's role, for `doctor`."""
+"""The database server and the service's role, inspected for `doctor`."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,14 +13,9 @@ class SessionFacts(msgspec.Struct, frozen=True):
     role: str
     server_version: int
     database_now: datetime
-    statement_timeout: str
-    lock_timeout: str
-    idle_timeout: str
-    is_superuser: bool
-    has_cluster_rights: bool
-    member_of: Sequence[str]
+    missing_timeouts: Sequence[str]
+    excess_rights: Sequence[str]
     is_migrated: bool
-    is_texeras: bool
 
 
 class Privilege(msgspec.Struct, frozen=True, order=True):
@@ -55,6 +50,6 @@ class RoleInspection:
         return [row["table_name"] for row in rows]
 
     async def migrations(self) -> dict[int, str]:
-        """Checksums of what was applied, by number."""
+        """Checksums of the applied migrations, by number."""
         rows = await self._database.read(self._queries["recorded_migrations"])
         return {row["number"]: row["checksum"] for row in rows}

@@ -1,12 +1,21 @@
-"""What `doctor` finds: checks with a verdict each, told to people or to scripts."""
+"""`doctor` of both services: named checks, one line each; exit code 1 if one failed.
 
-from collections.abc import Iterable, Sequence
+A check is a function that returns what is fine, raises `Warn` or `Fail` with what is not, or a
+`Problem`, OSError or ValueError (failed as well). No detail may contain a secret.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum, auto
+from typing import Any, TypeAlias
 
 import msgspec
 
-EXIT_FAILED = 1
-"""At least one check failed. Warnings alone end with 0."""
+from kit.http.problems import Problem
+
+CLOCK_WARN_S = 2.0
+CLOCK_FAIL_S = 30.0
+"""The leeway of tokens and assertions."""
 
 
 class Verdict(StrEnum):
@@ -16,34 +25,63 @@ class Verdict(StrEnum):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was looked at. `detail` never holds a secret."""
-
     name: str
     verdict: Verdict
     detail: str
 
 
-def ok(name: str, detail: str) -> Check:
+class Warn(Exception):
+    pass
+
+
+class Fail(Exception):
+    pass
+
+
+CheckFunction: TypeAlias = Callable[[], str | Awaitable[str]]
+
+
+async def run_checks(checks: Mapping[str, CheckFunction]) -> list[Check]:
+    """Runs the checks in order."""
+    return [await _run(name, function) for name, function in checks.items()]
+
+
+async def _run(name: str, function: CheckFunction) -> Check:
+    try:
+        result = function()
+        detail = await result if inspect.isawaitable(result) else result
+    except Warn as warning:
+        return Check(name, Verdict.WARN, str(warning))
+    except Problem as problem:
+        return Check(name, Verdict.FAIL, problem.detail)
+    except (Fail, OSError, ValueError) as error:
+        return Check(name, Verdict.FAIL, str(error))
     return Check(name, Verdict.OK, detail)
 
 
-def warn(name: str, detail: str) -> Check:
-    return Check(name, Verdict.WARN, detail)
+def check_clock(offset_s: float, other: str) -> str:
+    """`offset_s` is the other's clock minus ours."""
+    detail = f"{other}'s clock is {offset_s:+.1f} s from ours"
+    if abs(offset_s) > CLOCK_FAIL_S:
+        raise Fail(detail)
+    if abs(offset_s) > CLOCK_WARN_S:
+        raise Warn(detail)
+    return detail
 
 
-def fail(name: str, detail: str) -> Check:
-    return Check(name, Verdict.FAIL, detail)
+def add_parser(commands: Any, description: str) -> Any:
+    parser = commands.add_parser("doctor", help=f"{description}; exit code 1 if a check fails")
+    parser.add_argument("--json", action="store_true", help="for scripts")
+    return parser
 
 
 def exit_code(checks: Iterable[Check]) -> int:
-    return EXIT_FAILED if any(check.verdict is Verdict.FAIL for check in checks) else 0
+    return int(any(check.verdict is Verdict.FAIL for check in checks))
 
 
 def format_checks(checks: Sequence[Check], *, as_json: bool) -> str:
-    """One line a check, aligned; or `{"checks": [...]}`."""
+    """One aligned line a check; or `{"checks": [...]}`."""
     if as_json:
         return msgspec.json.encode({"checks": checks}).decode()
-    width = max((len(check.name) for check in checks), default=0)
-    return "\n".join(
-        f"{check.verdict.upper():<5} {check.name:<{width}}  {check.detail}" for check in checks
-    )
+    width = max(len(check.name) for check in checks)
+    return "\n".join(f"{c.verdict.upper():<5} {c.name:<{width}}  {c.detail}" for c in checks)

@@ -1,17 +1,20 @@
-"""`python -m sidecar doctor`: whether this pod keeps the promises that a sidecar makes.
+"""`python -m sidecar doctor`: whether this pod can keep the promises of a sidecar.
 
-Run in the sidecar's container. What the computing unit's own container shows to users' code is
-judged from its variables: `--unit-environment FILE`, `-` for standard input:
+Run in the sidecar's container, also beside a running sidecar; changes nothing. With
+`--unit-environment FILE` (`-` for standard input) it also judges what the computing unit's
+container exposes to users' code, by the names of its variables:
 
     kubectl exec POD -c computing-unit-master -- env |
         kubectl exec -i POD -c sidecar -- python -m sidecar doctor --unit-environment -
-
-Changes nothing, and may run beside a sidecar.
 """
 
 import argparse
 import asyncio
+import os
+import re
+import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,72 +22,134 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
-from kit.http.checks import Check, exit_code, fail, format_checks, ok, warn
-from sidecar.cli.credentials import Whose, check_credentials, parse_environment
-from sidecar.cli.volume import check_key, check_sync, check_volume
+from kit.http import checks
+from kit.http.checks import CheckFunction, Fail, Warn
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, UpstreamProblem
+from sidecar.problems import UpstreamProblem
 from sidecar.settings import Settings
 from sidecar.upstream.client import CallContext, CentralClient, open_session
 from sidecar.upstream.credentials import TrustStore, WorkloadToken
-from sidecar.upstream.source_identity import SourceIdentity, has_key
+from sidecar.upstream.source_identity import KEY_FILE_NAME, SourceIdentity, has_key
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-CLOCK_WARN_S = 2.0
-CLOCK_FAIL_S = 30.0
+SYNC_COUNT = 16
+IMPLAUSIBLE_SYNC_S = 20e-6
+"""The fastest drives with power-loss protection take about this long; RAM takes less."""
+
+NEEDLESS = frozenset(
+    {
+        *("STORAGE_JDBC_URL", "STORAGE_JDBC_USERNAME", "STORAGE_JDBC_PASSWORD"),
+        "AUTH_JWT_SECRET",
+        "STORAGE_ICEBERG_CATALOG_POSTGRES_URI_WITHOUT_SCHEME",
+        "STORAGE_ICEBERG_CATALOG_POSTGRES_USERNAME",
+        "STORAGE_ICEBERG_CATALOG_POSTGRES_PASSWORD",
+    }
+)
+"""The database and the JWT signing key: needless beside a sidecar (TEXERA.md section 6)."""
+STILL_USED = frozenset({"USER_JWT_TOKEN", "STORAGE_S3_AUTH_USERNAME", "STORAGE_S3_AUTH_PASSWORD"})
+"""Texera reads datasets and large objects with these."""
+
+_SECRET_NAME = re.compile(
+    r"PASSW(?:OR)?D|SECRET|TOKEN|CREDENTIAL|PRIVATE_?KEY|API_?KEY|ACCESS_?KEY", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(
+    r"[a-z][a-z0-9+.\-]*://[^/\s:@]*:[^/\s@]+@"  # a URL with a password
+    r"|\beyJ[\w-]+\.eyJ[\w-]+\.[\w-]*"  # a JWT
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    re.IGNORECASE,
+)
+_PATH = re.compile(r"/[\w./\-]+")  # the location of a secret is none
 
 
 def add_parser(commands: Any) -> None:
-    doctor = commands.add_parser(
-        "doctor", help="check credentials, central, clock, volume and fsync; 1 if one is bad"
-    )
-    doctor.add_argument(
+    parser = checks.add_parser(commands, "check credentials, central, clock, volume and fsync")
+    parser.add_argument(
         "--unit-environment",
         metavar="FILE",
-        help="also judge the computing unit's variables: /proc/PID/environ, or what `env` printed",
+        help="also judge the computing unit's variables: /proc/PID/environ, or the output of `env`",
     )
-    doctor.add_argument("--json", action="store_true", help="for scripts")
 
 
 def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
-    """Raises `SettingsError`, and OSError for a file that cannot be read."""
+    """Raises `SettingsError`, and OSError for an unreadable file."""
     settings = Settings.from_environment(variables)
-    checks = check_credentials(variables, Whose.SIDECAR)
+    directory = settings.spool_dir
+    named: dict[str, CheckFunction] = {"environment": lambda: check_environment(variables)}
     if options.unit_environment is not None:
-        unit = parse_environment(_text(options.unit_environment))
-        checks += check_credentials(unit, Whose.COMPUTING_UNIT)
-    checks += [check_service_account(SERVICE_ACCOUNT), *asyncio.run(check_central(settings))]
-    checks += check_volume(settings.spool_dir, settings.spool_max_bytes)
-    if settings.spool_dir.is_dir():
-        checks.append(check_key(settings.spool_dir))
-        checks.append(check_sync(settings.spool_dir, time.perf_counter))
-    print(format_checks(checks, as_json=options.json))
-    return exit_code(checks)
+        unit = parse_environment(_read(options.unit_environment))
+        named["unit environment"] = lambda: check_unit_environment(unit)
+    named |= {
+        "service account": lambda: check_service_account(SERVICE_ACCOUNT),
+        "central": lambda: check_central(settings),
+        "volume": lambda: check_volume(directory, settings.spool_max_bytes),
+        "source key": lambda: check_key(directory),
+        "fsync": lambda: check_fsync(directory, time.perf_counter),
+    }
+    found = asyncio.run(checks.run_checks(named))
+    print(checks.format_checks(found, as_json=options.json))
+    return checks.exit_code(found)
 
 
-def _text(path: str) -> str:
-    if path == "-":
-        return sys.stdin.read()
-    return Path(path).read_text(errors="replace")
+def _read(path: str) -> str:
+    return sys.stdin.read() if path == "-" else Path(path).read_text(errors="replace")
 
 
-def check_service_account(token: Path) -> Check:
-    name = "service account"
+def parse_environment(text: str) -> dict[str, str]:
+    """The variables of `/proc/<pid>/environ` (NUL after each) or of `env` (a line each)."""
+    pairs = (entry.partition("=") for entry in text.split("\0" if "\0" in text else "\n"))
+    return {name: value for name, separator, value in pairs if separator}
+
+
+def credentials(variables: Mapping[str, str]) -> set[str]:
+    """The variables that hold a credential, judged by name and value."""
+    return {
+        name
+        for name, value in variables.items()
+        if value
+        and not _PATH.fullmatch(value)
+        and (
+            name in NEEDLESS | STILL_USED
+            or _SECRET_NAME.search(name)
+            or _SECRET_VALUE.search(value)
+        )
+    }
+
+
+def check_environment(variables: Mapping[str, str]) -> str:
+    if found := credentials(variables):
+        raise Fail(f"a sidecar needs no credential of others: {_names(found)}")
+    return "holds no credential"
+
+
+def check_unit_environment(variables: Mapping[str, str]) -> str:
+    found = credentials(variables)
+    kinds = {
+        "needless, to be removed": found & NEEDLESS,
+        "used by Texera": found & STILL_USED,
+        "others": found - NEEDLESS - STILL_USED,
+    }
+    detail = "; ".join(f"{kind}: {_names(names)}" for kind, names in kinds.items() if names)
+    if found & NEEDLESS:
+        raise Fail(f"users' code can read {detail}")
+    if found:
+        raise Warn(f"users' code can read {detail}")
+    return "exposes no credential"
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def check_service_account(token: Path) -> str:
     if token.exists():
-        return warn(name, "the pod's own token is mounted: set automountServiceAccountToken: false")
-    return ok(name, "no token of the pod's own is mounted")
+        raise Warn("the pod's own token is mounted: set automountServiceAccountToken: false")
+    return "no token of the pod's own is mounted"
 
 
-async def check_central(
-    settings: Settings, *, wall_clock: Callable[[], float] = time.time
-) -> list[Check]:
-    """One signed call, as every call of the sidecar is: reachable, trusted, and at what time."""
-    token_file = settings.workload_token_file
-    try:
-        trust = None if settings.central_ca_file is None else TrustStore(settings.central_ca_file)
-    except OSError as error:
-        return [fail("central", f"SIDECAR_CENTRAL_CA_FILE: {error}")]
-    async with open_session(trust) as session:
+async def check_central(settings: Settings, *, wall_clock: Callable[[], float] = time.time) -> str:
+    """One signed call: central is reachable and trusted, accepts the signature, agrees on time."""
+    ca_file, token_file = settings.central_ca_file, settings.workload_token_file
+    async with open_session(None if ca_file is None else TrustStore(ca_file)) as session:
         client = CentralClient(
             session,
             settings.central_url,
@@ -96,26 +161,54 @@ async def check_central(
         )
         try:
             await client.call("doctor", "GET", "/v1/bindings", context=CallContext())
-            answered = ok("central", f"{settings.central_url} takes this sidecar's signature")
-        except CentralUnavailable as problem:
-            return [fail("central", f"{settings.central_url}: {problem.detail}")]
         except UpstreamProblem as problem:
-            answered = fail("central", f"{settings.central_url}: {problem.slug}: {problem.detail}")
-        return [answered, _clock(client.clock_offset_s)]
+            clock = f"its clock is {client.clock_offset_s:+.0f} s from ours"
+            raise Fail(f"{problem.slug}: {problem.detail}; {clock}") from problem
+    clock = checks.check_clock(client.clock_offset_s, "central")
+    return f"{settings.central_url} accepts this sidecar's signature; {clock}"
 
 
 def _identity(settings: Settings) -> SourceIdentity:
-    """The sidecar's own; one of the moment where there is none that could be read."""
+    """The sidecar's own, or a temporary one before the first start."""
     if has_key(settings.spool_dir):
-        try:
-            return SourceIdentity.from_volume(settings.spool_dir, settings.assertion_audience)
-        except (OSError, ValueError):
-            pass  # `check_key` says so; whether central answers can be told all the same
+        return SourceIdentity.from_volume(settings.spool_dir, settings.assertion_audience)
     return SourceIdentity(SigningKey.generate(), settings.assertion_audience)
 
 
-def _clock(offset_s: float) -> Check:
-    if abs(offset_s) <= CLOCK_WARN_S:
-        return ok("clock", f"within {CLOCK_WARN_S:g} s of central's")
-    detail = f"central's is {offset_s:+.0f} s from ours"
-    return warn("clock", detail) if abs(offset_s) <= CLOCK_FAIL_S else fail("clock", detail)
+def check_volume(directory: Path, needed_bytes: int, container: Path = Path("/")) -> str:
+    space = os.statvfs(directory)
+    free = f"{space.f_bavail * space.f_frsize // 2**20} MiB free"
+    if directory.stat().st_dev == container.stat().st_dev:
+        raise Fail(f"{directory} is on no volume of its own: it is lost with the container")
+    if space.f_bavail * space.f_frsize < needed_bytes:
+        raise Warn(f"{free}, less than SIDECAR_SPOOL_MAX_BYTES ({needed_bytes // 2**20} MiB)")
+    return free
+
+
+def check_key(directory: Path) -> str:
+    """Whoever else can read the key can act as this sidecar."""
+    path = directory / KEY_FILE_NAME
+    if not has_key(directory):
+        raise Warn("none yet: the first `serve` creates it")
+    found = path.stat()
+    if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+        mode, owner = found.st_mode & 0o777, found.st_uid
+        raise Fail(f"{path} has mode {mode:04o} and owner {owner}, expected 0600, {os.geteuid()}")
+    return "only this user can read it"
+
+
+def check_fsync(directory: Path, clock: Callable[[], float]) -> str:
+    """Writes and syncs as the spool does before it acknowledges a write."""
+    took_s = []
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for _ in range(SYNC_COUNT):
+            file.write(bytes(4096))
+            file.flush()
+            started_at = clock()
+            os.fdatasync(file.fileno())
+            took_s.append(clock() - started_at)
+    median_s = statistics.median(took_s)
+    detail = f"{median_s * 1000:.3f} ms, median of {SYNC_COUNT}"
+    if median_s < IMPLAUSIBLE_SYNC_S:
+        raise Warn(f"{detail}: too fast for a disk, a power cut may lose acknowledged writes")
+    return detail

@@ -9,8 +9,8 @@ import pytest
 from cryptography import x509
 
 from central.lifecycle import ServerCertificate
-from kit.http.checks import Verdict
 from sidecar.cli.doctor import check_central
+from sidecar.problems import CentralUnavailable
 from sidecar.settings import Settings
 from sidecar.upstream.credentials import TrustStore
 from tests.certificates import Authority, replace
@@ -37,24 +37,16 @@ async def test_a_sidecar_reaches_central_by_its_authority_only(
     variables = {"CENTRAL_TLS_CERT_FILE": str(files[0]), "CENTRAL_TLS_KEY_FILE": str(files[1])}
 
     with running(database.central_url, **variables) as central:
-        trusting, _ = await check_central(
-            sidecar_settings(
-                f"https://localhost:{central.port}", authority.write(tmp_path / "ca"), tmp_path
-            )
-        )
-        (distrusting,) = await check_central(
-            sidecar_settings(
-                f"https://localhost:{central.port}", stranger.write(tmp_path / "other"), tmp_path
-            )
-        )
-        (plain,) = await check_central(
-            sidecar_settings(f"http://localhost:{central.port}", tmp_path / "ca", tmp_path)
-        )
-        assert central.is_ready()  # the ops listener is plain
+        url = f"localhost:{central.port}"
+        trusted = sidecar_settings(f"https://{url}", authority.write(tmp_path / "ca"), tmp_path)
+        other = sidecar_settings(f"https://{url}", stranger.write(tmp_path / "other"), tmp_path)
+        plain = sidecar_settings(f"http://{url}", tmp_path / "ca", tmp_path)
 
-    assert trusting.verdict == Verdict.OK
-    assert distrusting.verdict == Verdict.FAIL
-    assert plain.verdict == Verdict.FAIL
+        assert "accepts this sidecar's signature" in await check_central(trusted)
+        for refused in (other, plain):
+            with pytest.raises(CentralUnavailable):
+                await check_central(refused)
+        assert central.is_ready()  # the ops listener is plain
 
 
 class Listener:

@@ -9,16 +9,20 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from kit.http.checks import Check, Verdict, exit_code, format_checks
-from sidecar.cli.credentials import (
+from kit.http.checks import Check, Fail, Verdict, Warn, exit_code, format_checks, run_checks
+from sidecar.cli.doctor import (
     NEEDLESS,
-    Whose,
-    check_credentials,
+    check_central,
+    check_environment,
+    check_fsync,
+    check_key,
+    check_service_account,
+    check_unit_environment,
+    check_volume,
     credentials,
     parse_environment,
 )
-from sidecar.cli.doctor import check_central, check_service_account
-from sidecar.cli.volume import check_key, check_sync, check_volume, mount_of
+from sidecar.problems import CentralUnavailable
 from sidecar.settings import Settings
 from sidecar.upstream.source_identity import KEY_FILE_NAME, has_key, load_or_create
 
@@ -32,18 +36,13 @@ CLEAN = {
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"
 
 
-def verdicts(checks: list[Check]) -> dict[str, Verdict]:
-    return {check.name: check.verdict for check in checks}
-
-
 # --- credentials
 
 
-def test_a_clean_environment_holds_no_credential() -> None:
-    assert credentials(CLEAN) == []
-    for whose in Whose:
-        (check,) = check_credentials(CLEAN, whose)
-        assert check.verdict is Verdict.OK
+def test_a_clean_environment_passes() -> None:
+    assert credentials(CLEAN) == set()
+    check_environment(CLEAN)
+    check_unit_environment(CLEAN)
 
 
 @pytest.mark.parametrize(
@@ -58,29 +57,21 @@ def test_a_clean_environment_holds_no_credential() -> None:
     ],
 )
 def test_a_sidecar_with_a_credential_of_others_fails(name: str, value: str) -> None:
-    (check,) = check_credentials(CLEAN | {name: value}, Whose.SIDECAR)
+    with pytest.raises(Fail, match=name) as raised:
+        check_environment(CLEAN | {name: value})
 
-    assert check.verdict is Verdict.FAIL
-    assert name in check.detail
-    assert "hidden" not in check.detail
-    assert JWT not in check.detail
+    assert "hidden" not in str(raised.value)
+    assert JWT not in str(raised.value)
 
 
-def test_the_unit_is_told_what_it_should_no_longer_have_and_what_it_still_uses() -> None:
-    unit = CLEAN | {
-        "AUTH_JWT_SECRET": "hidden",
-        "STORAGE_JDBC_URL": "jdbc:postgresql://db/x",
-        "USER_JWT_TOKEN": JWT,
-        "GITHUB_TOKEN": "hidden",
-    }
+def test_the_units_credentials_are_named_by_kind() -> None:
+    used = CLEAN | {"USER_JWT_TOKEN": JWT, "GITHUB_TOKEN": "hidden"}
+    needless = {"AUTH_JWT_SECRET": "hidden", "STORAGE_JDBC_URL": "jdbc:postgresql://db/x"}
 
-    checks = check_credentials(unit, Whose.COMPUTING_UNIT)
-
-    assert [(c.verdict, c.detail.partition(": ")[2].partition(";")[0]) for c in checks] == [
-        (Verdict.FAIL, "AUTH_JWT_SECRET, STORAGE_JDBC_URL"),
-        (Verdict.WARN, "USER_JWT_TOKEN"),
-        (Verdict.WARN, "GITHUB_TOKEN"),
-    ]
+    with pytest.raises(Warn, match="used by Texera: USER_JWT_TOKEN; others: GITHUB_TOKEN"):
+        check_unit_environment(used)
+    with pytest.raises(Fail, match="removed: AUTH_JWT_SECRET, STORAGE_JDBC_URL; used by Texera: U"):
+        check_unit_environment(used | needless)
 
 
 @pytest.mark.parametrize("text", ["A=1\0B=x=y\nz\0", "A=1\nB=x=y\nz\n"])
@@ -93,94 +84,59 @@ def test_both_forms_of_an_environment_are_read(text: str) -> None:
 
 # --- the volume
 
-MOUNTS = (
-    "22 1 0:20 / / rw - overlay overlay rw\n"
-    "23 22 8:1 / /var/lib/sidecar rw,noatime shared:1 - ext4 /dev/sda1 rw\n"
-    "24 22 0:30 / /memory rw - tmpfs tmpfs rw\n"
-    "25 22 8:2 / /with\\040space rw - xfs /dev/sdb rw\n"
-)
+
+def test_a_spool_without_a_volume_of_its_own_fails(tmp_path: Path) -> None:
+    check_volume(tmp_path, 1, container=Path("/proc"))
+
+    with pytest.raises(Fail, match="lost with the container"):
+        check_volume(tmp_path, 1, container=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/var/lib/sidecar", ("/var/lib/sidecar", "ext4")),
-        ("/var/lib/sidecar/spool/x", ("/var/lib/sidecar", "ext4")),
-        ("/var/lib/sidecars", ("/", "overlay")),
-        ("/memory/x", ("/memory", "tmpfs")),
-        ("/with space/x", ("/with space", "xfs")),
-    ],
-)
-def test_the_mount_of_a_path_is_the_longest_that_holds_it(
-    path: str, expected: tuple[str, str]
-) -> None:
-    assert mount_of(Path(path), MOUNTS) == (Path(expected[0]), expected[1])
-
-
-@pytest.mark.parametrize(
-    ("kind", "verdict"),
-    [("ext4", Verdict.OK), ("tmpfs", Verdict.WARN), ("overlay", Verdict.FAIL)],
-)
-def test_a_spool_that_ends_with_its_container_fails(
-    tmp_path: Path, kind: str, verdict: Verdict
-) -> None:
-    spool, mounts = tmp_path / "spool", tmp_path / "mounts"
-    spool.mkdir()
-    mounts.write_text(f"1 0 0:1 / / rw - overlay o rw\n2 1 8:1 / {spool} rw - {kind} d rw\n")
-
-    assert verdicts(check_volume(spool, 1, mounts))["spool's volume"] is verdict
-
-
-def test_a_spool_on_the_root_of_the_container_fails(tmp_path: Path) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text("1 0 8:1 / / rw - ext4 d rw\n")
-
-    assert verdicts(check_volume(tmp_path, 1, mounts))["spool's volume"] is Verdict.FAIL
-
-
-def test_a_volume_without_room_for_the_spool_is_told(tmp_path: Path) -> None:
-    checks = verdicts(check_volume(tmp_path, 2**62))
-
-    assert checks["spool's room"] is Verdict.WARN
-    assert verdicts(check_volume(tmp_path / "gone", 1)) == {"spool": Verdict.FAIL}
+def test_a_volume_without_space_for_the_spool_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(Warn, match="less than SIDECAR_SPOOL_MAX_BYTES"):
+        check_volume(tmp_path, 2**62, container=Path("/proc"))
+    with pytest.raises(FileNotFoundError):
+        check_volume(tmp_path / "gone", 1)
 
 
 def test_a_key_that_others_can_read_fails(tmp_path: Path) -> None:
-    assert check_key(tmp_path).verdict is Verdict.WARN
+    with pytest.raises(Warn, match="none yet"):
+        check_key(tmp_path)
     load_or_create(tmp_path)
-    assert check_key(tmp_path).verdict is Verdict.OK
+    check_key(tmp_path)
 
     for mode in (0o640, 0o604, 0o660):
         (tmp_path / KEY_FILE_NAME).chmod(mode)
-        assert check_key(tmp_path).verdict is Verdict.FAIL
+        with pytest.raises(Fail, match=f"mode {mode:04o}"):
+            check_key(tmp_path)
 
 
 def ticking(step_s: float) -> Callable[[], float]:
-    """A clock that moves by this much between two looks at it."""
+    """A clock that advances by this much with each reading."""
     ticks = count()
     return lambda: next(ticks) * step_s
 
 
-@pytest.mark.parametrize(("step_s", "verdict"), [(0.0005, Verdict.OK), (1e-6, Verdict.WARN)])
-def test_an_fsync_that_does_nothing_is_told(
-    tmp_path: Path, step_s: float, verdict: Verdict
-) -> None:
-    assert check_sync(tmp_path, ticking(step_s)).verdict is verdict
+def test_an_fsync_that_does_nothing_is_reported(tmp_path: Path) -> None:
+    assert check_fsync(tmp_path, ticking(0.0005)).startswith("0.500 ms")
+
+    with pytest.raises(Warn, match="too fast for a disk"):
+        check_fsync(tmp_path, ticking(1e-6))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_volume_that_takes_no_writes_fails() -> None:
-    check = check_sync(Path("/proc"), ticking(0.001))
+    with pytest.raises(OSError, match="/proc"):
+        check_fsync(Path("/proc"), ticking(0.001))
 
-    assert check.verdict is Verdict.FAIL
 
-
-def test_a_mounted_service_account_is_told(tmp_path: Path) -> None:
+def test_a_mounted_service_account_is_reported(tmp_path: Path) -> None:
     token = tmp_path / "token"
-    assert check_service_account(token).verdict is Verdict.OK
+    check_service_account(token)
 
     token.touch()
-    assert check_service_account(token).verdict is Verdict.WARN
+    with pytest.raises(Warn):
+        check_service_account(token)
 
 
 # --- central
@@ -203,46 +159,54 @@ def settings(url: str, spool: Path) -> Settings:
     return Settings.from_environment(variables)
 
 
-async def at(url: str, spool: Path, offset_s: int) -> list[Check]:
-    """The checks by a clock that is ahead of central's `Date`."""
+async def check_at(url: str, spool: Path, offset_s: int) -> str:
+    """By a clock that is ahead of central's `Date`."""
     return await check_central(settings(url, spool), wall_clock=lambda: 1_700_000_000.0 + offset_s)
 
 
-async def test_a_central_that_answers_tells_its_time(tmp_path: Path) -> None:
+async def test_a_difference_of_the_clocks_is_reported(tmp_path: Path) -> None:
     date = {"Date": "Tue, 14 Nov 2023 22:13:20 GMT"}
-    answers = [web.json_response({"bindings": []}, headers=date) for _ in range(3)]
-    async with central(answers.pop) as url:
-        found = {offset: verdicts(await at(url, tmp_path, offset)) for offset in (1, 20, 60)}
+    responses = [web.json_response({"bindings": []}, headers=date) for _ in range(3)]
+    async with central(responses.pop) as url:
+        assert "accepts this sidecar's signature" in await check_at(url, tmp_path, 1)
+        with pytest.raises(Warn, match=r"-20\.0 s"):
+            await check_at(url, tmp_path, 20)
+        with pytest.raises(Fail, match=r"-60\.0 s"):
+            await check_at(url, tmp_path, 60)
 
-    assert {offset: checks["clock"] for offset, checks in found.items()} == {
-        1: Verdict.OK,
-        20: Verdict.WARN,
-        60: Verdict.FAIL,
-    }
-    assert all(checks["central"] is Verdict.OK for checks in found.values())
     assert not has_key(tmp_path)
 
 
-async def test_a_central_that_refuses_the_signature_says_why(tmp_path: Path) -> None:
+async def test_a_refused_signature_is_reported_with_the_reason(tmp_path: Path) -> None:
     problem = {"type": "assertion-invalid", "title": "t", "status": 401, "detail": "aud: expected"}
     async with central(
         lambda: web.json_response(problem, status=401, content_type="application/problem+json")
     ) as url:
-        checks = await check_central(settings(url, tmp_path))
-
-    assert checks[0].verdict is Verdict.FAIL
-    assert "aud: expected" in checks[0].detail
+        with pytest.raises(Fail, match="assertion-invalid: aud: expected"):
+            await check_central(settings(url, tmp_path))
 
 
-async def test_a_central_that_is_away_is_one_failed_check(tmp_path: Path) -> None:
-    checks = await check_central(settings("http://127.0.0.1:9", tmp_path))
+async def test_an_unreachable_central_fails(tmp_path: Path) -> None:
+    with pytest.raises(CentralUnavailable):
+        await check_central(settings("http://127.0.0.1:9", tmp_path))
 
-    assert verdicts(checks) == {"central": Verdict.FAIL}
+
+# --- the shape
 
 
-def test_only_a_failed_check_ends_with_1() -> None:
-    fine = [Check("a", Verdict.OK, ""), Check("b", Verdict.WARN, "")]
+async def test_checks_run_in_order_and_only_a_failed_one_ends_with_1() -> None:
+    def warn() -> str:
+        raise Warn("careful")
 
-    assert exit_code(fine) == 0
-    assert exit_code([*fine, Check("c", Verdict.FAIL, "")]) == 1
-    assert format_checks(fine, as_json=False).splitlines()[1].startswith("WARN")
+    def fail() -> str:
+        raise OSError("broken")
+
+    found = await run_checks({"a": lambda: "fine", "b": warn, "c": fail})
+
+    assert found == [
+        Check("a", Verdict.OK, "fine"),
+        Check("b", Verdict.WARN, "careful"),
+        Check("c", Verdict.FAIL, "broken"),
+    ]
+    assert (exit_code(found[:2]), exit_code(found)) == (0, 1)
+    assert format_checks(found, as_json=False).splitlines()[1] == "WARN  b  careful"

@@ -1,10 +1,10 @@
-"""Calls that central answers while the CU waits: nothing is kept for later or remembered.
+"""Forwarded calls: central handles them while the caller waits; nothing is queued or cached.
 
-The CU's order holds all the same. A sync write follows what waits in the spool for the same
-executions, and a plan is asked for again if writes to the execution it names were still on
-their way. Both wait for delivery, which is at work anyway. So do reads that central answers by
-the statuses it knows of (which run completed last, which are running): a read is asked for first,
-so that nobody waits for what he may not see.
+The CU's order holds all the same. A forwarded write follows the pending writes of the same
+executions, and an export plan is read again if writes to its execution were pending. So are
+reads that central selects by status (the last completed run, a list of running ones). The read
+comes first, so that nobody waits for what they may not see; then pending statuses are awaited
+and the read is repeated.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from sidecar.upstream.client import CallContext
 from sidecar.wire import forwarded, v1
 
 SETTLE_WAIT_S = 10.0
-"""How long a sync call waits for writes that came before it."""
+"""How long a forwarded write waits for earlier writes to settle."""
 STATUS_WAIT_S = 5.0
-"""How long a read waits for statuses; then it is answered as central knows them."""
+"""How long a read waits for statuses to settle; then it shows those that central knows."""
 
-TERMINAL_ONLY = frozenset({Priority.TERMINAL})
+TERMINAL = frozenset({Priority.TERMINAL})
 STATUSES = frozenset({Priority.TERMINAL, Priority.STATUS})
 NO_COMPLETED_RUN = "no-completed-run"
 
@@ -43,7 +43,7 @@ _plan = msgspec.json.Decoder(forwarded.ExportPlan)
 
 
 class ForwardedCalls:
-    """Raises the problems of central, and `DeliveryTimeout` if earlier writes are held up."""
+    """Raises central's problems, and `DeliveryTimeout` if earlier writes do not settle."""
 
     def __init__(self, spool: Spool, delivery: Delivery, central: Central, reads: Reads) -> None:
         self._spool = spool
@@ -66,7 +66,7 @@ class ForwardedCalls:
         master that died while it booted and its successor, the successor's is the current one
         at central and in the spool. A repeated boot gets the same response.
         """
-        target, body = f"/v1/computing-units/{unit_id}/boots", _body(request)
+        target, body = f"/v1/computing-units/{unit_id}/boots", msgspec.json.encode(request)
         async with self._boot_lock:
             reply = await self._central.post("boot", target, body, idempotency_key, context)
             result = _closed.decode(reply.body)
@@ -77,13 +77,9 @@ class ForwardedCalls:
     async def delete(
         self, selection: forwarded.Selection, idempotency_key: str | None, context: CallContext
     ) -> forwarded.DeletedExecutions:
-        await self._await_settled(selection.execution_ids)
-        reply = await self._central.post(
-            "delete", "/v1/executions/delete", _body(selection), idempotency_key, context
-        )
-        answer = _deleted.decode(reply.body)
-        self._reads.invalidate(selection.workflow_id, selection.execution_ids)
-        return answer
+        target, workflow_id = "/v1/executions/delete", selection.workflow_id
+        body = await self._write("delete", target, selection, idempotency_key, context, workflow_id)
+        return _deleted.decode(body)
 
     async def bookmark(
         self,
@@ -91,19 +87,11 @@ class ForwardedCalls:
         idempotency_key: str | None,
         context: CallContext,
     ) -> forwarded.BookmarkedExecutions:
-        await self._await_settled(selection.execution_ids)
-        reply = await self._central.post(
-            "bookmark", "/v1/executions/bookmark", _body(selection), idempotency_key, context
+        target, workflow_id = "/v1/executions/bookmark", selection.workflow_id
+        body = await self._write(
+            "bookmark", target, selection, idempotency_key, context, workflow_id
         )
-        self._reads.invalidate(selection.workflow_id, selection.execution_ids)
-        return _bookmarked.decode(reply.body)
-
-    async def expired(self, target: str, context: CallContext) -> forwarded.ExpiredExecutions:
-        """The ended runs of one unit; `target` is path and query."""
-        answer = _expired.decode((await self._central.read("expired", target, context)).body)
-        for row in answer.executions:
-            apply_pending(row, await self._spool.waiting(row.execution_id))
-        return answer
+        return _bookmarked.decode(body)
 
     async def clear(
         self,
@@ -112,12 +100,31 @@ class ForwardedCalls:
         idempotency_key: str | None,
         context: CallContext,
     ) -> forwarded.ClearedExecutions:
+        body = await self._write("clear", target, selection, idempotency_key, context)
+        return _cleared.decode(body)
+
+    async def _write(
+        self,
+        call: str,
+        target: str,
+        selection: forwarded.Selection | forwarded.BookmarkSelection | forwarded.ExpiredSelection,
+        idempotency_key: str | None,
+        context: CallContext,
+        workflow_id: int | None = None,
+    ) -> bytes:
         await self._await_settled(selection.execution_ids)
-        reply = await self._central.post(
-            "clear", target, _body(selection), idempotency_key, context
-        )
-        self._reads.invalidate(None, selection.execution_ids)
-        return _cleared.decode(reply.body)
+        body = msgspec.json.encode(selection)
+        reply = await self._central.post(call, target, body, idempotency_key, context)
+        self._reads.invalidate(workflow_id, selection.execution_ids)
+        return reply.body
+
+    async def expired(self, target: str, context: CallContext) -> forwarded.ExpiredExecutions:
+        """The expired runs of one unit; `target` is path and query."""
+        reply = await self._central.read("expired", target, context)
+        expired = _expired.decode(reply.body)
+        for row in expired.executions:
+            apply_pending(row, await self._spool.waiting(row.execution_id))
+        return expired
 
     async def latest_version(self, workflow_id: int, context: CallContext) -> forwarded.Version:
         target = f"/v1/workflows/{workflow_id}/versions/latest"
@@ -126,60 +133,61 @@ class ForwardedCalls:
     async def plan_export(
         self, workflow_id: int, request: forwarded.ExportRequest, context: CallContext
     ) -> forwarded.ExportPlan:
-        target, body = f"/v1/workflows/{workflow_id}/export-plan", _body(request)
-        plan = _plan.decode(
-            (await self._central.post_query("export-plan", target, body, context)).body
-        )
+        plan = await self._fetch_plan(workflow_id, request, context)
         if plan.execution_id is not None and await self._spool.waiting(plan.execution_id):
             await self._await_settled([plan.execution_id])
-            reply = await self._central.post_query("export-plan", target, body, context)
-            plan = _plan.decode(reply.body)
+            plan = await self._fetch_plan(workflow_id, request, context)
         return plan
 
-    async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[CachedCosts]:
-        """Of the run that completed last, one whose end has yet to be delivered included."""
-        try:
-            seen = await self._reads.costs(workflow_id, context)
-        except UpstreamProblem as problem:
-            if problem.slug != NO_COMPLETED_RUN or not await self._statuses_arrive(
-                workflow_id, TERMINAL_ONLY
-            ):
-                raise
-            return await self._reads.costs(workflow_id, context)
-        if await self._statuses_arrive(workflow_id, TERMINAL_ONLY):
-            return await self._reads.costs(workflow_id, context)
-        return seen
+    async def _fetch_plan(
+        self, workflow_id: int, request: forwarded.ExportRequest, context: CallContext
+    ) -> forwarded.ExportPlan:
+        target, body = f"/v1/workflows/{workflow_id}/export-plan", msgspec.json.encode(request)
+        reply = await self._central.post_query("export-plan", target, body, context)
+        return _plan.decode(reply.body)
 
-    async def page(
+    async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[CachedCosts]:
+        """Of the latest completed run, even if its end is still pending."""
+        try:
+            result = await self._reads.costs(workflow_id, context)
+        except UpstreamProblem as problem:
+            if problem.slug != NO_COMPLETED_RUN:
+                raise
+            if not await self._statuses_settled(workflow_id, TERMINAL):
+                raise
+        else:
+            if not await self._statuses_settled(workflow_id, TERMINAL):
+                return result
+        return await self._reads.costs(workflow_id, context)
+
+    async def list_page(
         self, workflow_id: int, query: v1.ListQuery, context: CallContext
     ) -> v1.ExecutionPage:
-        """Executions by the statuses they have, those that have yet to be delivered included."""
+        """Executions selected by their statuses, pending ones included."""
         page = await self._reads.list_page(workflow_id, query, context)
-        if query.status is not None and await self._statuses_arrive(workflow_id, STATUSES):
+        if query.status is not None and await self._statuses_settled(workflow_id, STATUSES):
             return await self._reads.list_page(workflow_id, query, context)
         return page
 
-    async def _statuses_arrive(self, workflow_id: int, urgencies: frozenset[Priority]) -> bool:
-        """Whether statuses of the workflow's runs were on their way and are at central now."""
+    async def _statuses_settled(self, workflow_id: int, priorities: frozenset[Priority]) -> bool:
+        """Whether statuses of the workflow's runs were pending and have settled by now."""
         newest = 0
         for execution_id in self._spool.queues.lengths() if self._central.is_reachable else ():
             binding = self._spool.bindings.binding(execution_id)
-            if binding is not None and binding.workflow_id == workflow_id:
-                waiting = await self._spool.waiting(execution_id)
-                seqs = [entry.seq for entry in waiting if entry.priority in urgencies]
-                newest = max(newest, *seqs) if seqs else newest
-        ended = newest and await self._delivery.wait_settled(newest, STATUS_WAIT_S)
-        return bool(ended)
+            if binding is None or binding.workflow_id != workflow_id:
+                continue
+            for entry in await self._spool.waiting(execution_id):
+                if entry.priority in priorities:
+                    newest = max(newest, entry.seq)
+        if not newest:
+            return False
+        return await self._delivery.wait_settled(newest, STATUS_WAIT_S) is not None
 
     async def _await_settled(self, execution_ids: Iterable[int]) -> None:
-        """Returns once what waits now for these executions is settled."""
+        """Waits until the writes that are pending now for these executions have settled."""
         for execution_id in sorted(set(execution_ids)):
-            waiting = await self._spool.waiting(execution_id)
-            if waiting and not await self._delivery.wait_settled(waiting[-1].seq, SETTLE_WAIT_S):
+            pending = await self._spool.waiting(execution_id)
+            if pending and not await self._delivery.wait_settled(pending[-1].seq, SETTLE_WAIT_S):
                 raise DeliveryTimeout(
-                    f"earlier writes to execution {execution_id} still wait for central"
+                    f"earlier writes to execution {execution_id} are still pending"
                 )
-
-
-def _body(request: msgspec.Struct) -> bytes:
-    return msgspec.json.encode(request)

@@ -1,13 +1,11 @@
-"""Writes: who may make them, and what they answer.
+"""Writes: their authorization, their acknowledgement and their state afterwards.
 
-A write is admitted by central's recorded yes for this token and execution (a *grant*); the
-first write to an execution, or with a new token, asks central for it. What is admitted and
-valid is made durable, and only then acknowledged.
+A write is authorized by the grant that central gave this token for this execution; the first
+write to an execution, or with a new token, binds it at central. An authorized, valid write is
+made durable in the spool, and only then acknowledged; `sidecar.delivery` brings it to central.
 """
 
 import asyncio
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +27,7 @@ from sidecar.user_limits import UserLimits
 from sidecar.wire import v1
 
 DELETE_WAIT_S = 30.0
-"""How long a `DELETE …/uris` waits unless told (`Prefer`), before it answers 504."""
+"""How long a `DELETE …/uris` without `Prefer: wait=N` waits before it returns 504."""
 
 
 class Writes:
@@ -44,8 +42,6 @@ class Writes:
         access: AccessCache,
         limits: UserLimits,
         metrics: Metrics,
-        *,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._spool = spool
         self._delivery = delivery
@@ -54,32 +50,31 @@ class Writes:
         self._access = access
         self._limits = limits
         self._metrics = metrics
-        self._wall_clock = wall_clock
         self._bindings: SingleFlight[tuple[Binding, Grant]] = SingleFlight()
 
     async def create(
         self, body: bytes, idempotency_key: str | None, context: CallContext
     ) -> v1.NewExecution:
-        """Creates an execution at central and keeps its binding before it is answered."""
+        """Creates an execution at central and makes its binding durable before it returns."""
         body = self._with_boot(body)
         reply = await self._central.create_execution(body, idempotency_key, context)
-        answer = reply.decode()
-        binding, grant = to_binding_and_grant(answer, reply, context, created_here=True)
-        # A repeat of an old create must not reopen what has ended or is known since.
+        created = reply.decode()
+        binding, grant = to_binding_and_grant(created, reply, context, created_here=True)
+        # A repeat of an old create must not reopen an execution that has ended.
         if self._spool.bindings.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.record_binding(binding, grant))
             self._reads.on_create(binding, grant.token_digest, grant.user_id, grant.expires_at)
-        return msgspec.convert(answer, v1.NewExecution)
+        return msgspec.convert(created, v1.NewExecution)
 
     def _with_boot(self, body: bytes) -> bytes:
-        """The create's body with the boot it is made under, where its unit has told one."""
+        """The create's body with the computing unit's current boot, where it is known."""
         boot, new = self._spool.boot, msgspec.json.decode(body)
         if boot is None or new["computing_unit_id"] != boot.computing_unit_id:
             return body
         return msgspec.json.encode(new | {"boot_id": boot.boot_id})
 
     async def authorize(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
-        """The execution's binding, and central's yes for this token; asks for both if need be."""
+        """The execution's binding and this token's grant, from central if they are not known."""
         cached_permit = self.cached_permit(execution_id, context)
         if cached_permit is not None:
             return cached_permit
@@ -91,7 +86,7 @@ class Writes:
     def cached_permit(
         self, execution_id: int, context: CallContext
     ) -> tuple[Binding, Grant] | None:
-        """What `authorize` answers, as far as it is known without asking."""
+        """What `authorize` returns, if it is known without a call to central."""
         digest = token_digest(context.token or "")
         binding = self._spool.bindings.binding(execution_id)
         grant = self._spool.bindings.grant(digest, execution_id)
@@ -108,20 +103,20 @@ class Writes:
         self._access.grant(grant.token_digest, execution_id, grant.user_id, grant.expires_at)
         return binding, grant
 
-    async def append(self, new: NewEntry) -> int:
-        """Makes a write durable and sets delivery going. Answers its number."""
+    async def _append(self, new: NewEntry) -> int:
+        """Makes a write durable and returns its sequence number."""
         self._limits.check_write(new)
         seq = await self._spool.append(new)
         self._metrics.writes.labels(new.op, WriteState.DURABLE).inc()
         return seq
 
     async def submit(self, new: NewEntry, wait_s: float | None) -> tuple[int, v1.WriteAnswer]:
-        """Makes a write durable; with `wait_s`, waits that long for central's word.
+        """Makes a write durable; with `wait_s`, waits that long for central to commit it.
 
-        Answers the HTTP status and body. A refusal within the wait is raised as its problem.
+        Returns the HTTP status and body. A refusal within the wait is raised as its problem.
         """
-        # A write that somebody waits for does not wait for a replacement.
-        seq = await self.append(replace(new, coalesce_key=None) if wait_s else new)
+        # A write that its caller waits for is not held back to be coalesced.
+        seq = await self._append(replace(new, coalesce_key=None) if wait_s else new)
         write_id = self._spool.write_id(seq)
         if wait_s:
             record = await self._delivery.wait_settled(seq, wait_s)
@@ -131,30 +126,30 @@ class Writes:
         return 202, v1.WriteAnswer(write_id, WriteState.DURABLE)
 
     async def submit_and_wait(self, new: NewEntry, wait_s: float | None) -> dict[str, Any]:
-        """For calls whose answer only central has. Raises `DeliveryTimeout` with the write id."""
-        seq = await self.append(new)
+        """For writes whose response only central has. Raises `DeliveryTimeout` with the id."""
+        seq = await self._append(new)
         write_id = self._spool.write_id(seq)
         record = await self._delivery.wait_settled(seq, wait_s or DELETE_WAIT_S)
         if record is None:
-            raise DeliveryTimeout("central has not answered yet", write_id=write_id)
+            raise DeliveryTimeout("central has not committed the write yet", write_id=write_id)
         _raise_refusal(record, write_id)
         return record.removed or {"results": [], "console": []}
 
-    # What became of writes
+    # The state of writes
 
     def known_user(self, token: str) -> int | None:
-        """Whose token this is, as far as that is remembered here."""
+        """The token's user, if it is known without a call to central."""
         digest = token_digest(token)
         return self._access.user_of(digest) or self._spool.bindings.user_of(digest)
 
     async def user_of(self, context: CallContext) -> int:
-        """Whose token this is: remembered, or asked of central."""
+        """The token's user, from central if it is not known."""
         known = self.known_user(context.token or "")
         if known is not None:
             return known
         reply = await self._central.identify(context)
         if reply.user_id is None or reply.token_expires_at is None:
-            raise CentralUnavailable("central did not say whose token this is", retry_after_s=1)
+            raise CentralUnavailable("central did not identify the token", retry_after_s=1)
         self._access.record_user(
             token_digest(context.token or ""), reply.user_id, reply.token_expires_at
         )
@@ -166,23 +161,23 @@ class Writes:
         record = await self._spool.find(seq) if seq is not None else None
         if record is None or record.user_id != user_id:
             raise WriteNotFound(f"write {write_id}")
-        return self._answer(record)
+        return self._describe(record)
 
     async def list_writes(self, query: v1.WritesQuery, context: CallContext) -> v1.Writes:
         user_id = await self.user_of(context)
         state = WriteState(query.state) if query.state is not None else None
         records = await self._spool.list_writes(user_id, state, query.limit)
-        return v1.Writes([self._answer(record) for record in records])
+        return v1.Writes([self._describe(record) for record in records])
 
     async def flush(self, timeout_s: float, context: CallContext) -> v1.FlushAnswer:
-        """Raises `DeliveryTimeout` with the number of writes that still wait."""
+        """Raises `DeliveryTimeout` with the number of writes that are still pending."""
         await self.user_of(context)
         waiting = await self._delivery.flush(timeout_s)
         if waiting:
-            raise DeliveryTimeout(f"{waiting} writes still wait for central", waiting=waiting)
+            raise DeliveryTimeout(f"{waiting} writes are still pending", waiting=waiting)
         return v1.FlushAnswer(delivered=True, waiting=0)
 
-    def _answer(self, record: WriteRecord) -> v1.WriteAnswer:
+    def _describe(self, record: WriteRecord) -> v1.WriteAnswer:
         return v1.WriteAnswer(
             self._spool.write_id(record.seq),
             record.state,
@@ -194,22 +189,22 @@ class Writes:
 
 
 def to_binding_and_grant(
-    answer: dict[str, Any], reply: CentralResponse, context: CallContext, *, created_here: bool
+    bound: dict[str, Any], reply: CentralResponse, context: CallContext, *, created_here: bool
 ) -> tuple[Binding, Grant]:
-    """Central's yes, as the spool keeps it."""
-    execution_id = answer["execution_id"]
+    """A binding and a grant as the spool keeps them; `bound` is the body of `reply`."""
+    execution_id = bound["execution_id"]
     binding = Binding(
         execution_id,
-        answer["workflow_id"],
-        answer["computing_unit_id"],
-        answer["user_id"],
-        answer["warehouse"],
+        bound["workflow_id"],
+        bound["computing_unit_id"],
+        bound["user_id"],
+        bound["warehouse"],
         created_here,
     )
-    # An answer without an expiry is one we do not understand: good for nothing but this call.
+    # Without an expiry the grant serves this call only.
     expires_at = reply.token_expires_at or 0
     digest = token_digest(context.token or "")
-    return binding, Grant(digest, execution_id, answer["user_id"], expires_at)
+    return binding, Grant(digest, execution_id, bound["user_id"], expires_at)
 
 
 def _raise_refusal(record: WriteRecord, write_id: str) -> None:

@@ -70,7 +70,7 @@ async def list_executions(
     query, forwarded = request.query, services(request).forwarded
     for name in (query.status or "").split(",") if query.status is not None else ():
         write_operations.parse_status_field(_name_or_code(name.strip()))
-    return Response(await forwarded.page(request.path.workflow_id, query, request.caller))
+    return Response(await forwarded.list_page(request.path.workflow_id, query, request.caller))
 
 
 def _name_or_code(text: str) -> str | int:

@@ -20,7 +20,7 @@ IN_WORDS = [
     # A replica of another version may speak it: for a sidecar it is a reason to ask again.
     ("wire-version-not-supported", "wire: this replica speaks 1, got"),
     # A flush that may wait for a moment only finds what was written the moment before.
-    ("delivery-timeout", "still wait for central"),
+    ("delivery-timeout", "are still pending"),
 ]
 WAITS = {"wait", "timeout"}
 SHORT_S = "0.05"

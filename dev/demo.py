@@ -1,7 +1,7 @@
-"""`python -m dev demo`: start the system, replay one workflow, show what happened.
+"""`python -m dev demo`: start the system, replay one workflow, print a table of measurements.
 
-The same run is then made once more by direct SQL, on the same database, as Texera's computing unit
-does it today: what the table compares has been measured on both sides, nothing is estimated.
+The same run is then repeated by direct SQL on the same database, as Texera's computing unit does it
+today: both columns of the table are measured, none is estimated.
 """
 
 import argparse
@@ -35,15 +35,15 @@ from dev.texera import SAMPLE_WORKFLOW
 from dev.workflow_file import read_workflow
 
 DIRECT_POLL_S = 0.05
-"""The direct run is only counted, not watched: the same steps, without the waiting."""
+"""The direct run is only counted: the same steps with shorter pauses."""
 
 DEADLINE_S = 15.0
 """All of it runs on this machine: later responses are not expected."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the demo measured. Statements are the database's count (pg_stat_statements)."""
+class Measurements:
+    """The demo's measurements. Statements are counted by pg_stat_statements."""
 
     workflow: str
     status: str | None
@@ -69,17 +69,17 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     plan = plan_run(read_workflow(options.workflow))
     try:
-        outcome = asyncio.run(run_until_signal(_demo(options, plan)))
+        measured = asyncio.run(run_until_signal(_demo(options, plan)))
     except Interrupted:
-        print("interrupted; everything was ended", file=sys.stderr)
+        print("interrupted; all processes have ended", file=sys.stderr)
         return EXIT_INTERRUPTED
     except CallFailed as failed:
         raise DevProblem(f"The run could not go on: {failed}.") from failed
     if options.json:
-        print(json.dumps(asdict(outcome), indent=2))
+        print(json.dumps(asdict(measured), indent=2))
     else:
-        Console().print(table(outcome))
-    return EXIT_ERRORS if outcome.errors else 0
+        Console().print(table(measured))
+    return EXIT_ERRORS if measured.errors else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
+async def _demo(options: argparse.Namespace, plan: RunPlan) -> Measurements:
     name = options.workflow.stem
     with progress_reporter(sys.stderr, name, silent=options.json) as reporter:
         reporter.event("starting Postgres, central and the sidecar")
@@ -134,7 +134,7 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
         )
 
     reads = central("central_requests_total", method="GET")
-    return Outcome(
+    return Measurements(
         workflow=name,
         status=report.status,
         calls=report.call_count,
@@ -148,7 +148,7 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
         writes_refused=sidecar("sidecar_writes_total", state="refused"),
         batches=sidecar("sidecar_batches_total", outcome="delivered"),
         central_calls=central("central_requests_total"),
-        # Every read of central's is one statement outside a transaction block: one transaction.
+        # Each read by central is one statement outside a transaction block: one transaction.
         transactions=central("central_transactions_total", outcome="committed") + reads,
         statements=statements,
         direct_calls=direct_report.call_count,
@@ -159,18 +159,19 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Outcome:
 
 
 async def _while_up(system: System, running: Coroutine[Any, Any, RunReport]) -> RunReport:
-    """The run's report; `StartFailed` at once if a part of the system ends under it."""
+    """The run's report; `StartFailed` as soon as a process of the system ends."""
     run = asyncio.ensure_future(running)
     ends = {
-        asyncio.ensure_future(child.process.wait()): child for child in system.processes.values()
+        asyncio.ensure_future(process.process.wait()): process
+        for process in system.processes.values()
     }
     try:
         await asyncio.wait({run, *ends}, return_when=asyncio.FIRST_COMPLETED)
         if run.done():
             return await run
-        gone = next(child for end, child in ends.items() if end.done())
-        sentence = f"{gone.role} ended in mid-run (exit code {gone.process.returncode})."
-        raise StartFailed(sentence, tail(gone.log))
+        ended = next(process for end, process in ends.items() if end.done())
+        sentence = f"{ended.role} ended during the run (exit code {ended.process.returncode})."
+        raise StartFailed(sentence, tail(ended.log))
     finally:
         for task in (run, *ends):
             task.cancel()
@@ -196,40 +197,40 @@ async def _run(
     return await unit.run()
 
 
-def table(outcome: Outcome) -> Table:
-    """What happened, beside what direct SQL needed, and where each figure comes from."""
-    table = Table(title=f"{outcome.workflow}: {outcome.status}", caption=_in_words(outcome))
+def table(measured: Measurements) -> Table:
+    """The measurements beside those of direct SQL, with the source of each."""
+    table = Table(title=f"{measured.workflow}: {measured.status}", caption=_summary(measured))
     table.add_column("")
     table.add_column("sidecar", justify="right")
     table.add_column("direct SQL", justify="right")
     table.add_column("counted by", style="dim")
     replay, sidecar, central = "the replay", "sidecar's /metrics", "central's /metrics"
     rows: list[tuple[str, object, object, str]] = [
-        ("calls by the computing unit", outcome.calls, outcome.direct_calls, replay),
-        ("  waited for them, ms", outcome.waited_ms, outcome.direct_waited_ms, replay),
-        ("reads of results and consoles", outcome.cache_reads, "", sidecar),
-        ("  answered by the cache alone", outcome.cache_hits, "", sidecar),
-        ("  with waiting writes laid over", outcome.cache_pending, "", sidecar),
-        ("writes made durable", outcome.writes, "", sidecar),
-        ("  refused", outcome.writes_refused, "", sidecar),
-        ("batches delivered", outcome.batches, "", sidecar),
-        ("calls of central", outcome.central_calls, "", central),
-        ("SQL transactions", outcome.transactions, outcome.direct_transactions, central),
+        ("calls by the computing unit", measured.calls, measured.direct_calls, replay),
+        ("  waited for them, ms", measured.waited_ms, measured.direct_waited_ms, replay),
+        ("reads of results and consoles", measured.cache_reads, "", sidecar),
+        ("  served from the cache alone", measured.cache_hits, "", sidecar),
+        ("  with pending writes applied", measured.cache_pending, "", sidecar),
+        ("writes made durable", measured.writes, "", sidecar),
+        ("  refused", measured.writes_refused, "", sidecar),
+        ("batches delivered", measured.batches, "", sidecar),
+        ("calls of central", measured.central_calls, "", central),
+        ("SQL transactions", measured.transactions, measured.direct_transactions, central),
         (
             "SQL statements, BEGIN to COMMIT",
-            outcome.statements,
-            outcome.direct_statements,
+            measured.statements,
+            measured.direct_statements,
             "pg_stat_statements",
         ),
     ]
-    for name, measured, direct, source in rows:
-        table.add_row(name, str(measured), str(direct), source)
+    for name, sidecar_value, direct, source in rows:
+        table.add_row(name, str(sidecar_value), str(direct), source)
     return table
 
 
-def _in_words(outcome: Outcome) -> str:
-    transactions = outcome.transactions / max(outcome.direct_transactions, 1)
-    statements = outcome.statements / max(outcome.direct_statements, 1)
+def _summary(measured: Measurements) -> str:
+    transactions = measured.transactions / max(measured.direct_transactions, 1)
+    statements = measured.statements / max(measured.direct_statements, 1)
     return (
         f"{transactions:.0%} of the transactions and {statements:.0%} of the statements that "
         "the same run needs by direct SQL, on this database, just now."

@@ -1,15 +1,14 @@
 """`make image`: builds both images of the Dockerfile and starts each once, as its user.
 
-Where docker or podman answers, it builds and runs on the Dockerfile's own base image. Elsewhere,
-as root on Debian with buildah and debootstrap, it builds on a Debian base made here and runs the
-result in a chroot: the same steps and the same files, on a stand-in for the base. Where neither
-can be, it says so and exits 69 (EX_UNAVAILABLE), not 1 as for an image that fails.
+With a docker or podman engine it builds and runs on the Dockerfile's own base image. Without, as
+root on Debian with buildah and debootstrap, it builds on a Debian base made here and runs the
+result in a chroot: the same steps and files on a substitute for the base. With neither it exits 69
+(EX_UNAVAILABLE), not 1 as for an image that fails.
 """
 
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+
+from dev.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 EX_USAGE = 64
@@ -38,7 +39,7 @@ SERVICES: Mapping[str, dict[str, str]] = {
         "CENTRAL_JWT_SECRET": "not-a-secret",
     },
 }
-"""The least that each needs to start. Nothing listens on port 9: both are ready without it."""
+"""The required settings. Nothing listens on port 9: both services are ready without it."""
 
 PROBE = """
 import importlib.util, json, os
@@ -66,7 +67,7 @@ AS_THE_CHART_RUNS_IT = {
     "capabilities": 0,
     "may_gain_privileges": False,
 }
-"""Its security contexts, as a process sees them."""
+"""The chart's security contexts, as a process sees them."""
 FOUND = {"sidecar": ["sidecar"], "central": ["central", "asyncpg", "jwt"]}
 
 
@@ -76,17 +77,17 @@ def repository(target: str) -> str:
 
 
 class ImageProblem(Exception):
-    """An image could not be built, or does not do what it should; the text says which."""
+    """An image could not be built, or does not do what it should; the text names it."""
 
 
 class Engine(Protocol):
     def build(self, target: str) -> int:
-        """Builds one target; answers the image's size in bytes."""
+        """Build one target; returns the image's size in bytes."""
 
     def command(
         self, target: str, port: int, variables: Mapping[str, str], program: Sequence[str] = ()
     ) -> list[str]:
-        """What runs the image, or another program in it, on a read-only root."""
+        """The command that runs the image, or another program in it, on a read-only root."""
 
 
 def completed(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -94,11 +95,11 @@ def completed(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def output(*command: str | Path) -> str:
-    """What a command prints. Raises `ImageProblem` with the end of what it complained of."""
+    """A command's output. Raises `ImageProblem` with the end of its error output."""
     done = completed([*map(str, command)])
     if done.returncode != 0:
-        complaint = (done.stderr or done.stdout).strip()[-2000:]
-        raise ImageProblem(f"{' '.join(map(str, command[:4]))} ... failed:\n{complaint}")
+        errors = (done.stderr or done.stdout).strip()[-2000:]
+        raise ImageProblem(f"{' '.join(map(str, command[:4]))} ... failed:\n{errors}")
     return done.stdout.strip()
 
 
@@ -127,9 +128,9 @@ class Docker:
 
 
 class Buildah:
-    """Debian's buildah on a base by debootstrap; to run is a chroot with a read-only root.
+    """Debian's buildah on a base by debootstrap; runs images in a chroot with a read-only root.
 
-    Its storage lies in `folder`; `close` takes down what would keep that from being deleted.
+    Its storage is in `folder`; `close` unmounts what would keep that from being deleted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -196,9 +197,9 @@ class Buildah:
 
 @contextmanager
 def engine() -> Iterator[Engine | None]:
-    """What can build here, or None."""
+    """The available engine, or None."""
     for client in ("docker", "podman"):
-        # `info` asks the engine too; a client without one fails.
+        # `info` fails if the client has no engine.
         if shutil.which(client) and completed([client, "info"]).returncode == 0:
             print(f"image: with {client}", flush=True)
             yield Docker(client)
@@ -206,7 +207,7 @@ def engine() -> Iterator[Engine | None]:
     if os.geteuid() or not all(map(shutil.which, ("buildah", "debootstrap", "unshare"))):
         yield None
         return
-    print("image: no container engine answers; with buildah on a Debian base", flush=True)
+    print("image: no container engine; with buildah on a Debian base", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="texera-image-"))
     buildah = Buildah(folder)
     try:
@@ -218,7 +219,7 @@ def engine() -> Iterator[Engine | None]:
 
 
 def check(engine: Engine, target: str) -> None:
-    """The promises of one image, found by running it."""
+    """Run the image and check what it promises."""
     port = free_port()
     found = json.loads(output(*engine.command(target, port, {}, [PYTHON, "-c", PROBE])))
     expected = AS_THE_CHART_RUNS_IT | {"found": FOUND[target]}
@@ -255,25 +256,19 @@ def await_ready(process: subprocess.Popen[str], url: str) -> None:
         try:
             with urllib.request.urlopen(url, timeout=1):
                 return
-        except OSError:  # nobody listens yet, or 503 because it is not ready yet
+        except OSError:  # not listening yet, or 503: not ready yet
             time.sleep(0.1)
     raise ImageProblem(f"{url} did not answer within {READY_TIMEOUT_S:g} s")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def main() -> int:
-    """0 if both images do what they should, 1 if not, 69 if nothing here can build them."""
+    """0 if both images pass, 1 if not, 69 if no engine is available."""
     try:
         with engine() as builder:
             if builder is None:
                 print(
-                    "image: neither docker nor podman answers, and without them it takes root, "
-                    "buildah and debootstrap (on Debian: apt-get install buildah debootstrap)",
+                    "image: neither docker nor podman has an engine; without them root, buildah "
+                    "and debootstrap are needed (Debian: apt-get install buildah debootstrap)",
                     file=sys.stderr,
                 )
                 return EX_UNAVAILABLE

@@ -1,9 +1,9 @@
-"""`python -m dev latency`: forwards TCP ports, as if the other end were a round trip away.
+"""`python -m dev latency`: forwards TCP ports with an added round trip.
 
-Every chunk leaves half a round trip after it came, in the order it came; throughput stays as it is,
-because chunks on their way do not wait for one another. Opening a connection costs a round trip
-too, and each direction ends on its own (half-close). It is a process of its own so that its clock
-is fine enough: asyncio's usual selector wakes at whole milliseconds, as long as the delay.
+Every chunk is sent half a round trip after it arrived, in order; throughput is unchanged, because
+delayed chunks do not wait for one another. Opening a connection costs a round trip too, and each
+direction ends on its own (half-close). It is a process of its own for its event loop: asyncio's
+usual selector wakes at whole milliseconds, which is as long as the delay.
 """
 
 import argparse
@@ -21,81 +21,81 @@ from typing import Self
 
 from dev.ports import HOST
 
-MAX_WAITING_BYTES = 8 * 2**20  # then the sender is held up, as a full TCP window would do
+MAX_DELAYED_BYTES = 8 * 2**20  # then reading pauses, as with a full TCP window
 
 
 class Pipe:
-    """One direction of one connection: what `source` sent and `sink` has not got yet."""
+    """One direction of a connection: chunks that `source` sent and `sink` has not received."""
 
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s
         self._loop = asyncio.get_running_loop()
         self._open_at = self._loop.time() + 2 * delay_s  # the handshake's round trip
-        self._waiting: deque[tuple[float, bytes | None]] = deque()
-        self._waiting_bytes = 0
+        self._delayed: deque[tuple[float, bytes | None]] = deque()
+        self._delayed_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._sink_is_full = False
         self.source: asyncio.Transport | None = None
         self.sink: asyncio.Transport | None = None
-        self.twin = self  # the other direction; see `pipes`
+        self.reverse = self  # the other direction; see `pipes`
         self.has_ended = False
         self.was_reset = False
 
     def send(self, chunk: bytes | None) -> None:
-        """Take a chunk from the source; None is its end."""
-        leaves_at = max(self._loop.time(), self._open_at) + self._delay_s
-        self._waiting.append((leaves_at, chunk))
-        self._waiting_bytes += len(chunk or b"")
-        if self.source is not None and self._waiting_bytes > MAX_WAITING_BYTES:
+        """Delay a chunk from the source; None is its end."""
+        send_at = max(self._loop.time(), self._open_at) + self._delay_s
+        self._delayed.append((send_at, chunk))
+        self._delayed_bytes += len(chunk or b"")
+        if self.source is not None and self._delayed_bytes > MAX_DELAYED_BYTES:
             self.source.pause_reading()
         self._set_timer()
 
     def connect(self, sink: asyncio.Transport) -> None:
-        """From now on there is somewhere to send to."""
+        """The sink is connected."""
         self.sink = sink
         if self.was_reset:
             reset(sink)
         self._set_timer()
 
     def reset(self) -> None:
-        """The source broke: so does the sink, at once or as soon as there is one."""
+        """The source was reset: reset the sink, as soon as it is connected."""
         self.was_reset = True
         if self.sink is not None:
             reset(self.sink)
 
-    def hold(self, sink_is_full: bool) -> None:
-        """The sink's own buffer is full, or has room again."""
+    def set_sink_full(self, sink_is_full: bool) -> None:
+        """The sink's write buffer is full, or accepts data again."""
         self._sink_is_full = sink_is_full
         self._set_timer()
 
     def _set_timer(self) -> None:
-        ready = self._waiting and self.sink is not None and not self._sink_is_full
+        ready = self._delayed and self.sink is not None and not self._sink_is_full
         if ready and self._timer is None:
-            self._timer = self._loop.call_at(self._waiting[0][0], self._deliver)
+            self._timer = self._loop.call_at(self._delayed[0][0], self._deliver)
 
     def _deliver(self) -> None:
         self._timer = None
         sink = self.sink
-        while sink is not None and self._waiting and not self._sink_is_full:
-            leaves_at, chunk = self._waiting[0]
-            if leaves_at > self._loop.time():
+        while sink is not None and self._delayed and not self._sink_is_full:
+            send_at, chunk = self._delayed[0]
+            if send_at > self._loop.time():
                 break
-            self._waiting.popleft()
+            self._delayed.popleft()
             if sink.is_closing():
                 continue
             if chunk is None:
                 self._end(sink)
             else:
-                self._waiting_bytes -= len(chunk)
+                self._delayed_bytes -= len(chunk)
                 sink.write(chunk)
-        if self.source is not None and self._waiting_bytes <= MAX_WAITING_BYTES:
+        if self.source is not None and self._delayed_bytes <= MAX_DELAYED_BYTES:
             self.source.resume_reading()
         self._set_timer()
 
     def _end(self, sink: asyncio.Transport) -> None:
         self.has_ended = True
         sink.write_eof()
-        if self.twin.has_ended:
+        if self.reverse.has_ended:
             sink.close()
             if self.source is not None:
                 self.source.close()
@@ -103,13 +103,13 @@ class Pipe:
 
 def pipes(delay_s: float) -> tuple[Pipe, Pipe]:
     """Both directions of a connection."""
-    there, back = Pipe(delay_s), Pipe(delay_s)
-    there.twin, back.twin = back, there
-    return there, back
+    outgoing, incoming = Pipe(delay_s), Pipe(delay_s)
+    outgoing.reverse, incoming.reverse = incoming, outgoing
+    return outgoing, incoming
 
 
 def reset(transport: asyncio.WriteTransport) -> None:
-    """Break a connection so that the other side sees it break: an abort alone sends an end."""
+    """Reset a connection (RST): an abort alone would send FIN."""
     connection = transport.get_extra_info("socket")
     no_lingering = struct.pack("ii", 1, 0)
     if not transport.is_closing():
@@ -118,7 +118,7 @@ def reset(transport: asyncio.WriteTransport) -> None:
 
 
 class End(asyncio.Protocol):
-    """One end of a forwarded connection: reads into `outgoing`, is the sink of `incoming`."""
+    """One end of a forwarded connection: the source of `outgoing` and the sink of `incoming`."""
 
     def __init__(self, outgoing: Pipe, incoming: Pipe) -> None:
         self._outgoing = outgoing
@@ -126,7 +126,7 @@ class End(asyncio.Protocol):
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def reset(self) -> None:
-        """Break the connection."""
+        """Reset the connection."""
         if self._outgoing.source is not None:
             reset(self._outgoing.source)
 
@@ -149,10 +149,10 @@ class End(asyncio.Protocol):
             self._outgoing.reset()
 
     def pause_writing(self) -> None:
-        self._incoming.hold(sink_is_full=True)
+        self._incoming.set_sink_full(sink_is_full=True)
 
     def resume_writing(self) -> None:
-        self._incoming.hold(sink_is_full=False)
+        self._incoming.set_sink_full(sink_is_full=False)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Forward:
 
 
 class Proxy:
-    """Forwards while the `async with` block runs; whatever is still open then is reset."""
+    """Forwards for the `async with` block; connections still open after it are reset."""
 
     def __init__(self, forward: Forward, rtt_s: float) -> None:
         self._forward = forward
@@ -204,22 +204,24 @@ class Proxy:
         await asyncio.gather(*(end.lost for end in open_ends))
 
     def _accept(self) -> End:
-        there, back = pipes(self._delay_s)
-        task = asyncio.get_running_loop().create_task(self._connect(there, back))
+        outgoing, incoming = pipes(self._delay_s)
+        task = asyncio.get_running_loop().create_task(self._connect(outgoing, incoming))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
-        return self._end(outgoing=there, incoming=back)
+        return self._end(outgoing=outgoing, incoming=incoming)
 
-    async def _connect(self, there: Pipe, back: Pipe) -> None:
-        """Open the far half of a connection; if nobody listens there, the near half ends."""
+    async def _connect(self, outgoing: Pipe, incoming: Pipe) -> None:
+        """Open the second half of a connection; if that fails, reset the first."""
         loop, forward = asyncio.get_running_loop(), self._forward
         try:
             await loop.create_connection(
-                lambda: self._end(outgoing=back, incoming=there), forward.host, forward.to_port
+                lambda: self._end(outgoing=incoming, incoming=outgoing),
+                forward.host,
+                forward.to_port,
             )
         except OSError:
-            if there.source is not None:
-                reset(there.source)
+            if outgoing.source is not None:
+                reset(outgoing.source)
 
     def _end(self, outgoing: Pipe, incoming: Pipe) -> End:
         end = End(outgoing, incoming)
@@ -230,8 +232,8 @@ class Proxy:
 
 if sys.platform == "linux":
 
-    class FineSelector(selectors.EpollSelector):
-        """Waits as long as told, to the microsecond. epoll itself counts whole milliseconds."""
+    class PreciseSelector(selectors.EpollSelector):
+        """Waits with microsecond resolution; epoll itself has whole milliseconds."""
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             if timeout is not None and timeout > 0:
@@ -239,12 +241,12 @@ if sys.platform == "linux":
                 timeout = 0
             return super().select(timeout)
 else:
-    FineSelector = selectors.DefaultSelector  # kqueue is fine enough
+    PreciseSelector = selectors.DefaultSelector  # kqueue is precise enough
 
 
-def fine_loop() -> asyncio.AbstractEventLoop:
-    """An event loop whose timers are fine enough for delays of half a millisecond."""
-    return asyncio.SelectorEventLoop(FineSelector())
+def precise_loop() -> asyncio.AbstractEventLoop:
+    """An event loop with timers precise enough for delays of half a millisecond."""
+    return asyncio.SelectorEventLoop(PreciseSelector())
 
 
 async def forward_all(forwards: list[Forward], rtt_s: float) -> None:
@@ -260,6 +262,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rtt-ms", type=float, required=True)
     parser.add_argument("--forward", type=Forward.parse, action="append", required=True)
     options = parser.parse_args(arguments)
-    with asyncio.Runner(loop_factory=fine_loop) as runner:
+    with asyncio.Runner(loop_factory=precise_loop) as runner:
         runner.run(forward_all(options.forward, options.rtt_ms / 1000))
     return 0

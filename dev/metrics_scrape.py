@@ -1,4 +1,4 @@
-"""Figures of a running system, from the services' metrics and the database's own statistics."""
+"""Counters of a running system: the services' metrics and the database's statement statistics."""
 
 import re
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ async def scrape(session: aiohttp.ClientSession, ops_url: str) -> list[Sample]:
 
 
 def total(samples: list[Sample], name: str, **labels: str) -> int:
-    """The sum of the samples of that name that have these labels."""
+    """The sum of the samples with this name and these labels."""
     return int(
         sum(
             sample.value
@@ -43,10 +43,10 @@ async def reset_statements(connection: "asyncpg.Connection[asyncpg.Record]") -> 
 
 
 async def statements_of(connection: "asyncpg.Connection[asyncpg.Record]", role: str) -> int:
-    """What the role has sent since the reset; BEGIN and COMMIT count as statements.
+    """The role's statements since the reset, BEGIN and COMMIT included.
 
-    Postgres checks foreign keys with statements of its own, as the tables' owner: they are nobody's
-    (`toplevel` is false), else they would be counted against direct SQL only.
+    Postgres' own statements that check foreign keys run as the tables' owner and are excluded
+    (`toplevel` is false): they would be counted for direct SQL only.
     """
     count = await connection.fetchval(
         "SELECT coalesce(sum(calls), 0)::int"

@@ -1,4 +1,4 @@
-"""The TCP ports of one run, all of them a fixed distance from the first."""
+"""The TCP ports of one run, at fixed distances from the first."""
 
 import socket
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Ports:
-    """Ports by what listens there. `base` 7070 gives the services their usual ones."""
+    """Ports by purpose. With `base` 7070 the services have their usual ones."""
 
     base: int
 
@@ -35,39 +35,39 @@ class Ports:
         return self.base + 20
 
     @property
-    def slow_central(self) -> int:
-        """Leads to central by way of the added round trip."""
+    def delayed_central(self) -> int:
+        """Forwards to central with the added round trip."""
         return self.base + 21
 
     @property
-    def slow_postgres(self) -> int:
-        """Leads to Postgres by way of the added round trip."""
+    def delayed_postgres(self) -> int:
+        """Forwards to Postgres with the added round trip."""
         return self.base + 22
 
-    def refuse_taken(self, *, postgres: bool, latency: bool) -> None:
-        """DevProblem naming every port of this run that something else listens on."""
-        wanted = {
+    def check_free(self, *, postgres: bool, latency: bool) -> None:
+        """Raise a DevProblem that names every port of this run that is in use."""
+        needed = {
             "the sidecar": self.sidecar,
             "the sidecar's ops listener": self.sidecar_ops,
             "central": self.central,
             "central's ops listener": self.central_ops,
         }
         if postgres:
-            wanted["Postgres"] = self.postgres
+            needed["Postgres"] = self.postgres
         if latency:
-            wanted["the added round trip to central"] = self.slow_central
-            wanted["the added round trip to Postgres"] = self.slow_postgres
-        taken = [f"port {port} ({what})" for what, port in wanted.items() if not is_free(port)]
-        if taken:
-            verb = "is" if len(taken) == 1 else "are"
+            needed["the added round trip to central"] = self.delayed_central
+            needed["the added round trip to Postgres"] = self.delayed_postgres
+        used = [f"port {port} ({what})" for what, port in needed.items() if not is_free(port)]
+        if used:
+            verb = "is" if len(used) == 1 else "are"
             raise DevProblem(
-                f"{', '.join(taken).capitalize()} {verb} taken by another process: "
+                f"{', '.join(used).capitalize()} {verb} used by another process: "
                 "end it, or choose other ports with --port-base."
             )
 
 
 def is_free(port: int) -> bool:
-    """Could a server listen on this port of the loopback address?"""
+    """Whether a server can listen on this port of the loopback address."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
         try:
@@ -75,3 +75,10 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

@@ -1,12 +1,12 @@
-"""What ends a command of `dev`: a sentence for the person at the terminal, never a traceback."""
+"""Problems that end a command of `dev` with a sentence instead of a traceback."""
 
 
 class DevProblem(Exception):
-    """The development system cannot do what was asked. Its text is one or more full sentences."""
+    """A command cannot go on. The text is one or more full sentences for a person."""
 
 
 class StartFailed(DevProblem):
-    """A part of the system did not start. `log_tail` holds the last lines it wrote."""
+    """A part of the system did not start. `log_tail` has the last lines of its log."""
 
     def __init__(self, sentence: str, log_tail: str = "") -> None:
         super().__init__(sentence)

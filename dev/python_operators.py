@@ -1,10 +1,9 @@
-"""Whether a user's Python operator will fail, told from the workflow file alone.
+"""Predicts from the workflow file whether a user's Python operator will fail.
 
-A workflow file says which columns flow where, as far as its operators fix them (a text input names
-its column, a filter keeps what it gets, a CSV scan leaves them to its data). An operator's code is
-only read, never run. It fails for sure in two cases: it is not Python, or it reads a column by name
-that its input is known not to have. Where the columns cannot be known, the code gets the benefit of
-the doubt.
+The file determines the columns of some operators (a text input names its column, a filter keeps its
+input's, a CSV scan's depend on the data). An operator's code is parsed, never run. It is predicted
+to fail in two cases: it has a syntax error, or it reads a column that its input is known not to
+have. With unknown columns it is predicted to succeed.
 """
 
 import ast
@@ -13,22 +12,29 @@ from typing import Any
 
 from dev.workflow_file import Operator, Workflow
 
-_KEEPS_ITS_COLUMNS = {"Filter", "Sort", "Limit", "Distinct", "RandomKSampling", "StableMergeSort"}
-_GETS_ROWS = {"process_tuple", "process_table", "process_batch"}
+_COLUMN_PRESERVING_TYPES = {
+    "Filter",
+    "Sort",
+    "Limit",
+    "Distinct",
+    "RandomKSampling",
+    "StableMergeSort",
+}
+_ROW_METHODS = {"process_tuple", "process_table", "process_batch"}
 
 Columns = frozenset[str] | None
-"""The columns that leave an operator; None where the file does not fix them."""
+"""An operator's output columns; None if the file does not determine them."""
 
 
 def failures(workflow: Workflow) -> dict[str, str]:
-    """Operators that fail as soon as they get a row, by id, with what Python would say."""
+    """Operators that fail at their first row, by id, with Python's error."""
     columns: dict[str, Columns] = {}
     found: dict[str, str] = {}
     for operator in workflow.operators:
         inputs = [columns[source.id] for source in workflow.inputs_of(operator)]
         columns[operator.id] = _output_columns(operator, inputs)
         if operator.is_python and operator.code:
-            reason = _why_it_fails(operator.code, _all_of(inputs))
+            reason = _predicted_error(operator.code, _all_of(inputs))
             if reason is not None:
                 found[operator.id] = reason
     return found
@@ -38,7 +44,7 @@ def _output_columns(operator: Operator, inputs: list[Columns]) -> Columns:
     properties = operator.properties
     if operator.type == "TextInput":
         return _named([properties.get("attributeName", "line")])
-    if operator.type in _KEEPS_ITS_COLUMNS:
+    if operator.type in _COLUMN_PRESERVING_TYPES:
         return _all_of(inputs)
     if operator.type == "Aggregate":
         results = [item.get("result attribute") for item in _objects(properties, "aggregations")]
@@ -53,12 +59,12 @@ def _output_columns(operator: Operator, inputs: list[Columns]) -> Columns:
 
 
 def _all_of(inputs: list[Columns]) -> Columns:
-    """The columns of all inputs together: unknown if one of them is, or if there is none."""
+    """The union of the inputs' columns; None if one is unknown or there is no input."""
     known = [columns for columns in inputs if columns is not None]
     return frozenset().union(*known) if known and len(known) == len(inputs) else None
 
 
-def _why_it_fails(code: str, input_columns: Columns) -> str | None:
+def _predicted_error(code: str, input_columns: Columns) -> str | None:
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError) as error:
@@ -66,7 +72,7 @@ def _why_it_fails(code: str, input_columns: Columns) -> str | None:
     if input_columns is None:
         return None
     for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef) and function.name in _GETS_ROWS:
+        if isinstance(function, ast.FunctionDef) and function.name in _ROW_METHODS:
             missing = _first_missing_column(function, input_columns)
             if missing is not None:
                 return f"KeyError: {missing!r}"
@@ -74,7 +80,7 @@ def _why_it_fails(code: str, input_columns: Columns) -> str | None:
 
 
 def _first_missing_column(function: ast.FunctionDef, columns: frozenset[str]) -> str | None:
-    """The first column, in the order of the text, that is read but neither given nor set before."""
+    """The first column, in source order, that is read but neither in the input nor set before."""
     arguments = function.args.args
     if len(arguments) < 2:
         return None
@@ -82,7 +88,7 @@ def _first_missing_column(function: ast.FunctionDef, columns: frozenset[str]) ->
     present = set(columns)
     by_position = sorted(
         (node for node in ast.walk(function) if isinstance(node, ast.Subscript)),
-        # In `row["b"] = row["a"]` the right-hand side runs first, though it stands later.
+        # In `row["b"] = row["a"]` the right-hand side is evaluated first.
         key=lambda node: (node.lineno, isinstance(node.ctx, ast.Store), node.col_offset),
     )
     for node in by_position:

@@ -1,4 +1,4 @@
-"""`python -m dev replay`: be a computing unit that runs a workflow file through a sidecar."""
+"""`python -m dev replay`: a computing unit that runs a workflow file through a sidecar."""
 
 import argparse
 import asyncio
@@ -21,12 +21,12 @@ from dev.signals import EXIT_INTERRUPTED, Interrupted, run_until_signal
 from dev.workflow_file import read_workflow
 
 EXIT_ERRORS = 1
-GOODBYE_S = 3.0
-"""How long an interrupted run tries to store that it was killed."""
+KILL_TIMEOUT_S = 3.0
+"""How long an interrupted run tries to store KILLED."""
 
 
 def main(arguments: list[str]) -> int:
-    """0 if the run went as its workflow has it, be that COMPLETED or FAILED."""
+    """0 if the run ended as its plan does, COMPLETED or FAILED, and without errors."""
     options = parser().parse_args(arguments)
     plan = plan_run(read_workflow(options.workflow))
     try:
@@ -59,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--boot-id",
         metavar="ID",
-        help="tell the sidecar first that a master process of this name has started: it ends the"
-        " unit's runs of other ones",
+        help="first register a new master process with this id, which ends the open runs of the"
+        " earlier ones",
     )
     parser.add_argument("--poll-s", type=positive_seconds, default=3.0, metavar="N")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def positive_seconds(text: str) -> float:
-    """A length of time above zero, for argparse."""
+    """A duration above zero, for argparse."""
     seconds = float(text)
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600 seconds")
@@ -106,7 +106,9 @@ async def _replay(
         async with SidecarBackend(options.sidecar, options.token) as backend:
             if options.boot_id is not None:
                 closed = await backend.register_boot(options.computing_unit_id, options.boot_id)
-                reporter.event(f"boot {options.boot_id}, {len(closed)} older runs ended")
+                reporter.event(
+                    f"boot {options.boot_id}, {len(closed)} open runs of earlier ones ended"
+                )
             unit = ComputingUnit(
                 plan,
                 backend,
@@ -118,7 +120,7 @@ async def _replay(
             try:
                 return await unit.run(), backend.retries
             except asyncio.CancelledError:
-                # The user ends the run: whoever looks at its row must not wait for it for ever.
+                # The user ends the run: its row must not stay RUNNING.
                 with suppress(CallFailed, TimeoutError):
-                    await asyncio.wait_for(unit.kill(), GOODBYE_S)
+                    await asyncio.wait_for(unit.kill(), KILL_TIMEOUT_S)
                 raise

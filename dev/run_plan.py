@@ -1,14 +1,14 @@
-"""What a computing unit will do in one run of a workflow, and when: all thinking, no I/O.
+"""The plan of one run of a workflow: a computing unit's actions and their times, without I/O.
 
-The engine's own work is not simulated; what it reports is. Tuple counts and sizes are derived from
-the workflow file and nothing else, so that two runs of one file store the same rows, whoever stores
-them. Times are counted in polls: the plan of a run is the same whatever length a poll has.
+The engine's work is not simulated, only its reports. Tuple counts and sizes are derived from the
+workflow file alone, so that two runs of one file store the same rows. Times are counted in polls:
+the plan does not depend on the poll interval.
 
     start ... region 0 starts, operators print ... poll 1 ... poll 3, pause, resume ... end
 
-A *region* is what runs in one pipeline. It ends at the operators that give nothing before they have
-seen everything (a sort, an aggregate): what they feed belongs to the next one. The regions share
-the run's time evenly and run one after the other.
+A *region* is a pipeline. It ends at blocking operators, which have no output before they have all
+their input (a sort, an aggregate): their consumers are in the next region. Regions run one after
+the other and share the run's time evenly.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ AFTER_LAST_POLL = 0.8
 PAUSE_AFTER_POLL = 3
 FAILS_AFTER_POLL = 2
 
-_GIVES_NOTHING_BEFORE_THE_END = {
+_BLOCKING_TYPES = {
     "Aggregate",
     "Sort",
     "SortPartitions",
     "StableMergeSort",
     "ReservoirSampling",
 }
-_SHOWS_A_PICTURE = ("Chart", "Plot", "Cloud", "Map", "Diagram", "Visualizer", "Histogram", "Graph")
+_CHART_SUFFIXES = ("Chart", "Plot", "Cloud", "Map", "Diagram", "Visualizer", "Histogram", "Graph")
 _CONSOLE_LINE_BYTES = 96
 _STATISTICS_ROW_BYTES = 88
 
@@ -47,7 +47,7 @@ class PortGrowth:
     stored: StoragePort
     tuple_count: int
     result_bytes: int | None
-    """None for a picture: it is replaced as a whole, and Texera keeps no size of it."""
+    """None for a chart: it is replaced as a whole, and Texera stores no size of it."""
     console_bytes: int | None
     """Of the operator's console; None if it has none."""
 
@@ -61,7 +61,7 @@ class StoreStatus:
 
 @dataclass(frozen=True)
 class StartRegion:
-    """A region's engine workers start; from now on its stored ports have an address."""
+    """A region's workers start; its stored ports have a URI from now on."""
 
     number: int
     storage_ports: tuple[StoragePort, ...]
@@ -69,7 +69,7 @@ class StartRegion:
 
 @dataclass(frozen=True)
 class FirstPrint:
-    """An operator prints for the first time, so its console gets an address."""
+    """An operator prints for the first time, so its console gets a URI."""
 
     operator: Operator
     text: str
@@ -77,7 +77,7 @@ class FirstPrint:
 
 @dataclass(frozen=True)
 class Poll:
-    """The unit looks at what the stored ports hold by now."""
+    """The unit reads what the stored ports hold."""
 
     number: int
     changes: tuple[PortGrowth, ...]
@@ -89,7 +89,7 @@ Action = StoreStatus | StartRegion | FirstPrint | Poll
 
 @dataclass(frozen=True)
 class Step:
-    """One action, at its moment: whole polls, and the fraction of a poll after it."""
+    """One action and its time, in polls from RUNNING."""
 
     at: float
     action: Action
@@ -97,7 +97,7 @@ class Step:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run from RUNNING to its end. `failure` is what the failing operator says, if one does."""
+    """A run from RUNNING to its end. `failure` is the failing operator's error, if one fails."""
 
     steps: tuple[Step, ...]
     end_status: str
@@ -106,12 +106,12 @@ class RunPlan:
 
     @property
     def poll_count(self) -> int:
-        """How many times the unit will poll."""
+        """The number of polls."""
         return sum(isinstance(step.action, Poll) for step in self.steps)
 
 
 def seconds_at(at: float, poll_s: float, first_poll_s: float = 2.0) -> float:
-    """The moment of a step in a run with this poll interval, counted from RUNNING.
+    """The time of a step in a run with this poll interval, in seconds from RUNNING.
 
     The first poll comes after `min(first_poll_s, poll_s)`, each other one `poll_s` later.
     """
@@ -125,7 +125,7 @@ def plan_run(workflow: Workflow) -> RunPlan:
     end = FAILS_AFTER_POLL + 0.5 if failing else POLL_COUNT + AFTER_LAST_POLL
     regions = _regions(workflow)
     if failing:
-        # The first region is the last: no row gets past the operator that fails.
+        # The first region is the last: no row passes the operator that fails.
         regions = {operator_id: number for operator_id, number in regions.items() if number == 0}
     region_count = max(regions.values()) + 1
     region_polls = end / region_count
@@ -140,18 +140,19 @@ def plan_run(workflow: Workflow) -> RunPlan:
             text = failing.get(operator.id, f"{operator.display_name} started")
             soon = min(0.3, region_polls / 2) * place / len(printing)
             steps.append(Step(number * region_polls + soon, FirstPrint(operator, text)))
-    moments = [float(number) for number in range(1, POLL_COUNT + 1) if number < end]
+    poll_times = [float(number) for number in range(1, POLL_COUNT + 1) if number < end]
     if not failing:
         steps += _pause_and_resume(PAUSE_AFTER_POLL + 0.55)
-        # The engine's last report comes with the end, before the status that announces it. An
-        # engine that dies of an error gives none.
-        moments.append(end)
+        # The engine's last report comes at the end, before the terminal status; an engine that
+        # fails sends none.
+        poll_times.append(end)
     sizes = _Sizes(workflow, regions, region_polls, reached)
     steps += [
-        Step(poll_at, poll) for poll_at, poll in zip(moments, sizes.polls(moments), strict=True)
+        Step(poll_at, poll)
+        for poll_at, poll in zip(poll_times, sizes.polls(poll_times), strict=True)
     ]
     steps.append(Step(end, StoreStatus("FAILED" if failing else "COMPLETED")))
-    # A stable sort: what happens at one moment happens in the order given above.
+    # A stable sort: steps of the same time keep the order given above.
     steps.sort(key=lambda step: step.at)
     return RunPlan(
         steps=tuple(steps),
@@ -162,12 +163,12 @@ def plan_run(workflow: Workflow) -> RunPlan:
 
 
 def _regions(workflow: Workflow) -> dict[str, int]:
-    """Each operator's region: how many operators that hold everything back lie before it."""
+    """Each operator's region: the number of blocking operators before it."""
     regions: dict[str, int] = {}
     for operator in workflow.operators:
         regions[operator.id] = max(
             (
-                regions[source.id] + (source.type in _GIVES_NOTHING_BEFORE_THE_END)
+                regions[source.id] + (source.type in _BLOCKING_TYPES)
                 for source in workflow.inputs_of(operator)
             ),
             default=0,
@@ -176,7 +177,7 @@ def _regions(workflow: Workflow) -> dict[str, int]:
 
 
 def _reached(workflow: Workflow, failing: Mapping[str, str]) -> set[str]:
-    """Operators that give rows: none that fails, and none behind one."""
+    """Operators with output: none that fails, and none after one."""
     reached: set[str] = set()
     for operator in workflow.operators:
         sources = workflow.inputs_of(operator)
@@ -196,7 +197,7 @@ def _pause_and_resume(at: float) -> list[Step]:
 
 
 class _Sizes:
-    """How much every stored port, console and the statistics hold at a moment of the run."""
+    """The sizes of stored ports, consoles and statistics over the run."""
 
     def __init__(
         self,
@@ -211,10 +212,10 @@ class _Sizes:
         self._reached = reached
         self._totals = tuple_totals(workflow)
 
-    def polls(self, moments: Sequence[float]) -> Iterator[Poll]:
-        """What the unit finds at each of these moments, as changes since the one before."""
+    def polls(self, poll_times: Sequence[float]) -> Iterator[Poll]:
+        """The poll at each of these times, with the changes since the one before."""
         known = dict.fromkeys(self._workflow.storage_ports, 0)
-        for number, at in enumerate(moments, start=1):
+        for number, at in enumerate(poll_times, start=1):
             changes = []
             for stored in known:
                 count = self._tuple_count(stored.operator, at)
@@ -229,55 +230,55 @@ class _Sizes:
             return 0
         started = self._regions[operator.id] * self._region_polls
         share = min(1.0, max(0.0, (at - started) / self._region_polls))
-        holds_back = operator.type in _GIVES_NOTHING_BEFORE_THE_END or _is_picture(operator)
-        if holds_back and share < 1.0:
+        is_blocking = operator.type in _BLOCKING_TYPES or _is_chart(operator)
+        if is_blocking and share < 1.0:
             return 0
         return math.ceil(self._totals[operator.id] * share)
 
 
 def tuple_totals(workflow: Workflow) -> dict[str, int]:
-    """How many tuples each operator gives in a whole run, from its properties where they say."""
+    """Each operator's number of output tuples in a whole run, from its properties if possible."""
     totals: dict[str, int] = {}
     for operator in workflow.operators:
-        given = sum(totals[source.id] for source in workflow.inputs_of(operator))
-        totals[operator.id] = _tuple_total(operator, given)
+        input_count = sum(totals[source.id] for source in workflow.inputs_of(operator))
+        totals[operator.id] = _tuple_total(operator, input_count)
     return totals
 
 
-def _tuple_total(operator: Operator, given: int) -> int:
+def _tuple_total(operator: Operator, input_count: int) -> int:
     limit = operator.properties.get("limit")
     text = operator.properties.get("textInput")
     if operator.type == "TextInput" and isinstance(text, str):
         return len(text.splitlines())
     if isinstance(limit, int) and limit > 0:
-        return min(limit, given) if given else limit
-    if _is_picture(operator):
+        return min(limit, input_count) if input_count else limit
+    if _is_chart(operator):
         return 1
-    if not given:
-        return 500 + _steady(operator, 4500)
+    if not input_count:
+        return 500 + _pseudo_random(operator, 4500)
     if operator.type == "Filter":
-        return max(1, given * (25 + _steady(operator, 50)) // 100)
+        return max(1, input_count * (25 + _pseudo_random(operator, 50)) // 100)
     if operator.type == "Aggregate":
-        return max(1, min(given, 5 + _steady(operator, 40)))
-    return given
+        return max(1, min(input_count, 5 + _pseudo_random(operator, 40)))
+    return input_count
 
 
 def _growth(stored: StoragePort, tuple_count: int, poll_number: int) -> PortGrowth:
     operator = stored.operator
-    row_bytes = 40 + _steady(operator, 160)
+    row_bytes = 40 + _pseudo_random(operator, 160)
     return PortGrowth(
         stored=stored,
         tuple_count=tuple_count,
-        result_bytes=None if _is_picture(operator) else tuple_count * row_bytes,
+        result_bytes=None if _is_chart(operator) else tuple_count * row_bytes,
         console_bytes=poll_number * _CONSOLE_LINE_BYTES if operator.is_python else None,
     )
 
 
-def _is_picture(operator: Operator) -> bool:
-    return operator.type.endswith(_SHOWS_A_PICTURE)
+def _is_chart(operator: Operator) -> bool:
+    return operator.type.endswith(_CHART_SUFFIXES)
 
 
-def _steady(operator: Operator, below: int) -> int:
-    """A number that looks arbitrary and is always the same for this operator."""
+def _pseudo_random(operator: Operator, below: int) -> int:
+    """A number below `below` that depends on the operator's id alone."""
     digest = hashlib.sha256(operator.id.encode()).digest()
     return int.from_bytes(digest[:4], "big") % below

@@ -89,7 +89,7 @@ class System:
 
     async def __aenter__(self) -> Self:
         embedded = self.options.database_url is None
-        self.ports.refuse_taken(postgres=embedded, latency=self.options.rtt_ms > 0)
+        self.ports.check_free(postgres=embedded, latency=self.options.rtt_ms > 0)
         parent = temporary_folder(postgres_user()) if embedded else Path(gettempdir())
         self.folder = RunFolder.create(parent)
         try:
@@ -128,9 +128,9 @@ class System:
         central_url = f"http://{HOST}:{self.ports.central}"
         if self.options.rtt_ms > 0:
             await self._start_latency()
-            central_url = f"http://{HOST}:{self.ports.slow_central}"
+            central_url = f"http://{HOST}:{self.ports.delayed_central}"
             central_database_url = with_address(
-                central_database_url, HOST, self.ports.slow_postgres
+                central_database_url, HOST, self.ports.delayed_postgres
             )
         await self._start_services(central_url, central_database_url)
 
@@ -174,8 +174,8 @@ class System:
     async def _start_latency(self) -> None:
         database_host, database_port = tcp_address(self.database_url)
         forwards = [
-            Forward(self.ports.slow_central, HOST, self.ports.central),
-            Forward(self.ports.slow_postgres, database_host, database_port),
+            Forward(self.ports.delayed_central, HOST, self.ports.central),
+            Forward(self.ports.delayed_postgres, database_host, database_port),
         ]
         argv = [sys.executable, "-m", "dev", "latency", "--rtt-ms", str(self.options.rtt_ms)]
         argv += [f"--forward={forward}" for forward in forwards]

@@ -1,4 +1,4 @@
-"""Texera's part of a database: its schema, in any of its variants, with the sample world in it."""
+"""Texera's schema in any of its variants, with the sample world, in a database."""
 
 from pathlib import Path
 
@@ -67,9 +67,11 @@ async def create_world(
 
 
 async def refuse_unless_empty(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """DevProblem unless the database is new enough and holds nothing that could be somebody's."""
+    """DevProblem unless the database is new enough and empty."""
     if connection.get_server_version().major < MIN_MAJOR:
-        raise DevProblem(f"The database is older than Postgres {MIN_MAJOR}, the oldest that does.")
+        raise DevProblem(
+            f"The database is older than Postgres {MIN_MAJOR}, the oldest supported one."
+        )
     found = await connection.fetchval(sql("somebodys.sql"))
     if found is not None:
         raise DevProblem(
@@ -79,7 +81,7 @@ async def refuse_unless_empty(connection: "asyncpg.Connection[asyncpg.Record]") 
 
 
 async def start_sequences(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Let every serial column of the schema go on from FIRST_NEW_ID."""
+    """Restart every sequence of the schema at FIRST_NEW_ID."""
     sequences = await connection.fetch(
         "SELECT schemaname || '.' || sequencename FROM pg_sequences WHERE schemaname = $1", SCHEMA
     )

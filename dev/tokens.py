@@ -1,6 +1,6 @@
 """Mints users' tokens as Texera does: HS256, and the key is the *lower-cased* secret in UTF-8.
 
-Fixed development secret, public by design: it guards nothing but `dev up` on one machine.
+The development secret is fixed and public: it protects nothing but `dev up` on one machine.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def mint(
     now_s: float | None = None,
     secret: str = JWT_SECRET,
 ) -> str:
-    """A signed token for the user. A negative `ttl_s` gives one that has expired.
+    """A signed token for the user. A negative `ttl_s` gives an expired one.
 
     `name` and `email` are derived from the id unless given; `now_s` is the issuer's clock.
     """
@@ -57,7 +57,7 @@ def part(value: dict[str, object]) -> str:
 
 
 def base64url(octets: bytes) -> str:
-    """Without padding, as RFC 7515 wants it."""
+    """Base64url without padding (RFC 7515)."""
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 

@@ -1,8 +1,7 @@
-"""The addresses of a run's results, written the way Texera writes them.
+"""The URIs of a run's results, exactly as Texera mints them.
 
-`vfs://` with an empty authority, then workflow and execution, then what it is. The text of a
-global port id has a fixed order and no spaces; every part of it is compared as text elsewhere, so
-nothing here may be prettier than the original.
+`vfs://` with an empty authority, then workflow, execution and resource. The text of a global port
+id has a fixed order and no spaces; Texera compares it as text, so every character matters.
 """
 
 from collections.abc import Mapping
@@ -15,10 +14,10 @@ GLOBAL_PORT_ID_MAX_LENGTH = 200
 
 _SEPARATORS_IN_A_RESULT = {
     "_": "the name of a result's table uses it as a separator",
-    "/": "it separates the parts of an address",
+    "/": "it separates the parts of a URI",
     ",": "a global port id with it can be written but never read back",
 }
-_SEPARATORS_IN_A_CONSOLE = {"/": "it separates the parts of an address"}
+_SEPARATORS_IN_A_CONSOLE = {"/": "it separates the parts of a URI"}
 _ILLEGAL_IN_A_URI = ' "<>{}|\\^`%?#'
 
 
@@ -30,29 +29,29 @@ def global_port_id(operator_id: str, port: int) -> str:
 
 
 def result_uri(workflow_id: int, execution_id: int, port: str) -> str:
-    """Where the rows of the port with this global port id are stored."""
+    """The URI of the rows of the port with this global port id."""
     return f"vfs:///wid/{workflow_id}/eid/{execution_id}/globalportid/{port}/result"
 
 
 def console_uri(workflow_id: int, execution_id: int, operator_id: str) -> str:
-    """Where an operator's console messages are stored."""
+    """The URI of an operator's console messages."""
     return f"vfs:///wid/{workflow_id}/eid/{execution_id}/opid/{operator_id}/consolemessages"
 
 
 def runtime_stats_uri(workflow_id: int, execution_id: int) -> str:
-    """Where the statistics of a whole run are stored."""
+    """The URI of a run's statistics."""
     return f"vfs:///wid/{workflow_id}/eid/{execution_id}/runtimestatistics"
 
 
 def why_no_result_uri(operator_id: str, port: int) -> str | None:
-    """What keeps the port's rows from having an address, or None if nothing does."""
+    """Why the port's rows can have no URI; None if they can."""
     if len(global_port_id(operator_id, port)) > GLOBAL_PORT_ID_MAX_LENGTH:
         return f"makes a global port id longer than {GLOBAL_PORT_ID_MAX_LENGTH} characters"
     return _why_not_in_a_uri(operator_id, _SEPARATORS_IN_A_RESULT)
 
 
 def why_no_console_uri(operator_id: str) -> str | None:
-    """What keeps the operator's console messages from having an address, or None."""
+    """Why the operator's console messages can have no URI; None if they can."""
     if len(operator_id) > OPERATOR_ID_MAX_LENGTH:
         return f"is longer than {OPERATOR_ID_MAX_LENGTH} characters"
     return _why_not_in_a_uri(operator_id, _SEPARATORS_IN_A_CONSOLE)

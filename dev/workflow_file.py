@@ -1,9 +1,8 @@
-"""A workflow as Texera's editor saves it, read the way a computing unit needs it.
+"""Reads a workflow as Texera's editor saves it.
 
-Of the file only `operators`, their output ports and `links` matter; everything else the editor
-keeps there (positions, comment boxes, settings) is left unread. Keys that older editors did not
-write yet are taken as their default. What would make a run impossible is a `WorkflowFileError`
-whose text says which operator or link is wrong, and why.
+Only `operators`, their output ports and `links` are read; the editor's other data (positions,
+comment boxes, settings) is ignored. Keys that older editors did not write have defaults. A workflow
+that could not run is a `WorkflowFileError` whose text names the operator or link and the reason.
 """
 
 import json
@@ -21,12 +20,12 @@ _OUTPUT_PORT = re.compile(r"output-(\d{1,9})")
 
 
 class WorkflowFileError(DevProblem):
-    """The file is not a workflow that could run."""
+    """The file is not a workflow that can run."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One enabled box of the editor's canvas."""
+    """One enabled operator."""
 
     id: str
     type: str
@@ -83,7 +82,7 @@ class Workflow:
 
     @property
     def final_operators(self) -> list[Operator]:
-        """Operators that nothing is linked to any more."""
+        """Operators without consumers."""
         feeding = {link.source for link in self.links}
         return [operator for operator in self.operators if operator.id not in feeding]
 
@@ -105,7 +104,7 @@ class Workflow:
 
 
 def read_workflow(path: Path) -> Workflow:
-    """Read and check a file; `WorkflowFileError` names the file in front of what is wrong."""
+    """Read and check a file. The text of a `WorkflowFileError` starts with the file's path."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -134,13 +133,13 @@ def parse_workflow(text: str) -> Workflow:
     for link in links:
         for end in (link.source, link.target):
             if end not in known:
-                raise WorkflowFileError(f"a link names the operator {end!r}, which is not there")
+                raise WorkflowFileError(f"a link names the operator {end!r}, which does not exist")
     enabled_links = tuple(
         link for link in links if link.source in operators and link.target in operators
     )
     _check_link_ports(operators, enabled_links)
     workflow = Workflow(_in_topological_order(operators, enabled_links), enabled_links)
-    _check_addresses(workflow)
+    _check_uris(workflow)
     return workflow
 
 
@@ -219,7 +218,7 @@ def _check_link_ports(operators: Mapping[str, Operator], links: Iterable[Link]) 
 def _in_topological_order(
     operators: Mapping[str, Operator], links: Iterable[Link]
 ) -> tuple[Operator, ...]:
-    """Sources first; among equals the file's order, so that one file always runs one way."""
+    """Sources first; otherwise in the file's order, so that one file always gives one plan."""
     predecessors: dict[str, list[str]] = {operator_id: [] for operator_id in operators}
     for link in links:
         predecessors[link.target].append(link.source)
@@ -228,11 +227,11 @@ def _in_topological_order(
         return tuple(operators[operator_id] for operator_id in order)
     except CycleError as error:
         ring = " -> ".join(error.args[1])
-        raise WorkflowFileError(f"its links go round in a circle: {ring}") from error
+        raise WorkflowFileError(f"its links form a cycle: {ring}") from error
 
 
-def _check_addresses(workflow: Workflow) -> None:
-    """What Texera could not write an address for would stop the run half-way: say so at once."""
+def _check_uris(workflow: Workflow) -> None:
+    """Refuse ids that Texera cannot mint a URI for: they would fail the run later."""
     faults = [
         (stored.operator, why_no_result_uri(stored.operator.id, stored.port))
         for stored in workflow.storage_ports

@@ -1,9 +1,9 @@
-"""The sample world: who there is, what they may do, and what was run on earlier days.
+"""The sample world: users, their grants, and earlier executions.
 
-The ids of the kinds never coincide (users below 100, workflows from 101, units from 201 ...), so
-that code which mixes two of them up fails in a test instead of hitting the right row by luck.
-Every execution here is over, or stands on the stranger's unit: a fresh run on the owner's unit
-meets none of them. New rows get ids from 1001 up.
+Ids of different kinds never coincide (users below 100, workflows from 101, units from 201 ...), so
+that code which confuses two kinds fails in a test instead of finding a row by chance. Every
+execution has ended or is on the stranger's unit, so a new run on the owner's unit is not affected
+by them. New rows get ids from 1001.
 """
 
 from dataclasses import dataclass, fields
@@ -31,7 +31,7 @@ class World:
     The private workflow: owner WRITE, writer WRITE, reader READ, colleague READ through a project.
     The public workflow belongs to the stranger. The unit is the owner's, with a WRITE grant for
     writer and READ for colleague; the other unit is the stranger's. Admin, restricted and inactive
-    have no grants; restricted and inactive may not even ask.
+    have no grants; the roles of restricted and inactive permit no call.
     """
 
     owner: User = User(1, "owner")
@@ -70,7 +70,7 @@ class World:
     """The stranger's, not downloadable: blocks what is computed from it."""
 
     def all_users(self) -> tuple[User, ...]:
-        """Everybody, by id."""
+        """All users, by id."""
         values = (getattr(self, field.name) for field in fields(self))
         return tuple(value for value in values if isinstance(value, User))
 

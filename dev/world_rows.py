@@ -1,4 +1,4 @@
-"""The rows of the sample world, table by table. Pure: what is written where, and in which order."""
+"""The rows of the sample world by table, in an order that foreign keys allow. No I/O."""
 
 import json
 from datetime import datetime, timedelta
@@ -118,7 +118,7 @@ def relations(world: World, workflow_content: str) -> dict[str, list[Row]]:
 
 
 def history(world: World, now: datetime) -> dict[str, list[Row]]:
-    """What was run on earlier days, as of `now` (UTC without zone): table -> rows."""
+    """Earlier executions, relative to `now` (UTC without zone): table -> rows."""
     wid, public_wid = world.workflow_id, world.public_workflow_id
 
     def execution(eid: int, days_ago: int, status: int, **columns: Any) -> Row:

@@ -66,7 +66,7 @@ def free_port_base() -> int:
         if not claim(base):
             continue
         try:
-            Ports(base).refuse_taken(postgres=True, latency=True)
+            Ports(base).check_free(postgres=True, latency=True)
         except DevProblem:
             continue
         return base

@@ -57,7 +57,7 @@ async def delayed_run(
     async with System(options) as system:
         ready = system.ready
         owner = ready["users"]["owner"]
-        delayed_url = with_address(ready["database"], HOST, system.ports.slow_postgres)
+        delayed_url = with_address(ready["database"], HOST, system.ports.delayed_postgres)
 
         async def by_sidecar() -> list[float]:
             async with SidecarBackend(ready["sidecar"], owner["token"]) as sidecar:

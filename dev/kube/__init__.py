@@ -1,1 +1,1 @@
-"""What the Helm chart is tested with: helm and kubectl, promtool, a Kubernetes API server."""
+"""The tools that test the Helm chart: helm and kubectl, promtool, a Kubernetes API server."""

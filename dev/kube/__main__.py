@@ -1,4 +1,4 @@
-"""`python -m dev.kube`: fetches and builds everything that the chart's tests can use."""
+"""`python -m dev.kube`: fetches and builds all tools of the chart's tests."""
 
 import sys
 
@@ -7,7 +7,7 @@ from dev.kube.tools import ToolMissing
 
 
 def main() -> int:
-    """0 if all of it is there; else 1, after a sentence for each that is not."""
+    """0 if all are there; else 1, after a sentence for each that is missing."""
     code = 0
     for get in (tools.helm, tools.promtool, binaries.build, binaries.build_beta):
         try:

@@ -1,7 +1,7 @@
-"""kube-apiserver and etcd, built from their Go modules: the newest, and the newest of v1beta1.
+"""kube-apiserver and etcd, built from their Go modules: the newest, and the newest with v1beta1.
 
-Their versions stand in go.mod and go.sum beside this file, and in beta/. Each is built once for
-each content of those files, into the cache outside the clone; six minutes on two cores.
+Their versions are in go.mod and go.sum beside this file, and in beta/. Each content of those files
+is built once, into the cache outside the clone; it takes six minutes on two cores.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def folder(modules: Path) -> Path:
 
 
 def built(modules: Path = NEWEST) -> ControlPlaneBinaries | None:
-    """What an earlier run has built."""
+    """The binaries, if an earlier run has built them."""
     newest, server = folder(NEWEST), folder(modules)
     if not (newest.exists() and server.exists()):
         return None
@@ -54,18 +54,18 @@ def built(modules: Path = NEWEST) -> ControlPlaneBinaries | None:
 
 
 def build() -> Path:
-    """The newest's folder. Builds what is not built yet. Raises `ToolMissing`."""
+    """Build the newest if needed; returns its folder. Raises `ToolMissing`."""
     return _build(NEWEST, "etcd", "kube-apiserver")
 
 
 def build_beta() -> Path:
-    """The same of the newest of v1beta1, which has no etcd of its own."""
+    """Build the newest with v1beta1, which has no etcd of its own, if needed."""
     return _build(BETA, "kube-apiserver")
 
 
 def _build(modules: Path, *names: str) -> Path:
     if shutil.which("go") is None:
-        raise ToolMissing("There is no Go here to build kube-apiserver and etcd with.")
+        raise ToolMissing("Go, which builds kube-apiserver and etcd, is not installed.")
     made = folder(modules)
     with filling(made) as scratch:
         if scratch is not None:
@@ -78,7 +78,7 @@ def _build(modules: Path, *names: str) -> Path:
 def _go_build(modules: Path, package: str, target: Path) -> None:
     version = kubernetes_version(modules)
     major, minor, _ = version.removeprefix("v").split(".")
-    # The release's own build sets these; clients ask the server for them.
+    # The release's own build sets these; clients read them from the server.
     variables = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     flags = [f"-X k8s.io/component-base/version.{key}={text}" for key, text in variables.items()]
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""`make chart` writes what of the chart follows from other files; a test compares it.
+"""`make chart` writes the generated files of the chart; a test compares them.
 
 README.md from README.in.md, values.yaml's comments and the settings' names of
 docs/operations.md; in values.schema.json the names that may stand under `settings`.
@@ -41,7 +41,7 @@ BY_THE_CHART: Mapping[str, str] = {
     "SIDECAR_SPOOL_DIR": "fixed: where the spool's volume is mounted",
     "SIDECAR_UNIX_SOCKET": "fixed: none, the computing unit shares no volume with the sidecar",
 }
-"""Settings that are no value of their own under `settings`, and why."""
+"""Settings that the chart sets itself, and from what."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def values_table() -> str:
 
 
 def settings_table(service: str) -> str:
-    """What may stand under `settings`, then what the chart sets itself."""
+    """The settings that `settings` accepts, then those that the chart sets itself."""
     rows = []
     for setting in sorted(read_settings(service), key=lambda s: s.name in BY_THE_CHART):
         if setting.name in BY_THE_CHART:
@@ -143,7 +143,7 @@ def schema() -> str:
 
 
 def generated() -> Mapping[Path, str]:
-    """Every file this module answers for, and what has to stand in it."""
+    """The generated files and their contents."""
     return {CHART / "README.md": readme(), CHART / "values.schema.json": schema()}
 
 

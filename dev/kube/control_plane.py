@@ -1,17 +1,16 @@
 """A Kubernetes API server on loopback: etcd and kube-apiserver, no controllers, no nodes.
 
-Enough for admission: objects are stored, policies run, nothing is scheduled. What controllers
-would make (a namespace's default ServiceAccount) is made by hand.
+Enough for admission: objects are stored, policies are evaluated, nothing is scheduled. Objects that
+controllers would create (a namespace's default ServiceAccount) are created by the tests.
 """
 
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +20,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from dev.kube.binaries import ControlPlaneBinaries
 from dev.parent_death import with_death_signal
 from dev.polling import wait_until
+from dev.ports import HOST, free_port
 from dev.problems import StartFailed
 from dev.processes import tail
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
-HOST = "127.0.0.1"
 
 KUBECONFIG = """\
 apiVersion: v1
@@ -53,15 +52,15 @@ class ControlPlane:
     url: str
     kubeconfig: Path
     authority: Path
-    """The certificate to trust it by."""
+    """The CA certificate of `url`."""
 
 
 @contextmanager
 def running(binaries: ControlPlaneBinaries, folder: Path, *options: str) -> Iterator[ControlPlane]:
-    """Runs both while the block runs; they end with this process, however that ends.
+    """Both run for the block; they end with this process, however that ends.
 
-    `options` are more of kube-apiserver's own. With `--emulated-version=1.36` it has the APIs, the
-    CEL and the feature gates of that release.
+    `options` are further options of kube-apiserver. With `--emulated-version=1.36` it has the
+    APIs, the CEL and the feature gates of that release.
     """
     client, peer, port = (free_port() for _ in range(3))
     key = folder / "service-account.key"
@@ -109,8 +108,8 @@ def running(binaries: ControlPlaneBinaries, folder: Path, *options: str) -> Iter
         server = processes.enter_context(_process(list(map(str, apiserver)), log))
         url = f"https://{HOST}:{port}"
         ready = f"{url}/readyz"
-        wait_until(lambda: _answers(ready) or server.poll() is not None, START_TIMEOUT_S)
-        if server.poll() is not None or not _answers(ready):
+        wait_until(lambda: _is_ready(ready) or server.poll() is not None, START_TIMEOUT_S)
+        if server.poll() is not None or not _is_ready(ready):
             raise StartFailed("kube-apiserver did not start.", tail(log))
         yield ControlPlane(url, kubeconfig, folder / "certs" / "apiserver.crt")
 
@@ -136,20 +135,13 @@ def _process(argv: list[str], log: Path) -> "Iterator[subprocess.Popen[bytes]]":
             process.wait()
 
 
-def _answers(url: str) -> bool:
-    """Is the server ready? Its certificate is its own; nothing secret is sent."""
+def _is_ready(url: str) -> bool:
+    """Whether `/readyz` is 200. The certificate is self-signed; nothing secret is sent."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        with urllib.request.urlopen(url, timeout=2, context=context) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(url, timeout=2, context=context) as response:
+            return bool(response.status == 200)
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with closing(socket.socket()) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

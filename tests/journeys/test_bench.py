@@ -1,4 +1,4 @@
-"""The bench itself works: few calls, the same code as the figures of docs/benchmarks.md."""
+"""The benchmark runs, with few calls: the same code that writes docs/benchmarks.md."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ from tests.systems import ROOT, free_port_base
 
 
 @pytest.mark.timeout(300)
-def test_a_quick_run_measures_every_read_line() -> None:
+def test_quick_run_measures_every_read_goal() -> None:
     command = [sys.executable, "-m", "dev.bench", "--quick", "--only", "reads"]
 
     run = subprocess.run(
@@ -29,4 +29,4 @@ def test_a_quick_run_measures_every_read_line() -> None:
     assert "start to ready" in goals
     has_tools = "nginx and wrk are missing" not in run.stderr
     assert ("One key, 16 connections: CPU / nginx" in goals) == has_tools
-    assert "Answers that were not `X-Cache: hit`: 0 of" in run.stdout
+    assert "Responses that were not `X-Cache: hit`: 0 of" in run.stdout

@@ -1,4 +1,4 @@
-"""`make demo` shows what happened, or says what went wrong; either way nothing stays behind."""
+"""`make demo` prints its measurements or the problem, and leaves nothing behind."""
 
 import asyncio
 import json
@@ -52,8 +52,8 @@ def nothing_is_left(folder: Path) -> bool:
     return not list(folder.glob(f"{PREFIX}*"))
 
 
-def disturbed_in_mid_run(folder: Path, disturb: Disturb) -> tuple[int, str]:
-    """Exit code and what was said, after something happened to a run that had begun."""
+def disturbed_demo(folder: Path, disturb: Disturb) -> tuple[int, str]:
+    """Exit code and standard error of a demo that was disturbed in the middle of its run."""
     log = folder / "demo.log"
     demo = start_demo(folder, "--poll-s", "3")
     assert wait_until(lambda: RUN_STARTED in log.read_text(), DEMO_TIMEOUT_S), log.read_text()
@@ -63,41 +63,41 @@ def disturbed_in_mid_run(folder: Path, disturb: Disturb) -> tuple[int, str]:
     return demo.returncode, log.read_text()
 
 
-def test_the_demo_tells_its_figures(system_folder: Path) -> None:
+def test_demo_prints_its_measurements(system_folder: Path) -> None:
     demo = start_demo(system_folder, "--poll-s", "0.2", "--json")
     output, _ = demo.communicate(timeout=DEMO_TIMEOUT_S)
 
     assert demo.returncode == 0, (system_folder / "demo.log").read_text()
-    figures = json.loads(output)
-    assert figures["status"] == "COMPLETED"
-    assert figures["errors"] == 0
-    assert figures["calls"] == figures["direct_calls"]
-    assert figures["writes"] >= figures["batches"] > 0
-    assert 0 < figures["transactions"] < figures["direct_transactions"]
+    measured = json.loads(output)
+    assert measured["status"] == "COMPLETED"
+    assert measured["errors"] == 0
+    assert measured["calls"] == measured["direct_calls"]
+    assert measured["writes"] >= measured["batches"] > 0
+    assert 0 < measured["transactions"] < measured["direct_transactions"]
     assert nothing_is_left(system_folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_ends_everything(system_folder: Path, number: int) -> None:
-    exit_code, said = disturbed_in_mid_run(system_folder, lambda demo, _: demo.send_signal(number))
+def test_interrupted_demo_ends_everything(system_folder: Path, number: int) -> None:
+    exit_code, errors = disturbed_demo(system_folder, lambda demo, _: demo.send_signal(number))
 
     assert exit_code == 130
-    assert "interrupted; everything was ended" in said
-    assert "Traceback" not in said
+    assert "interrupted; all processes have ended" in errors
+    assert "Traceback" not in errors
     assert nothing_is_left(system_folder)
 
 
-def test_a_demo_whose_sidecar_dies_says_so_and_ends(system_folder: Path) -> None:
-    exit_code, said = disturbed_in_mid_run(
+def test_demo_ends_with_a_problem_if_the_sidecar_dies(system_folder: Path) -> None:
+    exit_code, errors = disturbed_demo(
         system_folder, lambda _, run: run.signal(signal.SIGKILL, "sidecar")
     )
 
     assert exit_code == 1
-    assert "sidecar ended in mid-run" in said
+    assert "sidecar ended during the run" in errors
     assert nothing_is_left(system_folder)
 
 
-def test_an_interrupted_replay_is_stored_as_killed(system: Ready) -> None:
+def test_interrupted_replay_is_stored_as_killed(system: Ready) -> None:
     options = {
         "workflow": SAMPLE_WORKFLOW,
         "sidecar": system["sidecar"],
@@ -119,7 +119,7 @@ def test_an_interrupted_replay_is_stored_as_killed(system: Ready) -> None:
             break
 
     replay.send_signal(signal.SIGINT)
-    _, said = replay.communicate(timeout=DEMO_TIMEOUT_S)
+    _, errors = replay.communicate(timeout=DEMO_TIMEOUT_S)
 
-    assert replay.returncode == 130, said
+    assert replay.returncode == 130, errors
     assert asyncio.run(newest_status(system["database"])) == KILLED

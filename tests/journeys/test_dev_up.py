@@ -1,4 +1,4 @@
-"""`dev up`: what its ready file promises, and that nothing of it stays behind."""
+"""`dev up`: its ready file, and that it leaves nothing behind."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def run_folder(up: Up) -> RunFolder:
 
 
 def ports_are_free(ready: Ready) -> bool:
-    """Does nobody listen any more?"""
+    """Whether no process listens any more."""
     base = int(ready["sidecar"].rpartition(":")[2])
     ports = Ports(base)
     return all(map(is_free, (ports.sidecar, ports.central, ports.central_ops, ports.postgres)))
@@ -55,21 +55,21 @@ async def latest_execution(ready: Ready, token: str) -> int:
         return response.status
 
 
-async def wait_for_an_answer(ready: Ready, timeout_s: float = 20.0) -> None:
-    """Wait until the whole chain serves the owner again."""
+async def wait_until_served(ready: Ready, timeout_s: float = 20.0) -> None:
+    """Wait until sidecar, central and Postgres serve the owner again."""
     deadline = time.monotonic() + timeout_s
     status = 0
     while status != 200:
         assert time.monotonic() < deadline, f"still {status}"
         try:
-            # A fresh token, as the sidecar answers from memory what it has just answered.
+            # A fresh token, because the sidecar has cached the response for the others.
             status = await latest_execution(ready, fresh_token())
         except aiohttp.ClientError:
             status = 0
 
 
 def fresh_token() -> str:
-    """A token of the owner's that nobody has seen, from the command."""
+    """A new token of the owner, from the command."""
     ttl_s = str(3600 + time.monotonic_ns() % 10**6)
     command = [sys.executable, "-m", "dev", "token", "--user-id", "1", "--ttl", ttl_s]
     return subprocess.run(
@@ -77,7 +77,7 @@ def fresh_token() -> str:
     ).stdout.strip()
 
 
-def test_the_ready_file_has_exactly_what_scripts_were_promised(system: Ready) -> None:
+def test_ready_file_has_exactly_the_documented_fields(system: Ready) -> None:
     assert set(system) == {
         *("sidecar", "sidecar_ops", "central", "central_ops", "database", "users"),
         *("workflow_id", "public_workflow_id", "computing_unit_id", "other_computing_unit_id"),
@@ -89,7 +89,7 @@ def test_the_ready_file_has_exactly_what_scripts_were_promised(system: Ready) ->
         assert is_alive(process["pid"])
 
 
-def test_the_sidecar_is_given_no_secret_of_anyone_elses(system: Ready) -> None:
+def test_sidecar_environment_has_no_secret(system: Ready) -> None:
     env = system["processes"]["sidecar"]["env"]
 
     others = {name for name in env if not name.startswith("SIDECAR_")}
@@ -97,7 +97,7 @@ def test_the_sidecar_is_given_no_secret_of_anyone_elses(system: Ready) -> None:
     assert not [value for value in env.values() if "postgres" in value or "Secret" in value]
 
 
-async def test_the_published_users_are_who_they_are_said_to_be(system: Ready) -> None:
+async def test_published_users_have_their_grants(system: Ready) -> None:
     statuses = {
         name: await latest_execution(system, user["token"])
         for name, user in system["users"].items()
@@ -110,7 +110,7 @@ async def test_the_published_users_are_who_they_are_said_to_be(system: Ready) ->
     }
 
 
-async def test_the_database_url_is_the_tables_owners(system: Ready) -> None:
+async def test_database_url_is_the_table_owners(system: Ready) -> None:
     async with connected(system["database"]) as connection:
         owner = await connection.fetchval(
             "SELECT tableowner = current_user FROM pg_tables WHERE tablename = 'workflow'"
@@ -119,7 +119,7 @@ async def test_the_database_url_is_the_tables_owners(system: Ready) -> None:
     assert owner is True
 
 
-async def test_killed_processes_start_again_from_the_file_and_end_with_the_rest(
+async def test_processes_restarted_from_the_file_end_with_the_rest(
     system_folder: Path,
 ) -> None:
     with running_system(system_folder) as up:
@@ -131,7 +131,7 @@ async def test_killed_processes_start_again_from_the_file_and_end_with_the_rest(
             assert up.process.poll() is None
 
             restarted.append(up.restart(role))
-            await wait_for_an_answer(up.ready)
+            await wait_until_served(up.ready)
 
         assert up.end() == 0
 
@@ -143,7 +143,7 @@ async def test_killed_processes_start_again_from_the_file_and_end_with_the_rest(
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_all_of_it_and_leaves_nothing(
+def test_signal_ends_all_of_it_and_leaves_nothing(
     system_folder: Path, signal_number: signal.Signals
 ) -> None:
     up = start_up(system_folder)
@@ -156,11 +156,11 @@ def test_a_signal_ends_all_of_it_and_leaves_nothing(
     assert (system_folder / "up.log").read_text() == ""
 
 
-async def test_a_killed_dev_up_takes_everything_along(system_folder: Path) -> None:
+async def test_killed_dev_up_leaves_no_process_and_no_folder(system_folder: Path) -> None:
     up = start_up(system_folder)
     os.kill(up.published("central")["pid"], signal.SIGKILL)
     restarted = up.restart("central")  # no child of the one that is killed now
-    await wait_for_an_answer(up.ready)
+    await wait_until_served(up.ready)
     pids = run_folder(up).pids()
     assert restarted.pid in pids
     assert len(pids) == len(ROLES)
@@ -190,7 +190,7 @@ def starting(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]
 
 
 @pytest.mark.parametrize("log", ["postgres.log", "migrate.log", "sidecar.log"])
-def test_a_signal_during_the_start_leaves_nothing_either(system_folder: Path, log: str) -> None:
+def test_signal_during_the_start_leaves_nothing(system_folder: Path, log: str) -> None:
     with starting(system_folder) as process:
         pattern = f"texera-dev-*/logs/{log}"
         assert wait_until(lambda: any(system_folder.glob(pattern)), timeout_s=30)
@@ -203,7 +203,7 @@ def test_a_signal_during_the_start_leaves_nothing_either(system_folder: Path, lo
         assert list(system_folder.iterdir()) == []
 
 
-def test_a_part_that_does_not_start_shows_its_own_words(system_folder: Path) -> None:
+def test_failed_start_shows_the_end_of_the_log(system_folder: Path) -> None:
     with starting(system_folder, "--set", "CENTRAL_LEASE_S=soon") as process:
         _, errors = process.communicate(timeout=60)
 
@@ -213,7 +213,7 @@ def test_a_part_that_does_not_start_shows_its_own_words(system_folder: Path) -> 
     assert list(system_folder.iterdir()) == []
 
 
-def test_a_taken_port_is_named(system_folder: Path, system: Ready) -> None:
+def test_port_in_use_is_named(system_folder: Path, system: Ready) -> None:
     base = system["sidecar"].rpartition(":")[2]
     with starting(system_folder, "--port-base", base) as process:
         _, errors = process.communicate(timeout=60)
@@ -222,30 +222,28 @@ def test_a_taken_port_is_named(system_folder: Path, system: Ready) -> None:
     assert f"port {base} (the sidecar)" in errors.lower()
 
 
-async def test_the_added_round_trip_is_felt_on_both_ways(system_folder: Path) -> None:
+async def test_round_trip_is_added_to_central_and_to_postgres(system_folder: Path) -> None:
     with running_system(system_folder, "--rtt-ms", "40") as up:
-        await wait_for_an_answer(up.ready)  # connections are open now
+        await wait_until_served(up.ready)  # connections are open now
         token = fresh_token()
 
-        begun_at = time.perf_counter()
+        started_at = time.perf_counter()
         await latest_execution(up.ready, token)
-        taken_s = time.perf_counter() - begun_at
+        taken_s = time.perf_counter() - started_at
 
-        begun_at = time.perf_counter()
+        started_at = time.perf_counter()
         async with connected(up.ready["database"]) as connection:
             await connection.fetchval("SELECT 1")
-        direct_s = time.perf_counter() - begun_at
+        direct_s = time.perf_counter() - started_at
 
     assert taken_s >= 0.08
     assert direct_s < 0.08
 
 
-async def test_a_database_of_ones_own_gets_the_world_once(
-    cluster: Cluster, system_folder: Path
-) -> None:
+async def test_own_database_gets_the_world_once(cluster: Cluster, system_folder: Path) -> None:
     async with empty_database(cluster) as url:
         with running_system(system_folder, "--database-url", url) as up:
-            await wait_for_an_answer(up.ready)
+            await wait_until_served(up.ready)
             assert up.ready["database"] == url
             assert set(up.ready["processes"]) == {"sidecar", "central"}
 

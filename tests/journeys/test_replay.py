@@ -29,7 +29,7 @@ from tests.workflows import replayable
 
 POLL_S = 0.1
 
-Trouble = Callable[[Up], Coroutine[Any, Any, None]]
+Failure = Callable[[Up], Coroutine[Any, Any, None]]
 
 
 async def run(
@@ -58,7 +58,7 @@ async def rows_of(ready: Ready, report: RunReport) -> RunRows | None:
 async def replay(
     ready: Ready, plan: RunPlan, poll_s: float = POLL_S
 ) -> tuple[RunReport, set[tuple[str, str]]]:
-    """The run's report, and what had to be asked again, with the reason."""
+    """The run's report, and the retried calls with their reasons."""
     owner = ready["users"]["owner"]
     async with SidecarBackend(ready["sidecar"], owner["token"]) as backend:
         return await run(ready, plan, backend, poll_s), set(backend.retries)
@@ -71,21 +71,21 @@ async def direct(ready: Ready, plan: RunPlan) -> RunReport:
 
 
 @pytest.mark.parametrize("file", replayable())
-async def test_a_replay_leaves_the_rows_of_direct_sql(system: Ready, file: Path) -> None:
+async def test_replay_leaves_the_rows_of_direct_sql(system: Ready, file: Path) -> None:
     plan = plan_run(read_workflow(file))
 
-    replayed, asked_again = await replay(system, plan)
+    replayed, retried = await replay(system, plan)
     replayed_rows = await rows_of(system, replayed)
     expected = await direct(system, plan)
 
     assert replayed.errors == []
-    assert asked_again == set()
+    assert retried == set()
     assert replayed.status == plan.end_status
     assert replayed_rows == await rows_of(system, expected)
 
 
 async def killed_sidecar(up: Up) -> None:
-    """SIGKILL in mid-run, started again by what the ready file says."""
+    """SIGKILL of the sidecar, started again from the ready file."""
     await asyncio.sleep(1.0)
     os.kill(up.published("sidecar")["pid"], signal.SIGKILL)
     await asyncio.sleep(0.3)
@@ -93,7 +93,7 @@ async def killed_sidecar(up: Up) -> None:
 
 
 async def stopped_central(up: Up) -> None:
-    """Ten seconds without central."""
+    """Central is down for ten seconds."""
     await asyncio.sleep(1.0)
     os.kill(up.published("central")["pid"], signal.SIGTERM)
     await asyncio.sleep(10)
@@ -101,33 +101,33 @@ async def stopped_central(up: Up) -> None:
 
 
 async def killed_database(up: Up) -> None:
-    """Postgres dies without a word and comes back two seconds later."""
+    """SIGKILL of Postgres, started again two seconds later."""
     await asyncio.sleep(1.0)
     os.kill(up.published("postgres")["pid"], signal.SIGKILL)
     await asyncio.sleep(2)
     up.ready["processes"]["postgres"]["pid"] = up.restart("postgres").pid
 
 
-@pytest.mark.parametrize("trouble", [killed_sidecar, stopped_central, killed_database])
-async def test_a_failure_in_mid_run_changes_no_row(up: Up, trouble: Trouble) -> None:
+@pytest.mark.parametrize("failure", [killed_sidecar, stopped_central, killed_database])
+async def test_failure_during_the_run_changes_no_row(up: Up, failure: Failure) -> None:
     plan = plan_run(read_workflow(SAMPLE_WORKFLOW))
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(trouble(up))
+        group.create_task(failure(up))
         replaying = group.create_task(replay(up.ready, plan, poll_s=0.5))
-    replayed, asked_again = replaying.result()
+    replayed, retried = replaying.result()
     replayed_rows = await rows_of(up.ready, replayed)
     expected = await direct(up.ready, plan)
 
     assert replayed.errors == []
-    if trouble is not killed_sidecar:
-        assert not {call for call, _ in asked_again if call.startswith("store_")}
+    if failure is not killed_sidecar:
+        assert not {call for call, _ in retried if call.startswith("store_")}
     assert replayed_rows == await rows_of(up.ready, expected)
 
 
-def test_a_replay_may_say_that_its_master_is_a_new_one(system: Ready) -> None:
-    """What an earlier master left open ends before the run begins."""
-    left_open = create(system)
+def test_replay_with_a_new_boot_ends_the_runs_of_the_earlier_one(system: Ready) -> None:
+    """Open runs of an earlier boot end before the run starts."""
+    open_run = create(system)
     token = system["users"]["owner"]["token"]
     command = [
         *(sys.executable, "-m", "dev", "replay", "--workflow", str(SAMPLE_WORKFLOW), "--json"),
@@ -140,5 +140,5 @@ def test_a_replay_may_say_that_its_master_is_a_new_one(system: Ready) -> None:
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "COMPLETED"
-    row = call(system, "GET", f"/v1/executions/{left_open}", token=token)[1]
+    row = call(system, "GET", f"/v1/executions/{open_run}", token=token)[1]
     assert row["status"] == "FAILED"

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from dev.latency import Forward, Proxy, fine_loop
+from dev.latency import Forward, Proxy, precise_loop
 from tests.databases import free_port
 
 HOST = "127.0.0.1"
@@ -56,7 +56,7 @@ async def round_trip_s(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     return time.perf_counter() - begun_at
 
 
-async def test_a_round_trip_takes_that_long() -> None:
+async def test_round_trip_is_delayed() -> None:
     async with proxied(echo) as (reader, writer):
         await round_trip_s(reader, writer)  # the connection is open now
 
@@ -65,14 +65,14 @@ async def test_a_round_trip_takes_that_long() -> None:
     assert RTT_S <= taken_s < 2 * RTT_S
 
 
-async def test_opening_a_connection_costs_a_round_trip_too() -> None:
+async def test_connect_costs_a_round_trip() -> None:
     async with proxied(echo) as (reader, writer):
         taken_s = await round_trip_s(reader, writer)
 
     assert taken_s >= 1.9 * RTT_S
 
 
-async def test_bytes_keep_their_order_and_do_not_wait_for_one_another() -> None:
+async def test_bytes_keep_their_order_and_throughput() -> None:
     sent = bytes(range(256)) * 2**14  # 4 MiB, more than any buffer on the way
 
     async with proxied(echo) as (reader, writer):
@@ -86,7 +86,7 @@ async def test_bytes_keep_their_order_and_do_not_wait_for_one_another() -> None:
     assert taken_s < 100 * RTT_S  # chunk by chunk it would be more than 64 of them each way
 
 
-async def test_one_direction_ends_while_the_other_goes_on() -> None:
+async def test_half_close_leaves_the_other_direction_open() -> None:
     async def answer_after_the_end(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
@@ -100,7 +100,7 @@ async def test_one_direction_ends_while_the_other_goes_on() -> None:
         assert await reader.read() == b"you said this"
 
 
-async def test_a_server_that_is_down_ends_the_connection() -> None:
+async def test_connection_is_reset_if_the_server_is_down() -> None:
     forward = Forward(free_port(), HOST, free_port())
     async with Proxy(forward, RTT_S):
         reader, writer = await asyncio.open_connection(HOST, forward.port)
@@ -108,7 +108,7 @@ async def test_a_server_that_is_down_ends_the_connection() -> None:
         assert await ending(reader, writer) == "reset"
 
 
-async def test_a_reset_travels_on() -> None:
+async def test_reset_is_forwarded() -> None:
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)
         no_lingering = struct.pack("ii", 1, 0)  # makes close() send RST
@@ -133,20 +133,20 @@ async def ending(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     return "end"
 
 
-def test_a_millisecond_is_a_millisecond() -> None:
+def test_timers_are_accurate_to_less_than_a_millisecond() -> None:
     """The usual event loop would make it two: its timers wake at whole milliseconds."""
 
     async def best_of_many() -> float:
         async with proxied(echo, rtt_s=0.001) as (reader, writer):
             return min([await round_trip_s(reader, writer) for _ in range(50)])
 
-    with asyncio.Runner(loop_factory=fine_loop) as runner:
+    with asyncio.Runner(loop_factory=precise_loop) as runner:
         taken_s = runner.run(best_of_many())
 
     assert 0.001 <= taken_s < 0.0019
 
 
-def test_a_forward_reads_as_it_is_written() -> None:
+def test_forward_is_parsed_as_it_is_printed() -> None:
     forward = Forward.parse("7091=db.example.org:5432")
 
     assert forward == Forward(7091, "db.example.org", 5432)

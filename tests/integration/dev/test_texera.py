@@ -38,7 +38,7 @@ async def test_new_rows_get_ids_after_those_of_the_world(world_url: str) -> None
     assert eid == FIRST_NEW_ID
 
 
-async def test_the_relations_are_those_that_the_ready_file_promises(world_url: str) -> None:
+async def test_grants_are_those_of_the_sample_world(world_url: str) -> None:
     async with connected(world_url) as connection:
         grants = await connection.fetch(
             "SELECT u.name, a.privilege FROM texera_db.workflow_user_access a"
@@ -70,7 +70,7 @@ async def test_the_relations_are_those_that_the_ready_file_promises(world_url: s
     }
 
 
-async def test_deleting_a_workflow_takes_its_executions_along(world_url: str) -> None:
+async def test_deleting_a_workflow_cascades_to_its_executions(world_url: str) -> None:
     async with connected(world_url) as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -86,7 +86,9 @@ async def test_deleting_a_workflow_takes_its_executions_along(world_url: str) ->
 
 
 @pytest.mark.parametrize("int_sizes", [False, True])
-async def test_sizes_have_the_width_of_the_variant(cluster: Cluster, int_sizes: bool) -> None:
+async def test_size_columns_have_the_width_of_the_variant(
+    cluster: Cluster, int_sizes: bool
+) -> None:
     async with empty_database(cluster) as url, connected(url) as connection:
         await create_world(connection, int_sizes=int_sizes)
 
@@ -99,7 +101,7 @@ async def test_sizes_have_the_width_of_the_variant(cluster: Cluster, int_sizes: 
     assert {(table, column): kind for table, column, kind in types} == dict.fromkeys(SIZES, wanted)
 
 
-async def test_the_newest_variant_has_warehouses(cluster: Cluster) -> None:
+async def test_warehouse_variant_has_warehouses(cluster: Cluster) -> None:
     async with empty_database(cluster) as url, connected(url) as connection:
         await create_world(connection, warehouses=True)
 
@@ -111,7 +113,7 @@ async def test_the_newest_variant_has_warehouses(cluster: Cluster) -> None:
     assert {tuple(row) for row in warehouse} == {(None, None)}
 
 
-async def test_an_empty_database_is_accepted(cluster: Cluster) -> None:
+async def test_empty_database_is_accepted(cluster: Cluster) -> None:
     async with empty_database(cluster) as url, connected(url) as connection:
         await refuse_unless_empty(connection)
 
@@ -126,7 +128,7 @@ async def test_an_empty_database_is_accepted(cluster: Cluster) -> None:
         ("CREATE TYPE theirs AS ENUM ()", "type "),
     ],
 )
-async def test_a_database_that_is_somebodys_is_refused(
+async def test_database_with_content_is_refused(
     cluster: Cluster, somebodys: str, named: str
 ) -> None:
     async with empty_database(cluster) as url, connected(url) as connection:
@@ -136,7 +138,7 @@ async def test_a_database_that_is_somebodys_is_refused(
             await refuse_unless_empty(connection)
 
 
-async def test_a_world_that_fails_half_way_leaves_the_database_empty(cluster: Cluster) -> None:
+async def test_failed_create_world_leaves_the_database_empty(cluster: Cluster) -> None:
     async with empty_database(cluster) as url, connected(url) as connection:
         await connection.execute("CREATE SCHEMA texera_db")
         with pytest.raises(asyncpg.DuplicateSchemaError):

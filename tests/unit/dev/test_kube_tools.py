@@ -1,4 +1,4 @@
-"""Fetched tools: made once, kept whole, and missing with a reason."""
+"""Fetched tools are made once and whole, or are missing with a reason."""
 
 import threading
 from pathlib import Path
@@ -9,7 +9,7 @@ from dev.kube import binaries, tools
 from dev.kube.tools import ToolMissing, filling
 
 
-def test_a_folder_is_filled_once_however_many_want_it(tmp_path: Path) -> None:
+def test_folder_is_filled_once_by_concurrent_callers(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "tool"
     made: list[int] = []
 
@@ -29,7 +29,7 @@ def test_a_folder_is_filled_once_however_many_want_it(tmp_path: Path) -> None:
     assert (folder / "program").read_text() == str(made[0])
 
 
-def test_what_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_fill_leaves_no_folder(tmp_path: Path) -> None:
     folder = tmp_path / "tool"
 
     def download() -> None:
@@ -46,7 +46,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
         assert scratch is not None
 
 
-def test_elsewhere_than_on_x86_64_linux_helm_is_missing_with_a_reason(
+def test_helm_on_another_platform_is_missing_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
@@ -55,16 +55,16 @@ def test_elsewhere_than_on_x86_64_linux_helm_is_missing_with_a_reason(
         tools.helm()
 
 
-def test_without_go_the_api_server_is_missing_with_a_reason(
+def test_api_server_without_go_is_missing_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "")
 
-    with pytest.raises(ToolMissing, match="no Go"):
+    with pytest.raises(ToolMissing, match="is not installed"):
         binaries.build()
 
 
-def test_another_go_mod_is_another_build(tmp_path: Path) -> None:
+def test_changed_go_mod_is_another_build(tmp_path: Path) -> None:
     for name in ("go.mod", "go.sum"):
         (tmp_path / name).write_text((binaries.NEWEST / name).read_text())
     before = binaries.folder(binaries.NEWEST)

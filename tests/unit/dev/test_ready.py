@@ -1,4 +1,4 @@
-"""The ready file appears whole, readable by its owner only, and says where everything is."""
+"""The ready file is written atomically, readable by its owner only."""
 
 import json
 import stat
@@ -14,7 +14,7 @@ from dev.world import WORLD
 READY = describe(Ports(7070), "postgresql://texera:x@127.0.0.1:7090/texera_db", {})
 
 
-def test_it_names_the_relations_and_publishes_six_users() -> None:
+def test_description_has_the_ids_and_six_users() -> None:
     assert set(READY["users"]) == {"owner", "writer", "reader", "stranger", "admin", "restricted"}
     assert READY["users"]["owner"]["user_id"] == WORLD.owner.user_id
     assert READY["workflow_id"] == WORLD.workflow_id
@@ -22,7 +22,7 @@ def test_it_names_the_relations_and_publishes_six_users() -> None:
     assert READY["sidecar"] == "http://127.0.0.1:7070"
 
 
-def test_it_is_written_whole_and_for_its_owner_only(tmp_path: Path) -> None:
+def test_file_is_written_atomically_with_mode_0600(tmp_path: Path) -> None:
     path = tmp_path / "ready.json"
 
     ReadyFile(path).write(READY)
@@ -32,7 +32,7 @@ def test_it_is_written_whole_and_for_its_owner_only(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_an_earlier_run_left_is_gone_before_anything_starts(tmp_path: Path) -> None:
+def test_prepare_removes_the_file_of_an_earlier_run(tmp_path: Path) -> None:
     path = tmp_path / "ready.json"
     path.write_text("stale")
 
@@ -41,6 +41,6 @@ def test_what_an_earlier_run_left_is_gone_before_anything_starts(tmp_path: Path)
     assert not path.exists()
 
 
-def test_a_folder_that_is_missing_is_said_before_anything_starts(tmp_path: Path) -> None:
+def test_prepare_with_a_missing_folder_is_a_dev_problem(tmp_path: Path) -> None:
     with pytest.raises(DevProblem, match="cannot be written"):
         ReadyFile(tmp_path / "missing" / "ready.json").prepare()

@@ -1,4 +1,4 @@
-"""The plan of a run follows from the workflow file alone, and ends as the run would."""
+"""The plan of a run depends on the workflow file alone, and ends as the run would."""
 
 import json
 from pathlib import Path
@@ -49,12 +49,12 @@ def python_after_text_input(code: str) -> Workflow:
     return parse_workflow(json.dumps({"operators": operators, "links": [link]}))
 
 
-def test_the_same_file_gives_the_same_plan() -> None:
+def test_same_file_gives_the_same_plan() -> None:
     assert plan_run(read_workflow(WEATHER)) == plan_run(read_workflow(WEATHER))
 
 
 @pytest.mark.parametrize("file", [SAMPLE_WORKFLOW, WEATHER], ids=lambda file: file.stem)
-def test_a_run_pauses_resumes_and_completes(file: Path) -> None:
+def test_run_pauses_resumes_and_completes(file: Path) -> None:
     plan = plan_run(read_workflow(file))
 
     paused = ["PAUSING", "PAUSED", "RESUMING", "RUNNING"]
@@ -63,7 +63,7 @@ def test_a_run_pauses_resumes_and_completes(file: Path) -> None:
     assert plan.failure is None
 
 
-def test_every_stored_port_is_announced_before_it_grows_and_ends_complete() -> None:
+def test_stored_port_has_a_uri_before_it_grows_and_ends_complete() -> None:
     workflow = read_workflow(WEATHER)
     announced: set[str] = set()
     last_counts: dict[str, int] = {}
@@ -82,7 +82,7 @@ def test_every_stored_port_is_announced_before_it_grows_and_ends_complete() -> N
     assert last_counts.keys() == announced
 
 
-def test_what_an_aggregate_feeds_starts_in_a_later_region() -> None:
+def test_region_ends_at_an_aggregate() -> None:
     plan = plan_run(read_workflow(WEATHER))
 
     regions = [s.action.storage_ports for s in plan.steps if isinstance(s.action, StartRegion)]
@@ -93,7 +93,7 @@ def test_what_an_aggregate_feeds_starts_in_a_later_region() -> None:
     assert third == {"BarChart"}  # a sort lies between
 
 
-def test_a_picture_has_no_size() -> None:
+def test_chart_has_no_size() -> None:
     for poll in polls(plan_run(read_workflow(WEATHER))):
         for growth in poll.changes:
             kind = growth.stored.operator.type
@@ -101,7 +101,7 @@ def test_a_picture_has_no_size() -> None:
             assert (growth.result_bytes is None) == is_picture
 
 
-def test_a_run_whose_python_fails_ends_failed_with_its_console() -> None:
+def test_failing_python_operator_ends_the_run_failed_with_its_console() -> None:
     plan = plan_run(read_workflow(MISSING_COLUMN))
 
     assert plan.end_status == "FAILED"
@@ -124,7 +124,7 @@ def test_a_run_whose_python_fails_ends_failed_with_its_console() -> None:
         ("        yield tuple_[column]", None),
     ],
 )
-def test_code_fails_that_reads_a_column_its_input_lacks(code: str, reason: str | None) -> None:
+def test_code_that_reads_a_missing_column_fails(code: str, reason: str | None) -> None:
     head = "class P:\n    def process_tuple(self, tuple_, port):\n"
 
     found = failures(python_after_text_input(head + code))
@@ -132,24 +132,24 @@ def test_code_fails_that_reads_a_column_its_input_lacks(code: str, reason: str |
     assert found.get("udf") == reason
 
 
-def test_code_that_is_not_python_fails() -> None:
+def test_code_with_a_syntax_error_fails() -> None:
     [reason] = failures(python_after_text_input("def (:")).values()
 
     assert reason.startswith("SyntaxError")
 
 
-def test_unknown_columns_get_the_benefit_of_the_doubt() -> None:
+def test_code_with_unknown_input_columns_does_not_fail() -> None:
     assert failures(read_workflow(WEATHER)) == {}
 
 
 @pytest.mark.parametrize(("poll_s", "expected_s"), [(3.0, 19.4), (0.2, 1.36)])
-def test_a_run_takes_as_long_as_its_polls_say(poll_s: float, expected_s: float) -> None:
+def test_duration_follows_from_the_poll_interval(poll_s: float, expected_s: float) -> None:
     plan = plan_run(read_workflow(WEATHER))
 
     assert seconds_at(plan.steps[-1].at, poll_s) == pytest.approx(expected_s)
 
 
-def test_the_first_poll_comes_after_two_seconds_at_most() -> None:
+def test_first_poll_is_after_two_seconds_at_most() -> None:
     assert seconds_at(1, poll_s=3.0) == 2.0
     assert seconds_at(1, poll_s=0.5) == 0.5
     assert seconds_at(2, poll_s=3.0) == 5.0

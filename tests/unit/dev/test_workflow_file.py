@@ -1,4 +1,4 @@
-"""A workflow file is read as its editor means it, or refused with a sentence on what is wrong."""
+"""A workflow file is read, or refused with a sentence that names the fault."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_files_of_the_editor_are_read(
     assert len(workflow.python_operators) == python
 
 
-def test_our_sample_has_branches_two_python_operators_and_a_picture() -> None:
+def test_sample_has_branches_two_python_operators_and_a_chart() -> None:
     workflow = read_workflow(SAMPLE_WORKFLOW)
 
     assert 7 <= len(workflow.operators) <= 10
@@ -55,7 +55,7 @@ def test_our_sample_has_branches_two_python_operators_and_a_picture() -> None:
     assert any(operator.type.endswith("Chart") for operator in workflow.operators)
 
 
-def test_sources_come_first() -> None:
+def test_operators_are_in_topological_order() -> None:
     workflow = parsed(
         [operator("c"), operator("b"), operator("a")], [link("a", "b"), link("b", "c")]
     )
@@ -63,7 +63,7 @@ def test_sources_come_first() -> None:
     assert [op.id for op in workflow.operators] == ["a", "b", "c"]
 
 
-def test_a_result_is_stored_for_final_and_viewed_operators_only() -> None:
+def test_storage_ports_are_those_of_final_and_viewed_operators() -> None:
     workflow = parsed(
         [
             operator("source"),
@@ -76,7 +76,7 @@ def test_a_result_is_stored_for_final_and_viewed_operators_only() -> None:
     assert stored(workflow) == [("viewed", 0), ("end", 0), ("end", 1)]
 
 
-def test_a_disabled_operator_takes_its_links_along() -> None:
+def test_links_of_a_disabled_operator_are_dropped() -> None:
     workflow = parsed(
         [operator("a"), operator("b", isDisabled=True), operator("c")],
         [link("a", "b"), link("b", "c")],
@@ -87,7 +87,7 @@ def test_a_disabled_operator_takes_its_links_along() -> None:
     assert {op.id for op in workflow.final_operators} == {"a", "c"}
 
 
-def test_missing_keys_have_their_defaults() -> None:
+def test_missing_keys_have_defaults() -> None:
     text = '{"operators": [{"operatorID": "a", "operatorType": "Sort"}], "links": null}'
 
     [only] = parse_workflow(text).operators
@@ -97,7 +97,7 @@ def test_missing_keys_have_their_defaults() -> None:
     assert only.display_name == "Sort"
 
 
-def test_ports_that_only_links_tell_of_are_known() -> None:
+def test_ports_are_read_from_links_if_not_listed() -> None:
     first = {"operatorID": "a", "operatorType": "Split"}
 
     workflow = parsed([first, operator("b")], [link("a", "b", "output-1")])
@@ -105,7 +105,7 @@ def test_ports_that_only_links_tell_of_are_known() -> None:
     assert workflow.operators[0].output_ports == (1,)
 
 
-def test_a_python_operator_may_have_an_underscore_if_it_stores_no_result() -> None:
+def test_underscore_is_allowed_in_an_operator_without_stored_result() -> None:
     workflow = parsed([operator("a_b", "PythonUDFV2"), operator("c")], [link("a_b", "c")])
 
     assert stored(workflow) == [("c", 0)]
@@ -124,7 +124,7 @@ def test_a_python_operator_may_have_an_underscore_if_it_stores_no_result() -> No
         ('{"operators": [{"operatorID": "a"}]}', "operator 'a' has no operatorType"),
     ],
 )
-def test_what_is_no_workflow_is_refused(text: str, sentence: str) -> None:
+def test_file_that_is_no_workflow_is_refused(text: str, sentence: str) -> None:
     with pytest.raises(WorkflowFileError, match=sentence):
         parse_workflow(text)
 
@@ -133,8 +133,8 @@ def test_what_is_no_workflow_is_refused(text: str, sentence: str) -> None:
     ("operators", "links", "sentence"),
     [
         ([operator("a"), operator("a")], [], "two operators have the id 'a'"),
-        ([operator("a")], [link("a", "gone")], "names the operator 'gone', which is not there"),
-        ([operator("a"), operator("b")], [link("a", "b"), link("b", "a")], "circle"),
+        ([operator("a")], [link("a", "gone")], "names the operator 'gone', which does not exist"),
+        ([operator("a"), operator("b")], [link("a", "b"), link("b", "a")], "form a cycle"),
         ([operator("a"), operator("b")], [link("a", "b", "output-3")], "has no such port"),
         ([operator("a", outputPorts=[{"portID": "out"}])], [], "'out', not output-N"),
         ([operator("a_b")], [], "contains '_'"),
@@ -144,14 +144,14 @@ def test_what_is_no_workflow_is_refused(text: str, sentence: str) -> None:
         ([operator("a"), {"operatorID": "b", "operatorType": "X"}], [{}], "link number 1 needs"),
     ],
 )
-def test_what_could_not_run_is_refused(
+def test_workflow_that_could_not_run_is_refused(
     operators: list[dict[str, Any]], links: list[dict[str, Any]], sentence: str
 ) -> None:
     with pytest.raises(WorkflowFileError, match=sentence):
         parsed(operators, links)
 
 
-def test_the_sentence_names_the_file(tmp_path: Path) -> None:
+def test_error_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "broken.json"
     file.write_text("{")
 

@@ -1,4 +1,4 @@
-"""The sample world's ids and rows, before any database sees them."""
+"""The sample world's ids and rows, without a database."""
 
 import json
 from dataclasses import fields
@@ -11,7 +11,7 @@ NOW = datetime(2026, 11, 24, 12, 0)  # noqa: DTZ001  (Texera's timestamps have n
 RUNNING, TERMINAL = 1, {3, 4, 5}
 
 
-def test_no_id_names_two_things() -> None:
+def test_ids_of_different_kinds_never_coincide() -> None:
     numbers = [getattr(WORLD, field.name) for field in fields(WORLD) if field.type is int]
     ids = numbers + [user.user_id for user in WORLD.all_users()]
 
@@ -19,7 +19,7 @@ def test_no_id_names_two_things() -> None:
     assert max(ids) < FIRST_NEW_ID
 
 
-def test_a_fresh_run_of_the_owner_meets_only_runs_that_are_over() -> None:
+def test_owners_unit_has_only_finished_runs() -> None:
     executions = history(WORLD, NOW)["workflow_executions"]
 
     on_the_owners_unit = [row for row in executions if row["cuid"] == WORLD.computing_unit_id]
@@ -28,7 +28,7 @@ def test_a_fresh_run_of_the_owner_meets_only_runs_that_are_over() -> None:
     assert all(row["starting_time"] < NOW for row in executions)
 
 
-def test_the_run_that_is_stuck_is_the_strangers() -> None:
+def test_stuck_run_is_the_strangers() -> None:
     (stuck,) = (r for r in history(WORLD, NOW)["workflow_executions"] if r["status"] == RUNNING)
 
     assert stuck["eid"] == WORLD.stuck_execution_id
@@ -38,7 +38,7 @@ def test_the_run_that_is_stuck_is_the_strangers() -> None:
     )
 
 
-def test_the_licensed_dataset_is_upstream_of_the_join() -> None:
+def test_licensed_dataset_is_upstream_of_the_join() -> None:
     content = json.loads(public_workflow_content(WORLD))
 
     scan = next(o for o in content["operators"] if o["operatorID"] == SCAN_OPERATOR)
@@ -50,7 +50,7 @@ def test_the_licensed_dataset_is_upstream_of_the_join() -> None:
     assert (SCAN_OPERATOR, JOIN_OPERATOR) in links
 
 
-def test_every_row_of_a_table_has_the_same_columns() -> None:
+def test_rows_of_a_table_have_the_same_columns() -> None:
     tables = relations(WORLD, "{}") | history(WORLD, NOW)
 
     for table, rows in tables.items():

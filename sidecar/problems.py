@@ -1,4 +1,4 @@
-"""The problems the CU can meet at its sidecar. Central's own are passed on as they are."""
+"""The sidecar's own problems, and central's passed on as they are."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from kit.http.problems import Problem
 
 
 class TokenMissing(Problem):
-    """The call carries no bearer token."""
+    """User token required."""
 
     slug = "token-missing"
     status = 401
@@ -17,7 +17,7 @@ class TokenMissing(Problem):
 
 
 class TokenExpired(Problem):
-    """The bearer token has expired."""
+    """User token expired."""
 
     slug = "token-expired"
     status = 401
@@ -28,63 +28,63 @@ class TokenExpired(Problem):
 
 
 class NotLocal(Problem):
-    """The request does not come straight from this pod."""
+    """The request does not come directly from this pod."""
 
     slug = "not-local"
     status = 403
 
 
 class UidMismatch(Problem):
-    """The user named is not the token's."""
+    """The named user is not the token's user."""
 
     slug = "uid-mismatch"
     status = 403
 
 
 class ExecutionNotFound(Problem):
-    """There is no such execution of that workflow."""
+    """The workflow has no such execution."""
 
     slug = "execution-not-found"
     status = 404
 
 
 class UriMismatch(Problem):
-    """The URI does not belong to the row it was written to."""
+    """The URI does not match its row."""
 
     slug = "uri-mismatch"
     status = 422
 
 
 class UriConflict(Problem):
-    """Another URI is stored, and URIs are written once."""
+    """Another URI is already stored."""
 
     slug = "uri-conflict"
     status = 409
 
 
 class ResultUriNotFound(Problem):
-    """No result is stored for this port (yet)."""
+    """The port has no stored result."""
 
     slug = "result-uri-not-found"
     status = 404
 
 
 class ConsoleNotFound(Problem):
-    """No console messages are stored for this operator (yet)."""
+    """The operator has no stored console messages."""
 
     slug = "console-not-found"
     status = 404
 
 
 class WriteNotFound(Problem):
-    """There is no such write of yours, or it was settled too long ago."""
+    """The caller has no such write, or it was settled too long ago."""
 
     slug = "write-not-found"
     status = 404
 
 
 class DeliveryTimeout(Problem):
-    """The time given was not enough; what is left stays durable and will be delivered."""
+    """Delivery timeout; the writes stay durable and will be delivered."""
 
     slug = "delivery-timeout"
     status = 504
@@ -98,35 +98,35 @@ class RateLimited(Problem):
 
 
 class SpoolFull(Problem):
-    """The spool has no room for this write."""
+    """Spool full."""
 
     slug = "spool-full"
     status = 503
 
 
 class SpoolUnavailable(Problem):
-    """The spool's disk did not take the write."""
+    """Spool unavailable."""
 
     slug = "spool-unavailable"
     status = 503
 
 
 class SpoolVolumeFull(SpoolUnavailable):
-    """The spool's volume has no space left."""
+    """No space left on the spool's volume."""
 
     slug = "spool-volume-full"
     status = 507
 
 
 class WriteCorrupted(Problem):
-    """The write was damaged in the spool, and whether central has it cannot be told."""
+    """Write corrupted in the spool; it may or may not have been committed."""
 
     slug = "write-corrupted"
     status = 500
 
 
 class CentralUnavailable(Problem):
-    """Central cannot be reached, and the answer is not known here."""
+    """Central unavailable, and the sidecar has no cached response."""
 
     slug = "central-unavailable"
     status = 503
@@ -142,21 +142,23 @@ class CentralUnavailable(Problem):
         super().__init__(detail, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
         self.has_retry_after = has_retry_after
-        """Whether the answer itself named the wait (429, 503), or nothing was heard."""
+        """Whether a response (429, 503) named the wait; else there was no response."""
         self.from_unknown_server = from_unknown_server
-        """Whether something answered that is not central: a proxy's page, a foreign service."""
+        """Whether the response is not central's: a proxy's page, another service."""
 
 
 class UpstreamProblem(Problem):
-    """A problem as central gave it."""
+    """A problem of central, passed on as it is."""
 
     def __init__(self, document: Mapping[str, Any], headers: Mapping[str, str]) -> None:
         super().__init__(str(document.get("detail", "")), headers=headers)
         self.slug = str(document["type"])
         self.status = int(document["status"])
-        asked = headers.get("Retry-After", "")
+        retry_after = headers.get("Retry-After", "")
         self.retry_after_s = (
-            float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 19 else 0.0
+            float(retry_after)
+            if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 19
+            else 0.0
         )
         self._document = {key: value for key, value in document.items() if key != "request_id"}
 

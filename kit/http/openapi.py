@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of a table of routes, made from the types that validate."""
+"""The OpenAPI 3.1 document of a table of routes, generated from the types that validate."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus

@@ -1,8 +1,8 @@
-"""Problems a caller can act on, as RFC 9457 describes them.
+"""Problems that a caller can act on (RFC 9457).
 
-One class per problem: its slug is the `type`, its docstring the `title`. A handler raises
-it, one middleware writes it (`kit.routing`). Whatever else is raised becomes a bare
-`internal-error` with the request's id, and its cause goes to the log only.
+One class per problem: its slug is the `type`, its docstring the `title`. A handler raises it,
+one middleware renders it (`kit.http.routing`). Any other exception becomes a bare
+`internal-error` with the request's id; its cause goes to the log only.
 """
 
 import inspect
@@ -20,7 +20,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class ProblemDocument(msgspec.Struct, omit_defaults=True):
-    """The body of every answer that is not a success (application/problem+json)."""
+    """The body of every response that is not a success (application/problem+json)."""
 
     type: str
     title: str
@@ -32,7 +32,7 @@ class ProblemDocument(msgspec.Struct, omit_defaults=True):
 
 
 class Problem(Exception):
-    """Something went wrong."""
+    """Unspecified problem."""
 
     slug: str = "internal-error"
     status: int = 500
@@ -73,7 +73,7 @@ class Problem(Exception):
 
 
 class InternalError(Problem):
-    """The service failed in a way it did not foresee."""
+    """Internal error."""
 
 
 class InvalidRequest(Problem):
@@ -84,14 +84,14 @@ class InvalidRequest(Problem):
 
 
 class NoSuchRoute(Problem):
-    """There is no such path here."""
+    """No such path."""
 
     slug = "no-such-route"
     status = 404
 
 
 class MethodNotAllowed(Problem):
-    """The path exists, the method does not apply to it."""
+    """Method not allowed."""
 
     slug = "method-not-allowed"
     status = 405

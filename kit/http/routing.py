@@ -271,16 +271,16 @@ def _single_values(request: web.Request) -> dict[str, str]:
 async def problem_middleware(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Gives every request an id and turns whatever is raised into a problem document."""
-    given = request.headers.get("X-Request-Id", "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    """Gives every request an id, and renders every exception as a problem document."""
+    received_id = request.headers.get("X-Request-Id", "")
+    request_id = received_id if _REQUEST_ID.fullmatch(received_id) else secrets.token_hex(8)
     request[REQUEST_ID] = request_id
     try:
         response = await handler(request)
     except Problem as raised:
         response = problem_response(raised, request_id)
     except web.HTTPException as raised:
-        response = problem_response(_of_http_exception(raised), request_id)
+        response = problem_response(_from_http_exception(raised), request_id)
     except Exception:
         logger.exception("request failed", extra=fields(request_id=request_id))
         response = problem_response(problems.InternalError("see the log"), request_id)
@@ -288,17 +288,17 @@ async def problem_middleware(
     return response
 
 
-def problem_response(raised: Problem, request_id: str) -> web.Response:
+def problem_response(problem: Problem, request_id: str) -> web.Response:
     return web.Response(
-        body=msgspec.json.encode(raised.document() | {"request_id": request_id}),
-        status=raised.status,
-        headers=raised.headers,
+        body=msgspec.json.encode(problem.document() | {"request_id": request_id}),
+        status=problem.status,
+        headers=problem.headers,
         content_type="application/problem+json",
     )
 
 
-def _of_http_exception(raised: web.HTTPException) -> Problem:
-    """aiohttp's own refusals (routing, malformed requests) in our words."""
+def _from_http_exception(raised: web.HTTPException) -> Problem:
+    """The problem of an exception that aiohttp raises (routing, malformed requests)."""
     if isinstance(raised, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(raised.allowed_methods))
         return problems.MethodNotAllowed(f"expected {allowed}", headers={"Allow": allowed})

@@ -1,7 +1,7 @@
-"""Field types of requests, and the finding of everything that is wrong with one.
+"""Parsing of requests, with every wrong field named.
 
-msgspec stops at the first fault. A caller wants all of them, so a request that was refused
-is looked at again field by field; only the refusal pays for that.
+msgspec stops at the first error, and a caller wants all of them. So a value that msgspec
+refuses is converted again field by field; only a refused request pays for that.
 """
 
 from collections.abc import Mapping
@@ -20,28 +20,28 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 def parse_parameters(
     values: Mapping[str, str], kind: type[StructT] | None, where: str
 ) -> StructT | None:
-    """The struct described by strings (a path or a query); None if the call takes none.
+    """The struct of a path's or a query's strings; None if the call takes none.
 
     Raises `InvalidRequest`.
     """
+    if kind is None and not values:
+        return None
     unknown = values.keys() - set(kind.__struct_encode_fields__ if kind else ())
     if kind and not kind.__struct_config__.forbid_unknown_fields:
         values = {name: value for name, value in values.items() if name not in unknown}
         unknown = set()
-    faults = [FieldError(n, f"is no {where} parameter of this call") for n in sorted(unknown)]
-    faults += [
+    errors = [FieldError(n, f"is no {where} parameter of this call") for n in sorted(unknown)]
+    errors += [
         FieldError(n, "text that can be stored")
         for n, v in values.items()
         if not is_valid_pg_text(v)
     ]
-    if not faults:
-        if kind is None:
-            return None
+    if kind and not errors:
         try:
             return msgspec.convert(dict(values), kind, strict=False)
         except msgspec.ValidationError as error:
-            faults = _faults(dict(values), kind, error, strict=False)
-    raise _refusal(faults)
+            errors = _field_errors(dict(values), kind, error, strict=False)
+    raise _invalid(errors)
 
 
 def parse_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -53,10 +53,10 @@ def parse_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
             value = _coerce_integral_floats(msgspec.json.decode(body))
             with suppress(msgspec.ValidationError):
                 return msgspec.convert(value, decoder.type)
-            faults = _faults(value, decoder.type, error)
+            errors = _field_errors(value, decoder.type, error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
-    raise _refusal(faults)
+    raise _invalid(errors)
 
 
 def _coerce_integral_floats(value: Any) -> Any:
@@ -76,26 +76,27 @@ def convert_object(value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise _refusal(_faults(value, kind, error)) from error
+        raise _invalid(_field_errors(value, kind, error)) from error
 
 
-def _refusal(faults: list[FieldError]) -> InvalidRequest:
-    detail = "; ".join(f"{fault.field}: {fault.expected}" for fault in faults)
-    return InvalidRequest(detail, errors=faults)
+def _invalid(errors: list[FieldError]) -> InvalidRequest:
+    detail = "; ".join(f"{error.field}: {error.expected}" for error in errors)
+    return InvalidRequest(detail, errors=errors)
 
 
-def _faults(
+def _field_errors(
     value: Any, kind: Any, error: msgspec.ValidationError, *, strict: bool = True
 ) -> list[FieldError]:
+    """Every error of `value`; `error` is the one at which msgspec stopped."""
     if not (
         isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct)
     ):
-        return [_fault(error, "")]
-    faults = []
+        return [_field_error(error, "")]
+    errors = []
     known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     if kind.__struct_config__.forbid_unknown_fields:
         tag = kind.__struct_config__.tag_field
-        faults += [
+        errors += [
             FieldError(name, "is no field of this call")
             for name in value
             if name not in known and name != tag
@@ -103,18 +104,18 @@ def _faults(
     for name, field in known.items():
         if name not in value:
             if field.required:
-                faults.append(FieldError(name, "is required"))
+                errors.append(FieldError(name, "is required"))
             continue
         try:
-            msgspec.convert(value[name], _as_decoded(field.type), strict=strict)
+            msgspec.convert(value[name], _without_raw(field.type), strict=strict)
         except msgspec.ValidationError as field_error:
-            faults.append(_fault(field_error, name))
-    # A struct's own __post_init__ speaks about fields together: its words are all there is.
-    return faults or [_fault(error, "")]
+            errors.append(_field_error(field_error, name))
+    # Without an error of a single field it is the struct's __post_init__ that refused.
+    return errors or [_field_error(error, "")]
 
 
-def _as_decoded(kind: Any) -> Any:
-    """The type of a decoded value: nothing of it is raw any more."""
+def _without_raw(kind: Any) -> Any:
+    """The type of a value that is decoded already: a list's Raw members are values, too."""
     if get_origin(kind) is not list:
         return kind
     [member] = get_args(kind)
@@ -122,7 +123,8 @@ def _as_decoded(kind: Any) -> Any:
     return list[Any] if is_raw else kind
 
 
-def _fault(error: msgspec.ValidationError, name: str) -> FieldError:
+def _field_error(error: msgspec.ValidationError, name: str) -> FieldError:
+    """msgspec's error with the path that it found inside the field `name`."""
     expected, _, path = str(error).partition(" - at `$")
     inner = path.removesuffix("`").removeprefix(".") if path else ""
     field = f"{name}.{inner}" if name and inner and inner[0] != "[" else name + inner

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """An execution's state as answered to callers."""
+    """An execution's state in responses."""
 
     READY = "READY"
     RUNNING = "RUNNING"
@@ -20,7 +20,7 @@ class Status(StrEnum):
 
     @property
     def code(self) -> int:
-        """The SMALLINT of `workflow_executions.status`; TRANSIENT_CODE is never stored by us."""
+        """The SMALLINT of `workflow_executions.status`; central never stores TRANSIENT_CODE."""
         return _CODES.get(self, TRANSIENT_CODE)
 
     @property
@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 TRANSIENT_CODE = -1
-"""Texera's code for every state without one of its own (PAUSING, RESUMING, ...)."""
+"""Texera's code for every state without a code (PAUSING, RESUMING, ...)."""
 
 TERMINAL_CODES = frozenset({3, 4, 5})
 
@@ -47,16 +47,16 @@ _STORED = {code: status for status, code in _CODES.items() if status is not Stat
 
 _ONE = rf"(?:{'|'.join(Status)}|-1|[0-5])"
 STATUS_LIST_SCHEMA = {"pattern": rf"^\s*{_ONE}\s*(?:,\s*{_ONE}\s*)*$"}
-"""Names or codes separated by commas, for callers; names are taken in any case."""
+"""Names or codes separated by commas, for callers. Names are parsed in any case."""
 
 
 def status_of_code(code: int) -> Status:
-    """The status a stored code stands for; UNKNOWN for -1 and for codes Texera does not have."""
+    """The status of a stored code; UNKNOWN for -1 and for codes that Texera does not have."""
     return _STORED.get(code, Status.UNKNOWN)
 
 
 def parse_status(value: str | int) -> Status:
-    """A status given by name (any case) or by Texera's code. Raises ValueError for neither."""
+    """The status of a name (any case) or of Texera's code. Raises ValueError for neither."""
     if isinstance(value, int):
         if value == TRANSIENT_CODE or value in _STORED:
             return status_of_code(value)

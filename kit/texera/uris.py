@@ -1,10 +1,10 @@
 """The identifiers Texera stores: global port ids, operator ids and VFS URIs (TEXERA.md section 7).
 
-A stored URI is dangerous: Texera's clean-up drops whatever table it names. So a URI is not
-parsed and judged, it is compared: there is exactly one text that Texera mints for a given
-execution, port or operator, and only that text fits the row. Percent-encoding, doubled or
-dot segments, another authority, a query: none of them can equal it. The one freedom kept is
-the case of the last segment, which Texera reads case-insensitively.
+Texera's clean-up drops whatever table a stored URI names, so a wrong URI destroys data. URIs
+are therefore compared, not parsed: Texera mints exactly one text for a given execution, port or
+operator, and only that text is accepted for the row. No percent-encoding, doubled or dot
+segment, other authority or query can equal it. Only the case of the last segment is free,
+because Texera reads it case-insensitively.
 """
 
 import re
@@ -17,7 +17,7 @@ OPERATOR_ID_MAX_LENGTH = 100  # operator_executions.operator_id VARCHAR(100)
 PORT_NUMBER_MAX = 2**31 - 1  # a Scala Int
 
 # What java.net.URI takes in a path: unreserved, escaped, `;/?:@&=+$,` and "other" characters
-# (neither ASCII, nor control, nor space). `/`, `?` and `#` are left out: they end the id.
+# (neither ASCII, nor control, nor space). `/`, `?` and `#` are excluded: they end the id.
 _URI_CHARACTERS = r"(?:[A-Za-z0-9\-_.!~*'();:@&=+$,]|%[0-9A-Fa-f]{2}|[^\x00-\x7f\x80-\x9f\s])"
 _LEGAL_IN_URI = re.compile(f"{_URI_CHARACTERS}+")
 
@@ -26,30 +26,30 @@ _GLOBAL_PORT_ID = re.compile(
     r"portId=(0|[1-9][0-9]{0,9}),isInternal=(true|false),isInput=(true|false)\)"
 )
 
-# The same for callers, as OpenAPI has it. An escape is left out, because tools take it for one of
-# the request's own; whether a port of ten digits fits, we judge.
-_ID_FOR_CALLERS = r"[A-Za-z0-9\-_.!~*'();:@&=+$]|[^\x00-\x7f\x80-\x9f\s]"
+# The same as JSON Schema, for OpenAPI. Escapes are excluded, because tools take them for escapes
+# of the request; a port number of ten digits is valid only up to INT32, which no pattern says.
+_SCHEMA_CHARACTERS = r"[A-Za-z0-9\-_.!~*'();:@&=+$]|[^\x00-\x7f\x80-\x9f\s]"
 OPERATOR_ID_SCHEMA = {
-    "pattern": f"^(?:{_ID_FOR_CALLERS})+$",
+    "pattern": f"^(?:{_SCHEMA_CHARACTERS})+$",
     "minLength": 1,
     "maxLength": OPERATOR_ID_MAX_LENGTH,
 }
-_NAME_FOR_CALLERS = f"(?:{_ID_FOR_CALLERS.replace('_', '')})+"
+_SCHEMA_NAME = f"(?:{_SCHEMA_CHARACTERS.replace('_', '')})+"
 GLOBAL_PORT_ID_SCHEMA = {
-    "pattern": rf"^\(logicalOpId={_NAME_FOR_CALLERS},layerName={_NAME_FOR_CALLERS},"
+    "pattern": rf"^\(logicalOpId={_SCHEMA_NAME},layerName={_SCHEMA_NAME},"
     r"portId=(?:0|[1-9][0-9]{0,8}),isInternal=(?:true|false),isInput=(?:true|false)\)$",
     "maxLength": GLOBAL_PORT_ID_MAX_LENGTH,
 }
 
-# What Texera reads back is wider than what it writes: rows of earlier releases have `_` in
-# their ids, and Scala takes booleans in any case.
+# Texera reads more than it writes: rows of earlier releases have `_` in their ids, and Scala
+# parses booleans in any case.
 _STORED_PORT_ID = re.compile(
     r"\(logicalOpId=([^,]+),layerName=([^,]+),"
     r"portId=([0-9]{1,10}),isInternal=((?i:true|false)),isInput=((?i:true|false))\)"
 )
 
 _FEEDING_LAYERS = ("local", "partial", "build")
-"""How Texera's layers are named that feed another layer of their operator: localAgg, build."""
+"""Prefixes of the layers that feed another layer of their operator: localAgg, build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class GlobalPortId:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError, saying what was expected, for what Texera could not serialize."""
+        """Raises ValueError, naming what was expected, for an id that Texera cannot serialize."""
         if len(text) > GLOBAL_PORT_ID_MAX_LENGTH:
             raise ValueError(f"at most {GLOBAL_PORT_ID_MAX_LENGTH} characters")
         match = _GLOBAL_PORT_ID.fullmatch(text)
@@ -82,8 +82,8 @@ class GlobalPortId:
         return cls(operator_id, layer, int(port_id), internal == "true", is_input == "true")
 
     @classmethod
-    def read(cls, text: str) -> Self | None:
-        """What Texera reads from a stored id; None for an id that it cannot read."""
+    def parse_lenient(cls, text: str) -> Self | None:
+        """The port that Texera reads from a stored id; None for an id that it cannot read."""
         match = _STORED_PORT_ID.fullmatch(text)
         if match is None or int(match[3]) > PORT_NUMBER_MAX:
             return None
@@ -101,8 +101,8 @@ class GlobalPortId:
 def matches_external_port(
     global_port_id: str, operator_id: str, port_id: int, internal: bool
 ) -> bool:
-    """Texera's look-up by logical port: layer and isInput are ignored, a stray id never matches."""
-    port = GlobalPortId.read(global_port_id)
+    """Texera's lookup by logical port: ignores layer and isInput; no unreadable id matches."""
+    port = GlobalPortId.parse_lenient(global_port_id)
     return port is not None and (port.operator_id, port.port_id, port.internal) == (
         operator_id,
         port_id,
@@ -113,12 +113,12 @@ def matches_external_port(
 def resolve_output_port(
     stored: Iterable[str], operator_id: str, port_id: int, internal: bool
 ) -> str | None:
-    """The stored id that a logical port means; None if there is none.
+    """The stored id of a logical port; None if there is none.
 
-    Texera takes whichever row comes first where several layers match. Here the answer is
-    always the same, and is what the operator gives to others: an output before a stored
-    input, a layer that feeds no other before one that does (globalAgg before localAgg, probe
-    before build), then the greatest text (ADR 0011).
+    Where several layers match, Texera takes the first row of an unordered query. This order is
+    total, and prefers what the operator passes on: an output to a stored input, a layer that
+    feeds no other to one that does (globalAgg to localAgg, probe to build), then the greatest
+    text (ADR 0011).
     """
     prefix = port_prefix(operator_id)
     matching = [
@@ -126,23 +126,23 @@ def resolve_output_port(
         for text in stored
         if text.startswith(prefix) and matches_external_port(text, operator_id, port_id, internal)
     ]
-    return max(matching, key=_terminality, default=None)
+    return max(matching, key=_output_rank, default=None)
 
 
 def port_prefix(operator_id: str) -> str:
-    """How every stored id of the operator begins."""
+    """The prefix of every stored id of the operator."""
     return f"(logicalOpId={operator_id},layerName="
 
 
-def _terminality(text: str) -> tuple[bool, bool, str]:
-    port = GlobalPortId.read(text)
+def _output_rank(text: str) -> tuple[bool, bool, str]:
+    port = GlobalPortId.parse_lenient(text)
     if port is None:  # pragma: no cover (only ids that match are compared)
         return False, False, text
     return not port.input, not port.layer.lower().startswith(_FEEDING_LAYERS), text
 
 
 def check_operator_id(text: str) -> None:
-    """Raises ValueError, saying what was expected, for an id no console URI could hold."""
+    """Raises ValueError, naming what was expected, for an id that no console URI can hold."""
     if len(text) > OPERATOR_ID_MAX_LENGTH:
         raise ValueError(f"at most {OPERATOR_ID_MAX_LENGTH} characters")
     if "," in text or not _LEGAL_IN_URI.fullmatch(text):
@@ -151,7 +151,7 @@ def check_operator_id(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class UriMinter:
-    """The row a URI must belong to. `warehouse` is the execution's warehouse name, or None."""
+    """Mints the URIs of one execution. `warehouse` is the name of its warehouse, or None."""
 
     workflow_id: int
     execution_id: int
@@ -173,9 +173,9 @@ class UriMinter:
 
 
 def is_same_uri(uri: str, minted: str) -> bool:
-    """Whether `uri` is the minted text, the case of its last segment aside.
+    """Whether `uri` is the minted text; the case of its last segment may differ.
 
-    ASCII case only: other alphabets have letters that become ASCII when lowered (U+212A).
+    ASCII case only: some letters of other alphabets become ASCII when lowered (U+212A).
     """
     head, slash, kind = uri.rpartition("/")
     return kind.isascii() and head + slash + kind.lower() == minted

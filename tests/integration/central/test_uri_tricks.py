@@ -6,7 +6,7 @@ from urllib.parse import quote
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
 from dev.world import WORLD
 from tests.integration.central.central_fixtures import Sidecar
-from tests.unit.kit.tricks import tricks
+from tests.unit.kit.uri_variants import variants
 
 PORT = global_port_id("op-1", 0)
 
@@ -16,7 +16,7 @@ def foreign(uri: str, workflow_id: int, execution_id: int) -> list[str]:
     other = uri.replace(f"/wid/{workflow_id}", "/wid/7").replace(f"/eid/{execution_id}", "/eid/11")
     texts = [
         text.replace("/wid/7", f"/wid/{workflow_id}").replace("/eid/11", f"/eid/{execution_id}")
-        for text in tricks(other).values()
+        for text in variants(other).values()
     ]
     return [text for text in texts if text.lower() != uri.lower() and "\x00" not in text]
 

@@ -1,7 +1,8 @@
-"""How Texera reads a stored URI, written anew from TEXERA.md section 7 to judge ours by.
+"""A reference parser: how Texera reads a stored URI (TEXERA.md section 7).
 
-Deliberately not ours: it splits, searches by first occurrence and decodes as the product does,
-because what matters is which table Texera would open, or drop, for a text that we let through.
+Independent of `kit.texera.uris` on purpose: it splits, searches by first occurrence and decodes
+as Texera does, because what counts is the table that Texera would open, or drop, for an accepted
+text.
 """
 
 import re
@@ -13,12 +14,12 @@ _LEGAL = re.compile(r"(?:[A-Za-z0-9\-_.!~*'();:@&=+$,/]|%[0-9A-Fa-f]{2}|[^\x00-\
 KINDS = {"result", "state", "consolemessages", "runtimestatistics"}
 
 
-class Unreadable(Exception):
-    """Texera throws, which breaks every look-up of the execution."""
+class UnparseableUri(Exception):
+    """Texera throws, which breaks every lookup of the execution."""
 
 
 @dataclass(frozen=True)
-class Read:
+class ParsedUri:
     warehouse: str | None
     workflow_id: int
     execution_id: int
@@ -28,24 +29,24 @@ class Read:
     table: str
 
 
-def read(uri: str) -> Read:
+def parse(uri: str) -> ParsedUri:
     scheme, colon, rest = uri.partition(":")
     if scheme.lower() != "vfs" or not colon:
-        raise Unreadable("scheme")
+        raise UnparseableUri("scheme")
     rest, _, fragment = rest.partition("#")
     rest, _, query = rest.partition("?")
     if fragment or query or not rest.startswith("//") or not _LEGAL.fullmatch(rest):
-        raise Unreadable("syntax")
+        raise UnparseableUri("syntax")
     authority, _, path = rest[2:].partition("/")
     if authority:
-        raise Unreadable("authority")
+        raise UnparseableUri("authority")
     segments = path.split("/")
     warehouse = None
     if segments[0] == "wh" and len(segments) > 1 and _WAREHOUSE.fullmatch(segments[1]):
         warehouse = segments[1]
     kind = segments[-1].lower()
     if kind not in KINDS:
-        raise Unreadable("kind")
+        raise UnparseableUri("kind")
 
     def after(key: str) -> str | None:
         if key not in segments[:-1]:
@@ -55,8 +56,8 @@ def read(uri: str) -> Read:
     try:
         workflow_id, execution_id = int(after("wid") or ""), int(after("eid") or "")
     except ValueError as error:
-        raise Unreadable("ids") from error
-    return Read(
+        raise UnparseableUri("ids") from error
+    return ParsedUri(
         warehouse,
         workflow_id,
         execution_id,

@@ -1,10 +1,10 @@
-"""What it takes to make a URI name something else, or the same by another text."""
+"""Variants of a URI that name something else, or the same by another text."""
 
 from urllib.parse import quote
 
 
-def tricks(uri: str) -> dict[str, str]:
-    """What it takes to name something else, or the same by another text."""
+def variants(uri: str) -> dict[str, str]:
+    """By what was changed."""
     _, path = uri[:6], uri[6:]
     return {
         "another workflow": uri.replace("/wid/7", "/wid/8"),

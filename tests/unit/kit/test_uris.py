@@ -1,70 +1,62 @@
-"""A URI that is let through is, to Texera, the row's own; every trick to name another is not.
+"""An accepted URI names, to Texera, its own row; no variant that names another is accepted.
 
-Texera's clean-up drops whatever table a stored URI names, so this is what keeps a user's code
-from having another user's table dropped.
+Texera's clean-up drops whatever table a stored URI names: these tests keep one user's code from
+dropping another user's table.
 """
 
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import kit.texera.uris
-from kit.texera.uris import UriMinter, check_operator_id, is_same_uri
-from tests.unit.kit.texera_reader import Read, Unreadable, read
-from tests.unit.kit.tricks import tricks
+from kit.texera.uris import GlobalPortId, UriMinter, check_operator_id, is_same_uri
+from tests.unit.kit.texera_uri_parser import ParsedUri, UnparseableUri, parse
+from tests.unit.kit.uri_variants import variants
 
 PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"
 OTHER_PORT = PORT.replace("op-1", "op-2")
-OURS = UriMinter(7, 11)
+MINTER = UriMinter(7, 11)
 MINTED = {
-    "result": OURS.result_uri(PORT),
-    "console": OURS.console_uri("op-1"),
-    "stats": OURS.runtime_stats_uri(),
+    "result": MINTER.result_uri(PORT),
+    "console": MINTER.console_uri("op-1"),
+    "stats": MINTER.runtime_stats_uri(),
 }
-
-
-@pytest.fixture(params=[kit.texera.uris, kit.texera.uris], ids=["central", "sidecar"])
-def vfs(request: pytest.FixtureRequest) -> ModuleType:
-    module: ModuleType = request.param
-    return module
 
 
 CASES = [
     pytest.param(kind, text, id=f"{kind}: {name}")
     for kind, minted in MINTED.items()
-    for name, text in tricks(minted).items()
+    for name, text in variants(minted).items()
     if text != minted
 ]
 
 
 @pytest.mark.parametrize(("kind", "uri"), CASES)
-def test_no_trick_names_another_row(vfs: ModuleType, kind: str, uri: str) -> None:
+def test_no_variant_of_a_uri_is_accepted(kind: str, uri: str) -> None:
     for minted in MINTED.values():
-        assert not vfs.is_same_uri(uri, minted)
+        assert not is_same_uri(uri, minted)
 
 
-def test_the_uri_of_one_row_does_not_fit_another(vfs: ModuleType) -> None:
-    ours = vfs.UriMinter(7, 11)
+def test_the_uri_of_one_row_is_refused_for_another() -> None:
+    minter = UriMinter(7, 11)
     minted = [
-        ours.result_uri(PORT),
-        ours.result_uri(OTHER_PORT),
-        ours.result_uri(PORT.replace("isInternal=false", "isInternal=true")),
-        ours.console_uri("op-1"),
-        ours.console_uri("op-2"),
-        ours.runtime_stats_uri(),
-        vfs.UriMinter(8, 11).result_uri(PORT),
-        vfs.UriMinter(7, 12).result_uri(PORT),
-        vfs.UriMinter(7, 11, "user-1-main").result_uri(PORT),
-        vfs.UriMinter(7, 11, "user-2-main").result_uri(PORT),
-        vfs.UriMinter(7, 11, "user-1-main").console_uri("op-1"),
-        vfs.UriMinter(7, 11, "user-1-main").runtime_stats_uri(),
+        minter.result_uri(PORT),
+        minter.result_uri(OTHER_PORT),
+        minter.result_uri(PORT.replace("isInternal=false", "isInternal=true")),
+        minter.console_uri("op-1"),
+        minter.console_uri("op-2"),
+        minter.runtime_stats_uri(),
+        UriMinter(8, 11).result_uri(PORT),
+        UriMinter(7, 12).result_uri(PORT),
+        UriMinter(7, 11, "user-1-main").result_uri(PORT),
+        UriMinter(7, 11, "user-2-main").result_uri(PORT),
+        UriMinter(7, 11, "user-1-main").console_uri("op-1"),
+        UriMinter(7, 11, "user-1-main").runtime_stats_uri(),
     ]
     for number, text in enumerate(minted):
-        assert [vfs.is_same_uri(text, other) for other in minted].index(True) == number
-        assert sum(vfs.is_same_uri(text, other) for other in minted) == 1
+        assert [is_same_uri(text, other) for other in minted].index(True) == number
+        assert sum(is_same_uri(text, other) for other in minted) == 1
 
 
 @pytest.mark.parametrize(
@@ -75,11 +67,11 @@ def test_the_uri_of_one_row_does_not_fit_another(vfs: ModuleType) -> None:
         (MINTED["console"].replace("consolemessages", "consoleMessages"), MINTED["console"]),
         (MINTED["result"].replace("/result", "/Result"), MINTED["result"]),
         *(
-            (OURS.console_uri(operator), OURS.console_uri(operator))
+            (MINTER.console_uri(operator), MINTER.console_uri(operator))
             for operator in ("a_b", "a.b", "a=b", "a(b)", "-", "wid", "eid", "opid", "a%2Fb")
         ),
         *(
-            (OURS.result_uri(port), OURS.result_uri(port))
+            (MINTER.result_uri(port), MINTER.result_uri(port))
             for port in (
                 PORT.replace("op-1", "a=b"),
                 PORT.replace("op-1", "a(b)"),
@@ -90,12 +82,12 @@ def test_the_uri_of_one_row_does_not_fit_another(vfs: ModuleType) -> None:
         ),
     ],
 )  # fmt: skip
-def test_texeras_legal_oddities_are_taken(vfs: ModuleType, uri: str, minted: str) -> None:
-    assert vfs.is_same_uri(uri, minted)
-    assert read(uri).execution_id == 11
+def test_every_uri_that_texera_mints_is_accepted(uri: str, minted: str) -> None:
+    assert is_same_uri(uri, minted)
+    assert parse(uri).execution_id == 11
 
 
-# What a user's code could put where an id belongs, however it looks.
+# Ids that a user's code could choose.
 IDS = st.text(
     st.sampled_from("ab1=.-()_:@&$+~*'!;%2FfEe5c/,?# \\éß\u0661") | st.characters(), max_size=20
 )
@@ -104,7 +96,7 @@ WAREHOUSES = st.none() | st.from_regex(r"\Auser-[1-9][0-9]{0,3}-[A-Za-z0-9_\-]{1
 
 
 def accepted(kind: str, owner: UriMinter, identifier: str) -> str | None:
-    """The one text that fits the row, or None for an id that has no row."""
+    """The one text accepted for the row, or None for an invalid id."""
     if kind == "stats":
         return owner.runtime_stats_uri()
     if kind == "console":
@@ -115,14 +107,14 @@ def accepted(kind: str, owner: UriMinter, identifier: str) -> str | None:
         return owner.console_uri(identifier)
     port = f"(logicalOpId={identifier},layerName=main,portId=0,isInternal=false,isInput=false)"
     try:
-        kit.texera.uris.GlobalPortId.parse(port)
+        GlobalPortId.parse(port)
     except ValueError:
         return None
     return owner.result_uri(port)
 
 
 @given(st.sampled_from(["result", "console", "stats"]), NUMBERS, NUMBERS, WAREHOUSES, IDS)
-def test_what_is_let_through_is_to_texera_the_rows_own(
+def test_texera_parses_an_accepted_uri_as_the_rows_own(
     kind: str, workflow_id: int, execution_id: int, warehouse: str | None, identifier: str
 ) -> None:
     owner = UriMinter(workflow_id, execution_id, warehouse)
@@ -130,25 +122,25 @@ def test_what_is_let_through_is_to_texera_the_rows_own(
     if uri is None:
         return
 
-    found = read(uri)
+    parsed = parse(uri)
 
-    assert (found.warehouse, found.workflow_id, found.execution_id) == (
+    assert (parsed.warehouse, parsed.workflow_id, parsed.execution_id) == (
         warehouse,
         workflow_id,
         execution_id,
     )
     table = f"wid_{workflow_id}_eid_{execution_id}_"
-    assert found.table.startswith(table if warehouse is None else f"wh_{warehouse}_{table}")
+    assert parsed.table.startswith(table if warehouse is None else f"wh_{warehouse}_{table}")
     if kind == "console":
-        assert (found.operator, found.kind) == (identifier, "consolemessages")
+        assert (parsed.operator, parsed.kind) == (identifier, "consolemessages")
     if kind == "result":
-        assert found.kind == "result"
-        assert f"logicalOpId={identifier}," in str(found.port)
+        assert parsed.kind == "result"
+        assert f"logicalOpId={identifier}," in str(parsed.port)
 
 
 @given(st.data())
-def test_no_text_but_the_minted_one_is_let_through(data: Any) -> None:
-    """Texts made of the pieces of two rows' URIs, and of what tricks are made of."""
+def test_no_text_but_the_minted_one_is_accepted(data: Any) -> None:
+    """Texts made of the segments of two rows' URIs and of the variants' pieces."""
     pieces = [
         *("vfs:", "//", "/", "wid", "7", "eid", "11", "12", "8", "opid", "op-1", "op-2"),
         *("globalportid", PORT, OTHER_PORT, "result", "consolemessages", "runtimestatistics"),
@@ -167,24 +159,24 @@ def test_no_text_but_the_minted_one_is_let_through(data: Any) -> None:
             )
     uri = "/".join(parts)
 
-    fits = [name for name, minted in MINTED.items() if is_same_uri(uri, minted)]
+    accepted_as = [name for name, minted in MINTED.items() if is_same_uri(uri, minted)]
 
-    if not fits:
+    if not accepted_as:
         return
-    assert len(fits) == 1
-    assert uri.lower() == MINTED[fits[0]].lower()
-    found, own = read(uri), read(MINTED[fits[0]])
-    assert (found.workflow_id, found.execution_id, found.port, found.operator, found.kind) == (
-        own.workflow_id,
-        own.execution_id,
-        own.port,
-        own.operator,
-        own.kind,
+    assert len(accepted_as) == 1
+    assert uri.lower() == MINTED[accepted_as[0]].lower()
+    parsed, expected = parse(uri), parse(MINTED[accepted_as[0]])
+    assert (parsed.workflow_id, parsed.execution_id, parsed.port, parsed.operator, parsed.kind) == (
+        expected.workflow_id,
+        expected.execution_id,
+        expected.port,
+        expected.operator,
+        expected.kind,
     )
 
 
 @pytest.mark.parametrize("uri", ["vfs:///wid/7/eid/11/opid/a b/consolemessages", "x:///wid/7", ""])
-def test_the_reader_of_the_tests_throws_where_texera_does(uri: str) -> None:
-    with pytest.raises(Unreadable):
-        read(uri)
-    assert isinstance(read(MINTED["result"]), Read)
+def test_the_reference_parser_fails_where_texera_does(uri: str) -> None:
+    with pytest.raises(UnparseableUri):
+        parse(uri)
+    assert isinstance(parse(MINTED["result"]), ParsedUri)

@@ -28,7 +28,7 @@ def test_secrets_are_references(chart: Chart) -> None:
     assert "CENTRAL_OWNER_DATABASE_URL" not in variables
 
 
-def test_a_key_set_takes_the_secrets_place(chart: Chart) -> None:
+def test_key_set_replaces_the_secret(chart: Chart) -> None:
     by_url, by_file = chart.render("key-set-url"), chart.render("key-set-file", "workload-off")
 
     variables = environment(container(by_url))
@@ -44,7 +44,7 @@ def test_a_key_set_takes_the_secrets_place(chart: Chart) -> None:
     assert volume["configMap"]["items"] == [{"key": "keys.json", "path": "jwks.json"}]
 
 
-def test_the_cluster_is_asked_for_its_keys_with_a_token_of_centrals_own(chart: Chart) -> None:
+def test_cluster_keys_are_fetched_with_centrals_own_token(chart: Chart) -> None:
     objects = chart.render()
 
     variables = environment(container(objects))
@@ -70,7 +70,7 @@ def test_a_key_set_in_a_file_needs_no_token(chart: Chart) -> None:
     assert volume["configMap"]["name"] == "cluster-keys"
 
 
-def test_with_tls_sidecars_trust_the_authority_that_is_named(chart: Chart) -> None:
+def test_tls_sidecars_trust_the_configured_ca(chart: Chart) -> None:
     objects = chart.render("tls")
     central = environment(container(objects))
     sidecar = chart.sidecar("tls")
@@ -91,7 +91,7 @@ def test_with_tls_sidecars_trust_the_authority_that_is_named(chart: Chart) -> No
     assert variables["SIDECAR_CENTRAL_CA_FILE"] == f"{mount['mountPath']}/ca.crt"
 
 
-def test_a_foreign_authority_is_mounted_and_not_made(chart: Chart) -> None:
+def test_existing_ca_config_map_is_mounted_not_created(chart: Chart) -> None:
     assert chart.render("tls-foreign-authority").of("ConfigMap") == []
 
     (volume,) = [v for v in fragment(chart, "tls-foreign-authority")["volumes"] if "configMap" in v]
@@ -105,7 +105,7 @@ def fragment(chart: Chart, feature: str) -> Any:
     return yaml.safe_load(text["pod.yaml"])["spec"]
 
 
-def test_central_may_do_nothing_on_its_node(chart: Chart) -> None:
+def test_central_runs_without_privileges(chart: Chart) -> None:
     objects = chart.render()
 
     for spec in (pod(objects), objects.one("Job")["spec"]["template"]["spec"]):
@@ -121,7 +121,7 @@ def test_central_may_do_nothing_on_its_node(chart: Chart) -> None:
         }
 
 
-def test_a_service_may_have_ports_that_a_process_without_privileges_cannot(chart: Chart) -> None:
+def test_service_ports_may_be_privileged(chart: Chart) -> None:
     objects = chart.render("placement")
     found = container(objects)
 
@@ -136,7 +136,7 @@ def test_a_service_may_have_ports_that_a_process_without_privileges_cannot(chart
     assert url.endswith(".svc.cluster.local:80")
 
 
-def test_probes_ask_the_ops_listener(chart: Chart) -> None:
+def test_probes_use_the_ops_listener(chart: Chart) -> None:
     found = container(chart.render())
 
     for probe, path in (("startup", "/readyz"), ("readiness", "/readyz"), ("liveness", "/livez")):
@@ -150,7 +150,7 @@ def test_a_rollout_never_has_fewer_replicas(chart: Chart) -> None:
     assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 
 
-def test_a_rollout_waits_for_the_replica_that_ends(chart: Chart) -> None:
+def test_rollout_waits_for_the_terminating_replica(chart: Chart) -> None:
     """A Deployment does not count pods that end; the connection budget counts one."""
     deployment = chart.render("every-setting").one("Deployment")["spec"]
 
@@ -226,7 +226,7 @@ def test_the_migration_runs_before_install_and_upgrade(chart: Chart) -> None:
     assert chart.render("no-migration").of("Job") == []
 
 
-def test_what_central_needs_to_run_the_migration_and_the_test_have_too(chart: Chart) -> None:
+def test_migration_and_test_pods_share_centrals_settings(chart: Chart) -> None:
     """An authority of the database's, nodes that take them."""
     objects = chart.render("placement")
     central, job = pod(objects), objects.one("Job")["spec"]["template"]["spec"]
@@ -240,7 +240,7 @@ def test_what_central_needs_to_run_the_migration_and_the_test_have_too(chart: Ch
             assert spec[field] == central[field], field
 
 
-def test_an_account_of_ones_own_is_used_and_not_made(chart: Chart) -> None:
+def test_existing_service_account_is_used_not_created(chart: Chart) -> None:
     objects = chart.render("foreign-service-account")
 
     assert [o["metadata"]["name"] for o in objects.of("ServiceAccount")] == [
@@ -249,7 +249,7 @@ def test_an_account_of_ones_own_is_used_and_not_made(chart: Chart) -> None:
     assert pod(objects)["serviceAccountName"] == "existing"
 
 
-def test_a_digest_takes_the_tags_place(chart: Chart) -> None:
+def test_digest_replaces_the_tag(chart: Chart) -> None:
     assert container(chart.render())["image"] == "texera-cu-central:0.1.0"
     assert container(chart.render("placement"))["image"] == (
         "registry.example/texera/central@sha256:" + 64 * "0"

@@ -61,7 +61,7 @@ def test_the_computing_unit_gets_no_database_credential(services: Any) -> None:
     assert endpoint.startswith("http://127.0.0.1:7070/")
 
 
-def test_texeras_env_file_is_replaced_and_not_added_to() -> None:
+def test_texeras_env_file_is_replaced() -> None:
     """Without the tags Compose would merge the unit's lists with Texera's own."""
     text = (ROOT / "compose/texera.yaml").read_text()
 
@@ -80,7 +80,7 @@ def test_the_services_take_their_settings(services: Any) -> None:
     assert str(sidecar.listen) == "127.0.0.1:7070"
 
 
-def test_they_end_in_order(services: Any) -> None:
+def test_services_stop_in_order(services: Any) -> None:
     central = read_settings(services["metadata-central"]["environment"])
     sidecar = Settings.from_environment(services["metadata-sidecar"]["environment"])
 
@@ -106,7 +106,7 @@ def test_the_sidecar_shares_the_units_loopback_and_not_its_volumes(services: Any
     assert "volumes" not in services[UNIT]
 
 
-def test_they_run_as_the_chart_runs_them(services: Any) -> None:
+def test_services_run_as_in_the_chart(services: Any) -> None:
     for name, target in (
         ("metadata-migration", "central"),
         ("metadata-central", "central"),

@@ -53,12 +53,12 @@ def something_else() -> Iterator[str]:
             thread.join()
 
 
-def test_central_passes_even_without_its_database(program: str) -> None:
+def test_helm_test_passes_without_the_database(program: str) -> None:
     with running("postgresql://nobody:none@127.0.0.1:9/none") as central:
         assert exit_code(program, f"http://127.0.0.1:{central.port}") == 0
 
 
-def test_nothing_and_something_else_fail(program: str) -> None:
+def test_helm_test_fails_without_central(program: str) -> None:
     assert exit_code(program, f"http://127.0.0.1:{free_port()}") != 0
     with something_else() as url:
         assert exit_code(program, url) != 0

@@ -102,7 +102,9 @@ def test_pull_secrets_are_added_once(evaluator: Evaluator, chart: Chart) -> None
     assert fresh["spec"]["imagePullSecrets"] == [{"name": "pull"}, {"name": "other"}]
 
 
-def test_the_token_goes_wherever_it_is_mounted(evaluator: Evaluator, policy: Object) -> None:
+def test_service_account_token_is_removed_from_every_mount(
+    evaluator: Evaluator, policy: Object
+) -> None:
     pod = admitted(computing_unit())
     mounts = pod["spec"]["containers"][0]["volumeMounts"]
     mounts.append(mounts[0] | {"mountPath": "/elsewhere"})
@@ -127,7 +129,7 @@ def test_the_policy_holds_for_computing_units_only(policy: Object, chart: Chart)
     assert binding == {"policyName": policy["metadata"]["name"]}
 
 
-def test_the_sidecar_cannot_unpublish_the_unit_nor_cost_it_its_class(
+def test_sidecar_keeps_readiness_and_qos_class_of_the_pod(
     sidecar: dict[str, Any],
 ) -> None:
     assert "readinessProbe" not in sidecar
@@ -139,7 +141,7 @@ def test_the_sidecar_cannot_unpublish_the_unit_nor_cost_it_its_class(
     assert set(sidecar["resources"]["limits"]) == {"cpu", "memory"}
 
 
-def test_the_sidecar_is_nobody_and_writes_to_its_volume_only(sidecar: dict[str, Any]) -> None:
+def test_sidecar_is_unprivileged_and_writes_to_its_volume_only(sidecar: dict[str, Any]) -> None:
     security = sidecar["securityContext"]
 
     assert security["runAsNonRoot"] is True
@@ -164,7 +166,7 @@ def test_without_the_second_factor_no_token_is_mounted(chart: Chart) -> None:
     assert "SIDECAR_WORKLOAD_TOKEN_FILE" not in environment(sidecar)
 
 
-def test_nothing_of_what_is_stripped_stands_in_a_policy_but_its_name(chart: Chart) -> None:
+def test_policies_contain_names_of_stripped_variables_only(chart: Chart) -> None:
     objects = chart.render("injection-strips-everything")
 
     text = str([o for o in objects.all if "AdmissionPolicy" in o["kind"]])

@@ -75,7 +75,7 @@ def test_alerts_name_metrics_that_exist(rules: Any) -> None:
         assert faults(rule["expr"]) == [], rule["alert"]
 
 
-def test_alerts_say_what_to_do(rules: Any) -> None:
+def test_alerts_have_summary_and_description(rules: Any) -> None:
     names = [rule["alert"] for rule in alerts(rules)]
 
     assert len(names) == len(set(names))
@@ -84,7 +84,7 @@ def test_alerts_say_what_to_do(rules: Any) -> None:
         assert set(rule["annotations"]) == {"summary", "description"}
 
 
-def test_alerts_look_at_this_release_only(rules: Any) -> None:
+def test_alerts_select_this_release_only(rules: Any) -> None:
     for rule in alerts(rules):
         selectors = re.findall(r"(?:up|central_\w+|sidecar_\w+)\{[^}]*", rule["expr"])
         assert selectors
@@ -104,7 +104,7 @@ def test_every_alert_has_its_case(rules: Any) -> None:
     assert {rule["alert"] for rule in alerts(rules)} == FIRING.keys()
 
 
-def test_ordinary_life_fires_nothing(promtool: Path, rules: Any, tmp_path: Path) -> None:
+def test_normal_operation_fires_no_alert(promtool: Path, rules: Any, tmp_path: Path) -> None:
     silent: list[Any] = [
         {"eval_time": f"{AT_MINUTES}m", "alertname": name, "exp_alerts": []} for name in FIRING
     ]
@@ -115,7 +115,7 @@ def test_ordinary_life_fires_nothing(promtool: Path, rules: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", FIRING)
-def test_an_alert_fires_for_its_fault(
+def test_alert_fires_for_its_condition(
     promtool: Path, rules: Any, tmp_path: Path, name: str
 ) -> None:
     """Its fault over a healthy system; a summary is compared in full, labels included."""
@@ -172,7 +172,7 @@ def run(promtool: Path, *arguments: str | Path) -> str:
     return done.stdout + done.stderr if done.returncode != 0 else ""
 
 
-def test_the_dashboard_is_grafanas_to_find(objects: Objects) -> None:
+def test_dashboard_has_grafanas_label(objects: Objects) -> None:
     dashboard = objects.one("ConfigMap", "dashboard")
 
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -211,7 +211,7 @@ def test_panels_do_not_overlap() -> None:
         taken |= cells
 
 
-def test_the_check_of_names_sees_what_is_not_there() -> None:
+def test_check_of_metric_names_detects_unknown_names() -> None:
     assert faults("rate(central_requests_totals[5m])") == [
         "central_requests_totals: no such metric"
     ]

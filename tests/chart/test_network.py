@@ -8,7 +8,7 @@ import pytest
 from tests.chart.rendering import CHART, NAMESPACE, POOL, Chart, Object, parsed
 
 
-def test_without_targets_there_are_none(chart: Chart) -> None:
+def test_network_policies_are_off_by_default(chart: Chart) -> None:
     assert chart.render().of("NetworkPolicy") == []
 
 

@@ -222,7 +222,7 @@ def test_values_of_the_wrong_form_are_refused(chart: Chart, case: str) -> None:
         chart.render(**ILL_TYPED[case])
 
 
-def test_all_faults_are_told_at_once(chart: Chart) -> None:
+def test_all_errors_are_reported_together(chart: Chart) -> None:
     values = {"poolNamespace": "texera", "central": {"replicas": 5}, "injection": {"strip": None}}
 
     with pytest.raises(Refused) as refused:

@@ -33,7 +33,7 @@ def test_each_feature_passes_the_strict_lint(chart: Chart, feature: str) -> None
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_every_object_says_where_it_lives_and_whose_it_is(chart: Chart, feature: str) -> None:
+def test_every_object_has_namespace_and_labels(chart: Chart, feature: str) -> None:
     objects = chart.render(feature)
 
     for item in objects.all:
@@ -58,7 +58,7 @@ def test_no_object_holds_a_secret(chart: Chart, feature: str) -> None:
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in CHART.glob("examples/*.yaml")))
-def test_each_example_works_as_it_stands(chart: Chart, example: str) -> None:
+def test_each_example_renders_unchanged(chart: Chart, example: str) -> None:
     command = [*chart.template, f"--values={CHART / 'examples' / example}"]
 
     objects = parsed(chart.run(command, None, {}))
@@ -68,7 +68,7 @@ def test_each_example_works_as_it_stands(chart: Chart, example: str) -> None:
         assert faults(item, KUBERNETES_VERSIONS[-1]) == []
 
 
-def test_the_schemas_see_what_is_wrong(chart: Chart) -> None:
+def test_schemas_detect_errors(chart: Chart) -> None:
     service = dict(chart.render().one("Service"))
 
     for version in KUBERNETES_VERSIONS:

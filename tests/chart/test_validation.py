@@ -213,7 +213,7 @@ DIRTY: dict[str, tuple[Callable[[Pod], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", DIRTY)
-def test_a_dirty_pod_is_refused_for_its_one_fault(
+def test_each_violation_is_refused_with_its_message(
     evaluator: Evaluator, guard: Object, clean: Pod, case: str
 ) -> None:
     soil, sentence = DIRTY[case]
@@ -241,7 +241,9 @@ def test_a_pod_that_was_not_injected_is_refused(evaluator: Evaluator, guard: Obj
         assert f"computing-unit-master: {name}" in " ".join(refusals)
 
 
-def test_a_harmless_debugger_passes(evaluator: Evaluator, guard: Object, clean: Pod) -> None:
+def test_harmless_ephemeral_container_passes(
+    evaluator: Evaluator, guard: Object, clean: Pod
+) -> None:
     debug(clean, targetContainerName="computing-unit-master")
 
     assert evaluator.refusals(guard, clean) == []
@@ -258,7 +260,7 @@ def test_a_pod_older_than_the_release_can_be_debugged(evaluator: Evaluator, guar
     assert len(evaluator.refusals(guard, old)) == 1
 
 
-def test_sources_on_the_list_pass(evaluator: Evaluator, chart: Chart, clean: Pod) -> None:
+def test_allowed_env_from_sources_pass(evaluator: Evaluator, chart: Chart, clean: Pod) -> None:
     guard = chart.render("validation-warns").one("ValidatingAdmissionPolicy", GUARD)
     sources = [{"configMapRef": {"name": "texera-env"}}, {"secretRef": {"name": "texera-s3"}}]
 

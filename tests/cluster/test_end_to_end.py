@@ -152,7 +152,7 @@ def unit(cluster: Cluster, unit_id: int, central_url: str, folder: Path) -> Iter
         cluster.kubectl("delete", "pod", name, f"--namespace={POOL}", "--force")
 
 
-async def test_a_run_begun_in_an_injected_pod_is_a_row(
+async def test_run_created_in_an_injected_pod_is_a_row(
     release: Cluster, central_url: str, database: Database, tmp_path: Path
 ) -> None:
     token = mint(WORLD.owner.user_id)
@@ -172,7 +172,7 @@ async def test_a_run_begun_in_an_injected_pod_is_a_row(
     assert tuple(row) == (WORLD.owner.user_id, UNIT, "from the cluster")
 
 
-async def test_another_units_pod_cannot_begin_it(
+async def test_pod_of_another_unit_cannot_create_it(
     release: Cluster, central_url: str, tmp_path: Path
 ) -> None:
     """With the very token of the unit's owner."""

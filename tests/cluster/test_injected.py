@@ -57,7 +57,7 @@ def test_a_guaranteed_pod_stays_one(release: Cluster) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED_WHEN_CREATED)
-def test_a_dirty_pod_is_refused(release: Cluster, case: str) -> None:
+def test_violating_pod_is_refused(release: Cluster, case: str) -> None:
     soil, sentence = DIRTY[case]
     pod = computing_unit()
     soil(pod)
@@ -70,7 +70,7 @@ def test_a_dirty_pod_is_refused(release: Cluster, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED_WHEN_ADDED)
-def test_a_dirty_ephemeral_container_is_refused(running_unit: Cluster, case: str) -> None:
+def test_violating_ephemeral_container_is_refused(running_unit: Cluster, case: str) -> None:
     soil, sentence = DIRTY[case]
     pod = running_unit.get("pod", "computing-unit-7", f"--namespace={POOL}")
     soil(pod)
@@ -81,7 +81,7 @@ def test_a_dirty_ephemeral_container_is_refused(running_unit: Cluster, case: str
     assert sentence in str(denied.value)
 
 
-def test_a_clean_ephemeral_container_is_let_in(running_unit: Cluster) -> None:
+def test_harmless_ephemeral_container_is_admitted(running_unit: Cluster) -> None:
     pod = running_unit.get("pod", "computing-unit-7", f"--namespace={POOL}")
     pod["spec"]["ephemeralContainers"] = [{"name": "debugger", "image": "busybox:1"}]
 
@@ -110,7 +110,7 @@ def add_ephemeral(cluster: Cluster, pod: Pod) -> None:
     cluster.kubectl("replace", f"--raw={path}", "--filename=-", send=pod)
 
 
-def test_other_pods_are_none_of_its_business(release: Cluster) -> None:
+def test_other_pods_are_untouched(release: Cluster) -> None:
     prepull, elsewhere = computing_unit(), computing_unit()
     prepull["metadata"]["labels"] = {"app": "texera-cu-image-prepull"}
     elsewhere["metadata"]["namespace"] = REFERENCE
@@ -121,9 +121,7 @@ def test_other_pods_are_none_of_its_business(release: Cluster) -> None:
         assert spec["containers"][0]["env"] == pod["spec"]["containers"][0]["env"]
 
 
-def test_the_notes_show_the_pods_that_still_hold_what_is_stripped_now(
-    release: Cluster, running_unit: Cluster
-) -> None:
+def test_notes_list_pods_with_stripped_variables(release: Cluster, running_unit: Cluster) -> None:
     def shown() -> str:
         notes = release.helm("get", "notes", "metadata", "--namespace=texera")
         (line,) = (line for line in notes.splitlines() if line.startswith("  kubectl "))
@@ -137,7 +135,7 @@ def test_the_notes_show_the_pods_that_still_hold_what_is_stripped_now(
     assert (before, after) == ("", "pod/computing-unit-7")
 
 
-def test_a_quota_on_requests_lets_injected_pods_in(release: Cluster) -> None:
+def test_injected_pods_pass_a_request_quota(release: Cluster) -> None:
     """Texera's chart sets one; every added container must declare what it takes."""
     hard = {"requests.cpu": "10", "requests.memory": "20Gi"}
     quota = {
@@ -175,7 +173,7 @@ def test_a_catalog_without_its_credentials_is_refused(release: Cluster) -> None:
         assert "set STORAGE_ICEBERG_CATALOG_TYPE to rest" in str(refusal(release, pod))
 
 
-def test_by_value_the_guard_only_warns(release: Cluster) -> None:
+def test_warn_action_admits_with_a_warning(release: Cluster) -> None:
     pod = computing_unit()
     pod["spec"]["shareProcessNamespace"] = True
 

@@ -40,7 +40,7 @@ def test_a_pod_comes_back_exactly_as_expected(stable: Cluster, chart: Chart, cas
     assert sent == expected
 
 
-def test_a_dirty_pod_is_refused(stable: Cluster) -> None:
+def test_violating_pod_is_refused(stable: Cluster) -> None:
     assert_refused(stable, "the spool in another container")
 
 

@@ -20,7 +20,7 @@ OWN = ("events", "leases", "apiservices", "ipaddresses", "flowschemas", "priorit
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_the_api_server_takes_every_object(kubernetes: Cluster, chart: Chart, feature: str) -> None:
+def test_api_server_accepts_every_object(kubernetes: Cluster, chart: Chart, feature: str) -> None:
     """It compiles the policies' CEL by its own rules, types included."""
     objects = chart.render(feature)
 
@@ -112,7 +112,7 @@ def release(kubernetes: Cluster) -> Iterator[Cluster]:
         yield kubernetes
 
 
-def test_an_upgrade_that_cannot_migrate_changes_nothing_and_can_be_tried_again(
+def test_failed_migration_changes_nothing_and_can_be_retried(
     release: Cluster,
 ) -> None:
     def log_level() -> str | None:

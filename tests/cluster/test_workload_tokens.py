@@ -62,14 +62,14 @@ async def test_a_pods_token_names_its_computing_unit(
     assert workload.is_enforced
 
 
-async def test_a_token_for_somebody_else_is_refused(
+async def test_token_for_another_audience_is_refused(
     running_unit: Cluster, verifier: WorkloadVerifier
 ) -> None:
     with pytest.raises(WorkloadInvalid, match="for somebody else"):
         await verifier.verify(projected(running_unit, audience="vault"))
 
 
-async def test_a_token_that_is_bound_to_no_pod_is_refused(
+async def test_token_without_a_pod_is_refused(
     running_unit: Cluster, verifier: WorkloadVerifier
 ) -> None:
     audience = "--audience=texera-execution-metadata"

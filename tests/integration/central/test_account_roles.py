@@ -74,7 +74,7 @@ class Roles:
         return self.roles.get(user_id)
 
 
-async def test_an_account_is_looked_at_once_in_a_while() -> None:
+async def test_account_role_is_cached_for_check_s() -> None:
     now, roles = [0.0], Roles()
     accounts = AccountRoleCache(roles, 60.0, timer=lambda: now[0])
     user = User(1, "REGULAR", 1e9)

@@ -202,7 +202,7 @@ def expected_of(route: AuthenticatedRoute, scene: Scene, user: User) -> Outcome:
     return (201, "") if outcome == DONE and route.path == "/v1/executions" else outcome
 
 
-def test_every_route_is_known_here() -> None:
+def test_every_route_has_an_authorization_case() -> None:
     assert {(route.method, route.path) for route in ROUTES} == set(CALLS)
 
 
@@ -220,9 +220,7 @@ async def test_a_user_gets_what_their_relation_allows(
 
 
 @pytest.mark.parametrize("scene", [scene for scene in SCENES if scene != PRIVATE], ids=str)
-async def test_every_user_gets_the_same_by_the_same_rules_in_every_scene(
-    sidecar: Sidecar, scene: Scene
-) -> None:
+async def test_rules_hold_for_every_user_in_every_scene(sidecar: Sidecar, scene: Scene) -> None:
     told, expected = {}, {}
     for route in USER_ROUTES:
         execution_id = await begun(sidecar, scene)
@@ -243,7 +241,7 @@ NAMING_A_RUN = [
 
 
 @pytest.mark.parametrize("route", named(NAMING_A_RUN))
-async def test_the_same_statements_judge_what_is_hidden_and_what_is_not_there(
+async def test_hidden_and_missing_rows_run_the_same_statements(
     sidecar: Sidecar, eid: int, route: AuthenticatedRoute
 ) -> None:
     """Neither the words nor the work done tell whether a row exists."""

@@ -42,7 +42,7 @@ async def test_a_public_workflow_is_read_by_every_user(sidecar: Sidecar, user: U
     ],
     ids=str,
 )
-async def test_a_public_workflow_runs_on_a_unit_one_may_use(
+async def test_public_workflow_runs_on_a_permitted_unit(
     sidecar: Sidecar, user: User, expected: tuple[int, str]
 ) -> None:
     created = await sidecar.create(
@@ -54,15 +54,13 @@ async def test_a_public_workflow_runs_on_a_unit_one_may_use(
     assert created.outcome == expected
 
 
-async def test_a_unit_of_ones_own_runs_no_workflow_one_may_not_read(sidecar: Sidecar) -> None:
+async def test_own_unit_does_not_run_an_unreadable_workflow(sidecar: Sidecar) -> None:
     created = await sidecar.create(WORLD.stranger, computing_unit_id=WORLD.other_computing_unit_id)
 
     assert created.outcome == (404, "workflow-not-found")
 
 
-async def test_an_admin_takes_the_same_grants_as_anyone_to_run_something(
-    sidecar: Sidecar, owner_connection: Any
-) -> None:
+async def test_admin_needs_grants_to_create(sidecar: Sidecar, owner_connection: Any) -> None:
     admin = WORLD.admin
     unit = "INSERT INTO texera_db.computing_unit_user_access VALUES ($1, $2, 'WRITE')"
     workflow = "INSERT INTO texera_db.workflow_user_access VALUES ($1, $2, 'READ')"
@@ -75,7 +73,7 @@ async def test_an_admin_takes_the_same_grants_as_anyone_to_run_something(
 
 
 @pytest.mark.parametrize("demoted_to", ["RESTRICTED", "INACTIVE"])
-async def test_a_demoted_user_whose_token_still_lives_begins_nothing(
+async def test_demoted_user_with_a_valid_token_creates_nothing(
     sidecar: Sidecar, owner_connection: Any, demoted_to: str
 ) -> None:
     eid = (await sidecar.create()).body["execution_id"]
@@ -89,7 +87,7 @@ async def test_a_demoted_user_whose_token_still_lives_begins_nothing(
     assert (await sidecar.bind(eid)).outcome == (403, "user-demoted")
 
 
-async def test_what_one_may_not_read_is_told_like_what_does_not_exist(sidecar: Sidecar) -> None:
+async def test_unreadable_row_gets_the_404_of_a_missing_one(sidecar: Sidecar) -> None:
     eid = (await sidecar.create()).body["execution_id"]
     for hidden, missing in (
         (f"/v1/executions/{eid}", "/v1/executions/999999"),
@@ -104,7 +102,7 @@ async def test_what_one_may_not_read_is_told_like_what_does_not_exist(sidecar: S
         assert told.body["detail"] == absent.body["detail"].replace("999999", number)
 
 
-async def test_a_direct_row_decides_alone_even_none(
+async def test_direct_grant_overrides_project_grants(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
     """The colleague reads through a project; a row of their own that says NONE ends that."""

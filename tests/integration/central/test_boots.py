@@ -34,7 +34,7 @@ async def created(sidecar: Sidecar, boot_id: str | None = None) -> int:
     return int(reply.body["execution_id"])
 
 
-async def test_a_boot_ends_what_ran_before_it_and_nothing_else(
+async def test_boot_closes_runs_of_earlier_boots_only(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
     before_the_first = await created(sidecar)
@@ -92,16 +92,14 @@ async def test_a_superseded_boot_may_neither_boot_nor_create_nor_bind(
     )
 
 
-async def test_a_boot_that_central_does_not_know_counts_as_none(
-    sidecar: Sidecar, owner_connection: Connection
-) -> None:
+async def test_unknown_boot_counts_as_none(sidecar: Sidecar, owner_connection: Connection) -> None:
     lost = await created(sidecar, "lost in a failover")
 
     assert (await boot(sidecar, "next")).body == {"closed": [lost]}
 
 
 @pytest.mark.parametrize("boot_id", ["", "x" * 129, "\x00", 7, None])
-async def test_a_boot_needs_a_name(sidecar: Sidecar, boot_id: Any) -> None:
+async def test_invalid_boot_id_is_refused(sidecar: Sidecar, boot_id: Any) -> None:
     reply = await boot(sidecar, boot_id)
 
     assert reply.outcome == (400, "invalid-request")
@@ -109,7 +107,7 @@ async def test_a_boot_needs_a_name(sidecar: Sidecar, boot_id: Any) -> None:
 
 
 @pytest.mark.parametrize("boot_id", ["one", None])
-async def test_a_create_under_way_is_seen_by_the_boot_that_supersedes_its_own(
+async def test_concurrent_create_is_closed_by_the_superseding_boot(
     sidecar: Sidecar, database: Database, boot_id: str | None
 ) -> None:
     """The create holds its boot (its unit's, if it names none) until it commits."""
@@ -129,7 +127,7 @@ async def test_a_create_under_way_is_seen_by_the_boot_that_supersedes_its_own(
     assert (await booting).body == {"closed": [new["execution_id"]]}
 
 
-async def test_a_bind_under_way_is_seen_by_the_boot_that_supersedes_its_own(
+async def test_concurrent_bind_is_closed_by_the_superseding_boot(
     sidecar: Sidecar, database: Database, owner_connection: Connection
 ) -> None:
     await boot(sidecar, "one")
@@ -150,7 +148,7 @@ async def test_a_bind_under_way_is_seen_by_the_boot_that_supersedes_its_own(
     assert (await booting).body == {"closed": [execution_id]}
 
 
-async def test_a_create_that_slips_through_a_units_first_boot_is_closed_by_the_closer(
+async def test_create_missed_by_the_first_boot_is_closed_by_the_closer(
     sidecar: Sidecar, database: Database, owner_connection: Connection
 ) -> None:
     """It named no boot, there was none to hold, and it was not committed when the boot looked."""
@@ -178,7 +176,7 @@ async def test_a_create_that_slips_through_a_units_first_boot_is_closed_by_the_c
     }
 
 
-async def test_a_create_that_comes_while_a_boot_is_under_way_is_refused(
+async def test_create_during_a_superseding_boot_is_refused(
     sidecar: Sidecar, database: Database
 ) -> None:
     await boot(sidecar, "one")
@@ -191,7 +189,7 @@ async def test_a_create_that_comes_while_a_boot_is_under_way_is_refused(
     assert (await creating).outcome == (409, "boot-superseded")
 
 
-async def test_creates_and_boots_at_once_leave_no_run_of_an_old_boot_open(
+async def test_concurrent_creates_and_boots_leave_no_old_run_open(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
     await boot(sidecar, "boot-0")
@@ -216,7 +214,7 @@ async def test_creates_and_boots_at_once_leave_no_run_of_an_old_boot_open(
         assert orphans == []
 
 
-async def test_of_boots_at_once_each_is_current_once(
+async def test_concurrent_boots_leave_one_current(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
     replies = await asyncio.gather(*(boot(sidecar, f"boot-{n}") for n in range(8)))
@@ -228,7 +226,7 @@ async def test_of_boots_at_once_each_is_current_once(
     assert current == 1
 
 
-async def test_what_the_source_has_no_record_of_is_ended_and_nothing_else(
+async def test_abandoned_creates_are_closed_and_nothing_else(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
     abandoned, ended = await created(sidecar), await created(sidecar)
@@ -243,7 +241,7 @@ async def test_what_the_source_has_no_record_of_is_ended_and_nothing_else(
     assert await reasons(owner_connection, ids) == {abandoned: "abandoned-create"}
 
 
-async def test_an_existing_run_that_was_bound_is_no_abandoned_create(
+async def test_bound_existing_run_is_no_abandoned_create(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
     """Its unit runs it and will write to it again, although the answer to the bind was lost."""
@@ -256,7 +254,7 @@ async def test_an_existing_run_that_was_bound_is_no_abandoned_create(
     assert await statuses(owner_connection, [execution_id]) == [1]
 
 
-async def test_a_unit_that_is_gone_ends_every_run_of_it_that_its_sidecar_names(
+async def test_reason_unit_gone_closes_all_listed_runs(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
     existing = await execution_by_sql(owner_connection, status=1)
@@ -275,7 +273,7 @@ async def test_a_unit_that_is_gone_ends_every_run_of_it_that_its_sidecar_names(
     assert (wrong.outcome, wrong.body["errors"][0]["field"]) == ((400, "invalid-request"), "reason")
 
 
-async def test_open_bindings_may_be_asked_for_by_their_age(
+async def test_open_bindings_are_filtered_by_age(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
     old, young = await created(sidecar), await created(sidecar)

@@ -25,7 +25,7 @@ from tests.integration.central.issuer import (
 )
 
 
-async def test_a_token_of_the_issuers_names_its_user(issuer: Issuer) -> None:
+async def test_token_of_the_issuer_returns_its_user(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url)
 
     users = [await verifier.verify(signed(RSA_KEY, "one", userId=n)) for n in (7, 8, 9)]
@@ -45,7 +45,7 @@ async def test_each_kind_of_key_verifies(issuer: Issuer, key: Any, algorithm: st
     assert user.user_id == 1
 
 
-async def test_a_key_set_in_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+async def test_changed_key_set_file_is_reloaded(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_text(json.dumps({"keys": [jwk(RSA_KEY, "one")]}))
     verifier = KeySetVerifier(str(path))
@@ -62,7 +62,7 @@ async def test_a_key_set_in_a_file_is_read_again_when_it_has_changed(tmp_path: P
 # --- confusion
 
 
-async def test_the_algorithm_is_the_settings_not_the_tokens(issuer: Issuer) -> None:
+async def test_algorithm_comes_from_the_settings(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url, "RS256")
 
     for algorithm in ("RS384", "PS256"):
@@ -83,7 +83,7 @@ async def test_a_public_key_is_no_hmac_secret(issuer: Issuer) -> None:
         await verifier.assert_refused(sign(claims(), secret), "algorithm")
 
 
-async def test_a_symmetric_key_that_is_published_signs_nothing(issuer: Issuer) -> None:
+async def test_published_symmetric_key_verifies_nothing(issuer: Issuer) -> None:
     secret = base64.urlsafe_b64encode(b"published-so-no-secret-at-all-32").rstrip(b"=").decode()
     issuer.document["keys"].append({"kty": "oct", "kid": "shared", "alg": "HS256", "k": secret})
 
@@ -95,7 +95,7 @@ async def test_a_symmetric_key_that_is_published_signs_nothing(issuer: Issuer) -
     assert parse_jwks(json.dumps(issuer.document).encode(), ["HS256"]) == []
 
 
-async def test_a_private_key_that_is_published_signs_nothing(
+async def test_published_private_key_verifies_nothing(
     issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever has read the set could sign with it."""
@@ -108,7 +108,7 @@ async def test_a_private_key_that_is_published_signs_nothing(
     assert private["d"] not in caplog.text
 
 
-async def test_a_key_speaks_under_its_own_name_only(issuer: Issuer) -> None:
+async def test_key_verifies_under_its_own_kid_only(issuer: Issuer) -> None:
     issuer.document = {"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_RSA_KEY, "two")]}
     verifier = KeySetVerifier(issuer.url)
 
@@ -118,7 +118,7 @@ async def test_a_key_speaks_under_its_own_name_only(issuer: Issuer) -> None:
     assert (await verifier.verify(signed(RSA_KEY, "one"))).user_id == 1
 
 
-async def test_a_name_given_to_two_keys_names_neither(issuer: Issuer) -> None:
+async def test_ambiguous_kid_verifies_nothing(issuer: Issuer) -> None:
     issuer.document = {"keys": [jwk(RSA_KEY, "one"), jwk(OTHER_RSA_KEY, "one")]}
     verifier = KeySetVerifier(issuer.url)
 
@@ -126,7 +126,7 @@ async def test_a_name_given_to_two_keys_names_neither(issuer: Issuer) -> None:
         await verifier.assert_refused(signed(key, "one"), "more than one")
 
 
-async def test_a_token_without_kid_is_fine_where_there_is_one_key(issuer: Issuer) -> None:
+async def test_token_without_kid_is_valid_with_a_single_key(issuer: Issuer) -> None:
     assert (await KeySetVerifier(issuer.url).verify(signed(RSA_KEY, None))).user_id == 1
 
 
@@ -143,7 +143,7 @@ async def test_a_token_without_kid_is_fine_where_there_is_one_key(issuer: Issuer
     ],
     ids=str,
 )
-async def test_a_key_for_something_else_verifies_nothing(
+async def test_key_for_another_use_verifies_nothing(
     issuer: Issuer, members: dict[str, Any]
 ) -> None:
     issuer.document = {"keys": [jwk(RSA_KEY, "one", **members), jwk(OTHER_RSA_KEY, "two")]}
@@ -165,7 +165,7 @@ async def test_a_short_rsa_key_verifies_nothing(issuer: Issuer) -> None:
 # --- claims
 
 
-async def test_issuer_and_audience_count_where_they_are_set(issuer: Issuer) -> None:
+async def test_issuer_and_audience_are_checked_if_set(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url, issuer="https://idp", audience="texera")
 
     good = [

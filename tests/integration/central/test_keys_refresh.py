@@ -19,7 +19,7 @@ from tests.integration.central.issuer import (
 )
 
 
-async def test_a_withdrawn_key_is_refused_though_its_token_is_remembered(issuer: Issuer) -> None:
+async def test_withdrawn_key_voids_cached_tokens(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url)
     token = signed(RSA_KEY, "one")
     await verifier.verify(token)
@@ -31,7 +31,7 @@ async def test_a_withdrawn_key_is_refused_though_its_token_is_remembered(issuer:
     assert (await verifier.verify(signed(OTHER_RSA_KEY, "two"))).user_id == 1
 
 
-async def test_a_key_of_another_value_under_an_old_name_is_another_key(issuer: Issuer) -> None:
+async def test_replaced_key_with_the_same_kid_voids_cached_tokens(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url)
     token = signed(RSA_KEY, "one")
     await verifier.verify(token)
@@ -42,7 +42,7 @@ async def test_a_key_of_another_value_under_an_old_name_is_another_key(issuer: I
     await verifier.assert_refused(token, "Signature")
 
 
-async def test_a_new_key_is_fetched_when_its_name_first_appears(issuer: Issuer) -> None:
+async def test_unknown_kid_triggers_a_fetch(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url)
     await verifier.verify(signed(RSA_KEY, "one"))
 
@@ -53,7 +53,7 @@ async def test_a_new_key_is_fetched_when_its_name_first_appears(issuer: Issuer) 
     assert issuer.fetch_count == 2
 
 
-async def test_unknown_names_cause_one_fetch_a_pause_however_many_come(issuer: Issuer) -> None:
+async def test_unknown_kids_trigger_one_fetch_per_pause(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url)
     await verifier.verify(signed(RSA_KEY, "one"))
     forged = [signed(OTHER_RSA_KEY, f"kid-{n}") for n in range(50)]
@@ -67,7 +67,7 @@ async def test_unknown_names_cause_one_fetch_a_pause_however_many_come(issuer: I
         assert issuer.fetch_count == 1 + pauses
 
 
-async def test_a_slow_issuer_holds_up_nobody_whose_key_is_known(issuer: Issuer) -> None:
+async def test_slow_issuer_does_not_delay_known_keys(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url)
     token = signed(RSA_KEY, "one")
     await verifier.verify(token)
@@ -79,7 +79,7 @@ async def test_a_slow_issuer_holds_up_nobody_whose_key_is_known(issuer: Issuer) 
     assert issuer.fetch_count <= 2
 
 
-async def test_an_issuer_that_cannot_be_reached_is_forgiven_for_a_while(issuer: Issuer) -> None:
+async def test_keys_stay_valid_for_stale_s_while_the_issuer_is_down(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url)
     token = signed(RSA_KEY, "one")
     await verifier.verify(token)
@@ -115,7 +115,9 @@ async def test_an_issuer_that_cannot_be_reached_is_forgiven_for_a_while(issuer: 
     ],
     ids=lambda change: str(change)[:60],
 )
-async def test_what_is_no_key_set_verifies_nothing(issuer: Issuer, change: dict[str, Any]) -> None:
+async def test_invalid_key_set_document_verifies_nothing(
+    issuer: Issuer, change: dict[str, Any]
+) -> None:
     for name, value in change.items():
         setattr(issuer, name, value)
     verifier = KeySetVerifier(issuer.url)
@@ -127,7 +129,7 @@ async def test_what_is_no_key_set_verifies_nothing(issuer: Issuer, change: dict[
     assert verifier.fetch_count("failed") == 1
 
 
-async def test_a_set_that_no_longer_has_keys_withdraws_them_all(issuer: Issuer) -> None:
+async def test_empty_key_set_withdraws_all_keys(issuer: Issuer) -> None:
     verifier = KeySetVerifier(issuer.url)
     token = signed(RSA_KEY, "one")
     await verifier.verify(token)
@@ -138,7 +140,7 @@ async def test_a_set_that_no_longer_has_keys_withdraws_them_all(issuer: Issuer) 
     await verifier.assert_refused(token)
 
 
-async def test_nothing_of_a_caller_goes_to_the_issuer(issuer: Issuer) -> None:
+async def test_fetch_sends_nothing_of_the_caller(issuer: Issuer) -> None:
     await KeySetVerifier(issuer.url).verify(signed(RSA_KEY, "one"))
 
     (headers,) = issuer.requests

@@ -87,7 +87,7 @@ async def test_a_renewal_moves_last_update_time_but_not_each_time(
     assert (await run(owner_connection, eid))["age"].total_seconds() < 10
 
 
-async def test_a_lapsed_lease_that_nobody_took_is_renewed(
+async def test_lapsed_lease_is_renewed_if_still_held(
     central: Replica, owner_connection: Connection
 ) -> None:
     (eid,) = await add_leased(owner_connection, 1)
@@ -120,7 +120,7 @@ async def test_a_lapsed_lease_that_nobody_took_is_renewed(
         ("delete from cu_metadata.bindings", LostReason.NOT_BOUND),
     ],
 )
-async def test_a_lost_lease_is_not_renewed_and_says_why(
+async def test_lost_lease_returns_its_reason(
     central: Replica, owner_connection: Connection, event: str, reason: LostReason
 ) -> None:
     (eid,) = await add_leased(owner_connection, 1)
@@ -137,7 +137,7 @@ async def test_a_lost_lease_is_not_renewed_and_says_why(
     assert central.counted("central_lost_leases_total", reason=reason) == 1
 
 
-async def test_a_stranger_renews_nothing_and_learns_nothing(
+async def test_unknown_source_renews_and_learns_nothing(
     central: Replica, owner_connection: Connection
 ) -> None:
     (eid,) = await add_leased(owner_connection, 1)
@@ -153,7 +153,7 @@ async def test_a_stranger_renews_nothing_and_learns_nothing(
     assert kept["left_s"] < 45
 
 
-async def test_a_pod_speaks_for_the_runs_of_its_own_unit_only(
+async def test_pod_renews_runs_of_its_own_unit_only(
     central: Replica, owner_connection: Connection
 ) -> None:
     here, there = WORLD.computing_unit_id, WORLD.other_computing_unit_id
@@ -184,7 +184,7 @@ async def test_an_open_run_without_a_lease_gets_one(
     ("table", "key"),
     [("cu_metadata.leases", "execution_id"), ("texera_db.workflow_executions", "eid")],
 )
-async def test_a_renewal_waits_for_nobodys_lock(
+async def test_renewal_skips_locked_rows(
     central: Replica, database: Database, owner_connection: Connection, table: str, key: str
 ) -> None:
     locked, free = await add_leased(owner_connection, 2)
@@ -216,7 +216,7 @@ async def test_the_end_of_a_run_ends_its_lease(
     assert await lease(owner_connection, execution_id) is None
 
 
-async def test_the_end_that_a_batch_brings_ends_the_lease_whichever_way_it_is_applied(
+async def test_terminal_status_in_a_batch_ends_the_lease(
     database: Database, owner_connection: Connection
 ) -> None:
     source = Source()
@@ -251,7 +251,7 @@ async def test_the_route_renews_for_the_source_that_signs(
     assert await statuses(owner_connection, [execution_id]) == [0]
 
 
-async def test_a_renewal_that_cannot_be_served_breaks_the_continuity(
+async def test_failed_renewal_interrupts_renewal_availability(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
     continuity = sidecar.client.app[LEASES].continuity

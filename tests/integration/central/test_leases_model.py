@@ -294,9 +294,7 @@ def real(runner: asyncio.Runner, template: Template) -> Iterator[Database]:
     runner.run(stack.aclose())
 
 
-def test_whatever_happens_the_rows_are_those_of_the_model(
-    runner: asyncio.Runner, real: Database
-) -> None:
+def test_rows_match_the_model(runner: asyncio.Runner, real: Database) -> None:
     run_state_machine_as_test(
         lambda: Fleet(runner, real),  # type: ignore[arg-type] # any callable will do
         settings=settings(

@@ -96,7 +96,7 @@ def fetch(
     return status, json.loads(body) if is_json else body.decode(), got
 
 
-def test_it_serves_and_ends_in_order(database: Database) -> None:
+def test_serve_starts_and_stops_cleanly(database: Database) -> None:
     with running(database.central_url) as central:
         status, run, _ = central.read_run()
         _, metrics = central.ops("/metrics")
@@ -119,7 +119,7 @@ def test_it_serves_and_ends_in_order(database: Database) -> None:
     assert [line["message"] for line in log] == ["ready", "stopped"]
 
 
-def test_it_is_ready_without_its_database() -> None:
+def test_ready_without_the_database() -> None:
     with running(f"postgresql://central:pw@127.0.0.1:{free_port()}/texera_db") as central:
         status, problem, headers = central.read_run()
         livez, _ = central.ops("/livez")
@@ -134,7 +134,7 @@ def test_it_is_ready_without_its_database() -> None:
     assert code == 0
 
 
-async def test_calls_under_way_are_answered_before_the_end(
+async def test_running_calls_complete_during_drain(
     database: Database, owner_connection: Any
 ) -> None:
     with running(database.central_url) as central:
@@ -151,7 +151,7 @@ async def test_calls_under_way_are_answered_before_the_end(
         assert await asyncio.to_thread(central.process.wait, 20) == 0
 
 
-def test_a_taken_port_is_told_in_a_sentence(database: Database) -> None:
+def test_port_in_use_exits_73_with_a_message(database: Database) -> None:
     with running(database.central_url) as central:
         second = Central(database.central_url, CENTRAL_LISTEN=f"127.0.0.1:{central.port}")
         _, log = second.process.communicate(timeout=30)
@@ -162,7 +162,7 @@ def test_a_taken_port_is_told_in_a_sentence(database: Database) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
-def test_wrong_settings_are_told_at_once(command: str) -> None:
+def test_invalid_settings_exit_64(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "central", command],
         check=False,

@@ -39,7 +39,7 @@ async def central(database: Database) -> AsyncIterator[Replica]:
         yield central
 
 
-async def test_a_lapsed_lease_ends_the_run_with_a_reason_in_our_schema_and_the_log(
+async def test_lapsed_lease_closes_the_run_with_a_reason(
     central: Replica, owner_connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     silent, healthy = await add_leased(owner_connection, 2)
@@ -60,7 +60,7 @@ async def test_a_lapsed_lease_ends_the_run_with_a_reason_in_our_schema_and_the_l
     assert {"execution_id": silent, "reason": "lease-lapsed"} in lines
 
 
-async def test_what_may_be_closed_or_lost_is_shown_as_zero_from_the_start(
+async def test_counters_start_at_zero(
     central: Replica,
 ) -> None:
     """Prometheus sees no increase in a series that begins with its first one."""
@@ -75,7 +75,7 @@ async def test_what_may_be_closed_or_lost_is_shown_as_zero_from_the_start(
         assert shown == [0.0] * len(reasons_)
 
 
-async def test_the_sources_own_end_replaces_the_closers_and_a_running_never_reopens(
+async def test_terminal_status_of_the_source_replaces_the_closers(
     central: Replica, database: Database, owner_connection: Connection
 ) -> None:
     source = Source()
@@ -109,7 +109,7 @@ async def test_every_open_status_is_closed(
     assert (await run(owner_connection, eid))["age"].total_seconds() < 10
 
 
-async def test_what_ended_without_the_sidecars_word_keeps_its_end_and_loses_its_lease(
+async def test_run_ended_by_others_keeps_its_status_and_loses_its_lease(
     central: Replica, owner_connection: Connection
 ) -> None:
     killed, gone = await add_leased(owner_connection, 2)
@@ -125,9 +125,7 @@ async def test_what_ended_without_the_sidecars_word_keeps_its_end_and_loses_its_
     assert await owner_connection.fetchval("select count(*) from cu_metadata.leases") == 0
 
 
-async def test_what_no_sidecar_ever_bound_is_left_alone(
-    central: Replica, owner_connection: Connection
-) -> None:
+async def test_unbound_runs_are_left_open(central: Replica, owner_connection: Connection) -> None:
     (unbound,) = await add_runs(owner_connection, 1, source_id=None, status=1)
     await serve_for(owner_connection, central, 3 * LEASE_S)
 
@@ -139,7 +137,7 @@ async def test_what_no_sidecar_ever_bound_is_left_alone(
 # Units
 
 
-async def test_a_terminated_unit_ends_its_runs_after_a_lease_whatever_their_number(
+async def test_terminated_unit_closes_all_its_runs_after_a_lease(
     central: Replica, owner_connection: Connection
 ) -> None:
     ids = await add_leased(owner_connection, 8)
@@ -166,7 +164,7 @@ async def test_a_terminated_unit_ends_its_runs_after_a_lease_whatever_their_numb
     assert await statuses(owner_connection, others) == [1, 1]
 
 
-async def test_what_slipped_through_a_boot_is_closed_and_nothing_else(
+async def test_runs_missed_by_a_boot_are_closed(
     central: Replica, owner_connection: Connection
 ) -> None:
     older, old_boot, new_boot, later = await add_leased(owner_connection, 4)
@@ -207,7 +205,7 @@ async def test_a_revoked_binding_cannot_keep_its_run_open(
     assert await reasons(owner_connection, [eid]) == {eid: "lease-lapsed"}
 
 
-async def test_one_units_orphans_leave_a_hundred_other_units_byte_for_byte_the_same(
+async def test_orphans_of_one_unit_change_no_other_unit(
     central: Replica, owner_connection: Connection
 ) -> None:
     units = await owner_connection.fetch(

@@ -29,7 +29,7 @@ async def central(database: Database) -> AsyncIterator[Replica]:
         yield central
 
 
-async def test_after_an_outage_nobody_is_closed_for_a_whole_lease(
+async def test_outage_suspends_closing_for_one_lease(
     central: Replica, owner_connection: Connection
 ) -> None:
     healthy, dead = await add_leased(owner_connection, 2)
@@ -48,7 +48,7 @@ async def test_after_an_outage_nobody_is_closed_for_a_whole_lease(
     assert await statuses(owner_connection, [healthy, dead]) == [1, 4]
 
 
-async def test_another_replica_that_served_meanwhile_makes_it_no_outage(
+async def test_heartbeat_of_another_replica_prevents_an_outage(
     central: Replica, database: Database, owner_connection: Connection
 ) -> None:
     (dead,) = await add_leased(owner_connection, 1)
@@ -61,7 +61,7 @@ async def test_another_replica_that_served_meanwhile_makes_it_no_outage(
     assert await statuses(owner_connection, [dead]) == [4]
 
 
-async def test_one_replica_that_failed_renewals_stops_the_closers_of_all(
+async def test_failed_renewal_in_one_replica_stops_all_closers(
     central: Replica, database: Database, owner_connection: Connection
 ) -> None:
     (silent,) = await add_leased(owner_connection, 1)
@@ -78,7 +78,7 @@ async def test_one_replica_that_failed_renewals_stops_the_closers_of_all(
     assert await statuses(owner_connection, [silent]) == [4]
 
 
-async def test_a_leap_of_the_databases_clock_is_an_outage(
+async def test_jump_of_the_database_clock_counts_as_outage(
     central: Replica, owner_connection: Connection
 ) -> None:
     ids = await add_leased(owner_connection, 2)
@@ -100,7 +100,7 @@ async def test_a_leap_of_the_databases_clock_is_an_outage(
     ("held", "lapsed", "closed"),
     [(0, 3, 3), (0, 4, 0), (11, 3, 3), (12, 4, 0), (16, 4, 4), (400, 101, 0), (404, 101, 101)],
 )
-async def test_more_than_a_fifth_at_once_is_closed_by_nobody(
+async def test_more_than_a_fifth_lapsed_is_withheld(
     central: Replica, owner_connection: Connection, held: int, lapsed: int, closed: int
 ) -> None:
     silent = await add_leased(owner_connection, lapsed)
@@ -115,7 +115,7 @@ async def test_more_than_a_fifth_at_once_is_closed_by_nobody(
     assert central.counted("central_orphans_withheld") == (0 if closed else lapsed)
 
 
-async def test_when_fewer_are_left_the_guard_lets_go(
+async def test_closing_resumes_when_fewer_leases_are_lapsed(
     central: Replica, owner_connection: Connection
 ) -> None:
     ids = await add_leased(owner_connection, 10)
@@ -130,7 +130,7 @@ async def test_when_fewer_are_left_the_guard_lets_go(
     assert (closed, central.counted("central_orphans_withheld")) == (2, 0)
 
 
-async def test_a_network_cut_fails_nobody_although_leases_lapse_one_after_the_other(
+async def test_network_partition_closes_nothing_though_leases_lapse_in_turn(
     central: Replica, owner_connection: Connection
 ) -> None:
     """Renewals are spread over their period, and so are the lapses: the first tenth is not few."""
@@ -176,7 +176,7 @@ async def test_runs_of_a_terminated_unit_about_to_lapse_do_not_hold_back_other_o
     assert await statuses(owner_connection, silent) == [4, 4]
 
 
-async def test_a_process_that_was_stopped_between_its_beat_and_its_pass_closes_nothing(
+async def test_process_paused_between_heartbeat_and_pass_closes_nothing(
     central: Replica, owner_connection: Connection
 ) -> None:
     """A paused machine: what it knew of the service's continuity is as old as the leases."""
@@ -193,7 +193,7 @@ async def test_a_process_that_was_stopped_between_its_beat_and_its_pass_closes_n
     assert await statuses(owner_connection, ids) == [1, 1]
 
 
-async def test_an_outage_that_becomes_known_during_a_pass_ends_it(
+async def test_outage_during_a_pass_ends_the_pass(
     central: Replica, owner_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await add_leased(owner_connection, 2)
@@ -222,7 +222,7 @@ async def test_an_outage_that_becomes_known_during_a_pass_ends_it(
     ],
     ids=["keys", "bug"],
 )
-async def test_whatever_kept_central_from_answering_a_renewal_is_an_outage(
+async def test_any_5xx_of_a_renewal_counts_as_outage(
     sidecar: Sidecar,
     owner_connection: Connection,
     monkeypatch: pytest.MonkeyPatch,
@@ -242,7 +242,7 @@ async def test_whatever_kept_central_from_answering_a_renewal_is_an_outage(
     assert await leases.continuity.beat() < 5
 
 
-async def test_a_renewal_that_is_refused_is_no_outage(
+async def test_4xx_of_a_renewal_is_no_outage(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
     """Else anybody could keep the closer from its work."""

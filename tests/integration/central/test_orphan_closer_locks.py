@@ -26,7 +26,7 @@ async def central(database: Database) -> AsyncIterator[Replica]:
         yield central
 
 
-async def test_two_closers_never_act_twice(
+async def test_two_closers_close_each_run_once(
     database: Database, owner_connection: Connection
 ) -> None:
     ids = await add_leased(owner_connection, 3 * CHUNK)
@@ -54,7 +54,7 @@ async def test_two_closers_never_act_twice(
     assert [row["eid"] for row in closed] == ids
 
 
-async def test_while_another_closer_is_at_work_nothing_is_done(
+async def test_lock_of_another_closer_skips_the_pass(
     central: Replica, database: Database, owner_connection: Connection
 ) -> None:
     await add_leased(owner_connection, 1)
@@ -73,7 +73,7 @@ async def test_while_another_closer_is_at_work_nothing_is_done(
     ("table", "key"),
     [("cu_metadata.leases", "execution_id"), ("texera_db.workflow_executions", "eid")],
 )
-async def test_a_pass_waits_for_nobodys_lock_and_comes_back(
+async def test_locked_rows_are_skipped_and_closed_by_a_later_pass(
     central: Replica, database: Database, owner_connection: Connection, table: str, key: str
 ) -> None:
     locked, free = await add_leased(owner_connection, 2)
@@ -89,7 +89,7 @@ async def test_a_pass_waits_for_nobodys_lock_and_comes_back(
     assert await statuses(owner_connection, [locked, free]) == [4, 4]
 
 
-async def test_a_renewal_in_the_middle_of_a_pass_saves_its_run(
+async def test_renewal_during_a_pass_keeps_the_run_open(
     central: Replica, owner_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (eid,) = await add_leased(owner_connection, 1)
@@ -109,7 +109,7 @@ async def test_a_renewal_in_the_middle_of_a_pass_saves_its_run(
     assert await statuses(owner_connection, [eid]) == [1]
 
 
-async def test_an_end_that_comes_in_the_middle_of_a_pass_stays(
+async def test_terminal_status_during_a_pass_is_kept(
     central: Replica, owner_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By Texera's own SQL, which knows of no lease."""

@@ -52,7 +52,7 @@ async def test_whole_calls_are_audited_by_route_source_and_user(
     ]
 
 
-async def test_what_is_late_malformed_or_only_read_is_not_audited(
+async def test_late_malformed_and_read_calls_are_not_audited(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
     execution_id = (await sidecar.create()).body["execution_id"]
@@ -68,7 +68,7 @@ async def test_what_is_late_malformed_or_only_read_is_not_audited(
     assert await audited(owner_connection) == []
 
 
-async def test_a_repeated_refusal_is_kept_a_hundred_times_an_hour_per_source(
+async def test_audit_is_limited_to_100_rows_per_source_and_hour(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
     execution_id = (await sidecar.create()).body["execution_id"]
@@ -83,7 +83,7 @@ async def test_a_repeated_refusal_is_kept_a_hundred_times_an_hour_per_source(
     assert sources.count(other.source_id) == 1
 
 
-async def test_sources_that_are_bound_to_nothing_share_one_number_of_rows(
+async def test_unbound_sources_share_one_audit_limit(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
     """Keys cost nothing to make; what each leaves behind has to be bounded all the same."""
@@ -101,9 +101,7 @@ async def test_sources_that_are_bound_to_nothing_share_one_number_of_rows(
     assert len(await audited(owner_connection)) == UNKNOWN_PER_HOUR + 1
 
 
-async def test_a_stranger_leaves_a_row_without_its_answer_and_a_few_epochs(
-    sidecar: Sidecar, owner_connection: Any
-) -> None:
+async def test_unknown_source_leaves_bounded_rows(sidecar: Sidecar, owner_connection: Any) -> None:
     stranger = sidecar.another()
     entries = [{"execution_id": n, "op": "update_execution", "name": "x"} for n in range(1, 50)]
 

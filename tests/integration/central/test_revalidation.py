@@ -22,7 +22,7 @@ async def named(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_an_unchanged_answer_is_not_sent_again(sidecar: Sidecar, target: str) -> None:
+async def test_unchanged_response_is_304(sidecar: Sidecar, target: str) -> None:
     etag = (await sidecar.get(target)).headers["ETag"]
 
     status, body, headers = await named(sidecar, target, etag)
@@ -33,7 +33,7 @@ async def test_an_unchanged_answer_is_not_sent_again(sidecar: Sidecar, target: s
     assert (await named(sidecar, target, '"other"'))[0] == 200
 
 
-async def test_a_changed_row_has_another_name(sidecar: Sidecar, owner_connection: Any) -> None:
+async def test_changed_row_has_another_etag(sidecar: Sidecar, owner_connection: Any) -> None:
     etag = (await sidecar.get(ROW)).headers["ETag"]
     await owner_connection.execute(
         "UPDATE texera_db.workflow_executions SET name = 'renamed' WHERE eid = $1",
@@ -46,7 +46,7 @@ async def test_a_changed_row_has_another_name(sidecar: Sidecar, owner_connection
     assert headers["ETag"] != etag
 
 
-async def test_the_right_name_opens_nothing(sidecar: Sidecar) -> None:
+async def test_matching_etag_grants_no_access(sidecar: Sidecar) -> None:
     etag = (await sidecar.get(ROW)).headers["ETag"]
 
     status, _, headers = await named(sidecar, ROW, etag, WORLD.stranger)

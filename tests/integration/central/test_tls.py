@@ -28,9 +28,7 @@ def sidecar_settings(url: str, ca_file: Path, folder: Path) -> Settings:
     )
 
 
-async def test_a_sidecar_reaches_central_by_its_authority_only(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_sidecar_trusts_the_configured_ca_only(database: Database, tmp_path: Path) -> None:
     authority, stranger = Authority(), Authority()
     files = tmp_path / "tls.crt", tmp_path / "tls.key"
     authority.issue(*files)
@@ -86,7 +84,7 @@ async def listener(authority: Authority, tmp_path: Path) -> AsyncIterator[Listen
         yield Listener(certificate, server.sockets[0].getsockname()[1])
 
 
-async def test_a_renewed_certificate_is_shown_without_a_restart(
+async def test_renewed_certificate_is_served_without_restart(
     listener: Listener, authority: Authority, tmp_path: Path
 ) -> None:
     trust = TrustStore(authority.write(tmp_path / "ca"))
@@ -99,7 +97,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(
     assert await listener.shown_to(trust) == serial
 
 
-async def test_half_of_a_pair_leaves_the_old_one_in_force(
+async def test_mismatched_renewal_keeps_the_old_certificate(
     listener: Listener, authority: Authority, tmp_path: Path
 ) -> None:
     trust = TrustStore(authority.write(tmp_path / "ca"))
@@ -113,9 +111,7 @@ async def test_half_of_a_pair_leaves_the_old_one_in_force(
     assert await listener.shown_to(trust) == before
 
 
-async def test_a_renewed_authority_is_trusted_without_a_restart(
-    listener: Listener, tmp_path: Path
-) -> None:
+async def test_renewed_ca_is_trusted_without_restart(listener: Listener, tmp_path: Path) -> None:
     successor = Authority()
     trust = TrustStore(Authority().write(tmp_path / "ca"))
     with pytest.raises(ssl.SSLCertVerificationError):
@@ -129,7 +125,7 @@ async def test_a_renewed_authority_is_trusted_without_a_restart(
     assert await listener.shown_to(trust) == serial
 
 
-def test_files_that_are_no_pair_are_an_error(authority: Authority, tmp_path: Path) -> None:
+def test_mismatched_certificate_and_key_raise(authority: Authority, tmp_path: Path) -> None:
     authority.issue(tmp_path / "tls.crt", tmp_path / "tls.key")
     authority.issue(tmp_path / "other.crt", tmp_path / "other.key")
 

@@ -59,7 +59,7 @@ async def closed(database: Database, issuer: Issuer) -> AsyncIterator[Sidecar]:
         yield sidecar
 
 
-async def test_a_pod_of_the_unit_does_all_its_work(closed: Sidecar) -> None:
+async def test_pod_of_the_unit_is_accepted_everywhere(closed: Sidecar) -> None:
     execution_id = (await closed.create()).body["execution_id"]
     run = f"/v1/executions/{execution_id}"
 
@@ -94,7 +94,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("shown", "slug"), BAD.values(), ids=BAD)
-async def test_whoever_does_not_show_a_pod_of_a_unit_changes_nothing(
+async def test_call_without_a_valid_workload_token_is_refused(
     closed: Sidecar, shown: str | None, slug: str
 ) -> None:
     execution_id = (await closed.create()).body["execution_id"]
@@ -113,7 +113,7 @@ async def test_whoever_does_not_show_a_pod_of_a_unit_changes_nothing(
     assert (await closed.get(run)).body["status"] == "READY"  # reading takes the user's token only
 
 
-async def test_a_pod_of_another_unit_touches_nothing_of_this_one(closed: Sidecar) -> None:
+async def test_pod_of_another_unit_is_refused(closed: Sidecar) -> None:
     """Although it has the sidecar's own key, and the token of the execution's own user."""
     execution_id = (await closed.create()).body["execution_id"]
     run = f"/v1/executions/{execution_id}"
@@ -146,7 +146,7 @@ async def test_a_pod_of_another_unit_touches_nothing_of_this_one(closed: Sidecar
     assert (await closed.get(run)).body["status"] == "READY"
 
 
-async def test_a_unit_in_the_path_is_the_pods_own(closed: Sidecar) -> None:
+async def test_unit_in_the_path_must_be_the_pods(closed: Sidecar) -> None:
     closed.pod = {HEADER: token(ELSEWHERE)}
     target = f"/v1/computing-units/{WORLD.computing_unit_id}/expired-executions/clear"
 
@@ -155,7 +155,7 @@ async def test_a_unit_in_the_path_is_the_pods_own(closed: Sidecar) -> None:
     assert cleared.outcome == (403, "wrong-computing-unit")
 
 
-async def test_a_watched_installation_refuses_nothing_and_counts_everything(
+async def test_warn_mode_refuses_nothing_and_counts_all(
     database: Database, issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(database, issuer, "warn") as sidecar:
@@ -176,7 +176,7 @@ async def test_a_watched_installation_refuses_nothing_and_counts_everything(
     assert told == ["workload-missing", "workload-invalid", "wrong-computing-unit"]
 
 
-async def test_keys_of_the_cluster_that_cannot_be_had_stop_writes_not_reads(
+async def test_unavailable_cluster_keys_stop_writes_not_reads(
     closed: Sidecar, issuer: Issuer
 ) -> None:
     issuer.status = 500

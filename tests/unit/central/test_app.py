@@ -69,13 +69,13 @@ def test_every_route_is_described_with_its_problems(route: Any) -> None:
     assert route.summary
 
 
-async def test_the_document_is_for_everybody() -> None:
+async def test_openapi_document_needs_no_credentials() -> None:
     async with served() as client, client.get("/openapi.json") as response:
         assert response.status == 200
         assert await response.json() == openapi()
 
 
-async def test_every_answer_has_a_request_id() -> None:
+async def test_every_response_has_a_request_id() -> None:
     async with served() as client:
         async with client.get("/nowhere", headers={"X-Request-Id": "mine-1"}) as response:
             problem = await response.json(content_type=None)
@@ -84,7 +84,7 @@ async def test_every_answer_has_a_request_id() -> None:
             assert response.headers["X-Request-Id"] not in {"", "not an id"}
 
 
-async def test_a_refused_role_is_told_whose_token_it_was() -> None:
+async def test_refused_role_gets_the_user_headers() -> None:
     token = mint(6, "RESTRICTED")
 
     async with (
@@ -98,7 +98,7 @@ async def test_a_refused_role_is_told_whose_token_it_was() -> None:
     ("value", "slug"),
     [("Basic dTpw", "token-invalid"), ("Bearer", "token-missing"), ("Bearer é", "token-invalid")],
 )
-async def test_another_scheme_is_no_token(value: str, slug: str) -> None:
+async def test_other_authorization_scheme_gets_401(value: str, slug: str) -> None:
     headers = {"Authorization": value}
 
     async with served() as client, client.get("/v1/token", headers=headers) as response:
@@ -107,7 +107,7 @@ async def test_another_scheme_is_no_token(value: str, slug: str) -> None:
     assert (response.status, problem["type"]) == (401, slug)
 
 
-async def test_connections_end_when_they_are_old() -> None:
+async def test_connections_close_at_max_age() -> None:
     now = 0.0
     async with served(clock=lambda: now) as client:
 
@@ -123,7 +123,7 @@ async def test_connections_end_when_they_are_old() -> None:
         assert await is_kept()  # the next one is young
 
 
-async def test_labels_stay_few_whatever_is_asked_for() -> None:
+async def test_random_paths_do_not_add_labels() -> None:
     registry = CollectorRegistry()
     async with served(registry=registry) as client:
         for number in range(50):

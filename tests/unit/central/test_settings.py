@@ -11,7 +11,7 @@ ENOUGH = {
 }
 
 
-def test_what_must_be_set_is_enough() -> None:
+def test_required_settings_suffice() -> None:
     settings = read_settings(ENOUGH)
 
     assert (str(settings.listen), str(settings.ops_listen)) == ("0.0.0.0:7080", "0.0.0.0:7081")
@@ -20,7 +20,7 @@ def test_what_must_be_set_is_enough() -> None:
     assert (settings.database.pool_min_size, settings.database.pool_max_size) == (2, 10)
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_all_settings_errors_are_reported_together() -> None:
     with pytest.raises(SettingsError) as caught:
         read_settings(
             {
@@ -56,7 +56,7 @@ def test_a_limit_below_a_full_batch_is_refused_before_it_parks_a_sidecar(most: s
 
 
 @pytest.mark.parametrize("secret", ["random", "RANDOM"])
-def test_texeras_random_secret_is_one_nobody_else_can_know(secret: str) -> None:
+def test_secret_random_is_refused(secret: str) -> None:
     with pytest.raises(SettingsError, match="CENTRAL_JWT_SECRET"):
         read_settings(ENOUGH | {"CENTRAL_JWT_SECRET": secret})
 
@@ -93,7 +93,7 @@ def test_secrets_and_key_sets_are_not_mixed(variables: dict[str, str], faults: l
     assert sorted(told) == faults
 
 
-def test_no_secret_is_shown() -> None:
+def test_description_contains_no_secret() -> None:
     settings = read_settings(ENOUGH)
 
     for text in (repr(settings), str(settings.describe())):
@@ -105,7 +105,7 @@ def test_no_secret_is_shown() -> None:
     "url",
     ["postgresql://db:port/x", "postgresql://db:99999/x", "postgresql://[::1/x", "postgresql://"],
 )
-def test_a_broken_url_is_a_fault_and_no_crash(url: str) -> None:
+def test_malformed_url_is_a_settings_error(url: str) -> None:
     with pytest.raises(SettingsError, match="CENTRAL_DATABASE_URL"):
         read_settings(ENOUGH | {"CENTRAL_DATABASE_URL": url})
 
@@ -127,14 +127,14 @@ def test_migrate_needs_an_owner_and_another_role(owner: str, role: str, fault: s
         read_migrate_settings(variables)
 
 
-def test_a_url_without_secrets_keeps_what_finds_the_database() -> None:
+def test_url_without_secrets_keeps_host_and_database() -> None:
     url = "postgresql://u:p@[::1]:5432/d?password=p"
 
     assert without_secrets(url) == "postgresql://u@[::1]:5432/d"
 
 
 @pytest.mark.parametrize("name", ["CENTRAL_TLS_CERT_FILE", "CENTRAL_TLS_KEY_FILE"])
-def test_a_certificate_and_its_key_go_together(name: str) -> None:
+def test_certificate_without_key_is_refused(name: str) -> None:
     other = {"CENTRAL_TLS_CERT_FILE", "CENTRAL_TLS_KEY_FILE"} - {name}
     with pytest.raises(SettingsError, match=f"{other.pop()}: must be set"):
         read_settings(ENOUGH | {name: "/tls/file"})

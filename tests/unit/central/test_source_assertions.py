@@ -61,7 +61,7 @@ def test_the_thumbprint_is_that_of_rfc_8037() -> None:
     assert thumbprint(x) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
-def test_no_assertion_is_told_apart_from_a_wrong_one() -> None:
+def test_missing_assertion_has_its_own_problem() -> None:
     with pytest.raises(AssertionMissing):
         verifier().verify(None, CALL)
 
@@ -80,13 +80,13 @@ def test_no_assertion_is_told_apart_from_a_wrong_one() -> None:
         SignedCall("POST", CALL.target, CALL.body, CALL.token, None),
     ],
 )
-def test_it_vouches_for_its_own_call_only(call: SignedCall) -> None:
+def test_assertion_is_valid_for_its_own_call_only(call: SignedCall) -> None:
     with pytest.raises(AssertionInvalid):
         verifier().verify(signed(), call)
 
 
 @pytest.mark.parametrize("name", sorted(CLAIMS))
-def test_every_claim_is_needed(name: str) -> None:
+def test_every_claim_is_required(name: str) -> None:
     claims = {key: value for key, value in CLAIMS.items() if key != name}
 
     with pytest.raises(AssertionInvalid):
@@ -169,12 +169,12 @@ def test_the_detail_says_how_far_the_clock_is_off() -> None:
     ],
     ids=str,
 )
-def test_another_header_is_refused(header: object) -> None:
+def test_other_jws_headers_are_refused(header: object) -> None:
     with pytest.raises(AssertionInvalid):
         verifier().verify(signed(header), CALL)
 
 
-def test_one_key_has_one_name() -> None:
+def test_non_canonical_key_encoding_is_refused() -> None:
     """The last character of 32 bytes has two spare bits; another spelling is no other source."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     same_bytes = X[:-1] + alphabet[alphabet.index(X[-1]) ^ 1]
@@ -185,7 +185,7 @@ def test_one_key_has_one_name() -> None:
         verifier().verify(signed(header), CALL)
 
 
-def test_another_keys_signature_is_refused() -> None:
+def test_signature_of_another_key_is_refused() -> None:
     other = base64url(Ed25519PrivateKey.generate().public_key().public_bytes_raw())
     header = HEADER | {"jwk": HEADER["jwk"] | {"x": other}}
 
@@ -211,12 +211,12 @@ SIGNED_PART, _, SIGNATURE = signed().rpartition(".")
         f"é{SIGNED_PART}.{SIGNATURE}",
     ],
 )
-def test_what_is_no_jws_is_refused(text: str) -> None:
+def test_malformed_jws_is_refused(text: str) -> None:
     with pytest.raises(AssertionInvalid):
         verifier().verify(text, CALL)
 
 
-def test_a_remembered_key_verifies_each_call_anew() -> None:
+def test_cached_key_still_verifies_each_call() -> None:
     verify = verifier().verify
     verify(signed(), CALL)
 

@@ -47,7 +47,7 @@ def signed(
     return f"{text}.{base64url(hmac.digest(key, text.encode(), hashlib.sha256))}"
 
 
-async def test_a_token_of_texera_names_its_user() -> None:
+async def test_valid_token_returns_its_user() -> None:
     token = mint(7, "ADMIN", ttl_s=60, now_s=NOW, secret=SECRET)
 
     user = await verifier().verify(token)
@@ -56,7 +56,7 @@ async def test_a_token_of_texera_names_its_user() -> None:
     assert user.reads_everything
 
 
-async def test_the_secret_is_lower_cased_unless_told_otherwise() -> None:
+async def test_secret_is_lower_cased_by_default() -> None:
     as_it_stands = signed(CLAIMS, key=SECRET.encode())
 
     assert (await verifier(lowercase_secret=False).verify(as_it_stands)).user_id == 7
@@ -64,7 +64,7 @@ async def test_the_secret_is_lower_cased_unless_told_otherwise() -> None:
         await verifier().verify(as_it_stands)
 
 
-async def test_a_short_secret_is_taken_as_texera_takes_it() -> None:
+async def test_short_secret_is_accepted() -> None:
     token = signed(CLAIMS, key=b"short")
 
     assert (await verifier(secret="short").verify(token)).user_id == 7
@@ -88,7 +88,7 @@ async def test_incomplete_or_ill_typed_claims_are_refused(claims: object) -> Non
 @pytest.mark.parametrize(
     "algorithm", ["none", "None", "NONE", "", "HS512", "RS256", "ES256", "EdDSA"]
 )
-async def test_the_algorithm_is_ours_to_choose_not_the_tokens(algorithm: str) -> None:
+async def test_algorithm_of_the_token_is_not_trusted(algorithm: str) -> None:
     header: dict[str, object] = {"alg": algorithm, "typ": "JWT"}
     unsigned = f"{part(header)}.{part(CLAIMS)}."
 
@@ -118,7 +118,7 @@ async def test_a_public_key_is_no_hmac_secret() -> None:
         signed(CLAIMS, header={"alg": "HS256", "kid": 7}),
     ],
 )  # fmt: skip
-async def test_what_is_no_token_of_ours_is_refused(token: str) -> None:
+async def test_malformed_or_foreign_token_is_refused(token: str) -> None:
     with pytest.raises(TokenInvalid):
         await verifier().verify(token)
 
@@ -132,7 +132,7 @@ async def test_a_changed_claim_breaks_the_signature() -> None:
 
 
 @pytest.mark.parametrize("remembered", [False, True])
-async def test_a_token_is_good_until_thirty_seconds_after_its_exp(remembered: bool) -> None:
+async def test_token_is_valid_until_30_s_after_exp(remembered: bool) -> None:
     clock = Clock()
     verify = verifier(clock).verify
     token = signed(CLAIMS)
@@ -148,7 +148,7 @@ async def test_a_token_is_good_until_thirty_seconds_after_its_exp(remembered: bo
     assert 'error="invalid_token"' in caught.value.headers["WWW-Authenticate"]
 
 
-async def test_a_token_is_not_good_before_its_nbf() -> None:
+async def test_token_is_invalid_before_nbf() -> None:
     early = signed(CLAIMS | {"nbf": NOW + 31})
     within_the_leeway = signed(CLAIMS | {"nbf": NOW + 30})
 
@@ -157,7 +157,7 @@ async def test_a_token_is_not_good_before_its_nbf() -> None:
         await verifier().verify(early)
 
 
-async def test_the_memory_is_bounded_and_holds_no_token() -> None:
+async def test_cache_is_bounded_and_holds_digests_only() -> None:
     verify = verifier(cache_size=10)
 
     for user_id in range(1, 51):
@@ -169,7 +169,7 @@ async def test_the_memory_is_bounded_and_holds_no_token() -> None:
 
 
 @pytest.mark.parametrize("role", ["INACTIVE", "RESTRICTED", "regular", "", "OWNER"])
-async def test_other_roles_are_refused_after_they_are_known(role: str) -> None:
+async def test_other_roles_are_refused(role: str) -> None:
     user = await verifier().verify(signed(CLAIMS | {"role": role}))
 
     with pytest.raises(RoleNotAllowed):

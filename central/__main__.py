@@ -5,7 +5,6 @@ lists and closes stale executions, `retention` purges old rows of ours.
 """
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -16,10 +15,8 @@ from central.cli import EXIT_UNAVAILABLE, bindings, doctor, migrate, orphans, re
 from central.settings import read_settings
 from kit.http import logs
 from kit.http.problems import Problem
+from kit.http.service import run_service
 from kit.http.settings import EXIT_USAGE, SettingsError
-
-EXIT_CANNOT_CREATE = 73
-"""A listener cannot be opened (EX_CANTCREAT)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,16 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _serve(_: argparse.Namespace, variables: Mapping[str, str]) -> int:
     settings = read_settings(variables)
     logs.configure(settings.log_level)
-    import uvloop  # here, so that settings errors are reported at once
-
     from central.lifecycle import serve
 
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(serve(settings))
-    except OSError as error:
-        print(f"cannot start: {error}", file=sys.stderr)
-        return EXIT_CANNOT_CREATE
+    return run_service(serve(settings))
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], int]] = MappingProxyType(

@@ -14,10 +14,9 @@ with TLS, the reload of the certificate; the process ends if one of them fails.
 
 import asyncio
 import logging
-import signal
 import ssl
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from kit.http.logs import fields
 from kit.http.ops import serve_ops
 from kit.http.problems import Problem
 from kit.http.reloading_files import ReloadingFiles
+from kit.http.service import background, stop_on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,7 @@ MAX_BODIES_SHARE = 0.5
 
 async def serve(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT. Returns the exit code. Raises OSError for a port in use."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+    stop = stop_on_signals()
     not_ready_because = ["starting"]
     metrics = Metrics(CollectorRegistry())
     database = Database(settings.database, metrics)
@@ -95,15 +92,15 @@ async def serve(settings: Settings) -> int:
         context = None
         if settings.tls is not None:
             certificate = ServerCertificate(settings.tls.certificate_file, settings.tls.key_file)
-            await life.enter_async_context(_background(certificate.files.watch()))
+            await life.enter_async_context(background(certificate.files.watch()))
             context = certificate.context
         await life.enter_async_context(ops)
         await life.enter_async_context(listening(api, settings.listen, callers, context))
         opening = asyncio.create_task(_open(database))
         life.callback(opening.cancel)
-        await life.enter_async_context(_background(closer.run()))
+        await life.enter_async_context(background(closer.run()))
         retention = Retention(database, metrics, settings.retention)
-        await life.enter_async_context(_background(purger.run(retention)))
+        await life.enter_async_context(background(purger.run(retention)))
         not_ready_because.clear()
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()
@@ -111,24 +108,6 @@ async def serve(settings: Settings) -> int:
         await asyncio.sleep(settings.drain_delay_s)
     logger.info("stopped")
     return 0
-
-
-@asynccontextmanager
-async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs `work` until the context exits; if it fails, a bug, the process shuts down."""
-
-    def on_done(task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None:
-            logger.critical("background task failed", exc_info=task.exception())
-            signal.raise_signal(signal.SIGTERM)
-
-    task = asyncio.create_task(work)
-    task.add_done_callback(on_done)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 async def _open(database: Database) -> None:

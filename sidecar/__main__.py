@@ -1,19 +1,16 @@
 """`python -m sidecar serve` runs the sidecar, `doctor` checks its pod, `spool` reads the spool."""
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from kit.http import logs
+from kit.http.service import run_service
 from kit.http.settings import EXIT_USAGE, SettingsError
 from sidecar import __version__
 from sidecar.settings import Settings
-
-EXIT_CANNOT_CREATE = 73
-"""A listener or the spool's directory cannot be opened (EX_CANTCREAT)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,23 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _serve() -> int:
     settings = Settings.from_environment(os.environ)
     logs.configure(settings.log_level)
-    import uvloop  # here, so that settings are validated first
-
     with _without_system_ca_bundle() if settings.central_url.startswith("http:") else nullcontext():
         from sidecar.lifecycle import serve
 
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(serve(settings))
-    except OSError as error:
-        print(f"cannot start: {error}", file=sys.stderr)
-        return EXIT_CANNOT_CREATE
+    return run_service(serve(settings))
 
 
 @contextmanager
 def _without_system_ca_bundle() -> Iterator[None]:
     """aiohttp loads the system's CA bundle at import (3.14): 2 MiB and tens of milliseconds, which
-    a sidecar without TLS saves."""
+    a sidecar without TLS saves. Nothing may import aiohttp before this."""
     names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
     known = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, os.devnull))

@@ -12,16 +12,16 @@ the spool for the next start; the exit code and a log line say so.
 
 import asyncio
 import logging
-import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 from kit.http.body_reader import BodyReader
 from kit.http.connection_limits import ConnectionLimiter
 from kit.http.logs import fields
 from kit.http.ops import serve_ops
+from kit.http.service import background, stop_on_signals
 from sidecar import __version__
 from sidecar.api.services import Services
 from sidecar.cache.access import AccessCache
@@ -63,10 +63,7 @@ RESPONSE_CACHE_SHARE = 0.25
 async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
     """Runs until SIGTERM or SIGINT and returns the exit code. Raises OSError for a taken port, an
     unusable volume or a bad CA file."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+    stop = stop_on_signals()
     async with AsyncExitStack() as life:
         sidecar = await life.enter_async_context(build_sidecar(settings, faults))
         spool = sidecar.spool
@@ -231,25 +228,6 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
         ),
     ):
         yield
-
-
-@asynccontextmanager
-async def background(work: Coroutine[Any, Any, Any]) -> AsyncIterator["asyncio.Task[None]"]:
-    task = asyncio.create_task(work)
-    task.add_done_callback(_on_task_failure)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-def _on_task_failure(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        # A sidecar that no longer delivers must end, so that the pod restarts it.
-        logger.critical("background task failed", exc_info=task.exception())
-        signal.raise_signal(signal.SIGTERM)
 
 
 def _register_gauges(sidecar: Sidecar) -> None:

@@ -20,6 +20,7 @@ from yarl import URL
 import sidecar.lifecycle
 from dev.tokens import mint
 from dev.world import WORLD, User
+from kit.http.service import background
 from sidecar.server.app import build_app
 from sidecar.settings import Settings
 from tests.integration.central.central_fixtures import Sidecar as CentralCaller
@@ -124,9 +125,7 @@ async def running_stack(
         )
         async with (
             sidecar.lifecycle.build_sidecar(settings) as running,
-            sidecar.lifecycle.background(running.delivery.run())
-            if is_delivering
-            else nullcontext(),
+            background(running.delivery.run()) if is_delivering else nullcontext(),
             TestClient(TestServer(build_app(running.services, running.metrics))) as client,
         ):
             yield Stack(client, running, central)

@@ -9,8 +9,6 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from aiohttp.http_exceptions import HttpProcessingError
-
 
 def fields(**values: Any) -> dict[str, dict[str, Any]]:
     """The `extra` of a log call."""
@@ -35,6 +33,8 @@ class RedactMalformedRequest(logging.Filter):
     """aiohttp logs a malformed request with its bytes, which may contain a token."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        from aiohttp.http_exceptions import HttpProcessingError  # here, see `sidecar.__main__`
+
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
             record.msg, record.args = "malformed request", ()

@@ -9,8 +9,8 @@ import pytest
 
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
 from dev.world import WORLD
+from kit.http.service import background
 from sidecar.forwarded import STATUS_WAIT_S
-from sidecar.lifecycle import background
 from tests.databases import Database
 from tests.stacks import COMMITTED, LocalReply, Stack, running_stack
 

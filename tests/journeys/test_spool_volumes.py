@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dev.bench.raw_http_client import RawHttpClient, RawResponse
-from sidecar.__main__ import EXIT_CANNOT_CREATE
+from kit.http.service import EXIT_CANNOT_CREATE
 from tests.databases import Database
 from tests.journeys.crashing.processes import Sidecar
 from tests.journeys.crashing.trial import Trial, trial

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -50,3 +52,12 @@ async def test_a_handlers_own_error_keeps_its_traceback(lines: io.StringIO) -> N
         assert (await client.get("/")).status == 500
 
     assert "a bug of ours" in lines.getvalue()
+
+
+def test_the_sidecars_command_imports_no_aiohttp_before_its_settings() -> None:
+    """Else aiohttp has loaded the system's CA bundle before `serve` can do without it."""
+    program = "import sys, sidecar.__main__; print('aiohttp' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+    assert done.stdout == b"False\n"

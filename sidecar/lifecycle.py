@@ -40,10 +40,9 @@ from sidecar.server.write_fast_path import WriteFastPath
 from sidecar.settings import Settings
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector
+from sidecar.spool.maintenance import run_maintenance
 from sidecar.spool.schema import has_spool
 from sidecar.spool.spool import Spool
-from sidecar.spool.status import describe
-from sidecar.spool.upkeep import run_maintenance
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CentralClient, open_session
 from sidecar.upstream.credentials import TrustStore, WorkloadToken
@@ -155,7 +154,7 @@ class Sidecar:
             "version": __version__,
             "source_id": self.identity.source_id,
             "config": {name: getattr(self.settings, name) for name in names},
-            "spool": describe(self.spool),
+            "spool": self.spool.describe(),
             "cache": {"bytes": self.services.reads.size_bytes},
             "leases": self.lease_renewer.describe(),
             "upstream": {

@@ -93,7 +93,7 @@ class UserLimits:
         wait_s = self._writes.acquire(new.user_id)
         if wait_s:
             self._refuse("writes", "too many writes of this user at once", wait_s)
-        fields_bytes = len(msgspec.json.encode(new.members))
+        fields_bytes = len(msgspec.json.encode(new.fields))
         wait_s = self._bytes.acquire(new.user_id, ENTRY_OVERHEAD_BYTES + fields_bytes)
         if wait_s:
             self._refuse("bytes", "too many bytes of this user at once", wait_s)

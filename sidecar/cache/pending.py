@@ -36,7 +36,7 @@ class CachedExecution:
             return self
         execution = msgspec.structs.replace(self.execution)
         apply_pending(execution, entries)
-        added_bytes = sum(len(entry.document) for entry in entries)
+        added_bytes = sum(len(entry.payload) for entry in entries)
         return CachedExecution(execution, self.size_bytes + added_bytes)
 
 
@@ -61,11 +61,11 @@ class CachedCosts:
             return self
         costs = msgspec.structs.replace(self.costs)
         for entry in entries:
-            write_operations.apply_pending_costs(costs, msgspec.json.decode(entry.document))
-        added_bytes = 4 * sum(len(entry.document) for entry in entries)
+            write_operations.apply_pending_costs(costs, msgspec.json.decode(entry.payload))
+        added_bytes = 4 * sum(len(entry.payload) for entry in entries)
         return CachedCosts(costs, self.size_bytes + added_bytes)
 
 
 def apply_pending(row: v1.Execution, entries: Sequence[Entry]) -> None:
     for entry in entries:
-        write_operations.apply_pending_execution(row, msgspec.json.decode(entry.document))
+        write_operations.apply_pending_execution(row, msgspec.json.decode(entry.payload))

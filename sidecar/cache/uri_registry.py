@@ -62,7 +62,7 @@ class UriRegistry:
             return self
         changed = UriRegistry(dict(self.results), dict(self.consoles), self.runtime_stats)
         for entry in entries:
-            changed.apply(msgspec.json.decode(entry.document))
+            changed.apply(msgspec.json.decode(entry.payload))
         return changed
 
     def apply(self, write: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""`python -m sidecar spool ls | show ID | fsck | export`: what waits in a spool, and how it is.
+"""`python -m sidecar spool ls | show ID | fsck | export`: contents and condition of a spool.
 
-Reads only, beside a running sidecar or from what a stopped one left, and never needs central:
+Reads only, beside a running sidecar or when it is stopped, and never needs central:
 
     kubectl exec POD -c sidecar -- python -m sidecar spool ls
 """
@@ -9,18 +9,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from kit.http.settings import EXIT_USAGE
-from sidecar.spool import fsck
-from sidecar.spool.inspection import BatchSender, Inspected, NoSpool, Unreadable, carved, inspected
+from sidecar.spool import inspect
+from sidecar.spool.inspect import InspectedSpool, NoSpool, Unreadable, WriteLine
 
 DEFAULT_DIRECTORY = "/var/lib/sidecar"
-EXIT_FAULTS = 1
+EXIT_FINDINGS = 1
 EXIT_DATA = 65
 """The file cannot be read as a spool (EX_DATAERR)."""
 EXIT_NO_INPUT = 66
@@ -40,7 +40,7 @@ _COLUMNS = ("write", "execution", "user", "operation", "state", "bytes", "made a
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "spool",
-        help="look into a spool (live or stopped, read only)",
+        help="inspect a spool (running or stopped, read only)",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -52,28 +52,28 @@ def add_parser(commands: Any) -> None:
         f" {DEFAULT_DIRECTORY})",
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    listing = actions.add_parser("ls", help="writes, those that wait unless told otherwise")
+    listing = actions.add_parser("ls", help="writes, by default those that wait")
     listing.add_argument("--state", choices=_STATES, default="waiting")
     listing.add_argument("--execution", metavar="ID", type=int)
     listing.add_argument("--limit", metavar="N", type=int, default=100, help="0 for all")
-    show = actions.add_parser("show", help="one write: its document, its batch, how it ended")
+    show = actions.add_parser("show", help="one write: its payload, its batch, its outcome")
     show.add_argument("id", metavar="ID", help="a write_id, or its number")
     check = actions.add_parser("fsck", help="checksums and invariants; exits 1 if one is broken")
     for action in (listing, show, check):
         action.add_argument("--json", action="store_true", help="for programs")
-    export = actions.add_parser("export", help="what waits as JSON lines, in order, to be applied")
+    export = actions.add_parser("export", help="waiting writes as JSON lines, in order")
     export.add_argument(
-        "--carve", action="store_true", help="read a damaged file page by page, without SQLite"
+        "--recover",
+        action="store_true",
+        help="recover a damaged spool first, in a temporary copy, as a start would",
     )
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     directory = options.dir or Path(environ.get("SIDECAR_SPOOL_DIR") or DEFAULT_DIRECTORY)
     try:
-        if options.action == "export" and options.carve:
-            with carved(directory) as lines:
-                return _print_lines(lines)
-        with inspected(directory) as spool:
+        is_damaged = options.action == "export" and options.recover
+        with (inspect.recovered if is_damaged else inspect.inspected)(directory) as spool:
             return _ACTIONS[options.action](spool, options)
     except NoSpool as error:
         print(f"sidecar spool: {error}", file=sys.stderr)
@@ -82,14 +82,14 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(f"sidecar spool: {error}", file=sys.stderr)
         if options.action == "fsck":
             _print_quarantine(directory)
-            return EXIT_FAULTS
+            return EXIT_FINDINGS
         return EXIT_DATA
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def _list(spool: Inspected, options: argparse.Namespace) -> int:
+def _list(spool: InspectedSpool, options: argparse.Namespace) -> int:
     if options.limit < 0:
         print("sidecar spool: --limit: expected 0 or more", file=sys.stderr)
         return EXIT_USAGE
@@ -103,19 +103,19 @@ def _list(spool: Inspected, options: argparse.Namespace) -> int:
         print(text)
     print(
         f"{len(shown)} shown; {summary['waiting']} wait ({summary['in_flight']} in flight,"
-        f" {summary['waiting_merged']} merged into others), {summary['settled_kept']} ended are"
-        f" kept; the sidecar is {'running' if summary['running'] else 'not running'}"
+        f" {summary['waiting_coalesced']} coalesced), {summary['settled_kept']} settled are kept;"
+        f" the sidecar is {'running' if summary['running'] else 'not running'}"
     )
     return 0
 
 
-def _show(spool: Inspected, options: argparse.Namespace) -> int:
+def _show(spool: InspectedSpool, options: argparse.Namespace) -> int:
     seq = spool.seq_of(options.id)
     shown = spool.show(seq) if seq is not None else None
     if shown is None:
         print(
             f"sidecar spool: {options.id} is no write of this spool ({spool.spool_id}), or it"
-            " ended too long ago",
+            " was settled too long ago",
             file=sys.stderr,
         )
         return EXIT_NO_INPUT
@@ -128,41 +128,36 @@ def _show(spool: Inspected, options: argparse.Namespace) -> int:
     return 0
 
 
-def _fsck(spool: Inspected, options: argparse.Namespace) -> int:
-    faults = list(fsck.faults(spool))
-    aside = list(fsck.set_aside(spool.directory))
+def _fsck(spool: InspectedSpool, options: argparse.Namespace) -> int:
+    findings = list(inspect.findings(spool))
+    quarantined = list(inspect.quarantined(spool.directory))
     if options.json:
-        print(
-            json.dumps({"spool": spool.summary(), "faults": faults, "set_aside": aside}, indent=2)
-        )
-        return EXIT_FAULTS if faults else 0
-    for fault in faults:
-        print(f"fault: {fault}")
+        report = {"spool": spool.summary(), "findings": findings, "quarantined": quarantined}
+        print(json.dumps(report, indent=2))
+        return EXIT_FINDINGS if findings else 0
+    for finding in findings:
+        print(f"finding: {finding}")
     _print_quarantine(spool.directory)
-    print(f"{len(faults)} faults" if faults else "no fault found")
-    return EXIT_FAULTS if faults else 0
+    print(f"{len(findings)} findings" if findings else "no findings")
+    return EXIT_FINDINGS if findings else 0
 
 
-def _export(spool: Inspected, options: argparse.Namespace) -> int:
-    return _print_lines(spool.export())
-
-
-def _print_lines(lines: Iterable[Mapping[str, Any]]) -> int:
+def _export(spool: InspectedSpool, options: argparse.Namespace) -> int:
     damaged = 0
-    for line in lines:
+    for line in spool.export():
         damaged += bool(line.get("damaged"))
         print(json.dumps(line, ensure_ascii=False))
     if damaged:
         print(f"sidecar spool: {damaged} entries are damaged", file=sys.stderr)
-    return EXIT_FAULTS if damaged else 0
+    return EXIT_FINDINGS if damaged else 0
 
 
 def _print_quarantine(directory: Path) -> None:
-    for text in fsck.set_aside(directory):
-        print(f"set aside: {text}")
+    for text in inspect.quarantined(directory):
+        print(f"quarantined: {text}")
 
 
-def _cells(line: BatchSender) -> tuple[str, ...]:
+def _cells(line: WriteLine) -> tuple[str, ...]:
     return tuple("" if value is None else str(value) for value in asdict(line).values())
 
 

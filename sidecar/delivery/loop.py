@@ -15,7 +15,7 @@ from sidecar.delivery.pacing import BatchPacer
 from sidecar.delivery.waiters import SettlementWaiters
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, SpoolUnavailable, UpstreamProblem
-from sidecar.spool.batching import BATCH_MAX_ENTRIES
+from sidecar.spool.batches import BATCH_MAX_ENTRIES
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord, WriteState
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.spool import Spool
@@ -281,7 +281,7 @@ class Delivery:
         )
 
     def _age_s(self, entry: Entry) -> float:
-        made_at_ms: int = msgspec.json.decode(entry.document)["made_at_ms"]
+        made_at_ms: int = msgspec.json.decode(entry.payload)["made_at_ms"]
         return max(0, self._spool.now_ms() - made_at_ms) / 1000
 
 

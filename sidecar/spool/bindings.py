@@ -1,24 +1,27 @@
-"""Who may write to what: the executions bound to this sidecar, and the tokens central allowed.
+"""What authorizes a write: bindings of executions to this sidecar, grants of users' tokens.
 
-A grant is central's yes for one token (by digest) and one execution. It admits durable writes
-through restarts, outages and past the token's own `exp`, until the execution is terminal and
-ten minutes more (DESIGN.md section 2). The token itself is never kept.
+A grant is central's authorization of one token (by digest) for one execution. It admits durable
+writes through restarts, outages and past the token's own `exp`, until the execution is terminal and
+ten minutes more (DESIGN.md section 2). The token itself is never kept. The computing unit's present
+boot is kept here too.
 """
 
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from sidecar.spool import properties
+from sidecar.spool import schema
 from sidecar.spool.entry import Entry, Outcome, Priority
 
 GRACE_AFTER_END_MS = 10 * 60 * 1000
 
 ENDING_REFUSALS = frozenset({"status-conflict"})
-"""The run is over by another's word. Not `late`: a run that was closed as an orphan may
-still be running, and its own end must be admitted whenever it comes."""
-LOSING_REFUSALS = frozenset({"not-bound", "binding-revoked", "user-demoted", "execution-not-found"})
-"""Central's yes no longer holds: the next write has to ask for it again."""
+"""Refusals after which the run is over. Not `late`: a run that was closed as an orphan may still be
+running, and its own terminal status must be admitted whenever it comes."""
+REVOKING_REFUSALS = frozenset(
+    {"not-bound", "binding-revoked", "user-demoted", "execution-not-found"}
+)
+"""Refusals that end central's authorization: the next write has to bind again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Central said yes to this token for this execution. `expires_at` is the token's `exp`."""
+    """Central's authorization of one token for one execution. `expires_at` is the token's `exp`."""
 
     token_digest: bytes
     execution_id: int
@@ -45,40 +48,47 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Boot:
+    """One start of a computing unit's master process, by the name it gave itself."""
+
+    computing_unit_id: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class PermissionChanges:
-    """What the answer to a batch means for permits, as execution ids."""
+    """What a batch's outcomes mean for bindings and grants, as execution ids."""
 
     ended: frozenset[int]
-    """Over: its grants run out after the grace."""
-    lost: frozenset[int]
-    """No longer this sidecar's to write to, as far as it knows."""
+    """Terminal: its grants expire after the grace."""
+    revoked: frozenset[int]
 
-
-def consequences(entries: Iterable[Entry], answered: Mapping[int, Outcome]) -> PermissionChanges:
-    ended: set[int] = set()
-    lost: set[int] = set()
-    for entry in entries:
-        outcome = answered.get(entry.seq)
-        if outcome is None:
-            continue
-        slug = (outcome.problem or {}).get("type")
-        is_end = entry.priority is Priority.TERMINAL and outcome.outcome == "applied"
-        if is_end or slug in ENDING_REFUSALS:
-            ended.add(entry.execution_id)
-        if slug in LOSING_REFUSALS:
-            lost.add(entry.execution_id)
-    return PermissionChanges(frozenset(ended), frozenset(lost))
+    @classmethod
+    def of(cls, entries: Iterable[Entry], outcomes: Mapping[int, Outcome]) -> "PermissionChanges":
+        ended: set[int] = set()
+        revoked: set[int] = set()
+        for entry in entries:
+            outcome = outcomes.get(entry.seq)
+            if outcome is None:
+                continue
+            slug = (outcome.problem or {}).get("type")
+            is_end = entry.priority is Priority.TERMINAL and outcome.outcome == "applied"
+            if is_end or slug in ENDING_REFUSALS:
+                ended.add(entry.execution_id)
+            if slug in REVOKING_REFUSALS:
+                revoked.add(entry.execution_id)
+        return cls(frozenset(ended), frozenset(revoked))
 
 
 class BindingIndex:
-    """Bindings and grants in memory; the file has the same."""
+    """Bindings and grants in memory, the same as in the file."""
 
     def __init__(self) -> None:
         self._bindings: dict[int, Binding] = {}
         self._grants: dict[int, dict[bytes, Grant]] = {}
 
     def load(self, bindings: Iterable[Binding], grants: Iterable[Grant], now_ms: int) -> None:
-        """Takes what the file holds. An end that lies in the future was told by a clock that has
+        """Replaces all by what the file holds. An end in the future was dated by a clock that has
         been set back since: it counts from now."""
         self._bindings.clear()
         self._grants.clear()
@@ -99,7 +109,7 @@ class BindingIndex:
         return self._grants.get(execution_id, {}).get(token_digest)
 
     def user_of(self, token_digest: bytes) -> int | None:
-        """The user of a token that any grant is known for."""
+        """The user of a token with any grant."""
         for grants in self._grants.values():
             if token_digest in grants:
                 return grants[token_digest].user_id
@@ -109,12 +119,12 @@ class BindingIndex:
         self._bindings[binding.execution_id] = binding
         self._grants.setdefault(binding.execution_id, {})[grant.token_digest] = grant
 
-    def settle(self, consequences: "PermissionChanges", now_ms: int) -> None:
-        for execution_id in consequences.ended:
+    def apply(self, changes: PermissionChanges, now_ms: int) -> None:
+        for execution_id in changes.ended:
             binding = self._bindings.get(execution_id)
             if binding is not None and binding.ended_at_ms is None:
                 self._bindings[execution_id] = replace(binding, ended_at_ms=now_ms)
-        self.forget(consequences.lost)
+        self.forget(changes.revoked)
 
     def expired(self, now_ms: int) -> list[int]:
         """Executions that ended more than the grace ago."""
@@ -131,8 +141,11 @@ class BindingIndex:
             self._grants.pop(execution_id, None)
 
 
+# The same in the file
+
+
 def load_bindings(connection: sqlite3.Connection) -> list[Binding]:
-    """What the file holds, without rows whose values no sidecar stores."""
+    """What the file holds, without rows with a value of a type that is never stored (damage)."""
     rows = connection.execute(
         "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here,"
         " ended_at_ms FROM bindings WHERE typeof(workflow_id) = 'integer'"
@@ -175,31 +188,22 @@ def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> No
     )
 
 
-def settle(connection: sqlite3.Connection, consequences: PermissionChanges, now_ms: int) -> None:
+def apply(connection: sqlite3.Connection, changes: PermissionChanges, now_ms: int) -> None:
     connection.executemany(
         "UPDATE bindings SET ended_at_ms = ? WHERE execution_id = ? AND ended_at_ms IS NULL",
-        [(now_ms, execution_id) for execution_id in consequences.ended],
+        [(now_ms, execution_id) for execution_id in changes.ended],
     )
-    forget(connection, consequences.lost)
+    forget(connection, changes.revoked)
 
 
 def forget(connection: sqlite3.Connection, execution_ids: Iterable[int]) -> None:
-    """Takes away everything that admits writes to these executions."""
     keys = [(execution_id,) for execution_id in execution_ids]
     connection.executemany("DELETE FROM bindings WHERE execution_id = ?", keys)
     connection.executemany("DELETE FROM grants WHERE execution_id = ?", keys)
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """One start of a computing unit's master process, by the name it gave itself."""
-
-    computing_unit_id: int
-    boot_id: str
-
-
 def load_boot(connection: sqlite3.Connection) -> Boot | None:
-    value = properties.read(connection).get(properties.BOOT)
+    value = schema.read_meta(connection).get(schema.BOOT)
     if value is None:
         return None
     unit_id, _, boot_id = value.partition(" ")
@@ -207,4 +211,4 @@ def load_boot(connection: sqlite3.Connection) -> Boot | None:
 
 
 def record_boot(connection: sqlite3.Connection, boot: Boot) -> None:
-    properties.write(connection, **{properties.BOOT: f"{boot.computing_unit_id} {boot.boot_id}"})
+    schema.write_meta(connection, **{schema.BOOT: f"{boot.computing_unit_id} {boot.boot_id}"})

@@ -1,8 +1,7 @@
-"""The clock that dates writes: steady while the process lives, whatever is done to the machine's.
+"""The clock that dates writes: steady while the process lives, whatever happens to the machine's.
 
 Only differences matter: central subtracts the age of a status from its own time. Both ends of that
-age, and of every grace, are read here. A wall clock that is set forward or back in between changes
-nothing; it is looked at once, at start.
+age, and of every grace, are read here. The wall clock is read once, at start.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the spool keeps: an entry, its priority, and how it ended."""
+"""The values of the spool: an entry, its priority, a batch, and the record of how a write ended."""
 
 import zlib
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from enum import IntEnum, StrEnum
 from typing import Any
 
 ENTRY_OVERHEAD_BYTES = 256
-"""What an entry costs on disk beside its document: row, index and settled row, rounded up."""
-MERGED_BYTES = 64
-"""What the number of a merged write costs until its replacement settles: row and index."""
+"""What an entry costs on disk beside its payload: row, index and settled row, rounded up."""
+COALESCED_BYTES = 64
+"""What a coalesced write costs until its replacement settles: row and index."""
 
 
 class Priority(IntEnum):
-    """How soon a waiting write makes its execution's turn come; lower goes first."""
+    """Rank of an execution's most urgent waiting write; lower goes first."""
 
     TERMINAL = 0
     STATUS = 1
@@ -21,7 +21,7 @@ class Priority(IntEnum):
 
 
 class WriteState(StrEnum):
-    """What a `write_id` stands for."""
+    """State of the write that a `write_id` names."""
 
     DURABLE = "durable"
     COMMITTED = "committed"
@@ -30,23 +30,23 @@ class WriteState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """A validated write that is about to be made durable.
+    """A validated write that is not durable yet.
 
-    `members` are the operation's own JSON members. `coalesce_key` names the row of a size-only
-    write: such writes to one row replace each other while they wait.
+    `fields` are the operation's own JSON fields. `coalesce_key` names the row of a size-only write:
+    a waiting one is replaced by a later one to the same row.
     """
 
     execution_id: int
     user_id: int
     op: str
-    members: dict[str, Any]
+    fields: dict[str, Any]
     priority: Priority
     coalesce_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A durable write. `document` is its exact JSON, as it is digested and sent."""
+    """A durable write. `payload` is its exact JSON, as it is digested and sent."""
 
     seq: int
     execution_id: int
@@ -54,23 +54,23 @@ class Entry:
     op: str
     priority: Priority
     coalesce_key: str | None
-    document: bytes
+    payload: bytes
     chain_id: int | None = None
-    """The first number of those whose place it took, if it took any."""
+    """The first number of the writes that it replaced, if it replaced any."""
 
     @property
     def oldest_seq(self) -> int:
-        """The first number that it answers for."""
+        """The first number whose outcome this entry decides."""
         return self.seq if self.chain_id is None else self.chain_id
 
     @property
     def size_bytes(self) -> int:
-        return len(self.document) + ENTRY_OVERHEAD_BYTES
+        return len(self.payload) + ENTRY_OVERHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch whose members are fixed. It is sent unchanged until it is answered."""
+    """A batch whose members are fixed. It is sent unchanged until central has answered it."""
 
     epoch: str
     number: int
@@ -80,7 +80,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How central answered one member of a batch. A refusal carries its problem document."""
+    """Central's result for one member of a batch. A refusal carries its problem document."""
 
     seq: int
     outcome: str
@@ -90,7 +90,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class WriteRecord:
-    """What is known of one write: where it stands and, once settled, how it ended."""
+    """State of one write and, once it is settled, its result."""
 
     seq: int
     execution_id: int
@@ -102,16 +102,15 @@ class WriteRecord:
 
 
 def checksum(
-    seq: int, execution_id: int, user_id: int, op: str, priority: int, document: bytes
+    seq: int, execution_id: int, user_id: int, op: str, priority: int, payload: bytes
 ) -> int:
-    """Finds flipped bytes that SQLite would hand out without a word."""
+    """CRC of an entry. SQLite has no checksums of its own: it returns flipped bytes as they are."""
     head = b"%d %d %d %d %s\0" % (seq, execution_id, user_id, priority, op.encode())
-    return zlib.crc32(document, zlib.crc32(head))
+    return zlib.crc32(payload, zlib.crc32(head))
 
 
-def merged_checksum(seq: int, head: int) -> int:
-    """The same of the number of a merged write."""
-    return zlib.crc32(b"%d>%d" % (seq, head))
+def coalesced_checksum(seq: int, chain_id: int) -> int:
+    return zlib.crc32(b"%d>%d" % (seq, chain_id))
 
 
 def record_checksum(
@@ -123,6 +122,6 @@ def record_checksum(
     problem: bytes | None,
     removed: bytes | None,
 ) -> int:
-    """The same of a settled write, as it is stored."""
+    """CRC of a settled write as it is stored."""
     head = f"{seq} {execution_id} {user_id} {op} {state} {problem is None} {removed is None}"
     return zlib.crc32(removed or b"", zlib.crc32(problem or b"", zlib.crc32(head.encode())))

@@ -1,7 +1,7 @@
-"""Named places between two steps of a write, where a test may stop the process.
+"""Named points between two steps of a write, at which a test may kill the process.
 
-Production passes `NO_FAULTS`; reaching a point then costs one method call, in places that
-each cost a disk sync or a round trip anyway.
+Production passes `NO_FAULTS`. A point then costs one method call, in places that each cost a disk
+sync or a round trip anyway.
 """
 
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The spool's file on its volume: written by one thread, read beside it, healed when damaged.
+"""The spool's file on its volume: written by one thread, read beside it, recovered when damaged.
 
 A volume that is read-only, full, gone or back again never ends the sidecar: each call says what is
 wrong (`SpoolUnavailable`, `SpoolVolumeFull`), and the next one tries again.
@@ -8,6 +8,7 @@ import asyncio
 import errno
 import functools
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,68 +17,64 @@ from typing import Any, TypeVar
 
 from kit.http.logs import fields
 from sidecar.problems import SpoolUnavailable, SpoolVolumeFull
-from sidecar.spool import quarantine, salvage, schema
-from sidecar.spool.ballast import ReserveFile
-from sidecar.spool.committer import GroupCommitWriter, is_corruption, sqlite_code
+from sidecar.spool import quarantine, recovery, schema
+from sidecar.spool.capacity import RETRY_AFTER_S, ReserveFile
 from sidecar.spool.entry import WriteRecord
 from sidecar.spool.fault_injection import FaultInjector
+from sidecar.spool.index_snapshot import IndexSnapshot
 from sidecar.spool.lock import SpoolInUse, SpoolLock
-from sidecar.spool.open_file import OpenFile
 from sidecar.spool.reader import NotOpened, Reader
-from sidecar.spool.snapshot import Snapshot
+from sidecar.spool.wal import WalIndex
+from sidecar.spool.writer import GroupCommitWriter, is_corruption, sqlite_code
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 5
+CHECKPOINT_FROM_FRAMES = 1_000
+"""4 MiB: long enough that most pages are written back once for many commits, and short enough that
+a start reads the log in no time."""
 
 
 class SpoolFile:
-    """Runs work on the file. Each time it is opened `number_from` is told, in the thread that
-    writes, the first number that is free, and then `load`, on the event loop, what the file holds,
-    and `found_damaged` which writes ended at that.
+    """Runs tasks and queries on the file. Every error of SQLite or the volume is raised as
+    `SpoolUnavailable`.
 
-    Every error of SQLite or the volume is raised as `SpoolUnavailable`.
+    Each time the file is opened, `set_next_seq` is called in the writer's thread with the first
+    free number; then, on the event loop, `load` with what the file holds and `on_corrupted` with
+    the writes that ended because they were corrupted.
     """
 
     def __init__(
         self,
         directory: Path,
-        load: Callable[[Snapshot], None],
-        number_from: Callable[[int], None],
-        found_damaged: Callable[[Sequence[WriteRecord]], None],
+        load: Callable[[IndexSnapshot], None],
+        set_next_seq: Callable[[int], None],
+        on_corrupted: Callable[[Sequence[WriteRecord]], None],
         faults: FaultInjector,
     ) -> None:
         self._directory = directory
         self._path = directory / schema.FILE_NAME
         self._load = load
-        self._number_from = number_from
-        self._found_damaged = found_damaged
-        self._ballast = ReserveFile(directory)
+        self._set_next_seq = set_next_seq
+        self._on_corrupted = on_corrupted
+        self._reserve = ReserveFile(directory)
         self._lock = SpoolLock(directory)
-        self._committer = GroupCommitWriter(self._open_in_thread, faults=faults)
+        self.writer = GroupCommitWriter(self._open_in_thread, faults=faults)
         self._reader = Reader(self._path)
+        self._vacuuming: asyncio.Task[None] | None = None
         self.lost_count = 0
-        self.salvage_count = 0
+        self.rebuild_count = 0
         self.disk_full = False
         """What space is left is for terminal statuses and for settling, which frees some."""
         self.unavailable_because: str | None = None
         """Why the last call failed; None once one has succeeded."""
 
-    @property
-    def commit_count(self) -> int:
-        return self._committer.commit_count
-
-    @property
-    def sync_count(self) -> int:
-        return self._committer.sync_count
-
     async def open(self) -> None:
-        """Opens the file, or what can be saved of it; a volume in trouble is tried again later.
+        """Opens the file, recovering it if need be; a volume in trouble is retried later.
 
         Raises `SpoolInUse` and `UnknownFormat`.
         """
-        self._committer.start()
+        self.writer.start()
         try:
             await self.write(lambda connection: None)
         except SpoolUnavailable as problem:
@@ -85,80 +82,102 @@ class SpoolFile:
                 await self.close()
                 raise problem.__cause__ from None
             logger.error("spool unavailable at start", extra=fields(detail=problem.detail))
-        await self.refill_ballast()
+        await self.refill_reserve()
 
     async def close(self) -> None:
-        """Commits what is waiting, then closes."""
-        await self._committer.close()
+        """Commits what waits, then closes."""
+        if self._vacuuming is not None:
+            self._vacuuming.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._vacuuming
+        await self.writer.close()
         await self._reader.close()
         self._lock.release()
 
     async def write(
         self,
-        work: Callable[[sqlite3.Connection], T],
-        apply: Callable[[T], Any] | None = None,
+        task: Callable[[sqlite3.Connection], T],
+        on_commit: Callable[[T], Any] | None = None,
         *,
-        urgent: bool = False,
-        is_alone: bool = False,
+        use_reserve: bool = False,
+        outside_transaction: bool = False,
         needs_sync: bool = True,
     ) -> Any:
-        """What `apply` makes of the result, once its commit is on disk (see `GroupCommitWriter`).
-
-        `urgent` work may use the ballast of a full volume, and the room of the log.
-        """
-        releases = self._ballast.release_count
+        """See `GroupCommitWriter.submit`. With `use_reserve`, the task may use the reserve of a
+        full volume, and the space of the log."""
+        submit = functools.partial(
+            self.writer.submit,
+            task,
+            on_commit,
+            outside_transaction=outside_transaction,
+            needs_sync=needs_sync,
+        )
+        release_count = self._reserve.release_count
         try:
-            answer = await self._committer.submit(
-                work, apply, is_alone=is_alone, needs_sync=needs_sync
-            )
+            result = await submit()
         except (sqlite3.Error, OSError) as error:
             self.disk_full = self.disk_full or _is_no_space(error)
-            # What was opened while the volume was read-only stays so: it may be writable by now.
+            # What was opened while the volume was read-only stays so; it may be writable by now.
             is_read_only = sqlite_code(error) == sqlite3.SQLITE_READONLY
-            if not is_read_only and not (urgent and _is_no_space(error)):
+            if not is_read_only and not (use_reserve and _is_no_space(error)):
                 raise self._problem_of(error) from error
-            if not is_read_only and not self._ballast.release(releases):
-                # What was written lately stands in the log and in the file: written back, the
-                # log gives its room to this.
+            if not is_read_only and not self._reserve.release(release_count):
+                # Recent writes are in the log and in the file; written back, the log frees space.
                 with suppress(sqlite3.Error, OSError):
-                    await self._committer.submit(schema.checkpoint_truncate, is_alone=True)
+                    await self.writer.submit(schema.checkpoint_truncate, outside_transaction=True)
             try:
-                answer = await self._committer.submit(
-                    work, apply, is_alone=is_alone, needs_sync=needs_sync
-                )
+                result = await submit()
             except (sqlite3.Error, OSError) as second:
                 raise self._problem_of(second) from second
         self.unavailable_because = None
-        return answer
+        return result
 
-    async def write_with_others(
-        self, work: Callable[[sqlite3.Connection], T | None], apply: Callable[[T], Any]
+    async def piggyback(
+        self, task: Callable[[sqlite3.Connection], T | None], on_commit: Callable[[T], Any]
     ) -> Any:
-        """As `write`, in the first commit of others in which the work answers more than None."""
+        """See `GroupCommitWriter.piggyback`."""
         try:
-            return await self._committer.stand(work, apply)
+            return await self.writer.piggyback(task, on_commit)
         except (sqlite3.Error, OSError) as error:
             raise self._problem_of(error) from error
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs work on a connection that only reads; it does not wait for a commit under way."""
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs a query on a read-only connection; it does not wait for a commit under way."""
         try:
-            return await self._reader.read(work)
+            return await self._reader.read(query)
         except NotOpened:
             pass
         except (sqlite3.Error, OSError) as error:
             if not is_corruption(error):
                 raise self._problem_of(error) from error
-            self._committer.distrust()
+            self.writer.mark_suspect()
         await self.write(lambda connection: None)  # opens it
         try:
-            return await self._reader.read(work)
+            return await self._reader.read(query)
         except (NotOpened, sqlite3.Error, OSError) as error:
             raise self._problem_of(error) from error
 
-    async def refill_ballast(self) -> None:
-        has_room = await asyncio.to_thread(self._ballast.fill)
+    async def refill_reserve(self) -> None:
+        has_room = await asyncio.to_thread(self._reserve.fill)
         self.disk_full = not has_room and self.unavailable_because is None
+
+    async def vacuum(self) -> None:
+        """Returns free space to the volume."""
+        while await self.write(schema.vacuum_step, needs_sync=False):
+            pass
+        # The file shrinks when the log is written back, and the log when it starts over.
+        await self.write(schema.checkpoint_truncate, outside_transaction=True)
+        await self.refill_reserve()
+
+    def vacuum_in_background(self) -> None:
+        async def vacuum() -> None:
+            try:
+                await self.vacuum()
+            except SpoolUnavailable as problem:
+                logger.warning("spool vacuum put off", extra=fields(detail=problem.detail))
+
+        if self._vacuuming is None or self._vacuuming.done():
+            self._vacuuming = asyncio.create_task(vacuum())
 
     def _problem_of(self, error: Exception) -> SpoolUnavailable:
         kind = SpoolVolumeFull if _is_no_space(error) else SpoolUnavailable
@@ -166,36 +185,95 @@ class SpoolFile:
         self.unavailable_because = problem.detail
         return problem
 
-    # In the committer's thread
+    # In the writer's thread
 
-    def _open_in_thread(self, *, distrust: bool) -> OpenFile:
+    def keep_rows(self, rows: list[tuple[Any, ...]]) -> None:
+        """Quarantines corrupted rows before they leave the file."""
+        self.lost_count += len(rows)
+        quarantine.keep_rows(self._directory, rows)
+
+    def _open_in_thread(self, *, is_suspect: bool) -> "OpenFile":
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._lock.hold()
-        connection, index, salvaged = salvage.open_spool(self._directory, distrust=distrust)
+        self._lock.acquire()
+        connection, index, report = recovery.open_or_recover(self._directory, is_suspect=is_suspect)
         try:
-            snapshot = Snapshot.of(connection)
-            # What shares this group is numbered before the event loop hears of the new file.
-            self._number_from(snapshot.next_seq + salvaged.seq_leap)
-            tell = functools.partial(self._opened, snapshot, salvaged)
-            return OpenFile(self._path, connection, index, self._reader, tell)
+            snapshot = IndexSnapshot.of(connection)
+            # The rest of this group is numbered before the event loop learns of the new file.
+            self._set_next_seq(snapshot.next_seq + report.seq_gap)
+            load = functools.partial(self._on_opened, snapshot, report)
+            return OpenFile(self._path, connection, index, self._reader, load)
         except BaseException:
             connection.close()
             index.close()
             raise
 
-    def _opened(self, snapshot: Snapshot, salvaged: salvage.RecoveryReport) -> None:
-        """On the event loop: the file was opened, and this is what it holds."""
-        self.lost_count += salvaged.lost_count
-        self.salvage_count += int(salvaged.salvaged)
+    def _on_opened(self, snapshot: IndexSnapshot, report: recovery.RecoveryReport) -> None:
+        """On the event loop."""
+        self.lost_count += report.lost_count + len(report.ended)
+        self.rebuild_count += int(report.is_rebuilt)
         self._load(snapshot)
-        if salvaged.ended:
-            self.lost_count += len(salvaged.ended)
-            self._found_damaged(salvaged.ended)
+        if report.ended:
+            self._on_corrupted(report.ended)
 
-    def keep_rows(self, rows: list[tuple[Any, ...]]) -> None:
-        """In the committer's thread, before damaged rows leave the file."""
-        self.lost_count += len(rows)
-        quarantine.keep_rows(self._directory, rows)
+
+class OpenFile:
+    """The writer's connection, with everything else that has the file open beside it.
+
+    `load_index` is called once, on the event loop, before any other result of the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        wal_index: WalIndex,
+        reader: Reader,
+        load_index: Callable[[], None],
+    ) -> None:
+        self.connection = connection
+        self.load_index = load_index
+        self._wal_index = wal_index
+        self._reader = reader
+        self._paths = (path, path.with_name(path.name + schema.WAL_SUFFIX))
+        self._known: list[os.stat_result] | None = None
+        self._guard = schema.connect_read_only(path)
+        try:
+            schema.version_of(self._guard)  # from its first read on it has the file open
+        except sqlite3.Error:
+            self._guard.close()
+            raise
+        reader.allow()
+
+    def check_not_replaced(self) -> None:
+        """SQLite goes on writing to a file that was moved or deleted; a restart would not find it.
+
+        Raises OSError.
+        """
+        found = [path.stat() for path in self._paths]
+        if self._known is None:
+            self._known = found
+        for path, known, now in zip(self._paths, self._known, found, strict=True):
+            if not os.path.samestat(known, now):
+                raise OSError(errno.ESTALE, "was replaced by another process", path.name)
+
+    def checkpoint(self) -> None:
+        if self._wal_index.valid_frames >= CHECKPOINT_FROM_FRAMES:
+            schema.checkpoint(self.connection)
+
+    def close(self) -> None:
+        self._reader.disallow()
+        self._guard.close()
+        self.connection.close()  # the last one writes the log back and removes it
+        self._wal_index.close()
+
+    def abandon(self) -> None:
+        """The guard closes last. It cannot write, so it leaves the log as it is: of frames that a
+        failed sync lost, SQLite would write back whatever is in their place."""
+        self._reader.disallow()
+        for connection in (self.connection, self._guard):
+            with suppress(sqlite3.Error):
+                connection.close()
+        self._wal_index.close()
 
 
 def _is_no_space(error: BaseException) -> bool:

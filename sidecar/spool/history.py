@@ -1,4 +1,4 @@
-"""What is asked about writes: where one stands, and which a user has."""
+"""Queries for the state of writes: of one, and of all of a user."""
 
 import math
 import sqlite3
@@ -13,16 +13,16 @@ from sidecar.spool.entry import WriteRecord, WriteState, record_checksum
 _SETTLED = "SELECT seq, execution_id, user_id, op, state, problem, removed, checksum FROM settled"
 _DURABLE = f"execution_id, user_id, op, '{WriteState.DURABLE}', NULL, NULL, NULL"
 _WAITING = f"SELECT seq, {_DURABLE} FROM entries"  # noqa: S608
-# A merged write is durable as long as the one that took its place is.
-_MERGED = f"SELECT merged.seq, {_DURABLE} FROM merged JOIN entries ON chain_id = head"  # noqa: S608
+# A coalesced write is durable as long as its replacement is.
+_COALESCED = f"SELECT coalesced.seq, {_DURABLE} FROM coalesced JOIN entries USING (chain_id)"  # noqa: S608
 
 
 def find(connection: sqlite3.Connection, seq: int) -> WriteRecord | None:
-    """Where one write stands, following the write that took its place."""
+    """State of one write; a coalesced one has that of its replacement."""
     for query in (
         f"{_SETTLED} WHERE seq = ?",
         f"{_WAITING} WHERE seq = ?",
-        f"{_MERGED} WHERE merged.seq = ?",
+        f"{_COALESCED} WHERE coalesced.seq = ?",
     ):
         row = connection.execute(query, (seq,)).fetchone()
         if row is not None:
@@ -37,7 +37,7 @@ def list_writes(
     """One user's writes, newest first."""
     rows: list[Any] = []
     if state in {None, WriteState.DURABLE}:
-        for query, order in ((_WAITING, "seq"), (_MERGED, "merged.seq")):
+        for query, order in ((_WAITING, "seq"), (_COALESCED, "coalesced.seq")):
             rows += connection.execute(
                 f"{query} WHERE user_id = ? ORDER BY {order} DESC LIMIT ?", (user_id, limit)
             )
@@ -51,7 +51,7 @@ def list_writes(
 
 
 def oldest(connection: sqlite3.Connection) -> float:
-    """The first number that any waiting write answers for; infinity if none waits."""
+    """The lowest number without an outcome; infinity if nothing waits."""
     numbers = connection.execute(
         "SELECT (SELECT min(seq) FROM entries),"
         " (SELECT min(chain_id) FROM entries WHERE chain_id IS NOT NULL)"
@@ -62,27 +62,28 @@ def oldest(connection: sqlite3.Connection) -> float:
 def newest_settled(
     connection: sqlite3.Connection, execution_id: int | None = None
 ) -> list[WriteRecord]:
-    """How writes ended, the last first."""
+    """Settled writes, the last first."""
     rows = connection.execute(
         f"{_SETTLED} WHERE ?1 IS NULL OR execution_id = ?1 ORDER BY position DESC", (execution_id,)
     )
     return _records(rows)
 
 
-def merged_writes(
+def coalesced_writes(
     connection: sqlite3.Connection, execution_id: int | None = None
 ) -> list[WriteRecord]:
-    """Writes whose place another took, that wait with it."""
+    """Replaced writes, which wait with their replacement."""
     rows = connection.execute(
-        f"{_MERGED} WHERE ?1 IS NULL OR execution_id = ?1 ORDER BY merged.seq", (execution_id,)
+        f"{_COALESCED} WHERE ?1 IS NULL OR execution_id = ?1 ORDER BY coalesced.seq",
+        (execution_id,),
     )
     return _records(rows)
 
 
 def replacement_of(connection: sqlite3.Connection, seq: int) -> int:
-    """The entry that answers for a merged write."""
+    """The entry that decides a coalesced write's outcome."""
     (replacement,) = connection.execute(
-        "SELECT entries.seq FROM merged JOIN entries ON chain_id = head WHERE merged.seq = ?",
+        "SELECT entries.seq FROM coalesced JOIN entries USING (chain_id) WHERE coalesced.seq = ?",
         (seq,),
     ).fetchone()
     return int(replacement)
@@ -93,11 +94,11 @@ def _records(rows: Iterable[Sequence[Any]]) -> list[WriteRecord]:
 
 
 def _record_of_row(row: Sequence[Any]) -> WriteRecord | None:
-    """The record; None for a row whose bytes are not what was stored."""
+    """The record; None if its checksum does not match."""
     seq, execution_id, user_id, op, state, problem, removed, stored = row
     try:
-        sealed = record_checksum(seq, execution_id, user_id, op, state, problem, removed)
-        if state != WriteState.DURABLE and stored != sealed:
+        expected = record_checksum(seq, execution_id, user_id, op, state, problem, removed)
+        if state != WriteState.DURABLE and stored != expected:
             return None
         return WriteRecord(
             seq, execution_id, user_id, op, WriteState(state), _decode(problem), _decode(removed)

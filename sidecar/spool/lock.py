@@ -1,7 +1,7 @@
-"""One sidecar to a spool: the lock file, which is also how the volume is known again.
+"""The lock file: one sidecar to a spool. It also identifies the volume.
 
-Two deliveries from one file would both be the only one. The lock is the kernel's and ends with
-the process, however that ends.
+Two sidecars on one file would deliver its writes twice. The lock is the kernel's and ends with the
+process, however that ends.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 
 FILE_NAME = "lock"
 ATTEMPTS, PAUSE_S = 10, 0.02
-"""A look by `is_held` takes microseconds, and a start must not fail for it."""
+"""`is_held` takes the lock for microseconds, and a start must not fail for it."""
 
 
 class SpoolInUse(OSError):
@@ -25,18 +25,18 @@ class VolumeMissing(OSError):
 
 
 class SpoolLock:
-    """Held from the first `hold` to `release`."""
+    """Held from the first `acquire` to `release`."""
 
     def __init__(self, directory: Path, sleep: Callable[[float], None] = time.sleep) -> None:
         self._path = directory / FILE_NAME
         self._sleep = sleep
         self._descriptor: int | None = None
 
-    def hold(self) -> None:
-        """Takes the lock, or sees that it still has it.
+    def acquire(self) -> None:
+        """Takes the lock, or checks that it is still held.
 
-        Raises `SpoolInUse`; `VolumeMissing` if the directory has lost the file since it was held
-        (an unmounted volume leaves an empty directory, which must not become a spool); OSError.
+        Raises `SpoolInUse`; `VolumeMissing` if the directory has lost the file since then (an
+        unmounted volume leaves an empty directory, which must not become a spool); OSError.
         """
         if self._descriptor is not None:
             try:
@@ -75,7 +75,7 @@ class SpoolLock:
 
 
 def is_held(directory: Path) -> bool:
-    """Whether a sidecar uses the spool at the moment. It only looks."""
+    """Whether a sidecar uses the spool now."""
     try:
         descriptor = os.open(directory / FILE_NAME, os.O_RDONLY)
     except OSError:

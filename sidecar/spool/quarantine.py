@@ -1,4 +1,4 @@
-"""Where damage is kept for whoever wants to look at it: `quarantine/` beside the file."""
+"""Evidence of damage, kept in `quarantine/` beside the file."""
 
 import json
 import logging
@@ -13,16 +13,16 @@ from kit.http.logs import fields
 logger = logging.getLogger(__name__)
 
 FOLDER = "quarantine"
-FOLDERS_KEPT = 1
-"""Files set aside that are kept as evidence: each may be as large as the spool, and the volume is
-made for two of them (a pod whose emptyDir grows beyond its limit is evicted, spool and all)."""
+MAX_FOLDERS = 1
+"""Each may be as large as the spool, and the volume is made for two of them (a pod whose emptyDir
+grows beyond its limit is evicted, spool and all)."""
 ROWS_FILE = "entries.jsonl"
 ROWS_MAX_BYTES = 16 * 1024 * 1024
 
 
 def keep_rows(directory: Path, rows: list[tuple[Any, ...]]) -> None:
-    """Appends damaged entries, as they were found, to `quarantine/entries.jsonl`."""
-    logger.error("damaged entries set aside", extra=fields(seqs=[row[0] for row in rows]))
+    """Appends corrupted entries as they are to `quarantine/entries.jsonl`."""
+    logger.error("corrupted entries quarantined", extra=fields(seqs=[row[0] for row in rows]))
     file = directory / FOLDER / ROWS_FILE
     try:
         file.parent.mkdir(exist_ok=True)
@@ -30,18 +30,18 @@ def keep_rows(directory: Path, rows: list[tuple[Any, ...]]) -> None:
             file.unlink()
         with file.open("a") as opened:
             for row in rows:
-                opened.write(json.dumps([_readable(value) for value in row]) + "\n")
+                opened.write(json.dumps([_printable(value) for value in row]) + "\n")
     except OSError:
-        logger.exception("damaged entries could not be kept")
+        logger.exception("corrupted entries could not be kept")
 
 
-def _readable(value: Any) -> Any:
+def _printable(value: Any) -> Any:
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
-class Aside:
-    """Where the files of one damage go: `quarantine/<time>-<n>/`, made at first need. Earlier ones
-    make room for it."""
+class QuarantineFolder:
+    """The folder of one recovery: `quarantine/<time>-<n>/`, made on first use. Older ones are
+    deleted for it."""
 
     def __init__(self, directory: Path, gmtime: Callable[[], time.struct_time]) -> None:
         self._quarantine = directory / FOLDER
@@ -49,13 +49,13 @@ class Aside:
         self._folder: Path | None = None
 
     def resume(self) -> None:
-        """Goes on with the newest folder, if there is one: a crash has come in between."""
+        """Continues with the newest folder, if there is one, after a crash."""
         self._folder = max(self._folders(), default=None)
 
     @property
     def folder(self) -> Path:
         if self._folder is None:
-            self.make_room()
+            self.delete_older()
             stamp = time.strftime("%Y%m%dT%H%M%S", self._gmtime())
             number = 0
             while (folder := self._quarantine / f"{stamp}-{number}").exists():
@@ -64,21 +64,21 @@ class Aside:
             self._folder = folder
         return self._folder
 
-    def take(self, file: Path) -> None:
+    def move(self, file: Path) -> None:
         if file.exists():
             file.rename(self.folder / file.name)
 
     def copy(self, file: Path) -> Path | None:
-        """The copy; None where the volume has no room for it: what waits is worth more."""
+        """The copy; None if the volume has no room for it, which waiting writes need more."""
         try:
             return Path(shutil.copy(file, self.folder / file.name))
         except OSError:
             logger.exception("damaged file could not be kept", extra=fields(file=str(file)))
             return None
 
-    def make_room(self) -> None:
+    def delete_older(self) -> None:
         folders = self._folders()
-        for folder in folders[: len(folders) + 1 - FOLDERS_KEPT]:
+        for folder in folders[: len(folders) + 1 - MAX_FOLDERS]:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self) -> list[Path]:

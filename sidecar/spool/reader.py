@@ -18,8 +18,8 @@ class NotOpened(Exception):
 
 
 class Reader:
-    """Opened at need, and anew when another file is in its place; but only while the writer has
-    the file open, which alone knows whether it may be believed. Errors are SQLite's own."""
+    """Opened on first use, and again after the file was replaced, but only while the writer has the
+    file open: the writer alone knows whether it may be trusted. Errors are SQLite's own."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -27,29 +27,29 @@ class Reader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
         self._opened: tuple[sqlite3.Connection, os.stat_result] | None = None
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Raises `NotOpened` too."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._run, work)
+        return await loop.run_in_executor(self._thread, self._run, query)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
-    # In the committer's thread, which waits for a read under way
+    # In the writer's thread, which waits for a read under way
 
     def allow(self) -> None:
         """The writer has the file open."""
         self._is_allowed = True
 
-    def let_go(self) -> None:
-        """Has it open no more, until it is allowed again."""
+    def disallow(self) -> None:
+        """Closes the connection; reads fail until `allow`."""
         self._is_allowed = False
         self._thread.submit(self._close).result()
 
     # In its own thread
 
-    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         if not self._is_allowed:
             raise NotOpened
         if self._opened is None or not os.path.samestat(self._path.stat(), self._opened[1]):
@@ -60,7 +60,7 @@ class Reader:
             # One snapshot for all statements: a settle moves a write from one table to another.
             connection.execute("BEGIN")
             try:
-                return work(connection)
+                return query(connection)
             finally:
                 connection.rollback()
         except sqlite3.Error:

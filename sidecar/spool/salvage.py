@@ -1,247 +1,241 @@
-"""Opening a spool that may be damaged: keep what can be read, set the rest aside, count it.
+"""Reading a damaged spool: by SQLite alone, from a copy of its log that has no gaps.
 
-Three things are looked at before the file is used. Does SQLite believe the whole log? If not, the
-commits it would forget are carved out of the log and put back. Is every page what it should be
-(`integrity_check`), and are the properties sealed? If not, the file is moved to
-`quarantine/<time>/`, and what can be carved out of its pages goes into a new file with a new epoch:
-which batch central had applied can no longer be told for sure, so what is kept is delivered at
-least once. A whole file of another format is refused and left as it is.
+The copied log ends with a first page (header and schema) taken from a new spool: it is the same in
+each. The file itself gets a second name, so that SQLite takes the copied log for its own:
 
-A crash while a file is replaced leaves either the old file in its place, or the new one beside it
-under `rescued.ready`: the next start goes on from there.
+    spool.sqlite3-wal                                     spool.sqlite3
+         | all frames, new checksums; then a first page       | linked or copied
+         v                                                    v
+    damaged.sqlite3-wal                                  damaged.sqlite3
+         +--------- SELECT, range by range -> checksums ------+---> rows for the target
+
+A table is read from both ends up to the damage; rows between two damaged pages are looked up by the
+keys in the table's index. A row counts only if its own checksum matches.
 """
 
-import logging
 import os
+import re
+import shutil
 import sqlite3
-import time
-from collections.abc import Callable
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from kit.http.logs import fields
-from sidecar.spool import properties, quarantine, schema, settling
-from sidecar.spool.ballast import ReserveFile
-from sidecar.spool.carving import Carver, add_unknown
-from sidecar.spool.entry import WriteRecord
-from sidecar.spool.log import Log, WalIndex, write_again
-from sidecar.spool.quarantine import Aside
+from sidecar.spool import batches, schema
+from sidecar.spool.entry import coalesced_checksum, record_checksum
+from sidecar.spool.wal import WalFile
 
-logger = logging.getLogger(__name__)
-
-SEQ_GAP = 1_000_000
-"""Numbers skipped after a crash or damage, so that none that was lost is ever given again."""
-_READY = "rescued.ready"
+MAX_PLAUSIBLE_SEQ = 2**53
+_DAMAGED = "damaged.sqlite3"
+_SUFFIXES = ("", schema.WAL_SUFFIX, schema.SHM_SUFFIX, "-journal")
+_BOOT = re.compile(r"\d{1,18} .+")
+_SPOOL_ID = re.compile(r"[0-9a-f]{12}")
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveryReport:
-    """What opening found. `lost_count` counts entries known to be unreadable."""
+def delete(path: Path) -> None:
+    """Deletes a database with its log, if there is one."""
+    for suffix in _SUFFIXES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
-    salvaged: bool = False
-    seq_leap: int = 0
-    """Numbers to skip: a file not closed in order may have lost its last without a trace."""
+
+@contextmanager
+def readable_copy(
+    path: Path, wal: WalFile, copy_file: Callable[[Path, Path], object]
+) -> Iterator[sqlite3.Connection]:
+    """A connection that reads the file as far as SQLite can. It changes nothing."""
+    first_page, min_pages = _first_page()
+    copy = path.with_name(_DAMAGED)
+    delete(copy)
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        if size:
+            copy_file(path, copy)
+        else:
+            copy.write_bytes(first_page)  # SQLite would delete the log of an empty file
+        pages = max(min_pages, -(-size // schema.PAGE_BYTES))
+        wal.copy_without_gaps(copy, pages=pages, first_page=first_page)
+        with closing(schema.connect_read_only(copy)) as source:
+            yield source
+    finally:
+        delete(copy)
+
+
+def link(path: Path, copy: Path) -> None:
+    try:
+        os.link(path, copy)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, copy)
+
+
+def _first_page() -> tuple[bytes, int]:
+    """The first page of a new spool: the header, and the schema with the tables' root pages, which
+    are the same in each. And how many pages it has."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        schema.configure(connection)
+        new = connection.serialize()
+    page = bytearray(new[: schema.PAGE_BYTES])
+    page[18:20] = b"\2\2"  # a file with a log
+    page[24:32] = bytes(8)  # the size is that of the log's last commit
+    return bytes(page), len(new) // schema.PAGE_BYTES
+
+
+class _Table(NamedTuple):
+    name: str
+    columns: str
+    key: str
+    keys_by_index: str | None = None
+
+
+_SETTLED_COLUMNS = "seq, execution_id, user_id, op, state, problem, removed, checksum"
+_ENTRIES = _Table(
+    "entries",
+    batches.ENTRY_COLUMNS,
+    "seq",
+    "SELECT seq FROM entries INDEXED BY entries_by_execution ORDER BY execution_id {0}, seq {0}",
+)
+_SETTLED = _Table("settled", f"position, {_SETTLED_COLUMNS}", "position")
+_COALESCED = _Table("coalesced", "seq, chain_id, checksum", "seq")
+_BINDINGS = _Table(
+    "bindings",
+    "execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here, ended_at_ms",
+    "execution_id",
+)
+_GRANTS = _Table(
+    "grants",
+    "token_digest, execution_id, user_id, expires_at",
+    "token_digest {0}, execution_id",
+)
+_META = _Table("meta", "name, value", "name")
+
+
+@dataclass
+class Salvaged:
+    """Rows that were copied, and what is known of those that were not."""
+
     kept_count: int = 0
-    lost_count: int = 0
-    ended: tuple[WriteRecord, ...] = ()
-    """Damaged entries that are known by number: they end as refused."""
+    max_seq: int = 0
+    """The highest number seen anywhere."""
+    lost: set[Any] = field(default_factory=set)
+    """Numbers of entries that exist and cannot be read."""
+    corrupted: list[tuple[Any, ...]] = field(default_factory=list)
+    """Entries as they were read, with a checksum that does not match."""
+    is_complete: bool = True
+    """Whether every row of `entries` was read."""
+
+    def summary(self) -> dict[str, Any]:
+        return {"kept_count": self.kept_count, "unreadable_seqs": sorted(self.lost)[:100]}
 
 
-def open_spool(
-    directory: Path, *, distrust: bool = False, gmtime: Callable[[], time.struct_time] = time.gmtime
-) -> tuple[sqlite3.Connection, WalIndex, RecoveryReport]:
-    """The spool's connection, whatever was found. Raises sqlite3.Error and OSError only for a
-    volume that cannot be used.
+def _rows(
+    source: sqlite3.Connection, table: _Table, found: Salvaged | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """All rows that SQLite can read: from both ends up to damage, then by the index's keys."""
+    found = found or Salvaged()
+    query = f"SELECT {table.columns} FROM {table.name} NOT INDEXED"  # noqa: S608
+    seen: set[Any] = set()
+    for order in ("ASC", "DESC"):
+        with suppress(sqlite3.DatabaseError):
+            for row in source.execute(f"{query} ORDER BY {table.key.format(order)} {order}"):
+                key = row[:2] if table is _GRANTS else row[0]
+                if key not in seen:
+                    seen.add(key)
+                    yield row
+            return
+    found.is_complete = False
+    if table.keys_by_index is None:
+        return
+    for order in ("ASC", "DESC"):
+        with suppress(sqlite3.DatabaseError):
+            for (key,) in source.execute(table.keys_by_index.format(order)):
+                if key in seen:
+                    continue
+                seen.add(key)
+                try:
+                    yield from source.execute(f"{query} WHERE {table.key} = ?", (key,)).fetchall()
+                except sqlite3.DatabaseError:
+                    found.lost.add(key)
+            return
 
-    `distrust` salvages even a file that looks whole: its damage was met at work. The log's index
-    is the caller's to close, after the connection and all others.
+
+def copy_rows(source: sqlite3.Connection, target: sqlite3.Connection) -> Salvaged:
+    """Adds to `target` what it does not know: outcomes, then entries, then replaced writes.
+
+    The batch in flight of `target` stays as it is. A power failure may have torn its settling,
+    which is not synced, and with a part of its outcomes it could not be sent again unchanged.
     """
-    path = directory / schema.FILE_NAME
-    aside = Aside(directory, gmtime)
-    if (directory / _READY).exists():
-        aside.resume()
-        _replace(directory, aside)
-    connection: sqlite3.Connection | None = None
-    index = WalIndex(path)
-    fault = "damage was met at work" if distrust else _fault_of_header(path)
+    found = Salvaged()
+    in_flight = {seq for (seq,) in target.execute("SELECT seq FROM in_flight")}
+    for _, *record in sorted(_rows(source, _SETTLED), key=lambda row: row[0]):
+        if _is_intact_record(record):
+            found.max_seq = max(found.max_seq, record[0])
+            if record[0] not in in_flight:
+                target.execute(
+                    f"INSERT OR IGNORE INTO settled ({_SETTLED_COLUMNS})"  # noqa: S608
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    record,
+                )
+                target.execute("DELETE FROM entries WHERE seq = ?", (record[0],))
+    for row in _rows(source, _ENTRIES, found):
+        if batches.entry_of_row(row) is None:
+            found.corrupted.append(row)
+            found.lost.add(row[0])
+            continue
+        found.max_seq = max(found.max_seq, row[0])
+        found.kept_count += target.execute(
+            f"INSERT INTO entries ({batches.ENTRY_COLUMNS}) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?"  # noqa: S608
+            " WHERE NOT EXISTS (SELECT 1 FROM entries WHERE seq = ?1 UNION SELECT 1 FROM settled"
+            " WHERE seq = ?1 UNION SELECT 1 FROM coalesced WHERE seq = ?1)",
+            row,
+        ).rowcount
+    for seq, chain_id, stored in _rows(source, _COALESCED):
+        if stored == _or_none(coalesced_checksum, seq, chain_id):
+            found.lost.add(seq)  # unless its replacement was found, too
+            is_added = target.execute(
+                "INSERT OR IGNORE INTO coalesced SELECT ?1, ?2, ?3 WHERE EXISTS"
+                " (SELECT 1 FROM entries WHERE chain_id = ?2 AND seq <> ?1) AND NOT EXISTS"
+                " (SELECT 1 FROM settled WHERE seq = ?1)",
+                (seq, chain_id, stored),
+            ).rowcount
+            if is_added:
+                target.execute("DELETE FROM entries WHERE seq = ?", (seq,))
+    for table in (_BINDINGS, _GRANTS):
+        for row in _rows(source, table):
+            marks = ", ".join("?" * len(row))
+            target.execute(f"INSERT OR IGNORE INTO {table.name} VALUES ({marks})", row)  # noqa: S608
+    found.lost = {seq for seq in found.lost if isinstance(seq, int) and not _knows(target, seq)}
+    plausible = (seq for seq in found.lost if seq < MAX_PLAUSIBLE_SEQ)
+    found.max_seq = max(found.max_seq, 0, *plausible)
+    return found
+
+
+def _knows(target: sqlite3.Connection, seq: int) -> bool:
+    query = (
+        "SELECT 1 FROM entries WHERE seq = ?1 UNION SELECT 1 FROM settled WHERE seq = ?1"
+        " UNION SELECT 1 FROM coalesced WHERE seq = ?1"
+    )
+    return target.execute(query, (seq,)).fetchone() is not None
+
+
+def _is_intact_record(record: list[Any]) -> bool:
+    return bool(record[-1] == _or_none(record_checksum, *record[:-1]))
+
+
+def _or_none(checksum: Callable[..., int], *values: Any) -> int | None:
+    """The checksum; None for values of types that are never stored."""
     try:
-        if fault is None:
-            log = Log(path)
-            if log.frames:
-                write_again(path)
-            connection = schema.connect(path)
-            is_blank = schema.is_blank(connection)
-            believed = index.frame_count
-            if is_blank and log.has_unreachable_commits(believed):
-                fault = "log damaged at its beginning"
-            else:
-                schema.settle_in(connection)
-                fault = fault_of(connection)
-        if connection is not None and fault is None:
-            salvaged = RecoveryReport(seq_leap=SEQ_GAP if log.frames else 0)
-            if log.has_unreachable_commits(believed):
-                salvaged = _add_forgotten(connection, path, log, believed, aside)
-            ended = _set_aside_malformed(connection, directory)
-            return connection, index, replace(salvaged, ended=tuple(ended))
-    except sqlite3.DatabaseError as error:
-        if not _speaks_of_the_file(error):
-            _close(connection, index)
-            raise
-        fault = str(error)
-    except BaseException:
-        _close(connection, index)
-        raise
-    try:
-        salvaged = _rescue(directory, path, aside, fault or "unknown")
-    finally:
-        _close(connection, index)
-    connection = schema.connect(path)
-    schema.settle_in(connection)
-    return connection, index, salvaged
+        return checksum(*values)
+    except (TypeError, ValueError, AttributeError):
+        return None
 
 
-def _fault_of_header(path: Path) -> str | None:
-    """What SQLite would not complain of: it makes a new database of an empty file and deletes its
-    log, and takes a file of an unknown write version for one that may only be read."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(100)
-    except FileNotFoundError:
-        head = b""
-    if not head:
-        return "cut off" if Log(path).frames else None
-    magic, page_bytes, versions, rest = head[:16], head[16:18], head[18:20], head[20:24]
-    is_ours = (
-        magic == b"SQLite format 3\0"
-        and int.from_bytes(page_bytes) == schema.PAGE_BYTES
-        and versions in {b"\1\1", b"\2\2"}
-        and rest == b"\0\x40\x20\x20"
-    )
-    return None if is_ours else "header damaged"
-
-
-def fault_of(connection: sqlite3.Connection) -> str | None:
-    """Why the file cannot be used as it is. Documents are checked by checksum when they are cut."""
-    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if found != "ok":
-        return str(found)
-    version = schema.version_of(connection)
-    has_shape = schema.shape(connection) == schema.expected_shape()
-    if version == schema.FORMAT_VERSION:
-        if not has_shape:
-            return "tables damaged"
-        return None if properties.is_sealed(properties.read(connection)) else "properties damaged"
-    if has_shape and properties.is_sealed(properties.read(connection)):
-        return "format number damaged"
-    raise schema.UnknownFormat(version)
-
-
-def _speaks_of_the_file(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file's contents are at fault, rather than the volume it is on."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in {0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR} or (
-        code in {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
-    )
-
-
-def _close(connection: sqlite3.Connection | None, index: WalIndex) -> None:
-    if connection is not None:
-        with suppress(sqlite3.Error):
-            connection.close()
-    index.close()
-
-
-def _set_aside_malformed(connection: sqlite3.Connection, directory: Path) -> list[WriteRecord]:
-    connection.execute("BEGIN IMMEDIATE")
-    ended = settling.set_aside(
-        connection,
-        settling.malformed(connection),
-        lambda rows: quarantine.keep_rows(directory, rows),
-    )
-    connection.execute("COMMIT")
-    return ended
-
-
-def _add_forgotten(
-    connection: sqlite3.Connection, path: Path, log: Log, believed: int, aside: Aside
-) -> RecoveryReport:
-    """Puts back what the log holds beyond the point up to which SQLite believes it."""
-    kept_log = aside.copy(path.with_name(path.name + schema.WAL_SUFFIX))
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as found:
-        schema.create(found)
-        carver = Carver(found)
-        found.execute("BEGIN")
-        carver.carve(path, log, frames_from=believed + 1)
-        connection.execute("BEGIN IMMEDIATE")
-        kept = add_unknown(connection, found)
-        properties.raise_top(connection, max(carver.top_seq, *carver.unread, 0))
-        connection.execute("COMMIT")
-        found.execute("COMMIT")
-    # What was not written over would be found again, as damage, at each start.
-    schema.checkpoint_truncate(connection)
-    logger.error(
-        "damaged log: what it still held was put back",
-        extra=fields(
-            quarantine=str(kept_log) if kept_log is not None else None,
-            forgotten_frames=sum(frame.number > believed for frame in log.frames),
-            kept_count=kept,
-            unreadable_seqs=sorted(carver.unread),
-        ),
-    )
-    return RecoveryReport(seq_leap=SEQ_GAP, kept_count=kept, lost_count=len(carver.unread))
-
-
-def _rescue(directory: Path, path: Path, aside: Aside, fault: str) -> RecoveryReport:
-    """Puts a new file with what could be read in the place of the damaged one."""
-    aside.make_room()
-    ReserveFile(directory).release(0)  # what waits is worth more
-    unfinished = directory / "rescued.sqlite3"
-    for suffix in ("", schema.WAL_SUFFIX, schema.SHM_SUFFIX, "-journal"):
-        unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
-    with closing(schema.connect(unfinished)) as target:
-        schema.settle_in(target)
-        carver = Carver(target)
-        target.execute("BEGIN IMMEDIATE")
-        carver.carve(path, Log(path))
-        top_seq = max(carver.top_seq, *carver.unread, 0)
-        if carver.spool_id is not None:
-            properties.write(target, spool_id=carver.spool_id)
-        properties.write(target, top_seq=top_seq)
-        target.execute("COMMIT")
-        kept = carver.entry_count
-        target.execute("PRAGMA journal_mode = DELETE")  # one whole file, ready to be renamed
-    is_blank = carver.spool_id is None and not (kept or carver.unread)
-    lost = len(carver.unread) or int(is_blank)  # how many were in it nobody can know: one at least
-    _sync(unfinished)
-    unfinished.rename(directory / _READY)
-    _sync(directory)
-    _replace(directory, aside)
-    logger.error(
-        "damaged spool set aside",
-        extra=fields(
-            fault=fault,
-            quarantine=str(aside.folder),
-            kept_count=kept,
-            lost_count=lost,
-            unreadable_seqs=sorted(carver.unread)[:100],
-        ),
-    )
-    return RecoveryReport(salvaged=True, seq_leap=SEQ_GAP, kept_count=kept, lost_count=lost)
-
-
-def _replace(directory: Path, aside: Aside) -> None:
-    """The log goes first: a new file must never be opened with the old one's log."""
-    for suffix in (schema.WAL_SUFFIX, schema.SHM_SUFFIX, ""):
-        aside.take(directory / (schema.FILE_NAME + suffix))
-    _sync(directory)
-    (directory / _READY).rename(directory / schema.FILE_NAME)
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def identity(source: sqlite3.Connection) -> dict[str, str]:
+    """The spool's id and the computing unit's boot, as far as they can be read."""
+    meta = {name: value for name, value in _rows(source, _META) if isinstance(value, str)}
+    patterns = {"spool_id": _SPOOL_ID, schema.BOOT: _BOOT}
+    return {
+        name: meta[name]
+        for name, pattern in patterns.items()
+        if name in meta and pattern.fullmatch(meta[name])
+    }

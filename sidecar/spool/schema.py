@@ -1,27 +1,30 @@
-"""The spool's tables, the connection, format version.
+"""The spool's tables, its connections, and the `meta` table.
 
 A file of another format is refused: a sidecar that does not know its checksums must neither
-deliver nor discard what is in it. A new format changes the tables or the checksum of the
-properties, so that it differs from a damaged format number.
+deliver nor discard what is in it. A new format changes the tables or the checksum of `meta`, so
+that it differs from a damaged format number.
 """
 
 import functools
 import secrets
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-
-from sidecar.spool import properties
 
 FORMAT_VERSION = 3
 FILE_NAME = "spool.sqlite3"
 WAL_SUFFIX, SHM_SUFFIX = "-wal", "-shm"
 PAGE_BYTES = 4096
+VACUUM_STEP_PAGES = 2_048
+"""8 MiB at a time, a few milliseconds of the writer's thread."""
+VACUUM_FROM_PAGES = 1_024
+"""From 4 MiB on, free pages are returned to the volume at once; fewer wait for maintenance."""
 
 _TABLES = """
-CREATE TABLE properties (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
--- Writes in their order. `checksum` covers the rest of the row but for the two columns on merging.
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+-- Unsettled writes in order. `checksum` covers all columns but those for coalescing.
 CREATE TABLE entries (
     seq INTEGER PRIMARY KEY,
     execution_id INTEGER NOT NULL,
@@ -30,14 +33,14 @@ CREATE TABLE entries (
     priority INTEGER NOT NULL,
     coalesce_key TEXT,
     checksum INTEGER NOT NULL,
-    document BLOB NOT NULL,
+    payload BLOB NOT NULL,
     chain_id INTEGER
 );
 CREATE INDEX entries_by_execution ON entries (execution_id, seq);
-CREATE INDEX entries_by_merge_head ON entries (chain_id) WHERE chain_id IS NOT NULL;
--- The members of the batch in flight, in their order. Empty when none is.
+CREATE INDEX entries_by_chain ON entries (chain_id) WHERE chain_id IS NOT NULL;
+-- The members of the batch in flight, in order. Empty when there is none.
 CREATE TABLE in_flight (position INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
--- How writes ended, newest last.
+-- Settled writes, newest last.
 CREATE TABLE settled (
     position INTEGER PRIMARY KEY,
     seq INTEGER NOT NULL UNIQUE,
@@ -49,14 +52,15 @@ CREATE TABLE settled (
     removed BLOB,
     checksum INTEGER
 );
--- Writes whose place a later one took: `head` is the entry's `chain_id` that answers for them.
-CREATE TABLE merged (
+-- Replaced writes. They share the outcome of the entry with the same `chain_id`, which names the
+-- first write of the chain: a replacement costs the same however long the chain is.
+CREATE TABLE coalesced (
     seq INTEGER PRIMARY KEY,
-    head INTEGER NOT NULL,
+    chain_id INTEGER NOT NULL,
     checksum INTEGER
 );
-CREATE INDEX merged_by_head ON merged (head);
--- Executions this sidecar may write to.
+CREATE INDEX coalesced_by_chain ON coalesced (chain_id);
+-- Executions that this sidecar may write to.
 CREATE TABLE bindings (
     execution_id INTEGER PRIMARY KEY,
     workflow_id INTEGER NOT NULL,
@@ -66,7 +70,7 @@ CREATE TABLE bindings (
     created_here INTEGER NOT NULL,
     ended_at_ms INTEGER
 );
--- Tokens (by digest, never the token) that central has said yes to, per execution.
+-- Tokens (their digests, never the tokens) that central has authorized, per execution.
 CREATE TABLE grants (
     token_digest BLOB NOT NULL,
     execution_id INTEGER NOT NULL,
@@ -78,7 +82,7 @@ CREATE TABLE grants (
 
 
 class UnknownFormat(OSError):
-    """The spool's file has a format of another version of the sidecar."""
+    """The spool's file has the format of another version of the sidecar."""
 
     def __init__(self, version: int) -> None:
         super().__init__(
@@ -91,30 +95,32 @@ def has_spool(directory: Path) -> bool:
     return (directory / FILE_NAME).exists()
 
 
+# Connections
+
+
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that can write, and has not yet. Makes an empty file if there is none."""
+    """A connection that can write, and has not yet. Creates an empty file if there is none."""
     connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
-    # A flipped bit may make a text no UTF-8; that shall not stop the row from being read.
-    connection.text_factory = _text
+    connection.text_factory = _decode_text
     return connection
 
 
-def settle_in(connection: sqlite3.Connection) -> None:
-    """How the connection writes, and the tables of a new spool if there are none.
+def configure(connection: sqlite3.Connection) -> None:
+    """Sets how the connection writes, and creates the tables of a new spool.
 
-    Not before it is known that SQLite sees all of the log: it may begin a new one.
+    Only after SQLite is known to see the whole log: this may start a new one.
     """
-    is_new = is_blank(connection)
+    is_new = is_empty(connection)
     if is_new:
-        # Before the first page is written: the one lets a drained spool give its space back, the
-        # other is what salvage counts on, which knows pages by their size.
+        # Both have to be set before the first page is written. A drained spool can return its
+        # space; recovery computes the offsets of frames from the page size.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    # SQLite would say nothing of a sync that fails while it writes the log back by itself.
+    # SQLite's own checkpoints ignore a sync that fails (ADR 20); the writer checkpoints instead.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
-    # What was settled is overwritten: what salvage finds on a page is what still waits.
+    # Settled rows are overwritten, so a damaged page never shows one as waiting.
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA journal_size_limit = 8388608")  # a grown log shrinks to 8 MiB
     connection.execute("PRAGMA cache_size = -4096")  # 4 MiB: a full spool must not fill memory
@@ -122,31 +128,85 @@ def settle_in(connection: sqlite3.Connection) -> None:
         create(connection)
 
 
+def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """A connection for reading beside the writer; it sees what has been committed.
+
+    `immutable` is for a file without a writer, in a directory that may be read-only.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=1, isolation_level=None, check_same_thread=False
+    )
+    connection.text_factory = _decode_text
+    try:
+        connection.execute("PRAGMA cache_size = -1024")
+    except sqlite3.Error:
+        connection.close()  # else it keeps the file open as long as the error's traceback lives
+        raise
+    return connection
+
+
+def _decode_text(raw: bytes) -> str:
+    """A flipped bit may make a text invalid UTF-8; the row must stay readable."""
+    return raw.decode(errors="backslashreplace")
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Writes as much of the log back as no reader needs, so that it can start over."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def checkpoint_truncate(connection: sqlite3.Connection) -> None:
+    """Writes the log back and empties it; does nothing while a reader needs it."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute("PRAGMA busy_timeout = 1000")
+
+
+def is_mostly_free(connection: sqlite3.Connection) -> bool:
+    """Whether a vacuum pays now: then hardly a page has to be moved for it."""
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    return bool(free >= VACUUM_FROM_PAGES and free * 2 >= pages)
+
+
+def vacuum_step(connection: sqlite3.Connection) -> bool:
+    """Returns a bounded number of free pages to the volume. False if none is left."""
+    connection.execute(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})").fetchall()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return bool(free)
+
+
+# Tables
+
+
 def version_of(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version
 
 
-def is_blank(connection: sqlite3.Connection) -> bool:
+def is_empty(connection: sqlite3.Connection) -> bool:
     tables = connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
     return version_of(connection) == 0 and not tables
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """The tables of a new spool, and its epoch with them."""
+    """Creates the tables of a new spool, and with them its id and its first epoch."""
     connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {FORMAT_VERSION};")
-    properties.write(
+    write_meta(
         connection,
         spool_id=secrets.token_hex(6),
         epoch=new_epoch(),
         batch=0,
         digest="",
-        top_seq=0,
+        max_seq=0,
     )
     connection.execute("COMMIT")
 
 
-def shape(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+def schema_signature(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
     """Tables and indexes by their columns, in a fixed order."""
     return connection.execute(
         'SELECT m.name, c.name, c.type, c."notnull", c.pk FROM sqlite_schema AS m'
@@ -158,48 +218,46 @@ def shape(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
 
 
 @functools.cache
-def expected_shape() -> list[tuple[Any, ...]]:
-    """What `shape` is of a spool of this format."""
+def expected_signature() -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         create(connection)
-        return shape(connection)
+        return schema_signature(connection)
 
 
-def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
-    """A connection for reading beside the writer; it sees what has been committed.
+# Meta: what the file says of itself. One checksum covers all values, because a flipped bit in an
+# epoch or a batch number would otherwise go unnoticed until central refuses the batch.
 
-    `immutable` is for a file that nobody writes, in a directory that cannot be written.
-    """
-    uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=1, isolation_level=None, check_same_thread=False
-    )
-    connection.text_factory = _text
-    try:
-        connection.execute("PRAGMA cache_size = -1024")
-    except sqlite3.Error:
-        connection.close()  # or it lived on, and had the file open, as long as the error does
-        raise
-    return connection
+META_NAMES = frozenset({"spool_id", "epoch", "batch", "digest", "max_seq"})
+BOOT = "boot"
+"""Absent until the computing unit has registered a boot."""
+CHECKSUM = "checksum"
 
 
 def new_epoch() -> str:
     return secrets.token_hex(16)
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="backslashreplace")
+def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
+    return dict(connection.execute("SELECT name, value FROM meta"))
 
 
-def write_log_back(connection: sqlite3.Connection) -> None:
-    """Writes as much of the log back as nobody is reading, so that it may begin anew."""
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+def write_meta(connection: sqlite3.Connection, **values: Any) -> None:
+    """Changes some values, and the checksum with them."""
+    meta = read_meta(connection) | values
+    values[CHECKSUM] = _meta_checksum(meta)
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
 
-def checkpoint_truncate(connection: sqlite3.Connection) -> None:
-    """Writes the log back and empties it, unless someone is reading it: then some other time."""
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        connection.execute("PRAGMA busy_timeout = 1000")
+def bump_max_seq(connection: sqlite3.Connection, seq: int) -> None:
+    """Called before a number may leave every table: it must never be assigned again."""
+    if seq > read_meta(connection)["max_seq"]:
+        write_meta(connection, max_seq=seq)
+
+
+def is_meta_intact(meta: dict[str, Any]) -> bool:
+    return meta.keys() >= META_NAMES and meta.get(CHECKSUM) == _meta_checksum(meta)
+
+
+def _meta_checksum(meta: dict[str, Any]) -> int:
+    text = "\0".join(f"{name}={meta.get(name)!r}" for name in sorted(META_NAMES | {BOOT}))
+    return zlib.crc32(text.encode(errors="backslashreplace"))

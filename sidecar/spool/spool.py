@@ -1,35 +1,28 @@
-"""The spool as the rest of the sidecar sees it."""
+"""The spool as the rest of the sidecar uses it."""
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from sidecar.spool import ledger
-from sidecar.spool.admission import CapacityGuard
-from sidecar.spool.batching import Batching
-from sidecar.spool.bindings import BindingIndex, Boot
-from sidecar.spool.capacity import SpoolLimits
+from sidecar.problems import SpoolVolumeFull
+from sidecar.spool import batches, bindings, history, schema
+from sidecar.spool.batches import BATCH_MAX_ENTRIES, FormedBatch
+from sidecar.spool.bindings import Binding, BindingIndex, Boot, Grant, PermissionChanges
+from sidecar.spool.capacity import RETRY_AFTER_S, CapacityGuard, SpoolLimits
 from sidecar.spool.clock import MonotonicWallClock
-from sidecar.spool.entry import (
-    Entry,
-    NewEntry,
-    Priority,
-    WriteRecord,
-)
-from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector
+from sidecar.spool.entry import Batch, Entry, NewEntry, Outcome, Priority, WriteRecord, WriteState
+from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.file import SpoolFile
-from sidecar.spool.questions import Questions
-from sidecar.spool.queues import QueueIndex
-from sidecar.spool.rights import Rights
-from sidecar.spool.snapshot import Snapshot
-from sidecar.spool.space import Reclaimer
+from sidecar.spool.index_snapshot import IndexSnapshot
+from sidecar.spool.queue_index import QueueIndex
 
 COALESCE_WINDOW_S = 1.0
 """How long a size-only write may wait for a later one to the same row (DESIGN.md section 4)."""
 
 
-class Spool(Questions, Rights, Batching):
+class Spool:
     """Writes acknowledged to the CU and not yet known to be committed.
 
     Promise: what `append` returned is on disk; it leaves only by `settle`.
@@ -47,41 +40,77 @@ class Spool(Questions, Rights, Batching):
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._directory = directory
         self._file = SpoolFile(
-            directory, self._load, self._number_from, self._found_damaged, faults
+            directory,
+            self._load,
+            self._set_next_seq,
+            self._report_corrupted,
+            faults,
         )
-        self._admission = CapacityGuard(limits, self._file)
+        self._capacity = CapacityGuard(limits)
         self._faults = faults
         self._clock = MonotonicWallClock(wall_clock, monotonic)
         self._monotonic = monotonic
         self._next_seq = 0
         self._has_batch = False
         self._settling: tuple[Entry, ...] = ()
-        self._reclaimer = Reclaimer(self._file)
-        self.queues = QueueIndex(COALESCE_WINDOW_S)
-        self.bindings = BindingIndex()
-        self._epochs_begun = 0
+        """Members of a batch that is being settled: gone from the file before the index knows."""
+        self._epochs_started = 0
         self._damaged_batches = 0
         self.spool_id = ""
-        self.on_bound: Callable[[int], None] = lambda execution_id: None
-        """Told the execution of each binding that was kept."""
+        self.queues = QueueIndex(COALESCE_WINDOW_S)
+        self.bindings = BindingIndex()
         self.boot: Boot | None = None
-        """The computing unit's current boot, if it has told one."""
+        """The computing unit's present boot, if it has registered one."""
+        self.on_bound: Callable[[int], None] = lambda execution_id: None
+        """Called with the execution of each new binding."""
         self.on_append: list[Callable[[int], None]] = []
-        """Told the execution of each write that has become durable, before its caller is, and
-        even if the caller has left."""
+        """Called with the execution of each write that has become durable, before `append` returns,
+        and even if its caller was cancelled."""
         self.unreported: list[WriteRecord] = []
-        """Writes that ended because they were found damaged, before anyone listened."""
+        """Writes that ended because they were corrupted, from before `on_corrupted` was set."""
         self.on_corrupted: Callable[[Sequence[WriteRecord]], None] = self.unreported.extend
-        """Called with the writes that ended because they were found damaged."""
+        """Called with the writes that ended because they were corrupted."""
         self.on_reopened: Callable[[], None] = lambda: None
-        """Called when the index was made from the file: more may wait than was known."""
+        """Called when the index was loaded from the file: more may wait than was known."""
+
+    async def open(self) -> None:
+        """Opens the file, recovering it if need be. Raises OSError if another sidecar uses it, or
+        if it has the format of another version."""
+        await self._file.open()
+
+    async def close(self) -> None:
+        await self._file.close()
+
+    def _load(self, snapshot: IndexSnapshot) -> None:
+        """Loads the index from the file: at start, and whenever it had to be opened again."""
+        self.spool_id = snapshot.spool_id
+        self._has_batch = snapshot.has_batch
+        self.queues = QueueIndex(COALESCE_WINDOW_S)
+        for summary in snapshot.queues:
+            self.queues.restore(*summary)
+        self.queues.coalesced_count = snapshot.coalesced_count
+        self.bindings.load(snapshot.bindings, snapshot.grants, self.now_ms())
+        self.boot = snapshot.boot
+        self.on_reopened()
+
+    def _set_next_seq(self, seq: int) -> None:
+        """In the writer's thread, which assigns the numbers."""
+        self._next_seq = max(self._next_seq, seq)
+
+    def _report_corrupted(self, records: Sequence[WriteRecord]) -> None:
+        self.on_corrupted(records)
+
+    # State
+
+    def now_ms(self) -> int:
+        """The time by the clock that dates writes; see `MonotonicWallClock`."""
+        return self._clock.now_ms()
 
     @property
     def is_full(self) -> bool:
         """Whether ordinary writes are refused: above the high mark, until below the low one."""
-        return self._admission.is_full(self.queues.amount)
+        return self._capacity.is_full(self.queues.usage)
 
     @property
     def disk_full(self) -> bool:
@@ -93,92 +122,82 @@ class Spool(Questions, Rights, Batching):
         """Why the volume could not be used at the last try."""
         return self._file.unavailable_because
 
-    def now_ms(self) -> int:
-        """The time by the clock that dates writes; see `MonotonicWallClock`."""
-        return self._clock.now_ms()
-
     @property
     def last_seq(self) -> int:
-        """The newest number given; whatever has been acknowledged has at most this one."""
+        """The newest number assigned; that of any acknowledged write is at most this."""
         return self._next_seq - 1
 
     @property
     def high_water_bytes(self) -> int:
         """The room of ordinary writes."""
-        return self._admission.limits.high_water.size_bytes
+        return self._capacity.limits.high_water.size_bytes
 
     @property
     def commit_count(self) -> int:
-        return self._file.commit_count
+        return self._file.writer.commit_count
 
     @property
     def sync_count(self) -> int:
-        return self._file.sync_count
+        return self._file.writer.sync_count
 
     @property
     def quarantined_count(self) -> int:
-        """Entries found damaged since start."""
+        """Entries found corrupted or unreadable since start."""
         return self._file.lost_count
 
     @property
     def epochs_started(self) -> int:
-        """Epochs that had to begin anew since start."""
-        return self._epochs_begun + self._file.salvage_count
+        """Epochs started since start, each because of damage or of a batch out of step."""
+        return self._epochs_started + self._file.rebuild_count
 
     @property
     def binding_losses(self) -> int:
-        """How often since start what was bound may have been lost, with other damage."""
-        return self._damaged_batches + self._file.salvage_count
+        """How often since start bindings may have been lost, with other damage."""
+        return self._damaged_batches + self._file.rebuild_count
 
-    async def open(self) -> None:
-        """Opens the file, or what can be saved of it. Raises OSError if another sidecar uses it."""
-        await self._file.open()
+    def describe(self) -> dict[str, Any]:
+        """The spool's part of `/status`."""
+        return {
+            "spool_id": self.spool_id,
+            "waiting": self.queues.entry_count,
+            "waiting_coalesced": self.queues.coalesced_count,
+            "waiting_bytes": self.queues.size_bytes,
+            "full": self.is_full,
+            "disk_full": self.disk_full,
+            "unavailable_because": self.unavailable_because,
+            "quarantined": self.quarantined_count,
+            "epochs_started": self.epochs_started,
+        }
 
-    async def close(self) -> None:
-        await self._reclaimer.stop()
-        await self._file.close()
-
-    def _load(self, snapshot: Snapshot) -> None:
-        """Makes the index from the file: at start, and whenever it had to be opened anew."""
-        self.spool_id = snapshot.spool_id
-        self._has_batch = snapshot.has_batch
-        self.queues = QueueIndex(COALESCE_WINDOW_S)
-        for summary in snapshot.summaries:
-            self.queues.restore(*summary)
-        self.queues.coalesced_count = snapshot.coalesced_count
-        self.bindings.load(snapshot.bindings, snapshot.grants, self.now_ms())
-        self.boot = snapshot.boot
-        self.on_reopened()
-
-    def _found_damaged(self, records: Sequence[WriteRecord]) -> None:
-        self.on_corrupted(records)
-
-    def _number_from(self, seq: int) -> None:
-        """In the committer's thread, which gives the numbers."""
-        self._next_seq = max(self._next_seq, seq)
-
-    # Writes
+    # Append
 
     async def append(self, new: NewEntry) -> int:
-        """Makes the write durable and answers its number.
+        """Makes the write durable and returns its number.
 
         Raises `SpoolFull` (ordinary writes above the high mark, terminal ones above the whole
-        size) and `SpoolUnavailable` (the disk refused). A caller that is cancelled leaves its
-        write in place.
+        size) and `SpoolUnavailable` (the volume failed). The write of a caller that is cancelled
+        stays.
         """
         is_terminal = new.priority is Priority.TERMINAL
-        amount = await self._admission.admit(new, self.queues.amount)
-        replaced = self.queues.mergeable(new.execution_id, new.coalesce_key)
+        if self.disk_full and not is_terminal:
+            await self._file.refill_reserve()
+            if self.disk_full:
+                raise SpoolVolumeFull(
+                    "the spool's volume: what space is left is kept for terminal statuses",
+                    retry_after_s=RETRY_AFTER_S,
+                )
+        reserved = self._capacity.reserve(new, self.queues.usage)
+        replaced = self.queues.coalescible(new.execution_id, new.coalesce_key)
         if replaced is not None and replaced.user_id != new.user_id:
             replaced = None
         made_at_ms = self.now_ms()
         replaces = replaced.seq if replaced is not None else None
 
         def store(connection: sqlite3.Connection) -> tuple[Entry, bool]:
-            # Numbers are given here, in the order of the commits.
+            # Numbers are assigned here, in the order of the commits.
             seq = self._next_seq
             self._next_seq += 1
-            return ledger.insert(connection, seq, new, made_at_ms, replaces)
+            return batches.insert(connection, seq, new, made_at_ms, replaces)
 
         def index(stored: tuple[Entry, bool]) -> int:
             entry, has_replaced = stored
@@ -186,17 +205,237 @@ class Spool(Questions, Rights, Batching):
                 self.queues.replace(replaced, entry, self._monotonic())
             else:
                 self.queues.add(entry, self._monotonic())
-            for told in self.on_append:
-                told(entry.execution_id)
+            for listener in self.on_append:
+                listener(entry.execution_id)
             return entry.seq
 
         try:
-            seq: int = await self._file.write(store, index, urgent=is_terminal)
+            seq: int = await self._file.write(store, index, use_reserve=is_terminal)
         finally:
-            self._admission.done(amount)
+            self._capacity.release(reserved)
         return seq
 
-    # Space
+    # Queries: none waits for a commit under way
+
+    def write_id(self, seq: int) -> str:
+        return f"{self.spool_id}-{seq}"
+
+    def seq_of(self, write_id: str) -> int | None:
+        """The number of a write of this spool; None for anything else."""
+        spool_id, _, seq = write_id.partition("-")
+        number = int(seq) if seq.isascii() and seq.isdigit() and len(seq) < 19 else None
+        return number if spool_id == self.spool_id else None
+
+    async def waiting(self, execution_id: int) -> list[Entry]:
+        """An execution's unsettled entries in order."""
+        if not self.queues.length(execution_id):
+            return []
+        entries = await self._file.read(
+            lambda connection: batches.waiting(connection, execution_id)
+        )
+        known = {entry.seq for entry in entries}
+        entries += [
+            entry
+            for entry in self._settling
+            if entry.execution_id == execution_id and entry.seq not in known
+        ]
+        return sorted(entries, key=lambda entry: entry.seq)
+
+    async def are_settled_up_to(self, seq: int) -> bool:
+        """Whether all writes up to this number are settled, replaced ones included."""
+        oldest = await self._file.read(history.oldest)
+        settling = (entry.oldest_seq for entry in self._settling)
+        return min(settling, default=oldest) > seq and oldest > seq
+
+    async def find(self, seq: int) -> WriteRecord | None:
+        return await self._file.read(lambda connection: history.find(connection, seq))
+
+    async def list_writes(
+        self, user_id: int, state: WriteState | None, limit: int
+    ) -> list[WriteRecord]:
+        return await self._file.read(
+            lambda connection: history.list_writes(connection, user_id, state, limit)
+        )
+
+    # Batches
+
+    async def in_flight(self) -> Batch | None:
+        """The batch to send again. A damaged one cannot be sent: a new epoch starts instead."""
+        if not self._has_batch:
+            return None
+        formed: FormedBatch | None = await self._file.write(batches.in_flight, needs_sync=False)
+        if formed is not None:
+            self._has_batch = formed.batch is not None
+            return formed.batch
+
+        def abandon(connection: sqlite3.Connection) -> tuple[list[WriteRecord], IndexSnapshot]:
+            records = batches.abandon_batch(connection, self._file.keep_rows)
+            return records, IndexSnapshot.of(connection)
+
+        def index(abandoned: tuple[list[WriteRecord], IndexSnapshot]) -> None:
+            records, snapshot = abandoned
+            self._epochs_started += 1
+            self._damaged_batches += 1
+            self._load(snapshot)
+            self.on_corrupted(records)
+
+        await self._file.write(abandon, index, use_reserve=True)
+        return None
+
+    async def cut(
+        self, *, flush: bool = False, max_entries: int = BATCH_MAX_ENTRIES
+    ) -> Batch | None:
+        """Fixes the next batch on disk. None if nothing is due."""
+        ranked = self.queues.ranked(self._monotonic(), max_entries, flush=flush)
+        if not ranked:
+            return None
+        self._faults.hit(FaultPoint.BEFORE_CUT)
+
+        def form(connection: sqlite3.Connection) -> tuple[FormedBatch, IndexSnapshot | None]:
+            if batches.has_batch(connection):  # `cut_with_next_append` came first
+                return batches.in_flight(connection) or FormedBatch(None, []), None
+            formed = batches.cut(
+                connection, ranked, max_entries, batches.BATCH_MAX_BYTES, self._file.keep_rows
+            )
+            # Of a corrupted entry only the counts of its queue are known, so the index is loaded
+            # again; as it is should it ever name executions that have nothing to cut.
+            is_stale = bool(formed.corrupted) or formed.batch is None
+            return formed, IndexSnapshot.of(connection) if is_stale else None
+
+        def index(result: tuple[FormedBatch, IndexSnapshot | None]) -> Batch | None:
+            formed, snapshot = result
+            if snapshot is not None:
+                self._load(snapshot)
+                self.on_corrupted(formed.corrupted)
+            if formed.batch is not None:
+                self._has_batch = True
+                self.queues.cut(formed.batch.entries)
+            return formed.batch
+
+        batch: Batch | None = await self._file.write(form, index, use_reserve=True)
+        self._faults.hit(FaultPoint.AFTER_CUT)
+        return batch
+
+    async def cut_with_next_append(self) -> Batch:
+        """Cuts the next batch in the commit of the next append (piggyback, see `writer`).
+
+        Returns only if that was possible; otherwise `on_append` is called and there is something
+        to `cut`. Cancel this call first then.
+        """
+
+        def form(connection: sqlite3.Connection) -> Batch | None:
+            batch = batches.cut_all(connection, BATCH_MAX_ENTRIES, batches.BATCH_MAX_BYTES)
+            if batch is not None:
+                self._faults.hit(FaultPoint.BEFORE_CUT)
+            return batch
+
+        def index(batch: Batch) -> Batch:
+            self._has_batch = True
+            self.queues.cut(batch.entries)
+            return batch
+
+        batch: Batch = await self._file.piggyback(form, index)
+        self._faults.hit(FaultPoint.AFTER_CUT)
+        return batch
+
+    async def settle(
+        self,
+        batch: Batch,
+        outcomes: Iterable[Outcome],
+        on_settled: Callable[[Sequence[WriteRecord]], None],
+    ) -> list[WriteRecord]:
+        """Stores central's outcomes of the batch. Returns the records of the settled writes.
+
+        What they mean for bindings is stored in the same commit. `on_settled` is called before the
+        writes stop being `waiting`, so that at any time the spool or its listener knows of them.
+        """
+        by_seq = {outcome.seq: outcome for outcome in outcomes}
+        known = [by_seq[entry.seq] for entry in batch.entries if entry.seq in by_seq]
+        changes = PermissionChanges.of(batch.entries, by_seq)
+        now_ms = self.now_ms()
+
+        def store(connection: sqlite3.Connection) -> tuple[list[WriteRecord], bool]:
+            bindings.apply(connection, changes, now_ms)
+            return batches.settle(connection, known), schema.is_mostly_free(connection)
+
+        def index(stored: tuple[list[WriteRecord], bool]) -> list[WriteRecord]:
+            records, is_mostly_free = stored
+            self._has_batch = False
+            settled = {record.seq for record in records}
+            gone = [entry for entry in batch.entries if entry.seq in settled]
+            for entry in gone:
+                self.queues.remove(entry)
+            self.queues.coalesced_count -= len(records) - len(gone)
+            left = {entry.execution_id for entry in batch.entries if entry.seq not in settled}
+            self.queues.defer(left, self._monotonic())
+            self.bindings.apply(changes, now_ms)
+            on_settled(records)
+            if is_mostly_free:
+                self._file.vacuum_in_background()
+            return records
+
+        self._faults.hit(FaultPoint.BEFORE_SETTLE)
+        self._settling = batch.entries
+        try:
+            # Not synced: if it is lost, the batch is sent again and central repeats its answer.
+            records: list[WriteRecord] = await self._file.write(
+                store, index, use_reserve=True, needs_sync=False
+            )
+            self._faults.hit(FaultPoint.AFTER_SETTLE)
+        finally:
+            self._settling = ()
+        return records
+
+    async def start_epoch(self) -> str:
+        """Leaves the numbering that central does not accept; what is unsettled is cut again."""
+
+        def index(epoch: str) -> str:
+            self._has_batch = False
+            self._epochs_started += 1
+            return epoch
+
+        epoch: str = await self._file.write(batches.start_epoch, index)
+        return epoch
+
+    # Bindings
+
+    async def record_binding(self, binding: Binding, grant: Grant) -> None:
+        """Stores central's authorization of this sidecar and of this token for an execution."""
+
+        def store(connection: sqlite3.Connection) -> None:
+            bindings.record(connection, binding, grant)
+
+        def index(_: None) -> None:
+            self.bindings.add(binding, grant)
+            self.on_bound(binding.execution_id)
+
+        await self._file.write(store, index)
+
+    async def record_boot(self, boot: Boot, closed: Sequence[int]) -> None:
+        """Stores the unit's new boot, and the end of the runs that central closed for it."""
+        changes = PermissionChanges(ended=frozenset(closed), revoked=frozenset())
+        now_ms = self.now_ms()
+
+        def store(connection: sqlite3.Connection) -> None:
+            bindings.record_boot(connection, boot)
+            bindings.apply(connection, changes, now_ms)
+
+        def index(_: None) -> None:
+            self.boot = boot
+            self.bindings.apply(changes, now_ms)
+
+        await self._file.write(store, index)
+
+    async def purge_bindings(self) -> None:
+        """Forgets executions that ended more than the grace ago."""
+        expired = self.bindings.expired(self.now_ms())
+        if expired:
+            await self._file.write(
+                lambda connection: bindings.forget(connection, expired),
+                lambda _: self.bindings.forget(expired),
+            )
+
+    # Maintenance
 
     async def retry_open(self) -> None:
         """Opens the file again if the volume could not be used. Raises `SpoolUnavailable`."""
@@ -204,5 +443,5 @@ class Spool(Questions, Rights, Batching):
             await self._file.write(lambda connection: None)
 
     async def vacuum(self) -> None:
-        """Gives the space of settled writes back to the volume."""
-        await self._reclaimer.vacuum()
+        """Returns the space of settled writes to the volume."""
+        await self._file.vacuum()

@@ -203,7 +203,7 @@ def batch_body(batch: Batch, sent_at_ms: int) -> bytes:
         "digest": batch.digest,
         "sent_at_ms": sent_at_ms,
     }
-    documents = b",".join(entry.document for entry in batch.entries)
+    documents = b",".join(entry.payload for entry in batch.entries)
     return msgspec.json.encode(head)[:-1] + b',"entries":[' + documents + b"]}"
 
 

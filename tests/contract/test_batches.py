@@ -13,8 +13,8 @@ import pytest
 
 from central.auth_settings import FULL_BATCH_ENTRIES
 from central.wire import entries as central
-from sidecar.spool import ledger, schema
-from sidecar.spool.batching import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES
+from sidecar.spool import batches, schema
+from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES
 from sidecar.spool.entry import Batch, NewEntry, Priority
 from sidecar.upstream.central_api import batch_body, outcomes_of
 
@@ -42,8 +42,8 @@ def written_by_the_sidecar() -> bytes:
         schema.create(connection)
         for seq, (op, members) in enumerate(WRITES, start=1):
             new = NewEntry(1001, 1, op, members, Priority.NORMAL)
-            ledger.insert(connection, seq, new, 1_790_000_000_000 + seq, None)
-        batch = ledger.cut(connection, [1001], 100, 1_000_000, lambda rows: None).batch
+            batches.insert(connection, seq, new, 1_790_000_000_000 + seq, None)
+        batch = batches.cut(connection, [1001], 100, 1_000_000, lambda rows: None).batch
     assert batch is not None
     frozen = Batch("0123456789abcdef" * 2, batch.number, batch.digest, batch.entries)
     return batch_body(frozen, 1_790_000_001_000)

@@ -19,7 +19,7 @@ PROGRAM = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from sidecar.problems import SpoolUnavailable
-from sidecar.spool import open_file
+from sidecar.spool import file
 from sidecar.spool.entry import NewEntry, Outcome, Priority
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.spool import Spool
@@ -39,7 +39,7 @@ async def main():
     seq = await spool.append(write("settled"))
     batch = await spool.cut(flush=True)
     if moment == "write-back":
-        open_file.WRITTEN_BACK_FROM_FRAMES = 1
+        file.CHECKPOINT_FROM_FRAMES = 1
         failing.append(True)
     await spool.settle(batch, [Outcome(seq, "applied")], lambda records: None)  # is not synced
     if moment == "commit":
@@ -51,7 +51,7 @@ async def main():
             pass
     await spool.append(write("acknowledged"))
     assert not failing
-    open_file.WRITTEN_BACK_FROM_FRAMES = 1000
+    file.CHECKPOINT_FROM_FRAMES = 1000
     again = await spool.in_flight()
     if fate == "readable" or moment == "commit":  # else it is a race what was written by then
         assert (again is not None) is (fate == "forgotten")
@@ -118,7 +118,7 @@ async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
 
     assert batch is not None
     assert f"{batch.epoch} {batch.number} {batch.digest}" == answer.read_text()
-    names = [msgspec.json.decode(entry.document)["name"] for entry in batch.entries]
+    names = [msgspec.json.decode(entry.payload)["name"] for entry in batch.entries]
     assert "acknowledged" in names
     assert not (volume.live / FOLDER).exists()
 

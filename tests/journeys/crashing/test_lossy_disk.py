@@ -22,10 +22,10 @@ from tests.journeys.crashing.lossy_disk import LossyDisk
 live, synced, mode, count = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 LossyDisk(synced).install()
 spool = schema.connect(live / schema.FILE_NAME)
-schema.settle_in(spool)
+schema.configure(spool)
 spool.execute(f"PRAGMA synchronous = {mode}")
 for number in range(count):
-    spool.execute("INSERT INTO merged VALUES (?, 1, 0)", (number,))
+    spool.execute("INSERT INTO coalesced VALUES (?, 1, 0)", (number,))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -41,7 +41,7 @@ def rows_in(volume: Volume) -> int:
     connection = schema.connect(volume.live / schema.FILE_NAME)
     try:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        return int(connection.execute("SELECT count(*) FROM merged").fetchone()[0])
+        return int(connection.execute("SELECT count(*) FROM coalesced").fetchone()[0])
     finally:
         connection.close()
 

@@ -211,7 +211,7 @@ class World:
                 if refused:
                     outcomes.append(Outcome(entry.seq, "refused", {"type": "uri-conflict"}))
                 else:
-                    self.central.apply(entry.execution_id, entry.document)
+                    self.central.apply(entry.execution_id, entry.payload)
                     outcomes.append(Outcome(entry.seq, "applied"))
             await self.spool.settle(batch, outcomes, partial(self.reads.on_settled, batch.entries))
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sidecar.spool import fsck, inspection
+from sidecar.spool import inspect
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import (
     Batch,
@@ -58,8 +58,8 @@ class Spools:
     def flip(self, seq: int) -> None:
         """Changes one byte of a stored document."""
         self.edit(
-            "UPDATE entries SET document = CAST(substr(document, 1, length(document) - 3) || 'X'"
-            " || substr(document, -2) AS BLOB) WHERE seq = ?",
+            "UPDATE entries SET payload = CAST(substr(payload, 1, length(payload) - 3) || 'X'"
+            " || substr(payload, -2) AS BLOB) WHERE seq = ?",
             seq,
         )
 
@@ -98,10 +98,10 @@ def numbers(batch: Batch) -> list[int]:
     return [entry.seq for entry in batch.entries]
 
 
-def faults_of(directory: Path) -> list[str]:
-    """What `fsck` says."""
-    with inspection.inspected(directory) as spool:
-        return list(fsck.faults(spool))
+def findings_in(directory: Path) -> list[str]:
+    """What `fsck` finds."""
+    with inspect.inspected(directory) as spool:
+        return list(inspect.findings(spool))
 
 
 async def state_of(spool: Spool, seq: int) -> WriteState | None:

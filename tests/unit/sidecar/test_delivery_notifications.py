@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.problems import SpoolUnavailable
-from sidecar.spool import batching
+from sidecar.spool import batches
 from sidecar.spool.entry import Batch, Outcome, WriteState
-from sidecar.spool.snapshot import Snapshot
+from sidecar.spool.index_snapshot import IndexSnapshot
 from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, applied, until
 from tests.unit.sidecar.spooling import EID, Spools, size_only, update
 
@@ -30,7 +30,7 @@ async def corrupt(harness: DeliveryHarness, seq: int) -> None:
 
 def failing_after_the_next_commit(harness: DeliveryHarness) -> Callable[[Batch], list[Outcome]]:
     """An outcome whose settlement is committed and then reported as failed."""
-    opened = harness.spool._file._committer._opened
+    opened = harness.spool._file.writer._opened
     assert opened is not None
 
     def vanished() -> None:
@@ -113,9 +113,9 @@ async def test_a_write_lost_in_recovery_ends_its_wait_as_corrupted(
     for _ in range(5):  # past its first read
         await harness.spool.find(seq)
 
-    def lose(connection: sqlite3.Connection) -> Snapshot:
+    def lose(connection: sqlite3.Connection) -> IndexSnapshot:
         connection.execute("DELETE FROM entries")
-        return Snapshot.of(connection)
+        return IndexSnapshot.of(connection)
 
     await harness.spool._file.write(lose, harness.spool._load)
 
@@ -130,7 +130,7 @@ async def test_a_flush_waits_for_the_write_that_coalesced_an_earlier_one(
     harness: DeliveryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1 is replaced by 3, and a batch has room for 2 only, which came in between."""
-    monkeypatch.setattr(batching, "BATCH_MAX_BYTES", 2_000)
+    monkeypatch.setattr(batches, "BATCH_MAX_BYTES", 2_000)
     await harness.spool.append(size_only(1))
     flush = asyncio.create_task(harness.delivery.flush(LONG_S))
     await asyncio.sleep(0)

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome, Priority, WriteState
-from sidecar.spool.snapshot import Snapshot
+from sidecar.spool.index_snapshot import IndexSnapshot
 from tests.unit.sidecar.delivery_fixtures import (
     UNREACHABLE,
     DeliveryHarness,
@@ -144,10 +144,10 @@ async def test_a_batch_lost_to_corruption_in_flight_does_not_stop_delivery(
     harness.start()
     await until(lambda: bool(harness.central.batches))
 
-    def lose(connection: sqlite3.Connection) -> Snapshot:
+    def lose(connection: sqlite3.Connection) -> IndexSnapshot:
         connection.execute("DELETE FROM entries")
         connection.execute("DELETE FROM in_flight")
-        return Snapshot.of(connection)
+        return IndexSnapshot.of(connection)
 
     await harness.spool._file.write(lose, harness.spool._load)
     harness.central.may_answer.set()

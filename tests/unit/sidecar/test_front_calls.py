@@ -38,7 +38,7 @@ async def door(here: World) -> AsyncIterator[Served]:
 
 async def names_in(here: World) -> list[str]:
     waiting = await here.spool.waiting(EID)
-    return [msgspec.json.decode(entry.document)["name"] for entry in waiting]
+    return [msgspec.json.decode(entry.payload)["name"] for entry in waiting]
 
 
 async def test_a_write_of_a_known_head_does_not_reach_the_application(

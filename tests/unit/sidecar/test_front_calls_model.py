@@ -87,7 +87,7 @@ class Side:
 
     async def written(self) -> list[Any]:
         entries = [await self.here.spool.waiting(eid) for eid in (EID, OTHER_EID)]
-        return [msgspec.json.decode(entry.document) for queue in entries for entry in queue]
+        return [msgspec.json.decode(entry.payload) for queue in entries for entry in queue]
 
 
 @settings(

@@ -70,7 +70,7 @@ async def test_nothing_overtakes_a_write_on_its_connection(
 
     assert [reply.status for reply in wire.replies()] == [202, 200, 202, 404]
     entries = await here.spool.waiting(EID)
-    names = [msgspec.json.decode(entry.document)["name"] for entry in entries]
+    names = [msgspec.json.decode(entry.payload)["name"] for entry in entries]
     assert names[-2:] == ["one", "two"]
 
 

@@ -73,7 +73,7 @@ def test_the_minted_uri_is_taken_and_the_case_of_its_last_segment_is_free(
 
     for uri in (minted, f"{head}/{kind.upper()}", f"{head}/{kind.title()}"):
         entry = put(uri)
-        assert uri in entry.members.values()
+        assert uri in entry.fields.values()
         assert entry.priority is Priority.URI
         assert entry.coalesce_key is None
 

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from sidecar.spool import ledger
+from sidecar.spool import batches
 from sidecar.spool.entry import (
     Priority,
 )
@@ -29,7 +29,7 @@ async def test_what_was_appended_is_there_after_a_restart(spools: Spools) -> Non
 
     waiting = await spool.waiting(EID)
     assert [entry.seq for entry in waiting] == appended
-    assert [msgspec.json.decode(entry.document)["name"] for entry in waiting] == ["n0", "n1", "n2"]
+    assert [msgspec.json.decode(entry.payload)["name"] for entry in waiting] == ["n0", "n1", "n2"]
     assert spool.queues.entry_count == 3
     assert spool.queues.size_bytes == sum(entry.size_bytes for entry in waiting)
 
@@ -40,7 +40,7 @@ async def test_a_document_names_its_number_execution_time_and_operation(spools: 
     seq = await spool.append(update(name="n"))
 
     (entry,) = await spool.waiting(EID)
-    assert msgspec.json.decode(entry.document) == {
+    assert msgspec.json.decode(entry.payload) == {
         "seq": seq,
         "execution_id": EID,
         "made_at_ms": 1_000_000,
@@ -91,7 +91,7 @@ async def test_a_caller_that_leaves_does_not_take_its_write_along(spools: Spools
         await caller
     await spool.append(update(name="after"))
 
-    names = [msgspec.json.decode(entry.document)["name"] for entry in await spool.waiting(EID)]
+    names = [msgspec.json.decode(entry.payload)["name"] for entry in await spool.waiting(EID)]
     assert names == ["n", "after"]
 
 
@@ -132,7 +132,7 @@ async def test_a_cut_batch_is_the_same_to_the_byte_after_a_restart(spools: Spool
 
     again = await spool.in_flight()
     assert again == batch
-    assert again.digest == ledger.digest_of(batch.entries)
+    assert again.digest == batches.digest_of(batch.entries)
 
 
 async def test_nothing_waits_means_no_batch(spools: Spools) -> None:

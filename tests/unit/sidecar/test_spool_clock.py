@@ -58,7 +58,7 @@ async def clocks(tmp_path: Path) -> AsyncIterator[Clocks]:
 
 
 def made_at_ms(entry: Entry) -> int:
-    moment: int = msgspec.json.decode(entry.document)["made_at_ms"]
+    moment: int = msgspec.json.decode(entry.payload)["made_at_ms"]
     return moment
 
 

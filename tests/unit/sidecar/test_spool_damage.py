@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from sidecar.spool import settling
+from sidecar.spool import batches
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import (
     Priority,
@@ -143,7 +143,7 @@ async def test_a_replacement_appended_while_a_batch_is_cut_is_delivered_after_it
 async def test_a_number_is_not_given_again_after_its_record_was_trimmed(
     spools: Spools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settling, "HISTORY_SIZE", 2)
+    monkeypatch.setattr(batches, "HISTORY_SIZE", 2)
     spool = await spools.open()
     for _ in range(3):
         await spool.append(update(name="n"))
@@ -173,7 +173,7 @@ async def test_a_document_that_is_no_blob_is_set_aside(spools: Spools) -> None:
     damaged = await spool.append(update(name="n0"))
     whole = await spool.append(update(name="n1"))
     await spools.close()
-    spools.edit("UPDATE entries SET document = CAST(document AS TEXT) WHERE seq = ?", damaged)
+    spools.edit("UPDATE entries SET payload = CAST(payload AS TEXT) WHERE seq = ?", damaged)
 
     spool = await spools.open()
 

@@ -2,15 +2,15 @@
 
 import asyncio
 
+from sidecar.spool.batches import HISTORY_SIZE
 from sidecar.spool.entry import WriteState
-from sidecar.spool.settling import HISTORY_SIZE
 from sidecar.spool.spool import Spool
 from tests.unit.sidecar.spooling import (
     OTHER_USER,
     USER,
     Spools,
     cut,
-    faults_of,
+    findings_in,
     settle,
     size_only,
     state_of,
@@ -51,7 +51,7 @@ async def test_the_last_ten_thousand_that_ended_are_known_through_restarts(
     assert kept == [None, None, WriteState.COMMITTED, WriteState.COMMITTED, WriteState.COMMITTED]
     listed = await spool.list_writes(USER, WriteState.COMMITTED, 2 * HISTORY_SIZE)
     assert len(listed) == HISTORY_SIZE
-    assert faults_of(spools.directory) == []
+    assert findings_in(spools.directory) == []
 
 
 async def test_a_number_that_nothing_knows_any_more_is_not_given_again(spools: Spools) -> None:

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from sidecar.problems import SpoolUnavailable
-from sidecar.spool.log import FRAME_BYTES
-from sidecar.spool.open_file import WRITTEN_BACK_FROM_FRAMES
+from sidecar.spool.file import CHECKPOINT_FROM_FRAMES
 from sidecar.spool.schema import FILE_NAME, SHM_SUFFIX, WAL_SUFFIX
+from sidecar.spool.wal import FRAME_BYTES
 from tests.unit.sidecar.spooling import EID, Spools, cut, numbers, settle, update
 
 IS_FREE = """
@@ -36,11 +36,11 @@ async def test_the_log_does_not_grow_with_what_was_settled(spools: Spools) -> No
     spool = await spools.open()
     log = spools.directory / (FILE_NAME + WAL_SUFFIX)
 
-    for _ in range(5 * WRITTEN_BACK_FROM_FRAMES // 50):
+    for _ in range(5 * CHECKPOINT_FROM_FRAMES // 50):
         await spool.append(update(name="n" * 180_000))  # some fifty pages
         await settle(spool, await cut(spool))
 
-    assert log.stat().st_size < 1.2 * WRITTEN_BACK_FROM_FRAMES * FRAME_BYTES
+    assert log.stat().st_size < 1.2 * CHECKPOINT_FROM_FRAMES * FRAME_BYTES
 
 
 async def test_a_spool_that_was_closed_leaves_no_log_and_skips_no_numbers(spools: Spools) -> None:

@@ -29,7 +29,7 @@ async def test_size_only_writes_to_one_row_merge_and_share_the_outcome(spools: S
     seqs = [await spool.append(size_only(size)) for size in (1, 2, 3)]
 
     (entry,) = await spool.waiting(EID)
-    assert (entry.seq, msgspec.json.decode(entry.document)["bytes"]) == (seqs[-1], 3)
+    assert (entry.seq, msgspec.json.decode(entry.payload)["bytes"]) == (seqs[-1], 3)
     for seq in seqs:
         assert await state_of(spool, seq) is WriteState.DURABLE
     records = await settle(spool, await cut(spool))

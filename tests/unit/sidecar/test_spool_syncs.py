@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.spool.entry import Priority, WriteState
-from sidecar.spool.log import FRAME_BYTES
 from sidecar.spool.schema import FILE_NAME, WAL_SUFFIX
+from sidecar.spool.wal import FRAME_BYTES
 from tests.unit.sidecar.spooling import (
     EID,
     OTHER_EID,

@@ -40,7 +40,7 @@ def tool(spools: Spools, capsys: pytest.CaptureFixture[str]) -> Tool:
 
 
 async def lively(spools: Spools) -> Spool:
-    """1 committed, 2 refused, 3 in flight, 4 merged into 5, 6 the end of a run."""
+    """1 committed, 2 refused, 3 in flight, 4 replaced by 5, 6 the end of a run."""
     spool = await spools.open()
     await spool.append(update(name="one"))
     await spool.append(update(OTHER_EID, OTHER_USER, name="two"))
@@ -75,7 +75,7 @@ async def test_ls_shows_what_waits_running_or_stopped(
     assert tool.writes("--limit", "1") == [("3", "in-flight")]
     assert tool("ls") == 0
     assert f"the sidecar is {'running' if is_running else 'not running'}" in tool.out
-    assert "3 wait (1 in flight, 1 merged into others), 2 ended are kept" in tool.out
+    assert "3 wait (1 in flight, 1 coalesced), 2 settled are kept" in tool.out
 
 
 async def test_show_prints_the_document_the_batch_and_the_end(spools: Spools, tool: Tool) -> None:
@@ -85,7 +85,7 @@ async def test_show_prints_the_document_the_batch_and_the_end(spools: Spools, to
 
     assert tool("show", spool.write_id(3), "--json") == 0
     shown = json.loads(tool.out)
-    assert shown["document"]["name"] == "three"
+    assert shown["payload"]["name"] == "three"
     assert shown["in_flight"] == {
         "epoch": batch.epoch,
         "batch": batch.number,
@@ -93,9 +93,9 @@ async def test_show_prints_the_document_the_batch_and_the_end(spools: Spools, to
         "position": 0,
     }
     assert tool("show", "4", "--json") == 0
-    assert json.loads(tool.out)["merged_into"] == spool.write_id(5)
+    assert json.loads(tool.out)["replaced_by"] == spool.write_id(5)
     assert tool("show", "5", "--json") == 0
-    assert json.loads(tool.out)["stands_for"] == [spool.write_id(4)]
+    assert json.loads(tool.out)["replaces"] == [spool.write_id(4)]
     assert tool("show", "2") == 0
     assert '"type": "late"' in tool.out
 
@@ -119,7 +119,7 @@ async def test_export_is_what_waits_in_order(spools: Spools, tool: Tool) -> None
     lines = [json.loads(line) for line in tool.out.splitlines()]
     assert [line["write_id"] for line in lines] == [spool.write_id(seq) for seq in (3, 5, 6)]
     assert [line["in_flight"] for line in lines] == [True, False, False]
-    assert lines[2]["document"]["status"] == "COMPLETED"
+    assert lines[2]["payload"]["status"] == "COMPLETED"
     assert lines[0]["execution_id"] == EID
 
 
@@ -149,22 +149,22 @@ async def test_fsck_finds_nothing_wrong_with_a_spool_at_work(spools: Spools, too
     await lively(spools)
 
     assert tool("fsck") == 0
-    assert tool.out == "no fault found\n"
+    assert tool.out == "no findings\n"
 
 
 @pytest.mark.parametrize(
     ("edit", "fault"),
     [
-        ("UPDATE entries SET user_id = 9 WHERE seq = 5", "entry 5: its checksum does not fit"),
+        ("UPDATE entries SET user_id = 9 WHERE seq = 5", "entry 5: the checksum does not match"),
         ("DELETE FROM entries WHERE seq = 3", "batch in flight is not what was cut"),
         ("UPDATE in_flight SET position = 7", "the batch in flight has gaps"),
-        ("UPDATE properties SET value = 9 WHERE name = 'batch'", "properties are not what"),
-        ("UPDATE properties SET value = 'x' WHERE name = 'epoch'", "epoch 'x' is none"),
+        ("UPDATE meta SET value = 9 WHERE name = 'batch'", "meta: the checksum does not match"),
+        ("UPDATE meta SET value = 'x' WHERE name = 'epoch'", "'x' is not an epoch"),
         ("UPDATE settled SET seq = 5 WHERE seq = 1", "number 5 is both in entries and in settled"),
-        ("UPDATE settled SET state = 'committed'", "ended write 2: its checksum does not fit"),
-        ("UPDATE merged SET head = 3", "merged write 4: nothing that waits answers for it"),
-        ("UPDATE merged SET head = 3", "merged write 4: its checksum does not fit"),
-        ("DROP INDEX merged_by_head", "tables are not those of format"),
+        ("UPDATE settled SET state = 'committed'", "settled write 2: the checksum does not match"),
+        ("UPDATE coalesced SET chain_id = 3", "coalesced write 4: its replacement does not wait"),
+        ("UPDATE coalesced SET chain_id = 3", "coalesced write 4: the checksum does not match"),
+        ("DROP INDEX coalesced_by_chain", "tables are not those of format"),
     ],
 )
 async def test_fsck_says_what_is_wrong(spools: Spools, tool: Tool, edit: str, fault: str) -> None:
@@ -175,7 +175,7 @@ async def test_fsck_says_what_is_wrong(spools: Spools, tool: Tool, edit: str, fa
     assert tool("fsck") == 1
     assert fault in tool.out
     assert tool("fsck", "--json") == 1
-    assert any(fault in found for found in json.loads(tool.out)["faults"])
+    assert any(fault in found for found in json.loads(tool.out)["findings"])
 
 
 async def test_a_damaged_file_is_named_and_can_still_be_carved(spools: Spools, tool: Tool) -> None:
@@ -188,8 +188,8 @@ async def test_a_damaged_file_is_named_and_can_still_be_carved(spools: Spools, t
     assert FILE_NAME in tool.err
     assert tool("fsck") == 1
     assert tool("export") == 65
-    assert tool("export", "--carve") == 0
-    documents = [json.loads(line)["document"] for line in tool.out.splitlines()]
+    assert tool("export", "--recover") == 0
+    documents = [json.loads(line)["payload"] for line in tool.out.splitlines()]
     assert [document["seq"] for document in documents] == [3, 5, 6]
 
 
@@ -200,7 +200,7 @@ async def test_what_was_set_aside_is_reported(spools: Spools, tool: Tool) -> Non
     await spools.open()
 
     assert tool("fsck") == 0
-    assert "set aside: quarantine/" in tool.out
+    assert "quarantined: quarantine/" in tool.out
 
 
 def test_a_directory_without_a_spool_is_said_to_be_none(tool: Tool) -> None:

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.spool import space
+from sidecar.spool import schema
 from sidecar.spool.entry import WriteState
-from sidecar.spool.log import FRAME_BYTES, HEADER_BYTES, Log
-from sidecar.spool.quarantine import FOLDER, FOLDERS_KEPT
+from sidecar.spool.quarantine import FOLDER, MAX_FOLDERS
 from sidecar.spool.schema import FILE_NAME
 from sidecar.spool.spool import Spool
+from sidecar.spool.wal import FRAME_BYTES, HEADER_BYTES, WalFile
 from tests.unit.sidecar.damaging import LOG_NAME, copy_as_killed
 from tests.unit.sidecar.spooling import (
     EID,
     OTHER_EID,
     Spools,
     cut,
-    faults_of,
+    findings_in,
     numbers,
     settle,
     size_only,
@@ -28,7 +28,7 @@ from tests.unit.sidecar.spooling import (
 
 
 def frames_of(directory: Path) -> int:
-    return len(Log(directory / FILE_NAME).frames)
+    return len(WalFile(directory / FILE_NAME).frames)
 
 
 def lose_frame(directory: Path, number: int) -> None:
@@ -64,7 +64,7 @@ async def test_what_took_a_place_in_the_forgotten_part_answers_for_it(
     states = [await state_of(spool, seq) for seq in (first, second, third)]
     assert states == [WriteState.DURABLE] * 3
     assert spool.queues.coalesced_count == 2
-    assert faults_of(left.directory) == []
+    assert findings_in(left.directory) == []
     ended = await settle(spool, await cut(spool))
     assert {record.seq for record in ended} - {other} == {first, second, third}
     assert (spool.queues.coalesced_count, spool.queues.size_bytes) == (0, 0)
@@ -83,7 +83,7 @@ async def test_any_part_of_several_unsynced_commits_leaves_the_batch_whole_or_se
     synced = frames_of(spools.directory)
     await settle(spool, batch)
     for _ in range(2):
-        await spool._file.write(space.reclaim, needs_sync=False)
+        await spool._file.write(schema.vacuum_step, needs_sync=False)
     unsynced = range(synced + 1, frames_of(spools.directory) + 1)
     assert len(unsynced) > 5
     left = await killed(spools, tmp_path / "killed")
@@ -100,7 +100,7 @@ async def test_any_part_of_several_unsynced_commits_leaves_the_batch_whole_or_se
     assert states == {WriteState.DURABLE if again else WriteState.COMMITTED}
     assert [entry.seq for entry in await spool.waiting(OTHER_EID)] == [waiting]
     assert (spool.epochs_started, spool.quarantined_count) == (0, 0)
-    assert faults_of(left.directory) == []
+    assert findings_in(left.directory) == []
     if again is not None:
         await settle(spool, again)
     assert numbers(await cut(spool)) == [waiting]
@@ -122,7 +122,7 @@ async def test_of_many_damages_the_last_is_kept(spools: Spools, tmp_path: Path) 
         shutil.copytree(tmp_path / "torn", left.directory, dirs_exist_ok=True)
 
     folders = [path for path in (left.directory / FOLDER).iterdir() if path.is_dir()]
-    assert len(folders) == FOLDERS_KEPT
+    assert len(folders) == MAX_FOLDERS
     assert (folders[0] / LOG_NAME).read_bytes() == (tmp_path / "torn" / LOG_NAME).read_bytes()
 
 

@@ -17,19 +17,19 @@ from tests.unit.sidecar.spooling import (
     OTHER_EID,
     Spools,
     cut,
-    faults_of,
+    findings_in,
     numbers,
     settle,
     update,
 )
 
-STEPS = 24
+STEPS = 48
 """More than there are."""
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 
-from sidecar.spool import salvage
+from sidecar.spool import recovery
 
 def dying(step):
     def run(*arguments, **options):
@@ -40,7 +40,7 @@ def dying(step):
         return step(*arguments, **options)
     return run
 
-for name in ("fsync", "rename", "unlink", "mkdir"):
+for name in ("fsync", "rename", "unlink", "mkdir", "link"):
     setattr(os, name, dying(getattr(os, name)))
 deaths, *directories = sys.argv[1:]
 for number, directory in enumerate(directories, start=1):
@@ -48,7 +48,7 @@ for number, directory in enumerate(directories, start=1):
         pid = os.fork()
         if not pid:
             left = number
-            salvage.open_spool(Path(directory))
+            recovery.open_or_recover(Path(directory))
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), end=" ")
     print()
@@ -98,9 +98,9 @@ async def test_whenever_it_dies_nothing_is_lost_and_nothing_is_opened_with_a_str
         assert numbers(await cut(spool)) == in_file + in_log
         assert await spool.append(update(name="new")) > in_log[-1]
         assert await spool.find(ended) is not None
-        assert faults_of(folder) == []
+        assert findings_in(folder) == []
         evidence = list((folder / FOLDER).glob(f"*/{FILE_NAME}"))
         assert [path.read_bytes()[:4] for path in evidence] == [b"\xff" * 4]
-        assert not list(folder.glob("rescued*"))
+        assert not list(folder.glob("*rescue*"))
         await left.close()
         assert not (folder / LOG_NAME).exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.spool.committer import GroupCommitWriter
+from sidecar.spool.writer import GroupCommitWriter
 
 
 @dataclass
@@ -19,16 +19,16 @@ class OpenTable:
 
     connection: sqlite3.Connection
     troubles: list[Exception]
-    installed: Callable[[], None]
+    on_load: Callable[[], None]
 
     def check_not_replaced(self) -> None:
         if self.troubles:
             raise self.troubles.pop(0)
 
-    def install(self) -> None:
-        self.installed()
+    def load_index(self) -> None:
+        self.on_load()
 
-    def write_log_back(self) -> None:
+    def checkpoint(self) -> None:
         pass
 
     def close(self) -> None:
@@ -43,10 +43,10 @@ class Bench:
     path: Path
     troubles: list[Exception] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
-    distrusted: list[bool] = field(default_factory=list)
+    suspected: list[bool] = field(default_factory=list)
 
-    def open(self, *, distrust: bool) -> OpenTable:
-        self.distrusted.append(distrust)
+    def open(self, *, is_suspect: bool) -> OpenTable:
+        self.suspected.append(is_suspect)
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         connection.execute("CREATE TABLE IF NOT EXISTS numbers (n INTEGER NOT NULL UNIQUE)")
         return OpenTable(connection, self.troubles, lambda: self.heard.append("opened"))
@@ -141,7 +141,7 @@ async def test_after_a_failed_sync_the_file_is_opened_anew_and_the_index_made_be
     await committer.submit(add(2), lambda n: bench.heard.append(f"added {n}"))
 
     assert bench.heard == ["opened", "added 1", "opened", "added 2"]
-    assert bench.distrusted == [False, False]
+    assert bench.suspected == [False, False]
 
 
 async def test_damage_is_healed_and_the_group_runs_again(
@@ -159,7 +159,7 @@ async def test_damage_is_healed_and_the_group_runs_again(
     committer.start()
 
     assert await asyncio.gather(*group) == [1, "read"]
-    assert bench.distrusted == [False, True]
+    assert bench.suspected == [False, True]
     assert await committer.submit(numbers) == [1]
 
 
@@ -171,7 +171,7 @@ async def test_damage_that_stays_is_answered_and_not_tried_for_ever(
     with pytest.raises(sqlite3.Error):
         await committer.submit(raising(sqlite3.SQLITE_CORRUPT))
 
-    assert bench.distrusted == [False, True]
+    assert bench.suspected == [False, True]
 
 
 async def test_a_commit_to_a_file_that_was_moved_away_is_not_acknowledged(
@@ -184,7 +184,7 @@ async def test_a_commit_to_a_file_that_was_moved_away_is_not_acknowledged(
         await committer.submit(add(1))
 
     assert await committer.submit(add(2)) == 2
-    assert len(bench.distrusted) == 2
+    assert len(bench.suspected) == 2
 
 
 async def test_the_index_hears_of_a_write_whose_caller_has_left(
@@ -218,7 +218,7 @@ async def test_work_alone_runs_outside_of_a_transaction_between_its_neighbours(
         return connection.in_transaction, numbers(connection)
 
     first = committer.submit(add(1))
-    alone = committer.submit(is_in_transaction, is_alone=True)
+    alone = committer.submit(is_in_transaction, outside_transaction=True)
     last = committer.submit(add(2))
     committer.start()
 
@@ -228,7 +228,7 @@ async def test_work_alone_runs_outside_of_a_transaction_between_its_neighbours(
 async def test_what_came_before_the_close_is_committed_and_what_comes_after_is_refused(
     committer: GroupCommitWriter,
 ) -> None:
-    first, alone = committer.submit(add(1)), committer.submit(numbers, is_alone=True)
+    first, alone = committer.submit(add(1)), committer.submit(numbers, outside_transaction=True)
     committer.start()
 
     await committer.close()

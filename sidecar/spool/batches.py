@@ -1,0 +1,334 @@
+"""Changes of the spool's file: append, cut, settle, end a corrupted entry, start an epoch.
+
+Each function runs inside a transaction of the writer's thread. Nothing else writes these tables.
+
+    append -> entries --cut--> entries + in_flight --settle--> settled (committed | refused)
+                 ^                                     |
+                 +-------------- deferred -------------+
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from sidecar.problems import WriteCorrupted
+from sidecar.spool import schema
+from sidecar.spool.entry import (
+    Batch,
+    Entry,
+    NewEntry,
+    Outcome,
+    Priority,
+    WriteRecord,
+    WriteState,
+    checksum,
+    coalesced_checksum,
+    record_checksum,
+)
+
+BATCH_MAX_ENTRIES = 1_000
+BATCH_MAX_BYTES = 4 * 1024 * 1024 - 64 * 1024  # a batch is at most 4 MiB, its envelope included
+HISTORY_SIZE = 10_000
+"""How many settled writes stay readable (DESIGN.md section 3, `GET /v1/writes`)."""
+ENTRY_COLUMNS = (
+    "seq, execution_id, user_id, op, priority, coalesce_key, payload, checksum, chain_id"
+)
+
+KeepRows = Callable[[list[tuple[Any, ...]]], None]
+"""Receives corrupted rows as they are, before they leave the file."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class FormedBatch:
+    """The next batch, if any, and the records of corrupted entries that were found on the way."""
+
+    batch: Batch | None
+    corrupted: list[WriteRecord]
+
+
+# Append
+
+
+def insert(
+    connection: sqlite3.Connection, seq: int, new: NewEntry, made_at_ms: int, replaces: int | None
+) -> tuple[Entry, bool]:
+    """Stores an entry, in place of the waiting size-only write `replaces` if that still waits.
+
+    Returns the entry and whether it replaced that write. Only here, in the order of the commits, is
+    it known for sure that no batch has taken it.
+    """
+    head = {"seq": seq, "execution_id": new.execution_id, "made_at_ms": made_at_ms, "op": new.op}
+    payload = _encode(head | new.fields)
+    chain_id: int | None = None
+    if replaces is not None:
+        replaced = connection.execute(
+            "DELETE FROM entries WHERE seq = ? AND seq NOT IN (SELECT seq FROM in_flight)"
+            " RETURNING coalesce(chain_id, seq)",
+            (replaces,),
+        ).fetchone()
+        if replaced is not None:
+            (chain_id,) = replaced
+            connection.execute(
+                "INSERT INTO coalesced VALUES (?, ?, ?)",
+                (replaces, chain_id, coalesced_checksum(replaces, replaced[0])),
+            )
+    priority = int(new.priority)
+    entry = Entry(
+        seq,
+        new.execution_id,
+        new.user_id,
+        new.op,
+        new.priority,
+        new.coalesce_key,
+        payload,
+        chain_id,
+    )
+    connection.execute(
+        f"INSERT INTO entries ({ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        (
+            seq,
+            new.execution_id,
+            new.user_id,
+            new.op,
+            priority,
+            new.coalesce_key,
+            payload,
+            checksum(seq, new.execution_id, new.user_id, new.op, priority, payload),
+            chain_id,
+        ),
+    )
+    return entry, chain_id is not None
+
+
+def entry_of_row(row: Sequence[Any]) -> Entry | None:
+    """The entry, or None if its checksum does not match."""
+    seq, execution_id, user_id, op, priority, coalesce_key, payload, stored, chain_id = row
+    try:
+        if stored != checksum(seq, execution_id, user_id, op, priority, payload):
+            return None
+        known_priority = Priority(priority)
+    except (TypeError, ValueError, AttributeError):  # a flipped bit may change a value's very type
+        return None
+    return Entry(seq, execution_id, user_id, op, known_priority, coalesce_key, payload, chain_id)
+
+
+def waiting(connection: sqlite3.Connection, execution_id: int) -> list[Entry]:
+    """An execution's unsettled entries in order, those in flight included."""
+    rows = connection.execute(
+        f"SELECT {ENTRY_COLUMNS} FROM entries WHERE execution_id = ? ORDER BY seq",  # noqa: S608
+        (execution_id,),
+    )
+    return [entry for row in rows if (entry := entry_of_row(row)) is not None]
+
+
+# Cut
+
+
+def has_batch(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM in_flight").fetchone() is not None
+
+
+def in_flight(connection: sqlite3.Connection) -> FormedBatch | None:
+    """The batch that was cut and is not settled, to be sent again.
+
+    None if it is not what was cut (corruption): it can neither be sent nor settled.
+    """
+    rows = connection.execute(
+        f"SELECT {ENTRY_COLUMNS} FROM in_flight LEFT JOIN entries USING (seq) ORDER BY position"  # noqa: S608
+    ).fetchall()
+    if not rows:
+        return FormedBatch(None, [])
+    entries = tuple(entry for row in rows if (entry := entry_of_row(row)) is not None)
+    meta = schema.read_meta(connection)
+    if len(entries) < len(rows) or digest_of(entries) != meta["digest"]:
+        return None
+    return FormedBatch(Batch(meta["epoch"], meta["batch"], meta["digest"], entries), [])
+
+
+def cut(
+    connection: sqlite3.Connection,
+    execution_ids: Iterable[int],
+    max_entries: int,
+    max_bytes: int,
+    keep: KeepRows,
+) -> FormedBatch:
+    """Fixes the next batch: of each execution in turn a prefix of its queue, as far as it fits."""
+    chosen: list[Entry] = []
+    corrupted: list[int] = []
+    room_bytes = max_bytes
+    for execution_id in execution_ids:
+        rows = connection.execute(
+            f"SELECT {ENTRY_COLUMNS} FROM entries WHERE execution_id = ? ORDER BY seq LIMIT ?",  # noqa: S608
+            (execution_id, max_entries - len(chosen)),
+        )
+        for row in rows:
+            entry = entry_of_row(row)
+            if entry is None:
+                corrupted.append(row[0])
+                continue
+            if len(entry.payload) > room_bytes and chosen:
+                room_bytes = 0  # never a later one in its place: order per execution
+                break
+            room_bytes -= len(entry.payload)
+            chosen.append(entry)
+        rows.close()
+        if len(chosen) >= max_entries or room_bytes <= 0:
+            break
+    records = end_corrupted(connection, corrupted, keep)
+    return FormedBatch(_fix_members(connection, chosen) if chosen else None, records)
+
+
+def cut_all(connection: sqlite3.Connection, max_entries: int, max_bytes: int) -> Batch | None:
+    """Fixes all waiting entries as the next batch, in the commit that stores the last of them.
+
+    None where `cut` has to choose: nothing waits, too much does, a write may still be replaced, or
+    one is corrupted.
+    """
+    rows = connection.execute(
+        f"SELECT {ENTRY_COLUMNS} FROM entries ORDER BY seq LIMIT ?",  # noqa: S608
+        (max_entries + 1,),
+    ).fetchall()
+    chosen = [entry for row in rows if (entry := entry_of_row(row)) is not None]
+    if not chosen or len(chosen) < len(rows) or len(chosen) > max_entries:
+        return None
+    if any(entry.coalesce_key is not None for entry in chosen) or has_batch(connection):
+        return None
+    if sum(len(entry.payload) for entry in chosen) > max_bytes:
+        return None
+    return _fix_members(connection, chosen)
+
+
+def _fix_members(connection: sqlite3.Connection, chosen: Sequence[Entry]) -> Batch:
+    digest = digest_of(chosen)
+    meta = schema.read_meta(connection)
+    number = meta["batch"] + 1
+    connection.executemany(
+        "INSERT INTO in_flight VALUES (?, ?)",
+        [(position, entry.seq) for position, entry in enumerate(chosen)],
+    )
+    schema.write_meta(connection, batch=number, digest=digest)
+    return Batch(meta["epoch"], number, digest, tuple(chosen))
+
+
+def digest_of(entries: Iterable[Entry]) -> str:
+    """Hex SHA-256 over the stored bytes of the entries, each followed by a newline."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(entry.payload)
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+# Settle
+
+
+def settle(connection: sqlite3.Connection, outcomes: Iterable[Outcome]) -> list[WriteRecord]:
+    """Stores central's outcomes of the batch in flight. Returns the records of settled writes.
+
+    A deferred member only leaves the batch: the next cut takes it again, in order.
+    """
+    records: list[WriteRecord] = []
+    for outcome in outcomes:
+        if outcome.outcome == "deferred":
+            continue
+        state = WriteState.COMMITTED if outcome.outcome == "applied" else WriteState.REFUSED
+        records += _end(connection, outcome, state)
+    connection.execute("DELETE FROM in_flight")
+    _trim_history(connection, records)
+    return records
+
+
+def _trim_history(connection: sqlite3.Connection, records: Sequence[WriteRecord]) -> None:
+    if records:
+        schema.bump_max_seq(connection, max(record.seq for record in records))
+    connection.execute(
+        "DELETE FROM settled WHERE position <= (SELECT max(position) FROM settled) - ?",
+        (HISTORY_SIZE,),
+    )
+
+
+def _end(connection: sqlite3.Connection, outcome: Outcome, state: WriteState) -> list[WriteRecord]:
+    """Settles an entry and the writes that it replaced. Returns their records, oldest first."""
+    row = connection.execute(
+        "DELETE FROM entries WHERE seq = ? RETURNING execution_id, user_id, op, chain_id",
+        (outcome.seq,),
+    ).fetchone()
+    if row is None:
+        return []
+    # A corrupted row may hold anything; 0 is nobody's id.
+    execution_id, user_id = (value if isinstance(value, int) else 0 for value in row[:2])
+    op, chain_id = str(row[2]), row[3]
+    replaced = connection.execute(
+        "DELETE FROM coalesced WHERE chain_id = ? RETURNING seq", (chain_id,)
+    )
+    seqs = [*sorted(seq for (seq,) in replaced.fetchall()), outcome.seq]
+    problem = _encode(outcome.problem) if outcome.problem is not None else None
+    removed = _encode(outcome.removed) if outcome.removed is not None else None
+    rows = [(seq, execution_id, user_id, op, str(state), problem, removed) for seq in seqs]
+    connection.executemany(
+        "INSERT OR REPLACE INTO settled"
+        " (seq, execution_id, user_id, op, state, problem, removed, checksum)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(*row, record_checksum(*row)) for row in rows],
+    )
+    return [
+        WriteRecord(seq, execution_id, user_id, op, state, outcome.problem, outcome.removed)
+        for seq in seqs
+    ]
+
+
+# Corruption
+
+
+def malformed(connection: sqlite3.Connection) -> list[int]:
+    """Entries with a value of a type or in a range that is never stored."""
+    rows = connection.execute(
+        "SELECT seq FROM entries WHERE typeof(execution_id) <> 'integer'"
+        " OR typeof(user_id) <> 'integer' OR typeof(op) <> 'text'"
+        " OR typeof(payload) <> 'blob' OR typeof(checksum) <> 'integer'"
+        " OR typeof(priority) <> 'integer' OR priority NOT BETWEEN ? AND ?",
+        (min(Priority), max(Priority)),
+    )
+    return [seq for (seq,) in rows]
+
+
+def end_corrupted(
+    connection: sqlite3.Connection, seqs: Sequence[int], keep: KeepRows
+) -> list[WriteRecord]:
+    """Settles corrupted entries as refused: what they said cannot be known."""
+    if not seqs:
+        return []
+    query = "SELECT * FROM entries WHERE seq = ?"
+    keep([row for seq in seqs for row in connection.execute(query, (seq,))])
+    problem = WriteCorrupted(
+        "damaged in the sidecar's spool; whether central has it cannot be told"
+    ).document()
+    records: list[WriteRecord] = []
+    for seq in seqs:
+        records += _end(connection, Outcome(seq, "refused", problem), WriteState.REFUSED)
+        connection.execute("DELETE FROM in_flight WHERE seq = ?", (seq,))
+    _trim_history(connection, records)
+    return records
+
+
+def abandon_batch(connection: sqlite3.Connection, keep: KeepRows) -> list[WriteRecord]:
+    """Ends the corrupted members of the batch in flight, and starts a new epoch for the others."""
+    rows = connection.execute(
+        f"SELECT {ENTRY_COLUMNS} FROM in_flight JOIN entries USING (seq)"  # noqa: S608
+    ).fetchall()
+    start_epoch(connection)
+    return end_corrupted(connection, [row[0] for row in rows if entry_of_row(row) is None], keep)
+
+
+def start_epoch(connection: sqlite3.Connection) -> str:
+    """Leaves the old numbering: what is unsettled will be cut again, from batch 1."""
+    epoch = schema.new_epoch()
+    connection.execute("DELETE FROM in_flight")
+    schema.write_meta(connection, epoch=epoch, batch=0, digest="")
+    return epoch

@@ -1,0 +1,363 @@
+"""Reading a spool without changing it, beside a running sidecar or when it is stopped.
+
+Nobody is kept waiting: each query is a short read, beside which the sidecar goes on committing. A
+stopped spool is read as it is, its log included.
+"""
+
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sidecar.spool import batches, history, lock, recovery, schema
+from sidecar.spool.entry import (
+    Priority,
+    WriteRecord,
+    WriteState,
+    coalesced_checksum,
+    record_checksum,
+)
+from sidecar.spool.quarantine import FOLDER, ROWS_FILE
+from sidecar.spool.wal import WalFile, WalIndex
+
+PAGE_ROWS = 500
+"""Rows of one query. A longer one would keep the log from being written back."""
+
+
+class NoSpool(Exception):
+    """There is no spool in the directory."""
+
+
+class Unreadable(Exception):
+    """The file cannot be read as a spool."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLine:
+    """One write, as a list shows it. Sizes and times are known of waiting entries only."""
+
+    write_id: str
+    execution_id: int
+    user_id: int
+    op: str
+    state: str
+    size_bytes: int | None = None
+    made_at: str | None = None
+    problem: str | None = None
+
+
+class InspectedSpool:
+    """An open spool. Raises `Unreadable` where the file is damaged or of another format."""
+
+    def __init__(
+        self, directory: Path, connection: sqlite3.Connection, wal_index: WalIndex
+    ) -> None:
+        self.directory = directory
+        self.connection = connection
+        self.wal_index = wal_index
+        self.is_live = lock.is_held(directory)
+        path = directory / schema.FILE_NAME
+        try:
+            version = schema.version_of(connection)
+            if version != schema.FORMAT_VERSION:
+                raise Unreadable(f"{path}: {schema.UnknownFormat(version)}")
+            self.meta = schema.read_meta(connection)
+            self.spool_id = str(self.meta["spool_id"])
+        except (sqlite3.Error, KeyError) as error:
+            raise Unreadable(f"{path}: {error}") from error
+
+    def write_id(self, seq: int) -> str:
+        return f"{self.spool_id}-{seq}"
+
+    def seq_of(self, name: str) -> int | None:
+        """The number of a `write_id`, or the number itself."""
+        spool_id, _, number = name.rpartition("-")
+        is_number = number.isascii() and number.isdigit() and len(number) < 19
+        return int(number) if is_number and spool_id in {"", self.spool_id} else None
+
+    def summary(self) -> dict[str, Any]:
+        count = self.connection.execute(
+            "SELECT (SELECT count(*) FROM entries), (SELECT count(*) FROM coalesced),"
+            " (SELECT count(*) FROM in_flight), (SELECT count(*) FROM settled)"
+        ).fetchone()
+        return {
+            "spool_id": self.spool_id,
+            "running": self.is_live,
+            "epoch": self.meta["epoch"],
+            "last_batch": self.meta["batch"],
+            "waiting": count[0],
+            "waiting_coalesced": count[1],
+            "in_flight": count[2],
+            "settled_kept": count[3],
+        }
+
+    def waiting(self, execution_id: int | None = None) -> Iterator[tuple[Any, ...]]:
+        """Rows of entries, oldest first: the nine columns as stored, and whether in flight."""
+        after = -1
+        while True:
+            rows = self.connection.execute(
+                f"SELECT {batches.ENTRY_COLUMNS}, seq IN (SELECT seq FROM in_flight) FROM entries"  # noqa: S608
+                " WHERE seq > ?1 AND (?2 IS NULL OR execution_id = ?2) ORDER BY seq LIMIT ?3",
+                (after, execution_id, PAGE_ROWS),
+            ).fetchall()
+            yield from rows
+            if len(rows) < PAGE_ROWS:
+                return
+            after = rows[-1][0]
+
+    def lines(self, states: set[str], execution_id: int | None) -> Iterator[WriteLine]:
+        """Waiting writes, oldest first, then settled ones, newest first."""
+        if states & {"durable", "in-flight"}:
+            for row in self.waiting(execution_id):
+                line = self._line_of_entry(row)
+                if line.state in states or (line.state == "damaged" and "durable" in states):
+                    yield line
+        if "durable" in states:
+            for record in history.coalesced_writes(self.connection, execution_id):
+                yield self._line_of_record(record)
+        if states & {"committed", "refused"}:
+            for record in history.newest_settled(self.connection, execution_id):
+                if record.state in states:
+                    yield self._line_of_record(record)
+
+    def _line_of_entry(self, row: tuple[Any, ...]) -> WriteLine:
+        entry = batches.entry_of_row(row[:9])
+        state = "damaged" if entry is None else "in-flight" if row[9] else "durable"
+        made_at_ms = _decoded(row[6]).get("made_at_ms") if entry is not None else None
+        return WriteLine(
+            self.write_id(row[0]), row[1], row[2], row[3], state, len(row[6]), _time(made_at_ms)
+        )
+
+    def _line_of_record(self, record: WriteRecord) -> WriteLine:
+        return WriteLine(
+            self.write_id(record.seq),
+            record.execution_id,
+            record.user_id,
+            record.op,
+            record.state.value,
+            problem=(record.problem or {}).get("type"),
+        )
+
+    def show(self, seq: int) -> dict[str, Any] | None:
+        """All that is known of one write; None if nothing is."""
+        record = history.find(self.connection, seq)
+        if record is None:
+            return None
+        row = self.connection.execute(
+            f"SELECT {batches.ENTRY_COLUMNS} FROM entries WHERE seq = ?",  # noqa: S608
+            (seq,),
+        ).fetchone()
+        shown: dict[str, Any] = {
+            "write_id": self.write_id(seq),
+            "execution_id": record.execution_id,
+            "user_id": record.user_id,
+            "op": record.op,
+            "state": record.state.value,
+        }
+        if row is not None:
+            shown |= self._shown_entry(row)
+        elif record.state is WriteState.DURABLE:
+            shown["replaced_by"] = self.write_id(history.replacement_of(self.connection, seq))
+        else:
+            shown |= {"problem": record.problem, "removed": record.removed}
+        return shown
+
+    def _shown_entry(self, row: tuple[Any, ...]) -> dict[str, Any]:
+        entry = batches.entry_of_row(row)
+        place = self.connection.execute(
+            "SELECT position FROM in_flight WHERE seq = ?", (row[0],)
+        ).fetchone()
+        batch = {name: self.meta[name] for name in ("epoch", "batch", "digest")}
+        replaced = self.connection.execute("SELECT seq FROM coalesced WHERE chain_id = ?", row[8:9])
+        return {
+            "is_damaged": entry is None,
+            "priority": Priority(row[4]).name.lower() if entry is not None else row[4],
+            "payload": _decoded(row[6]),
+            "in_flight": batch | {"position": place[0]} if place is not None else None,
+            "replaces": [self.write_id(seq) for (seq,) in replaced],
+        }
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """Waiting writes, in the order in which they have to be applied. Damaged ones say so."""
+        for row in self.waiting():
+            if batches.entry_of_row(row[:9]) is None:
+                yield {"write_id": self.write_id(row[0]), "damaged": True, "stored": _text(row[6])}
+            else:
+                yield {
+                    "write_id": self.write_id(row[0]),
+                    "execution_id": row[1],
+                    "user_id": row[2],
+                    "in_flight": bool(row[9]),
+                    "payload": _decoded(row[6]),
+                }
+
+
+@contextmanager
+def inspected(directory: Path) -> Iterator[InspectedSpool]:
+    """The spool in this directory. Raises `NoSpool` and `Unreadable`."""
+    path = directory / schema.FILE_NAME
+    if not path.exists():
+        raise NoSpool(f"no {schema.FILE_NAME} in {directory}")
+    # Without a log the file is complete, and opening it must not create one.
+    log = path.with_name(path.name + schema.WAL_SUFFIX)
+    is_static = not lock.is_held(directory) and not (log.exists() and log.stat().st_size)
+    try:
+        with (
+            closing(WalIndex(path)) as wal_index,
+            closing(schema.connect_read_only(path, immutable=is_static)) as connection,
+        ):
+            yield InspectedSpool(directory, connection, wal_index)
+    except sqlite3.Error as error:
+        raise Unreadable(f"{path}: {error}") from error
+
+
+@contextmanager
+def recovered(directory: Path) -> Iterator[InspectedSpool]:
+    """A copy of the spool as a sidecar's start would recover it. Raises `NoSpool`, `Unreadable`."""
+    files = [path for path in directory.glob(f"{schema.FILE_NAME}*") if path.suffix != ".ready"]
+    if not files:
+        raise NoSpool(f"no {schema.FILE_NAME} in {directory}")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for file in files:
+            if not file.name.endswith(schema.SHM_SUFFIX):
+                shutil.copy(file, copy / file.name)
+        try:
+            connection, index, _ = recovery.open_or_recover(copy)
+        except schema.UnknownFormat as error:
+            raise Unreadable(str(error)) from error
+        connection.close()
+        index.close()
+        with inspected(copy) as spool:
+            yield spool
+
+
+# Checks
+
+
+def findings(spool: InspectedSpool) -> Iterator[str]:
+    """What is wrong with a spool, one sentence each; nothing if all is well."""
+    try:
+        for check in (_check_file, _check_meta, _check_entries, _check_batch, _check_numbers):
+            yield from check(spool)
+        yield from _check_settled(spool)
+    except sqlite3.Error as error:
+        yield f"the file cannot be read further: {error}"
+
+
+def quarantined(directory: Path) -> Iterator[str]:
+    """What earlier damage has left under `quarantine/`."""
+    quarantine = directory / FOLDER
+    if not quarantine.is_dir():
+        return
+    for folder in sorted(path for path in quarantine.iterdir() if path.is_dir()):
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        yield f"{FOLDER}/{folder.name}: {size} bytes"
+    entries = quarantine / ROWS_FILE
+    if entries.exists():
+        count = len(entries.read_bytes().splitlines())
+        yield f"{FOLDER}/{entries.name}: {count} corrupted entries as they were found"
+
+
+def _check_file(spool: InspectedSpool) -> Iterator[str]:
+    for (found,) in spool.connection.execute("PRAGMA integrity_check(20)"):
+        if found != "ok":
+            yield str(found).replace("\n", " ")
+    if schema.schema_signature(spool.connection) != schema.expected_signature():
+        yield f"tables are not those of format {schema.FORMAT_VERSION}"
+    wal = WalFile(spool.directory / schema.FILE_NAME)
+    if not spool.is_live and wal.has_unreachable_commits(spool.wal_index.valid_frames):
+        yield "the log is damaged: SQLite does not see all its commits (a start restores them)"
+
+
+def _check_meta(spool: InspectedSpool) -> Iterator[str]:
+    if not schema.is_meta_intact(spool.meta):
+        yield "meta: the checksum does not match"
+    if not re.fullmatch(r"[0-9a-f]{32}", str(spool.meta.get("epoch"))):
+        yield f"meta: {spool.meta.get('epoch')!r} is not an epoch"
+
+
+def _check_entries(spool: InspectedSpool) -> Iterator[str]:
+    for row in spool.waiting():
+        name = f"entry {row[0]}"
+        entry = batches.entry_of_row(row[:9])
+        if entry is None:
+            yield f"{name}: the checksum does not match; it ends as refused when its turn comes"
+            continue
+        try:
+            payload = msgspec.json.decode(entry.payload)
+        except msgspec.DecodeError as error:
+            yield f"{name}: the payload is not JSON: {error}"
+            continue
+        identity = (payload.get("seq"), payload.get("execution_id"), payload.get("op"))
+        if identity != (entry.seq, entry.execution_id, entry.op):
+            yield f"{name}: the payload is that of {identity}"
+
+
+def _check_batch(spool: InspectedSpool) -> Iterator[str]:
+    if batches.in_flight(spool.connection) is None:
+        yield "the batch in flight is not what was cut: its members or its digest differ"
+    places = [row[0] for row in spool.connection.execute("SELECT position FROM in_flight")]
+    if sorted(places) != list(range(len(places))):
+        yield "the batch in flight has gaps"
+    if places and spool.meta["batch"] < 1:
+        yield "there is a batch in flight, and none was ever numbered"
+
+
+def _check_numbers(spool: InspectedSpool) -> Iterator[str]:
+    for one, other in (("entries", "settled"), ("entries", "coalesced"), ("coalesced", "settled")):
+        for (seq,) in spool.connection.execute(
+            f"SELECT seq FROM {one} WHERE seq IN (SELECT seq FROM {other}) LIMIT 20"  # noqa: S608
+        ):
+            yield f"number {seq} is both in {one} and in {other}"
+    (highest,) = spool.connection.execute("SELECT coalesce(max(seq), 0) FROM settled").fetchone()
+    if highest > spool.meta["max_seq"]:
+        yield f"number {highest} is settled, and the highest is said to be {spool.meta['max_seq']}"
+    for seq, chain_id, stored in spool.connection.execute("SELECT * FROM coalesced"):
+        if stored != coalesced_checksum(seq, chain_id):
+            yield f"coalesced write {seq}: the checksum does not match"
+    for (seq,) in spool.connection.execute(
+        "SELECT seq FROM coalesced WHERE chain_id NOT IN"
+        " (SELECT chain_id FROM entries WHERE chain_id IS NOT NULL) LIMIT 20"
+    ):
+        yield f"coalesced write {seq}: its replacement does not wait"
+
+
+def _check_settled(spool: InspectedSpool) -> Iterator[str]:
+    rows = spool.connection.execute(
+        "SELECT seq, execution_id, user_id, op, state, problem, removed, checksum FROM settled"
+    )
+    count = 0
+    for *record, stored in rows:
+        count += 1
+        if stored != record_checksum(*record):
+            yield f"settled write {record[0]}: the checksum does not match"
+    if count > batches.HISTORY_SIZE:
+        yield f"{count} settled writes are kept, of {batches.HISTORY_SIZE}"
+
+
+def _decoded(payload: Any) -> Any:
+    try:
+        return msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        return _text(payload)
+
+
+def _text(payload: Any) -> str:
+    raw = payload if isinstance(payload, bytes) else str(payload).encode()
+    return raw.decode(errors="backslashreplace")
+
+
+def _time(made_at_ms: Any) -> str | None:
+    if not isinstance(made_at_ms, int):
+        return None
+    made_at = datetime.fromtimestamp(made_at_ms / 1000, UTC)
+    return made_at.isoformat(timespec="seconds").replace("+00:00", "Z")

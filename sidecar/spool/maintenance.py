@@ -1,0 +1,32 @@
+"""The spool's periodic work, whether or not anybody writes."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from kit.http.logs import fields
+from sidecar.problems import SpoolUnavailable
+from sidecar.spool.capacity import RETRY_AFTER_S
+from sidecar.spool.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S = 60.0
+
+
+async def run_maintenance(spool: Spool) -> None:
+    """Purges bindings and returns free space, until it is cancelled.
+
+    A volume in trouble is tried as often as callers are told to retry: with nobody writing, nothing
+    else would open it again, and what waits on it would not be delivered.
+    """
+    while True:
+        for _ in range(int(PERIOD_S / RETRY_AFTER_S)):
+            await asyncio.sleep(RETRY_AFTER_S)
+            with suppress(SpoolUnavailable):  # logged and shown by `/readyz` already
+                await spool.retry_open()
+        try:
+            await spool.purge_bindings()
+            await spool.vacuum()
+        except SpoolUnavailable as problem:  # retried in the next period
+            logger.warning("spool maintenance put off", extra=fields(detail=problem.detail))

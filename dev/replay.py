@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
+from cu_metadata_client.protocol import Address
 from dev.computing_unit import ComputingUnit, RunReport
 from dev.metadata_backend import CallFailed
 from dev.problems import DevProblem
@@ -36,8 +35,6 @@ def main(arguments: list[str]) -> int:
         return EXIT_INTERRUPTED
     except CallFailed as failed:
         raise DevProblem(f"The run could not go on: {failed}.") from failed
-    except aiohttp.ClientError as error:
-        raise DevProblem(f"The sidecar at {options.sidecar} does not answer: {error}.") from error
     if options.json:
         print(json.dumps(summary(report, retries), indent=2))
     else:
@@ -52,7 +49,13 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m dev replay", description=__doc__)
     parser.add_argument("--workflow", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--sidecar", required=True, metavar="URL", help="http://… or unix:/path")
+    parser.add_argument(
+        "--sidecar",
+        type=sidecar_address,
+        required=True,
+        metavar="URL",
+        help="http://… or unix:/path",
+    )
     parser.add_argument("--token", required=True, metavar="T")
     parser.add_argument("--workflow-id", type=int, required=True, metavar="N")
     parser.add_argument("--computing-unit-id", type=int, required=True, metavar="N")
@@ -65,6 +68,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--poll-s", type=positive_seconds, default=3.0, metavar="N")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     return parser
+
+
+def sidecar_address(text: str) -> str:
+    """An address that the client accepts, for argparse."""
+    try:
+        Address.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def positive_seconds(text: str) -> float:

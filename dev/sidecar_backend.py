@@ -1,7 +1,7 @@
 """Execution metadata through the sidecar, by the computing unit's client.
 
-The client retries; what it raises in the end becomes `CallFailed`, or `Unreachable` if nothing
-answered before the deadline.
+The client retries; the error that it raises in the end becomes `CallFailed`, or `Unreachable` if
+there was no response before the deadline.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ from dev.processes import ROOT, ManagedProcess, RunFolder
 INSTALL = ROOT / "dev" / "bench" / "install.sh"
 
 # As a careful operator would: nothing logged, one worker (a sidecar is one thread too), the
-# answer kept per URI and token, connections kept on both sides.
+# response kept per URI and token, connections kept on both sides.
 CONFIGURATION = """
 {user}
 daemon off;

@@ -71,7 +71,7 @@ async def durable_write(bench: Bench, rounds: int, count: int) -> Section:
             sync,
         ]
         taken = await interleaved(variants, rounds)
-    sidecar = Measurement("the sidecar, answered when durable", "µs", taken[0])
+    sidecar = Measurement("the sidecar, acknowledged when durable", "µs", taken[0])
     http = Measurement("HTTP call with one committed UPDATE", "µs", taken[1])
     direct = Measurement("direct committed UPDATE", "µs", taken[2])
     distant = Measurement(f"the same, {RTT_MS} ms away", "µs", taken[3])
@@ -136,7 +136,7 @@ async def committed_write(bench: Bench, rounds: int, count: int) -> Section:
     measurement = Measurement("PATCH with Prefer: wait=5", "ms", taken, digits=2)
     return Section(
         "Durable to committed, idle",
-        "The whole round trip of a write that is answered once central has committed it (so "
+        "The whole round trip of a write that waits until central has committed it (so "
         "acknowledgement, delivery and commit together), one at a time with "
         f"{IDLE_PAUSE_S * 1000:.0f} ms between them.",
         [measurement],

@@ -58,7 +58,7 @@ async def load(
     pids: list[int],
     script: Path | None = None,
 ) -> Load:
-    """Raises `DevProblem` if any answer was not a 2xx."""
+    """Raises `DevProblem` if any response was not a 2xx."""
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     argv += ["-H", f"Authorization: Bearer {token}"]
     argv += ["-s", str(script)] if script is not None else []

@@ -1,7 +1,7 @@
 """`make chart` writes the generated files of the chart; a test compares them.
 
 README.md from README.in.md, values.yaml's comments and the settings' names of
-docs/operations.md; in values.schema.json the names that may stand under `settings`.
+docs/operations.md; in values.schema.json the names allowed under `settings`.
 """
 
 import json
@@ -65,7 +65,7 @@ def read_settings(service: str) -> list[Setting]:
 
 @dataclass(frozen=True)
 class Value:
-    """A key of values.yaml with the comment above it; `default` is None if keys stand below it."""
+    """A key of values.yaml with the comment above it; `default` is None if it has keys below."""
 
     key: str
     default: str | None

@@ -1,4 +1,4 @@
-"""Calls of the local API as any HTTP client makes them."""
+"""Raw calls of the local API, for tests that check statuses and headers."""
 
 import json
 import urllib.request

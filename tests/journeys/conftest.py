@@ -12,14 +12,14 @@ from tests.systems import Up, running_system
 
 @pytest.fixture
 def system_folder() -> Iterator[Path]:
-    """An empty folder where a system may make its temporary files."""
+    """An empty folder for a system's temporary files."""
     with open_folder() as folder:
         yield folder
 
 
-@pytest.fixture(scope="module", params=["front door", "aiohttp alone"])
+@pytest.fixture(scope="module", params=["response cache", "aiohttp alone"])
 def up(request: pytest.FixtureRequest) -> Iterator[Up]:
-    """A running system for the tests of one module, which share it; each way reads are served."""
+    """A running system shared by a module's tests, with and without the response cache."""
     alone = ("--set", "SIDECAR_RESPONSE_CACHE=false") if request.param == "aiohttp alone" else ()
     with open_folder() as folder:
         also = ("--set", f"SIDECAR_UNIX_SOCKET={folder / 'api.sock'}")

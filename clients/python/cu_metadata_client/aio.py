@@ -11,6 +11,7 @@ import aiohttp
 from yarl import URL
 
 from cu_metadata_client.protocol import (
+    Address,
     Call,
     Exchanges,
     Failure,
@@ -41,8 +42,7 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._unix_socket = address.removeprefix("unix:") if address.startswith("unix:") else None
-        self._base_url = "http://localhost" if self._unix_socket else address.rstrip("/")
+        self._address = Address.parse(address)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._own_session: aiohttp.ClientSession | None = None
         self._session = session
@@ -52,8 +52,8 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         if self._session is None:
             connector = (
-                aiohttp.UnixConnector(self._unix_socket)
-                if self._unix_socket
+                aiohttp.UnixConnector(self._address.unix_socket)
+                if self._address.unix_socket is not None
                 else aiohttp.TCPConnector()
             )
             self._session = self._own_session = aiohttp.ClientSession(
@@ -92,7 +92,7 @@ class AsyncClient:
         try:
             async with self._session.request(
                 request.method,
-                URL(self._base_url + request.target, encoded=True),
+                URL(self._address.origin + request.target, encoded=True),
                 data=request.content,
                 headers=request.headers,
                 timeout=self._timeout,

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import urlsplit
 
 from cu_metadata_client.protocol import (
+    Address,
     Call,
     Exchanges,
     Failure,
@@ -40,7 +40,7 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._address = address
+        self._address = Address.parse(address)
         self._timeout_s = timeout_s
         self._sleep = sleep
         self._exchanges = Exchanges(token, deadline_s, clock=clock, jitter=jitter)
@@ -99,12 +99,12 @@ class Client:
         return Response(response.status, content, headers["Retry-After"], headers["ETag"])
 
     def _connect(self) -> http.client.HTTPConnection:
-        if self._address.startswith("unix:"):
-            self._connection = _UnixConnection(self._address.removeprefix("unix:"), self._timeout_s)
+        address = self._address
+        if address.unix_socket is not None:
+            self._connection = _UnixConnection(address.unix_socket, self._timeout_s)
         else:
-            url = urlsplit(self._address)
             self._connection = http.client.HTTPConnection(
-                url.hostname or "127.0.0.1", url.port or 80, timeout=self._timeout_s
+                address.host, address.port, timeout=self._timeout_s
             )
         return self._connection
 

@@ -17,7 +17,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 from cu_metadata_client.errors import Unreachable, problem
 
@@ -33,6 +34,31 @@ Token: TypeAlias = str | Callable[[], str]
 """A user's token, or a function that returns the current one."""
 OnRetry: TypeAlias = Callable[[str], None]
 """Called before each retry with its reason: a problem type, or `connection`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the sidecar listens: a TCP port, or a unix socket."""
+
+    host: str
+    port: int
+    unix_socket: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `http://host:port` or `unix:/path`. Raises ValueError."""
+        if text.startswith("unix:/"):
+            return cls("localhost", 80, text.removeprefix("unix:"))
+        url = urlsplit(text)
+        if url.scheme != "http" or not url.hostname or url.path not in {"", "/"}:
+            raise ValueError(f"{text!r} is neither http://host:port nor unix:/path")
+        return cls(url.hostname, url.port or 80)
+
+    @property
+    def origin(self) -> str:
+        """The URL that request targets are appended to."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +141,7 @@ class Exchanges:
         while True:
             last = self._last.get(call.target) if call.is_conditional else None
             came = yield self._request(call, last[0] if last is not None else None)
-            assert came is not None, "a Request is answered by a Response or a Failure"
+            assert came is not None, "a Request needs a Response or a Failure"
             if isinstance(came, Failure):
                 # The server may close a kept connection at any time: retried without a pause, once.
                 is_stale = came.was_reused and is_first
@@ -158,10 +184,10 @@ class Exchanges:
 
 
 def _retry_after_s(response: Response) -> float:
-    """The wait that the response asks for, bounded; dates are not sent by the sidecar."""
+    """Retry-After in seconds, bounded; the sidecar never sends a date."""
     text = response.retry_after
-    asked_s = float(text) if text is not None and text.isdigit() else 0.0
-    return min(asked_s, MAX_RETRY_AFTER_S)
+    requested_s = float(text) if text is not None and text.isdigit() else 0.0
+    return min(requested_s, MAX_RETRY_AFTER_S)
 
 
 def _unreachable(call: Call[Any], error: Exception) -> Unreachable:

@@ -15,7 +15,15 @@ from cu_metadata_client import (
     Unreachable,
     calls,
 )
-from cu_metadata_client.protocol import MAX_ETAGS, Call, Exchanges, Failure, Request, Response
+from cu_metadata_client.protocol import (
+    MAX_ETAGS,
+    Address,
+    Call,
+    Exchanges,
+    Failure,
+    Request,
+    Response,
+)
 
 T = TypeVar("T")
 
@@ -209,3 +217,14 @@ def test_global_port_id_is_sent_unescaped() -> None:
     call = calls.put_port_result(1, port, "vfs:///x")
 
     assert call.target == f"/v1/executions/1/ports/{port}"
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:7070", "https://host", "unix:relative", "http://", ""])
+def test_invalid_address_is_refused_before_any_call(text: str) -> None:
+    with pytest.raises(ValueError, match=r"neither http://host:port nor unix:/path"):
+        Address.parse(text)
+
+
+def test_address_is_a_port_or_a_unix_socket() -> None:
+    assert Address.parse("http://[::1]:7070").origin == "http://[::1]:7070"
+    assert Address.parse("unix:/run/api.sock").unix_socket == "/run/api.sock"

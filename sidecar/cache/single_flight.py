@@ -1,4 +1,4 @@
-"""One call for all who ask the same thing at the same time."""
+"""Single flight: concurrent calls with one key are one call."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
@@ -28,7 +28,7 @@ class SingleFlight(Generic[T]):
     def _on_done(self, key: Hashable, flight: "asyncio.Task[T]") -> None:
         del self._flights[key]
         if not flight.cancelled():
-            flight.exception()  # every caller may have left: the error is not news then
+            flight.exception()  # every caller may have left: an unread error would be logged
 
 
 async def _run(call: Callable[[], Awaitable[T]]) -> T:

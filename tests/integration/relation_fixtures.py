@@ -1,7 +1,7 @@
-"""Who stands how to what, and what each rule of DESIGN.md section 7 makes of it.
+"""Relations of users to executions, and the outcome of each rule of DESIGN.md section 7.
 
 One table of facts (`SCENES`), one function per rule. The matrices of both services name a rule
-for each of their routes; what every user is answered in every scene follows from here.
+for each of their routes; it gives the expected outcome for every user in every scene.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ PORT = global_port_id("op-1", 0)
 
 @dataclass(frozen=True)
 class Scene:
-    """A run: of whom, of which workflow, on which unit; and who has which grants on both."""
+    """An execution: its user, workflow and unit, and the grants of others on both."""
 
     name: str
     workflow_id: int
     computing_unit_id: int
     runner: User
     ended_execution_id: int
-    """Another run on that unit, over for long."""
+    """Another execution on that unit, long ended."""
     readers: frozenset[User]
-    """Who may read the workflow, ADMIN's reading of everything aside."""
+    """Users with read access to the workflow; ADMIN reads everything."""
     unit: dict[User, Literal["READ", "WRITE"]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -104,21 +104,21 @@ def read_workflow(scene: Scene, user: User) -> Outcome:
 
 
 def write(scene: Scene, user: User) -> Outcome:
-    """The run's own user, whoever else may read it; ADMIN like anyone."""
+    """The execution's own user only; ADMIN needs the same."""
     if (refused := read_run(scene, user)) != DONE:
         return refused
     return DONE if user == scene.runner else (403, "not-the-executions-user")
 
 
 def select(scene: Scene, user: User) -> Outcome:
-    """Like a write, of runs that a workflow was named for."""
+    """Like a write, of executions selected within a workflow."""
     if (refused := read_workflow(scene, user)) != DONE:
         return refused
     return write(scene, user)
 
 
 def create(scene: Scene, user: User) -> Outcome:
-    """Reading the workflow and WRITE on the unit; ADMIN sees both and takes the same grants."""
+    """READ on the workflow and WRITE on the unit; ADMIN sees both and needs the same grants."""
     if (refused := read_workflow(scene, user)) != DONE:
         return refused
     if user not in scene.readers:
@@ -140,7 +140,7 @@ def see_unit(scene: Scene, user: User) -> Outcome:
 
 
 def read_unit(scene: Scene, user: User) -> Outcome:
-    """What takes WRITE on the unit, though it only reads; ADMIN reads everything."""
+    """A read that needs WRITE on the unit; ADMIN reads everything."""
     return DONE if user.role == "ADMIN" else act_on_unit(scene, user)
 
 
@@ -151,7 +151,7 @@ def export(scene: Scene, user: User) -> Outcome:
 
 
 def filled(value: Any, scene: Scene, execution_id: int) -> Any:
-    """A target or a body with the places of the scene filled in, at any depth."""
+    """A target or a body with the scene's values for its placeholders, at any depth."""
     names: dict[str, Any] = {
         "{eid}": execution_id,
         "{wid}": scene.workflow_id,
@@ -178,7 +178,7 @@ def target(text: str, scene: Scene, execution_id: int) -> str:
 
 
 def in_order(scene: Scene) -> list[User]:
-    """Everybody, those who may do most last: what they do takes nothing from the others."""
+    """All users, the most privileged last, so that their calls change no one else's outcome."""
     strength = {None: 0, "READ": 1, "WRITE": 2}
     return sorted(
         WORLD.all_users(),

@@ -1,4 +1,4 @@
-"""Sync calls through a real sidecar: passed on, in order after what waits, nothing remembered."""
+"""Forwarded calls through a real sidecar: in order after pending writes, never cached."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ def selected(*ids: int, **more: Any) -> dict[str, Any]:
     return {"workflow_id": WID, "execution_ids": list(ids)} | more
 
 
-async def test_what_is_deleted_is_remembered_no_longer(stack: Stack) -> None:
+async def test_a_deleted_execution_is_not_served_from_the_cache(stack: Stack) -> None:
     eid = await stack.create()
     uri = result_uri(WID, eid, PORT)
     await stack.write("PUT", f"/v1/executions/{eid}/ports/{PORT}", {"result_uri": uri})
@@ -42,7 +42,7 @@ async def test_what_is_deleted_is_remembered_no_longer(stack: Stack) -> None:
         assert (await stack.get(target)).outcome == (404, "execution-not-found")
 
 
-async def test_a_write_to_what_was_deleted_ends_refused(stack: Stack) -> None:
+async def test_a_write_to_a_deleted_execution_is_refused(stack: Stack) -> None:
     eid = await stack.create()
     await stack.call("POST", "/v1/executions/delete", selected(eid))
 
@@ -51,14 +51,14 @@ async def test_a_write_to_what_was_deleted_ends_refused(stack: Stack) -> None:
     )
 
     assert late.outcome == (404, "execution-not-found")
-    told = await stack.get(f"/v1/writes/{late.body['write_id']}")
-    assert told.body["state"] == "refused"
+    write = await stack.get(f"/v1/writes/{late.body['write_id']}")
+    assert write.body["state"] == "refused"
 
 
-async def test_a_bookmark_follows_what_was_written_before(
+async def test_a_bookmark_follows_earlier_pending_writes(
     stack: Stack, owner_connection: Any
 ) -> None:
-    """The earlier PATCH waits in the spool, and must not undo the later call."""
+    """The earlier PATCH is pending in the spool and must not undo the later call."""
     eid = await stack.create()
     async with owner_connection.transaction():
         await owner_connection.execute(
@@ -75,7 +75,7 @@ async def test_a_bookmark_follows_what_was_written_before(
     assert (await stack.get(f"/v1/executions/{eid}")).body["bookmarked"] is True
 
 
-async def test_a_plan_has_the_uri_that_was_written_just_before(stack: Stack) -> None:
+async def test_an_export_plan_has_a_uri_written_just_before(stack: Stack) -> None:
     eid = await stack.create()
     uri = result_uri(WID, eid, PORT)
     await stack.call("PUT", f"/v1/executions/{eid}/ports/{PORT}", {"result_uri": uri})
@@ -102,7 +102,7 @@ async def test_a_plan_has_the_uri_that_was_written_just_before(stack: Stack) -> 
     }  # fmt: skip
 
 
-async def test_costs_are_durable_and_seen_before_they_are_delivered(
+async def test_pending_costs_are_seen_before_their_delivery(
     stack: Stack, owner_connection: Any
 ) -> None:
     eid = await stack.create()
@@ -128,31 +128,31 @@ async def test_costs_are_durable_and_seen_before_they_are_delivered(
 
 @pytest.fixture
 async def idle(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
-    """A sidecar that delivers nothing until a test lets it."""
+    """A sidecar whose delivery a test starts."""
     async with running_stack(database.central_url, tmp_path, is_delivering=False) as stack:
         yield stack
 
 
-async def asked_before_delivery(stack: Stack, target: str) -> LocalReply:
-    """What is answered to who asked before the delivery of what waits began."""
-    asked = asyncio.ensure_future(stack.get(target))
-    await asyncio.wait({asked}, timeout=0.3)  # who does not wait for it is answered by now
+async def read_before_delivery(stack: Stack, target: str) -> LocalReply:
+    """The response to a read that began before the delivery of pending writes."""
+    reading = asyncio.ensure_future(stack.get(target))
+    await asyncio.wait({reading}, timeout=0.3)  # a read that does not wait has returned by now
     async with background(stack.sidecar.delivery.run()):
-        return await asked
+        return await reading
 
 
 @pytest.mark.parametrize("has_older", [True, False], ids=["after another", "the first"])
-async def test_costs_are_of_the_run_whose_end_is_on_its_way(
+async def test_costs_are_of_the_run_whose_terminal_status_is_pending(
     idle: Stack, owner_connection: Any, has_older: bool
 ) -> None:
-    """The next run's scheduler asks a moment after the run before it has completed."""
+    """The next run's scheduler reads them just after the run before it has completed."""
     if not has_older:
         await owner_connection.execute("DELETE FROM texera_db.workflow_executions WHERE status = 3")
     eid = await idle.create()
     await idle.call("PUT", f"/v1/executions/{eid}/operator-costs", {"operators": {"op-1": 2.5}})
     await idle.call("PATCH", f"/v1/executions/{eid}", {"status": "COMPLETED"})
 
-    costs = await asked_before_delivery(idle, f"/v1/workflows/{WID}/operator-costs")
+    costs = await read_before_delivery(idle, f"/v1/workflows/{WID}/operator-costs")
 
     assert costs.body == {
         "execution_id": eid,
@@ -162,18 +162,18 @@ async def test_costs_are_of_the_run_whose_end_is_on_its_way(
 
 
 @pytest.mark.parametrize(("status", "is_in_it"), [("RUNNING", True), ("READY", False)])
-async def test_a_list_by_status_knows_the_status_on_its_way(
+async def test_a_list_by_status_includes_pending_statuses(
     idle: Stack, status: str, is_in_it: bool
 ) -> None:
     eid = await idle.create()
     await idle.call("PATCH", f"/v1/executions/{eid}", {"status": "RUNNING"})
 
-    page = await asked_before_delivery(idle, f"/v1/workflows/{WID}/executions?status={status}")
+    page = await read_before_delivery(idle, f"/v1/workflows/{WID}/executions?status={status}")
 
     assert [row["execution_id"] == eid for row in page.body["executions"][:1]] == [True] * is_in_it
 
 
-async def test_who_may_not_see_a_workflow_does_not_wait_for_its_runs(idle: Stack) -> None:
+async def test_a_user_without_access_does_not_wait_for_pending_statuses(idle: Stack) -> None:
     eid = await idle.create()
     await idle.call("PATCH", f"/v1/executions/{eid}", {"status": "COMPLETED"})
 
@@ -183,7 +183,7 @@ async def test_who_may_not_see_a_workflow_does_not_wait_for_its_runs(idle: Stack
         assert answer.outcome == (404, "workflow-not-found")
 
 
-async def test_a_repeated_key_gets_the_first_answer(stack: Stack) -> None:
+async def test_a_repeated_key_gets_the_first_response(stack: Stack) -> None:
     eid = await stack.create()
     key = {"Idempotency-Key": "once"}
 
@@ -211,7 +211,7 @@ async def test_expired_runs_are_found_and_cleared(stack: Stack) -> None:
     assert (await stack.get(f"{unit}?ttl_seconds=86400")).body == {"executions": []}
 
 
-async def test_an_execution_is_answered_under_its_own_workflow_only(stack: Stack) -> None:
+async def test_an_execution_is_found_under_its_own_workflow_only(stack: Stack) -> None:
     eid = await stack.create()
     await stack.call("PATCH", f"/v1/executions/{eid}", {"log_location": "file:///log"})
 
@@ -224,7 +224,7 @@ async def test_an_execution_is_answered_under_its_own_workflow_only(stack: Stack
     assert latest.body == {"workflow_id": WID, "version_id": WORLD.version_id}
 
 
-async def test_a_delete_that_takes_too_long_says_which_write_it_is_and_then_what_it_removed(
+async def test_a_delete_past_its_wait_returns_its_write_id_and_later_what_it_removed(
     stack: Stack, owner_connection: Any
 ) -> None:
     eid = await stack.create()
@@ -258,7 +258,7 @@ async def test_a_delete_that_takes_too_long_says_which_write_it_is_and_then_what
     }
 
 
-async def test_a_sync_write_behind_writes_that_are_held_up_changes_nothing(
+async def test_a_forwarded_write_behind_unsettled_writes_changes_nothing(
     stack: Stack, owner_connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.forwarded.SETTLE_WAIT_S", 0.05)

@@ -1,7 +1,7 @@
-"""Default is no at the sidecar too: every local route, by everybody, in every scene.
+"""Deny by default at the sidecar too: every local route, by every user, in every scene.
 
-Through a real sidecar, so that what it remembers (grants, cached values, waiting writes) is
-part of what is judged: each route is called by whoever may do least first and last.
+Through a real sidecar, so that its grants, cached values and pending writes are part of the
+decision: the least privileged users call each route before and after those who may.
 """
 
 from collections.abc import AsyncIterator
@@ -51,7 +51,7 @@ EXPORTED = {
 
 
 def own_write(scene: Scene, user: User) -> Outcome:
-    """A write is seen by whoever made it, and by nobody else, ADMIN included."""
+    """Only its own user sees a write; ADMIN does not."""
     if (refused := anyone(scene, user)) != DONE:
         return refused
     return DONE if user == scene.runner else (404, "write-not-found")
@@ -158,7 +158,7 @@ async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
         yield stack
 
 
-async def begun(stack: Stack, scene: Scene) -> tuple[int, str]:
+async def start_run(stack: Stack, scene: Scene) -> tuple[int, str]:
     """The scene's run, with a result and console messages, and the id of a write to it."""
     execution_id = await stack.create(
         scene.runner,
@@ -174,61 +174,61 @@ async def begun(stack: Stack, scene: Scene) -> tuple[int, str]:
     return execution_id, write_id
 
 
-def test_every_route_is_known_here() -> None:
+def test_every_route_has_an_authorization_case() -> None:
     assert {(route.method, route.path) for route in ROUTES} == set(CALLS)
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=str)
 async def test_every_user_gets_what_their_relation_allows(stack: Stack, scene: Scene) -> None:
-    told, expected = {}, {}
+    outcomes, expected = {}, {}
     for (method, route), (path, body, rule, success) in CALLS.items():
-        execution_id, write_id = await begun(stack, scene)
+        execution_id, write_id = await start_run(stack, scene)
         where = target(path.replace("{write_id}", write_id), scene, execution_id)
         what = filled(body, scene, execution_id)
         weakest_first = in_order(scene)
-        # Once more after those who may: nothing that they made known opens the door.
+        # Again after those who may: what they made the sidecar cache grants nobody else access.
         for turn, user in enumerate([*weakest_first, *weakest_first[:-1]]):
             outcome = rule(scene, user)
             if turn >= len(weakest_first) and (outcome == DONE or route.endswith("/delete")):
                 continue
             reply = await stack.call(method, where, what, user=user)
             call = (turn, method, route, user.name)
-            told[call] = reply.outcome
+            outcomes[call] = reply.outcome
             expected[call] = (success, "") if outcome == DONE else outcome
 
-    assert told == expected
+    assert outcomes == expected
 
 
-async def test_a_bad_token_gets_401_whatever_is_remembered(stack: Stack) -> None:
-    execution_id, write_id = await begun(stack, PRIVATE)
-    told, expected = {}, {}
+async def test_a_bad_token_gets_401_whatever_is_cached(stack: Stack) -> None:
+    execution_id, write_id = await start_run(stack, PRIVATE)
+    outcomes, expected = {}, {}
     for (method, route), (path, body, _, _) in CALLS.items():
         where = target(path.replace("{write_id}", write_id), PRIVATE, execution_id)
         what = filled(body, PRIVATE, execution_id)
         for name, (token, slug) in BAD_TOKENS.items():
             bad = {"Authorization": f"Bearer {token}"}
             reply = await stack.call(method, where, what, headers=bad)
-            told[method, route, name] = reply.outcome
+            outcomes[method, route, name] = reply.outcome
             expected[method, route, name] = (401, slug)
             assert reply.headers["WWW-Authenticate"].startswith("Bearer"), (route, name)
 
-    assert told == expected
+    assert outcomes == expected
 
 
-async def test_a_call_without_a_token_gets_no_further_than_the_guard(stack: Stack) -> None:
-    execution_id, write_id = await begun(stack, PRIVATE)
+async def test_a_call_without_a_token_is_refused_by_the_guard(stack: Stack) -> None:
+    execution_id, write_id = await start_run(stack, PRIVATE)
     for (method, _), (path, body, _, _) in CALLS.items():
         where = target(path.replace("{write_id}", write_id), PRIVATE, execution_id)
         async with stack.client.request(
             method, where, json=filled(body, PRIVATE, execution_id)
-        ) as answer:
-            told = await answer.json(content_type=None)
-        assert (answer.status, told["type"]) == (401, "token-missing"), (method, where)
+        ) as response:
+            problem = await response.json(content_type=None)
+        assert (response.status, problem["type"]) == (401, "token-missing"), (method, where)
 
 
-async def test_what_one_may_not_know_of_is_told_like_what_is_not_there(stack: Stack) -> None:
-    """Through cache, single-flight, pending writes and long polls: the same words."""
-    hidden, write_id = await begun(stack, PRIVATE)
+async def test_a_hidden_execution_is_indistinguishable_from_an_absent_one(stack: Stack) -> None:
+    """Through cache, single-flight, pending writes and long polls: the same problem."""
+    hidden, write_id = await start_run(stack, PRIVATE)
     await stack.call("PATCH", f"/v1/executions/{hidden}", {"name": "pending"})
     calls = [
         ("GET", RUN, None),

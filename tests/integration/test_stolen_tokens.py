@@ -1,7 +1,7 @@
-"""What is stolen from a computing unit is of no use anywhere else.
+"""What is stolen from a computing unit is useless to another source.
 
-The thief has read the unit's environment and memory: the user's token, every call that was
-made with it, a copy of the spool. Not the sidecar's key, which is in another container.
+The thief has the unit's environment and memory: the user's token, every call that was made
+with it, a copy of the spool. Not the sidecar's key, which is in another container.
 """
 
 import shutil
@@ -46,7 +46,7 @@ async def test_a_stolen_token_writes_nothing_from_another_source_while_the_lease
         kill = {"execution_id": execution_id, "op": "update_execution", "status": "KILLED"}
         uri = {"uri": console_uri(WORLD.workflow_id, execution_id, "op-1")}
 
-        told = [
+        replies = [
             await thief.call("POST", f"{run}/binding", {}, token=token),
             await thief.call("PATCH", run, {"status": "KILLED"}, token=token),
             await thief.call("PUT", f"{run}/operators/op-1/console", uri, token=token),
@@ -59,7 +59,7 @@ async def test_a_stolen_token_writes_nothing_from_another_source_while_the_lease
             "POST", "/v1/bindings/abandoned", {"execution_ids": [execution_id]}
         )
 
-    assert [reply.outcome for reply in told] == [
+    assert [reply.outcome for reply in replies] == [
         (409, "bound-elsewhere"),
         *[(403, "not-bound")] * 3,
         (401, "assertion-missing"),
@@ -70,7 +70,7 @@ async def test_a_stolen_token_writes_nothing_from_another_source_while_the_lease
     assert await status_of(owner_connection, execution_id) == 0
 
 
-async def test_after_a_lapse_another_source_takes_over_and_the_old_ones_late_entries_are_refused(
+async def test_after_a_lapse_another_source_takes_over_and_late_entries_of_the_old_one_are_refused(
     database: Database, owner_connection: Any
 ) -> None:
     async with running_central(database.central_url) as old:
@@ -162,12 +162,12 @@ async def seen(sidecar: Sidecar) -> Recorder:
     return Recorder(sidecar, "PATCH", target, b'{"status": "RUNNING", "name": "first"}')
 
 
-async def test_a_call_seen_on_the_wire_vouches_for_nothing_else(
+async def test_a_captured_signature_is_valid_for_no_other_call(
     seen: Recorder, sidecar: Sidecar, owner_connection: Any
 ) -> None:
     other = (await sidecar.create()).body["execution_id"]
 
-    told = [
+    replies = [
         await seen.send(body=b'{"status": "KILLED"}'),
         await seen.send(target=f"/v1/executions/{other}"),
         await seen.send(target=seen.target + "?x=1"),
@@ -177,7 +177,7 @@ async def test_a_call_seen_on_the_wire_vouches_for_nothing_else(
         await seen.send(Authorization=f"Bearer {mint(WORLD.owner.user_id, ttl_s=4711)}"),
     ]
 
-    assert {(status, answer["type"]) for status, answer in told} == {(401, "assertion-invalid")}
+    assert {(status, answer["type"]) for status, answer in replies} == {(401, "assertion-invalid")}
     assert await status_of(owner_connection, other) == 0
 
 

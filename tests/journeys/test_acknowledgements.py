@@ -1,4 +1,4 @@
-"""A write is acknowledged as fast while central is away as while it is there."""
+"""Acknowledgements are as fast while central is unavailable as while it is up."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,24 +14,24 @@ from tests.journeys.crashing.processes import Sidecar
 from tests.journeys.crashing.proxy import Proxy, proxy_to
 from tests.journeys.crashing.trial import Trial, trial
 
-LONGEST_RATIO = 2.0
+MAX_RATIO = 2.0
 PHASE_S = 0.5
-ROUNDS, MOST_ROUNDS = 5, 20  # a busy machine may need more of them until noise evens out
-IMPATIENT = {"SIDECAR_UPSTREAM_TIMEOUT_S": "0.2"}  # so that a phase sees sends begin and fail
+ROUNDS, MAX_ROUNDS = 5, 20  # a busy machine may need more of them until noise evens out
+SHORT_TIMEOUT = {"SIDECAR_UPSTREAM_TIMEOUT_S": "0.2"}  # so that a phase sees sends begin and fail
 
 Outage: TypeAlias = Callable[[Trial, Proxy], AbstractAsyncContextManager[None]]
 
 
 @asynccontextmanager
-async def hung(it: Trial, _: Proxy) -> AsyncIterator[None]:
-    """Central has stopped: it takes connections and answers nothing."""
+async def stopped(it: Trial, _: Proxy) -> AsyncIterator[None]:
+    """Central is stopped: it accepts connections and never responds."""
     with it.central.process.stopped():
         yield
 
 
 @asynccontextmanager
 async def down(it: Trial, _: Proxy) -> AsyncIterator[None]:
-    """There is no central: connections break at once."""
+    """Central is killed: connections are refused."""
     await it.central.process.kill()
     yield
     it.central.start()
@@ -40,51 +40,51 @@ async def down(it: Trial, _: Proxy) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def black_hole(_: Trial, proxy: Proxy) -> AsyncIterator[None]:
-    """The network swallows everything."""
+    """The network drops everything."""
     proxy.silence()
     yield
     proxy.heal()
 
 
 async def acknowledge_times(sidecar: Sidecar) -> list[float]:
-    """How long each of a phase's writes took to be acknowledged, in seconds."""
+    """The acknowledgement times of one phase's writes, in seconds."""
     times = []
     ends_at = time.perf_counter() + PHASE_S
     async with RawHttpClient(sidecar.url, sidecar.token) as line:
         path = f"/v1/executions/{sidecar.execution_ids[0]}"
         request = line.request("PATCH", path, {"bookmarked": True})
-        while (begun_at := time.perf_counter()) < ends_at:
+        while (started_at := time.perf_counter()) < ends_at:
             assert (await line.send(request)).status == 202
-            times.append(time.perf_counter() - begun_at)
+            times.append(time.perf_counter() - started_at)
     return times
 
 
 async def flush(sidecar: Sidecar) -> None:
-    """Until the backlog is gone: normal is not what happens while one drains."""
+    """Empties the backlog, whose delivery would slow the next phase."""
     async with RawHttpClient(sidecar.url, sidecar.token) as line:
         assert (await line.send(line.request("POST", "/v1/flush?timeout=60"))).status == 200
 
 
-@pytest.mark.parametrize("outage", [hung, down, black_hole])
-async def test_acknowledgements_stay_fast_while_central_is_away(
+@pytest.mark.parametrize("outage", [stopped, down, black_hole])
+async def test_acknowledgements_stay_fast_while_central_is_unavailable(
     database: Database, outage: Outage
 ) -> None:
     normal: list[float] = []
-    away: list[float] = []
+    unavailable: list[float] = []
     async with trial(database, seed=1) as it, proxy_to(it.central, chance=it.chance) as proxy:
-        sidecar = await it.add_sidecar(forked=False, central_url=proxy.url, settings=IMPATIENT)
+        sidecar = await it.add_sidecar(forked=False, central_url=proxy.url, settings=SHORT_TIMEOUT)
 
         async with it.writing():
-            for done in range(1, MOST_ROUNDS + 1):
+            for done in range(1, MAX_ROUNDS + 1):
                 await flush(sidecar)
                 normal += await acknowledge_times(sidecar)
                 async with outage(it, proxy):
-                    away += await acknowledge_times(sidecar)
-                ratios = [p99(away) / p99(normal), median(away) / median(normal)]
-                if done >= ROUNDS and max(ratios) <= LONGEST_RATIO:
+                    unavailable += await acknowledge_times(sidecar)
+                ratios = [p99(unavailable) / p99(normal), median(unavailable) / median(normal)]
+                if done >= ROUNDS and max(ratios) <= MAX_RATIO:
                     break
 
-        assert max(ratios) <= LONGEST_RATIO, f"p99 and median, in s: {describe(away, normal)}"
+        assert max(ratios) <= MAX_RATIO, f"p99 and median, in s: {describe(unavailable, normal)}"
 
 
 def p99(times: list[float]) -> float:

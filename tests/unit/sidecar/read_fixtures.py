@@ -1,4 +1,4 @@
-"""Reads over a real spool and a central that is played: a small world that others may change."""
+"""Reads over a real spool and a fake central whose rows other writers may change."""
 
 import asyncio
 import hashlib
@@ -37,7 +37,7 @@ _target = re.compile(r"/v1/(executions|workflows)/(\d+)(/uris|/executions/latest
 
 @dataclass
 class Clock:
-    """Both clocks of a process, moved by hand."""
+    """The monotonic and the wall clock, set by hand."""
 
     now_s: float = 1_000_000.0
 
@@ -47,10 +47,10 @@ class Clock:
 
 @dataclass
 class FakeCentral(Central):
-    """What central holds. `readers` says which tokens may read which workflow.
+    """Central's state. `readers` says which tokens may read which workflow.
 
-    A call waits for `may_answer`; its answer is taken when it is let through, unless
-    `answers_early` is set: then it is what stood when the call came.
+    A call returns once `may_answer` is set, with the state of that moment; with
+    `answers_early`, with the state of the moment it was made.
     """
 
     clock: Clock
@@ -62,7 +62,7 @@ class FakeCentral(Central):
     unchanged_count: int = 0
     is_down: bool = False
     is_known_down: bool = False
-    asks_for_less: bool = False
+    is_rate_limiting: bool = False
     answers_early: bool = False
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     called: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,7 +85,7 @@ class FakeCentral(Central):
         await self.may_answer.wait()
         if self.is_down:
             raise CentralUnavailable("central is down", retry_after_s=1)
-        if self.asks_for_less:
+        if self.is_rate_limiting:
             raise refusal("rate-limited", 429)
         return early or self._reply(target, context.token or "", etag)
 
@@ -123,12 +123,12 @@ class FakeCentral(Central):
         return max(rows, key=lambda row: row.execution_id, default=None)
 
     def add(self, execution_id: int, workflow_id: int = WORKFLOW) -> None:
-        """A run, whoever made it."""
+        """Another writer created an execution."""
         self.rows[execution_id] = row(execution_id, workflow_id)
         self.registries[execution_id] = UriRegistry()
 
     def apply(self, execution_id: int, document: bytes) -> None:
-        """A delivered write of a sidecar's."""
+        """A write was delivered."""
         from sidecar.write_operations import apply_pending_execution
 
         write = msgspec.json.decode(document)
@@ -163,7 +163,7 @@ def refusal(slug: str, status: int) -> UpstreamProblem:
 
 @dataclass
 class World:
-    """A sidecar's reading half, and both ends it stands between."""
+    """A sidecar's reads between a real spool and a fake central."""
 
     spool: Spool
     central: FakeCentral
@@ -172,12 +172,12 @@ class World:
     reads: Reads
     clock: Clock
     pauses_s: "asyncio.Queue[float]"
-    """How long the look-outs have meant to pause."""
+    """The pauses of long polls' poll tasks."""
 
     async def bind(
         self, execution_id: int, token: str = TOKEN, *, created_here: bool = True
     ) -> None:
-        """As a create does, or a first write to what another has made."""
+        """Binds as a create does, or as a first write to an execution created elsewhere."""
         binding = Binding(
             execution_id,
             self.central.rows[execution_id].workflow_id,
@@ -204,7 +204,7 @@ class World:
         )
 
     async def deliver(self, *, refused: bool = False) -> None:
-        """Brings all that waits to central, as `delivery` does."""
+        """Delivers all pending writes, as `delivery` does."""
         while (batch := await self.spool.cut(flush=True)) is not None:
             outcomes = []
             for entry in batch.entries:
@@ -233,7 +233,7 @@ async def world(
     max_bytes: int = MIB,
     execution_cache_ttl_s: float = EXECUTION_CACHE_TTL_S,
 ) -> AsyncIterator[World]:
-    """`stale_if_slow_s` is real time; a look-out's pauses pass at once."""
+    """`stale_if_slow_s` is real time; a poll task's pauses are instant."""
     clock = Clock()
     pauses_s: asyncio.Queue[float] = asyncio.Queue()
 

@@ -1,4 +1,4 @@
-"""`wait=`: woken by the write that is waited for, wherever it is made, without a busy loop."""
+"""`wait=`: a long poll ends with the write it waits for, own or another's, without busy polling."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,14 +16,14 @@ PORT = "(logicalOpId=op,layerName=main,portId=0,isInternal=false,isInput=false)"
 
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[World]:
-    """One run of the workflow, made by another; callers `a` and `b` may read it."""
+    """One execution of the workflow, created elsewhere; tokens `a` and `b` may read it."""
     async with world(tmp_path) as here:
         here.central.add(EID)
         here.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}
         yield here
 
 
-async def test_a_wait_ends_with_the_write_it_waits_for(here: World) -> None:
+async def test_a_long_poll_ends_with_the_write_it_waits_for(here: World) -> None:
     await here.bind(EID)
     query = v1.ResultUriQuery("op", wait=60)
     waiting = [asyncio.create_task(here.reads.result_uri(EID, query, caller())) for _ in range(50)]
@@ -39,7 +39,7 @@ async def test_a_wait_ends_with_the_write_it_waits_for(here: World) -> None:
     assert here.central.calls == []
 
 
-async def test_all_who_wait_for_another_writer_share_one_look_out(here: World) -> None:
+async def test_long_polls_of_one_execution_share_one_poll_task(here: World) -> None:
     query = v1.ResultUriQuery("op", wait=60)
     waiting = [
         asyncio.create_task(here.reads.result_uri(EID, query, caller(token)))
@@ -53,13 +53,13 @@ async def test_all_who_wait_for_another_writer_share_one_look_out(here: World) -
         answers = await asyncio.gather(*waiting)
 
     assert {answer.uri for answer, _ in answers} == {"vfs:///a"}
-    assert calls <= 40 + 2, "each of the two tokens looks for itself once"
+    assert calls <= 40 + 2, "one read of each of the two tokens, and the poll task's"
     assert pauses_s == sorted(pauses_s)
     assert pauses_s[-1] == 2.0
     assert here.reads.waiter_count == 0
 
 
-async def test_a_wait_that_is_over_says_so(here: World) -> None:
+async def test_a_long_poll_that_timed_out_is_not_found(here: World) -> None:
     with pytest.raises(ResultUriNotFound):
         await here.reads.result_uri(EID, v1.ResultUriQuery("op", wait=0.02), caller())
 

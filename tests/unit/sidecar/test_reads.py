@@ -1,4 +1,4 @@
-"""Reads: few calls to central, never a value that is not so, never one for the wrong eyes."""
+"""Reads: few calls to central, no outdated value, no value for a token without a grant."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,6 +12,7 @@ from sidecar.problems import (
     UpstreamProblem,
 )
 from sidecar.wire import v1
+from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.read_fixtures import (
     ACCESS_TTL_S,
     EXECUTION_CACHE_TTL_S,
@@ -29,14 +30,14 @@ QUERY = v1.ResultUriQuery("op")
 
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[World]:
-    """One run of the workflow, made by another; callers `a` and `b` may read it."""
+    """One execution of the workflow, created elsewhere; tokens `a` and `b` may read it."""
     async with world(tmp_path) as here:
         here.central.add(EID)
         here.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}
         yield here
 
 
-# One call for many
+# Shared calls
 
 
 async def test_a_thousand_concurrent_misses_make_one_call_even_if_one_caller_leaves(
@@ -55,17 +56,17 @@ async def test_a_thousand_concurrent_misses_make_one_call_even_if_one_caller_lea
     assert len(here.central.calls) == 1
 
 
-async def test_known_uris_are_polled_without_a_call(here: World) -> None:
+async def test_cached_uris_are_polled_without_a_call_to_central(here: World) -> None:
     here.central.registries[EID].results[PORT] = ("vfs:///a", 1)
 
-    answers = [await here.reads.result_uri(EID, QUERY, caller()) for _ in range(1000)]
+    polled = [await here.reads.result_uri(EID, QUERY, caller()) for _ in range(1000)]
 
-    assert {answer.uri for answer, _ in answers} == {"vfs:///a"}
+    assert {answer.uri for answer, _ in polled} == {"vfs:///a"}
     assert len(here.central.calls) == 1
     assert here.count("result-uri", "hit") == 999
 
 
-async def test_an_old_row_is_compared_by_its_etag_rather_than_fetched(here: World) -> None:
+async def test_an_old_row_is_revalidated_by_its_etag(here: World) -> None:
     first = await here.reads.latest(WORKFLOW, None, caller())
     here.clock.now_s += EXECUTION_CACHE_TTL_S
     second = await here.reads.latest(WORKFLOW, None, caller())
@@ -74,6 +75,39 @@ async def test_an_old_row_is_compared_by_its_etag_rather_than_fetched(here: Worl
     assert [seen.cache_status for seen in (first, second, third)] == ["miss", "miss", "hit"]
     assert len(here.central.calls) == 2
     assert here.central.unchanged_count == 1
+
+
+async def test_a_token_does_not_share_the_call_of_another_token(here: World) -> None:
+    here.central.may_answer.clear()
+    allowed = asyncio.create_task(here.reads.uris(EID, caller("a")))
+    await here.central.called.wait()
+    stranger = asyncio.create_task(here.reads.uris(EID, caller("stranger")))
+    await until(lambda: len(here.central.calls) == 2)
+
+    here.central.may_answer.set()
+
+    assert (await allowed).value.results == {}
+    with pytest.raises(UpstreamProblem):
+        await stranger
+    with pytest.raises(UpstreamProblem):
+        await here.reads.uris(EID, caller("stranger"))
+
+
+async def test_a_read_after_a_write_shares_no_call_from_before_it(here: World) -> None:
+    here.central.may_answer.clear()
+    await here.bind(EID, created_here=False)
+    here.central.answers_early = True
+    before = asyncio.create_task(here.reads.uris(EID, caller()))
+    await here.central.called.wait()
+
+    await here.put_result(EID, PORT, "vfs:///a")
+    await here.deliver()
+    after = asyncio.create_task(here.reads.uris(EID, caller()))
+    await until(lambda: len(here.central.calls) == 2)
+    here.central.may_answer.set()
+
+    for reading in (after, before):
+        assert (await reading).value.results == {PORT: ("vfs:///a", 0)}
 
 
 # Coherence
@@ -97,7 +131,7 @@ async def test_a_write_during_a_refresh_discards_the_refresh(
     here.central.may_answer.set()
     seen = await reading
 
-    assert seen.value.results == {PORT: ("vfs:///a", 0)}, "the old answer was shown"
+    assert seen.value.results == {PORT: ("vfs:///a", 0)}, "the outdated value was returned"
     assert len(here.central.calls) == 2
     assert (await here.reads.uris(EID, caller())).value == seen.value
 
@@ -122,7 +156,7 @@ async def test_an_acknowledged_write_is_seen_by_every_later_read(
         assert seen.cache_status == ("stale" if is_down else "miss") if is_delivered else "pending"
 
 
-async def test_a_refused_write_is_no_longer_seen(here: World) -> None:
+async def test_a_refused_write_is_not_seen_after_its_settlement(here: World) -> None:
     await here.bind(EID, created_here=False)
     await here.reads.uris(EID, caller())
     await here.put_result(EID, PORT, "vfs:///a")
@@ -133,7 +167,7 @@ async def test_a_refused_write_is_no_longer_seen(here: World) -> None:
     assert (await here.reads.uris(EID, caller())).value.results == {}
 
 
-async def test_a_run_made_here_is_the_latest_at_once(here: World) -> None:
+async def test_an_execution_created_here_is_the_latest_at_once(here: World) -> None:
     await here.reads.latest(WORKFLOW, None, caller())
     here.central.add(NEWER_EID)
     assert (await here.reads.latest(WORKFLOW, None, caller())).value.execution.execution_id == EID
@@ -144,7 +178,7 @@ async def test_a_run_made_here_is_the_latest_at_once(here: World) -> None:
     assert newest.value.execution.execution_id == NEWER_EID
 
 
-async def test_a_run_made_elsewhere_is_the_latest_within_the_term(here: World) -> None:
+async def test_an_execution_created_elsewhere_is_the_latest_after_the_ttl(here: World) -> None:
     await here.reads.latest(WORKFLOW, None, caller())
     here.central.add(NEWER_EID)
 
@@ -154,7 +188,7 @@ async def test_a_run_made_elsewhere_is_the_latest_within_the_term(here: World) -
     assert newest.value.execution.execution_id == NEWER_EID
 
 
-async def test_waiting_writes_of_the_run_that_turns_out_to_be_the_latest_are_seen(
+async def test_pending_writes_of_a_new_latest_execution_are_seen(
     here: World,
 ) -> None:
     here.central.add(NEWER_EID)
@@ -166,7 +200,7 @@ async def test_waiting_writes_of_the_run_that_turns_out_to_be_the_latest_are_see
     assert (seen.cache_status, seen.value.execution.status) == ("pending", "RUNNING")
 
 
-async def test_what_a_call_of_ours_changed_is_asked_for_anew(here: World) -> None:
+async def test_values_that_a_forwarded_call_changed_are_fetched_again(here: World) -> None:
     await here.reads.execution(EID, caller())
     await here.reads.uris(EID, caller())
     del here.central.rows[EID]
@@ -178,21 +212,23 @@ async def test_what_a_call_of_ours_changed_is_asked_for_anew(here: World) -> Non
             await read
 
 
-# For whom
+# Access
 
 
-async def test_a_token_sees_a_remembered_value_only_after_its_own_yes(here: World) -> None:
+async def test_a_token_sees_a_cached_value_only_after_its_own_grant(here: World) -> None:
     await here.reads.uris(EID, caller())
     await here.reads.latest(WORKFLOW, None, caller())
 
     for read in (here.reads.uris(EID, caller("c")), here.reads.latest(WORKFLOW, None, caller("c"))):
-        with pytest.raises(UpstreamProblem) as no:
+        with pytest.raises(UpstreamProblem) as refused:
             await read
-        assert no.value.status == 404
+        assert refused.value.status == 404
 
 
 @pytest.mark.parametrize(("age_s", "is_seen"), [(ACCESS_TTL_S - 1, True), (ACCESS_TTL_S, False)])
-async def test_a_revoked_yes_ends_within_its_term(here: World, age_s: float, is_seen: bool) -> None:
+async def test_a_revoked_access_ends_within_the_access_ttl(
+    here: World, age_s: float, is_seen: bool
+) -> None:
     here.central.registries[EID].results[PORT] = ("vfs:///a", 1)
     await here.reads.result_uri(EID, QUERY, caller())
     here.central.readers.clear()
@@ -208,10 +244,25 @@ async def test_a_revoked_yes_ends_within_its_term(here: World, age_s: float, is_
             await here.reads.result_uri(EID, QUERY, caller())
 
 
-# Central down
+async def test_a_refusal_ends_access_to_every_value_of_the_resource(here: World) -> None:
+    await here.reads.execution(EID, caller())
+    await here.reads.uris(EID, caller())
+    here.central.readers.clear()
+    here.clock.now_s += EXECUTION_CACHE_TTL_S
+    with pytest.raises(UpstreamProblem):
+        await here.reads.execution(EID, caller())
+
+    here.central.is_down = True
+
+    for read in (here.reads.execution(EID, caller()), here.reads.uris(EID, caller())):
+        with pytest.raises(CentralUnavailable):
+            await read
 
 
-async def test_central_down_for_a_minute_and_longer(here: World) -> None:
+# Outages
+
+
+async def test_cached_values_are_stale_and_others_503_while_central_is_down(here: World) -> None:
     here.central.registries[EID].results[PORT] = ("vfs:///a", 1)
     await here.reads.result_uri(EID, QUERY, caller())
     await here.reads.latest(WORKFLOW, None, caller())
@@ -232,7 +283,7 @@ async def test_central_down_for_a_minute_and_longer(here: World) -> None:
         await here.reads.latest(WORKFLOW, None, caller("b"))
 
 
-async def test_even_an_outage_shows_nothing_beyond_the_token_and_the_stale_term(
+async def test_an_outage_extends_no_access_beyond_the_token_and_the_stale_ttl(
     here: World,
 ) -> None:
     here.central.expires_at["b"] = int(here.clock.now_s) + 30
@@ -250,7 +301,7 @@ async def test_even_an_outage_shows_nothing_beyond_the_token_and_the_stale_term(
 
 
 @pytest.mark.parametrize("is_known_down", [False, True])
-async def test_a_central_that_hangs_holds_up_no_known_value(
+async def test_a_cached_value_is_stale_in_time_while_central_hangs(
     tmp_path: Path, is_known_down: bool
 ) -> None:
     async with world(tmp_path, stale_if_slow_s=0.01) as here:
@@ -267,7 +318,7 @@ async def test_a_central_that_hangs_holds_up_no_known_value(
         assert seen.cache_status == "stale"
 
 
-async def test_an_old_yes_is_not_used_because_central_is_slow(tmp_path: Path) -> None:
+async def test_a_stale_grant_is_not_used_while_central_is_slow(tmp_path: Path) -> None:
     async with world(tmp_path, stale_if_slow_s=0.01) as here:
         here.central.add(EID)
         here.central.readers.add(("a", WORKFLOW))
@@ -285,9 +336,11 @@ async def test_an_old_yes_is_not_used_because_central_is_slow(tmp_path: Path) ->
             await reading
 
 
-async def test_who_asks_too_much_sees_old_values_but_not_beyond_an_old_yes(here: World) -> None:
+async def test_a_rate_limited_caller_sees_stale_values_but_not_by_a_stale_grant(
+    here: World,
+) -> None:
     await here.reads.latest(WORKFLOW, None, caller())
-    here.central.asks_for_less = True
+    here.central.is_rate_limiting = True
 
     here.clock.now_s += ACCESS_TTL_S - 1
     assert (await here.reads.latest(WORKFLOW, None, caller())).cache_status == "stale"

@@ -1,4 +1,4 @@
-"""The registry: one value per execution, and what writes do to it."""
+"""The URI registry: its JSON, its look-ups, and how writes change it."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def port(layer: str = "main", number: int = 0, operator: str = "op") -> str:
     )
 
 
-ANSWER: dict[str, Any] = {
+DOCUMENT: dict[str, Any] = {
     "results": [
         {"global_port_id": port("a"), "uri": "vfs:///a", "result_bytes": 1},
         {"global_port_id": port("b"), "uri": "vfs:///b", "result_bytes": None},
@@ -33,13 +33,15 @@ def put_result(uri: str, **members: Any) -> dict[str, Any]:
     return {"op": "put_port_result", "global_port_id": port(), "result_uri": uri} | members
 
 
-@pytest.mark.parametrize("answer", [ANSWER, {"results": [], "console": [], "runtime_stats": None}])
-def test_an_answer_survives_being_remembered(answer: dict[str, Any]) -> None:
-    assert decode(answer).to_json() == answer
+@pytest.mark.parametrize(
+    "document", [DOCUMENT, {"results": [], "console": [], "runtime_stats": None}]
+)
+def test_the_json_of_a_registry_round_trips(document: dict[str, Any]) -> None:
+    assert decode(document).to_json() == document
 
 
-def test_a_logical_port_means_one_of_its_layers() -> None:
-    registry = decode(ANSWER)
+def test_a_logical_port_resolves_to_one_of_its_layers() -> None:
+    registry = decode(DOCUMENT)
 
     assert registry.resolve_port("op", 0, internal=False) == port("b")
     assert registry.resolve_port("op", 1, internal=False) is None
@@ -57,7 +59,7 @@ def test_a_first_uri_is_stored_with_size_zero_unless_it_names_one() -> None:
     assert sized.results == {port(): ("vfs:///a", 9)}
 
 
-def test_a_uri_that_is_there_stays() -> None:
+def test_a_stored_uri_is_not_replaced() -> None:
     registry = UriRegistry()
     registry.apply(put_result("vfs:///a", result_bytes=9))
 
@@ -67,8 +69,8 @@ def test_a_uri_that_is_there_stays() -> None:
     assert registry.results == {port(): ("vfs:///a", 9)}
 
 
-def test_a_size_changes_a_row_that_is_there_and_makes_none() -> None:
-    registry = decode(ANSWER)
+def test_a_size_changes_a_stored_row_and_creates_none() -> None:
+    registry = decode(DOCUMENT)
     sizes = [
         {"op": "set_port_result_bytes", "global_port_id": port("a"), "result_bytes": 50},
         {"op": "set_port_result_bytes", "global_port_id": port("z"), "result_bytes": 50},
@@ -83,8 +85,8 @@ def test_a_size_changes_a_row_that_is_there_and_makes_none() -> None:
     assert registry.consoles == {"op": ("vfs:///c", 60)}
 
 
-def test_deleting_leaves_the_runtime_statistics() -> None:
-    registry = decode(ANSWER)
+def test_a_delete_keeps_the_runtime_statistics() -> None:
+    registry = decode(DOCUMENT)
 
     registry.apply({"op": "delete_uris"})
 
@@ -103,11 +105,11 @@ def test_the_last_runtime_statistics_win_as_they_do_at_central() -> None:
 
 
 def test_pending_writes_are_applied_to_a_copy() -> None:
-    registry = decode(ANSWER)
+    registry = decode(DOCUMENT)
     delete = Entry(1, 7, 1, "delete_uris", Priority.URI, None, b'{"op": "delete_uris"}')
 
     changed = registry.with_pending([delete])
 
     assert changed.results == {}
-    assert registry.to_json() == ANSWER
+    assert registry.to_json() == DOCUMENT
     assert registry.with_pending([]) is registry

@@ -1,4 +1,4 @@
-"""A system whose leases are short, and a computing unit that somebody may kill."""
+"""A system with short leases, and a computing unit that can be killed."""
 
 import re
 import signal
@@ -23,7 +23,7 @@ from tests.systems import Up, running_system
 LEASE_S = 6.0
 PERIOD_S = 0.5
 PATIENCE_S = 60.0
-"""Generous: a beat that is late on a busy machine costs one lease more."""
+"""Generous: a late heartbeat on a busy machine costs one more lease."""
 
 LISTENER = """
 import socket, sys
@@ -35,16 +35,16 @@ while True:
 
 @dataclass
 class Unit:
-    """A process that listens where a computing unit does."""
+    """A process that listens on the computing unit's port."""
 
     port: int
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", LISTENER, str(self.port)])
-        assert wait_until(self.listens, PATIENCE_S)
+        assert wait_until(self.accepts_connections, PATIENCE_S)
 
-    def listens(self) -> bool:
+    def accepts_connections(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
@@ -67,7 +67,7 @@ class Pod:
         return self.up.ready
 
     def kill(self, role: str) -> None:
-        """SIGKILL, to whichever process plays the role now."""
+        """SIGKILL to the current process of the role."""
         self.folder.signal(signal.SIGKILL, role)
         assert wait_until(lambda: not self.folder.pids(role), PATIENCE_S)
 
@@ -99,7 +99,7 @@ class Pod:
         return row
 
     async def ending(self, execution_id: int) -> tuple[int, str | None]:
-        """The run's status, and why it was closed if it was."""
+        """The run's status, and the reason if the closer closed it."""
         row = await self.row(
             "select e.status, t.reason from texera_db.workflow_executions e"
             " left join cu_metadata.terminal_statuses t on t.execution_id = e.eid and provisional"
@@ -109,7 +109,7 @@ class Pod:
         return row["status"], row["reason"]
 
     def serves_for(self, seconds: float) -> None:
-        """Returns once central has served so long without a break and looked for orphans since."""
+        """Waits until central has served this long without interruption and then made a pass."""
         assert wait_until(
             lambda: self.metric("central_ops", "central_uninterrupted_seconds") > seconds,
             PATIENCE_S + seconds,

@@ -1,4 +1,4 @@
-"""No run stays "Running" for ever, and none that is alive is ended: the whole system, killed."""
+"""No run stays "Running" for ever, and no live run is failed: the system, with processes killed."""
 
 import json
 import time
@@ -23,7 +23,7 @@ def pod(system_folder: Path) -> Iterator[Pod]:
         yield pod
 
 
-def begin(pod: Pod) -> int:
+def start_run(pod: Pod) -> int:
     execution_id = create(pod.system)
     assert patch(pod, execution_id, "RUNNING")[0] == 200
     return execution_id
@@ -41,21 +41,21 @@ def boot(pod: Pod, boot_id: str) -> tuple[int, Any]:
     return call(pod.system, "POST", path, {"boot_id": boot_id}, token=token)[:2]
 
 
-def closes(pod: Pod, count: int = 1) -> bool:
+def has_closed(pod: Pod, count: int = 1) -> bool:
     closed = "central_closed_executions_total"
     return wait_until(lambda: pod.metric("central_ops", closed) >= count, PATIENCE_S)
 
 
-async def test_a_killed_unit_loses_its_runs_within_a_lease_and_the_reason_is_kept(
+async def test_runs_of_a_killed_unit_fail_within_a_lease_with_the_reason(
     pod: Pod,
 ) -> None:
-    execution_id = begin(pod)
+    execution_id = start_run(pod)
     pod.serves_for(2 * LEASE_S)
     alive = await pod.ending(execution_id)
 
     pod.unit.kill()
     killed_at = time.monotonic()
-    assert closes(pod)
+    assert has_closed(pod)
     taken_s = time.monotonic() - killed_at
 
     assert alive == (RUNNING, None)
@@ -66,14 +66,14 @@ async def test_a_killed_unit_loses_its_runs_within_a_lease_and_the_reason_is_kep
     assert (line["execution_id"], line["reason"]) == (execution_id, "lease-lapsed")
     assert pod.metric("sidecar_ops", "sidecar_computing_unit_up") == 0
 
-    # It was there after all: its own end counts, its RUNNING does not.
+    # If the unit was alive after all, its terminal status counts and its RUNNING does not.
     assert patch(pod, execution_id, "RUNNING")[1]["type"] == "late"
     assert patch(pod, execution_id, "COMPLETED")[0] == 200
     assert await pod.ending(execution_id) == (COMPLETED, None)
 
 
-async def test_a_killed_sidecar_that_is_back_within_the_lease_loses_nothing(pod: Pod) -> None:
-    execution_id = begin(pod)
+async def test_a_sidecar_restarted_within_the_lease_loses_no_run(pod: Pod) -> None:
+    execution_id = start_run(pod)
     pod.serves_for(LEASE_S)
 
     pod.kill("sidecar")
@@ -87,19 +87,19 @@ async def test_a_killed_sidecar_that_is_back_within_the_lease_loses_nothing(pod:
     assert pod.metric("sidecar_ops", "sidecar_leases") == 1
 
 
-async def test_a_killed_pod_loses_its_runs(pod: Pod) -> None:
-    runs = [begin(pod) for _ in range(3)]
+async def test_runs_of_a_killed_pod_fail(pod: Pod) -> None:
+    runs = [start_run(pod) for _ in range(3)]
     pod.serves_for(LEASE_S)
 
     pod.unit.kill()
     pod.kill("sidecar")
 
-    assert closes(pod, count=3)
+    assert has_closed(pod, count=3)
     assert [await pod.ending(run) for run in runs] == [(FAILED, "lease-lapsed")] * 3
 
 
-async def test_an_outage_of_central_longer_than_the_lease_ends_no_healthy_run(pod: Pod) -> None:
-    execution_id = begin(pod)
+async def test_an_outage_longer_than_the_lease_fails_no_healthy_run(pod: Pod) -> None:
+    execution_id = start_run(pod)
     pod.serves_for(LEASE_S)
 
     pod.kill("central")
@@ -114,26 +114,26 @@ async def test_an_outage_of_central_longer_than_the_lease_ends_no_healthy_run(po
     assert patch(pod, execution_id, "COMPLETED")[0] == 200
 
 
-async def test_a_master_that_restarts_in_place_ends_its_old_runs_at_once(pod: Pod) -> None:
+async def test_a_new_boot_fails_the_runs_of_the_old_one_at_once(pod: Pod) -> None:
     assert boot(pod, "first") == (200, {"closed": []})
-    old = begin(pod)
+    old = start_run(pod)
     pod.unit.kill()
     pod.unit.start()
 
-    began_at = time.monotonic()
-    answer = boot(pod, "second")
+    started_at = time.monotonic()
+    response = boot(pod, "second")
     ending = await pod.ending(old)
-    taken_s = time.monotonic() - began_at
-    new = begin(pod)
+    taken_s = time.monotonic() - started_at
+    new = start_run(pod)
     again = boot(pod, "second")
 
-    assert answer == again == (200, {"closed": [old]})
+    assert response == again == (200, {"closed": [old]})
     assert ending == (FAILED, "superseded-boot")
     assert taken_s < 3.0  # 0.05 s on a quiet machine
     assert boot(pod, "first")[1]["type"] == "boot-superseded"
     assert await pod.ending(new) == (RUNNING, None)
 
-    # The sidecar remembers its boot: what it creates after a restart is the second's.
+    # The sidecar stores its boot: what it creates after a restart belongs to the second.
     pod.kill("sidecar")
     pod.restart("sidecar")
     after = create(pod.system)
@@ -141,44 +141,44 @@ async def test_a_master_that_restarts_in_place_ends_its_old_runs_at_once(pod: Po
     assert bound["boot_id"] == "second"
 
 
-async def test_a_master_that_restarts_in_place_and_tells_no_boot_loses_its_old_runs_too(
+async def test_a_restart_without_a_boot_fails_the_old_runs_too(
     system_folder: Path,
 ) -> None:
-    """As an unchanged client of the drop-in routes: its sidecar has seen that it was gone, and
-    says so. However many they are: that is no silence."""
+    """As with an unchanged client of the drop-in routes: the sidecar has found the unit down and
+    reports that. The closer's limit does not apply: these leases did not lapse."""
     with running_pod(system_folder, SIDECAR_FAIL_RUNS_ON_CU_RESTART="true") as pod:
-        old = [begin(pod) for _ in range(5)]
+        old = [start_run(pod) for _ in range(5)]
         pod.serves_for(LEASE_S)
         pod.unit.kill()
         assert wait_until(
             lambda: pod.metric("sidecar_ops", "sidecar_computing_unit_up") == 0, PATIENCE_S
         )
         pod.unit.start()
-        new = begin(pod)
+        new = start_run(pod)
 
-        assert closes(pod, count=5)
+        assert has_closed(pod, count=5)
         pod.serves_for(pod.metric("central_ops", "central_uninterrupted_seconds") + 2 * LEASE_S)
 
         assert [await pod.ending(run) for run in old] == [(FAILED, "unit-gone")] * 5
         assert await pod.ending(new) == (RUNNING, None)
 
 
-async def test_a_create_whose_answer_was_lost_is_ended_at_the_next_start(
+async def test_an_orphaned_create_is_closed_at_the_next_start(
     system_folder: Path,
 ) -> None:
-    """The sidecar died between central's commit and its own: here its key speaks for it."""
+    """As if the sidecar died between central's commit and its own: the test signs with its key."""
     with running_pod(system_folder, lease_s=600) as pod:  # nothing lapses in this test
-        known = begin(pod)
+        known = start_run(pod)
         pod.kill("sidecar")
-        abandoned = create_behind_its_back(pod)
+        orphan = create_unknown_to_the_spool(pod)
         pod.restart("sidecar")
 
-        assert closes(pod)
-        assert await pod.ending(abandoned) == (FAILED, "abandoned-create")
+        assert has_closed(pod)
+        assert await pod.ending(orphan) == (FAILED, "abandoned-create")
         assert await pod.ending(known) == (RUNNING, None)
 
 
-def create_behind_its_back(pod: Pod) -> int:
+def create_unknown_to_the_spool(pod: Pod) -> int:
     body = json.dumps(
         {
             "workflow_id": pod.system["workflow_id"],

@@ -1,6 +1,6 @@
-"""Central, Postgres and the network fail in mid-batch, in every way we could think of.
+"""Central, Postgres and the network fail during a batch.
 
-The same promises hold as for a sidecar that is killed (`test_crashes`).
+The same promises hold as for a killed sidecar (`test_crashes`).
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from tests.journeys.crashing.trial import trial
 
 SEED = 5
 ROUNDS = 3
-IMPATIENT = {"SIDECAR_UPSTREAM_TIMEOUT_S": "0.4"}
+SHORT_TIMEOUT = {"SIDECAR_UPSTREAM_TIMEOUT_S": "0.4"}
 
 
-async def until_given_up(sidecar: Sidecar, count: int) -> None:
-    """Wait until the sidecar has given up `count` more sends of its batch."""
+async def until_timed_out(sidecar: Sidecar, count: int) -> None:
+    """Waits until the sidecar has failed `count` more times to send its batch."""
     name = 'sidecar_upstream_requests_total{call="batch",outcome="unreachable"}'
     before = await sample(sidecar.ops_url, name)
     async with asyncio.timeout(30):
@@ -46,25 +46,25 @@ async def test_a_cut_connection_loses_and_repeats_nothing(database: Database, cu
 
 async def test_a_hung_central_loses_and_repeats_nothing(database: Database) -> None:
     async with trial(database, SEED) as it:
-        sidecar = await it.add_sidecar(settings=IMPATIENT)
+        sidecar = await it.add_sidecar(settings=SHORT_TIMEOUT)
 
         async with it.writing():
             for _ in range(ROUNDS):
                 with it.central.process.stopped():
-                    await until_given_up(sidecar, 1)
+                    await until_timed_out(sidecar, 1)
 
         assert await it.complaints() == []
 
 
 async def test_a_black_hole_loses_and_repeats_nothing(database: Database) -> None:
     async with trial(database, SEED) as it, proxy_to(it.central, chance=it.chance) as proxy:
-        sidecar = await it.add_sidecar(central_url=proxy.url, settings=IMPATIENT)
+        sidecar = await it.add_sidecar(central_url=proxy.url, settings=SHORT_TIMEOUT)
 
         async with it.writing():
             for _ in range(ROUNDS):
                 proxy.silence()
-                await until_given_up(sidecar, 3)
-                proxy.heal()  # what was sent and given up arrives now, late
+                await until_timed_out(sidecar, 3)
+                proxy.heal()  # what was sent before arrives now, late
 
         assert await it.complaints() == []
         assert await it.central.batches("repeated") > 0
@@ -90,7 +90,7 @@ async def test_two_replicas_given_each_batch_at_once_apply_it_once(database: Dat
 
 @pytest.fixture
 def crashable() -> Iterator[tuple[Postgres, Database]]:
-    """A cluster that syncs its commits, not yet running, and a database in it."""
+    """A cluster with synced commits, not yet running, and a database in it."""
     with open_folder() as folder:
         log = folder / "postgres.log"
         cluster = create_cluster(folder / "postgres", free_port(), os.environ)

@@ -1,4 +1,4 @@
-"""The right to write ends while writes wait: they end as refused, each with its reason."""
+"""The permission to write is withdrawn while writes are queued: each is refused with the reason."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ DELETE = (
 
 @contextmanager
 def stopped(up: Up, role: str) -> Iterator[None]:
-    """The process exists and does nothing: it hangs for whoever calls it."""
+    """The process is suspended: calls to it hang."""
     pid = up.published(role)["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -53,7 +53,7 @@ def refused_count(system: Ready, slug: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("sql", "slug", "next_answer"),
+    ("sql", "slug", "next_status"),
     [
         (DEMOTE, "user-demoted", 403),
         (REVOKE, "binding-revoked", 202),  # the user's token may bind anew
@@ -61,12 +61,12 @@ def refused_count(system: Ready, slug: str) -> float:
     ],
     ids=["demoted", "revoked", "deleted"],
 )
-async def test_waiting_writes_are_refused_with_the_reason(
-    up: Up, sql: str, slug: str, next_answer: int
+async def test_queued_writes_are_refused_with_the_reason(
+    up: Up, sql: str, slug: str, next_status: int
 ) -> None:
     system, token = up.ready, up.ready["users"]["writer"]["token"]
     path = f"/v1/executions/{create(system, token)}"
-    told_before = refused_count(system, slug)
+    refused_before = refused_count(system, slug)
     with stopped(up, "central"):
         written = [
             call(system, "PATCH", path, {"status": status}, token=token)
@@ -83,9 +83,9 @@ async def test_waiting_writes_are_refused_with_the_reason(
 
     assert [status for status, _, _ in written] == [202, 202, 202]
     assert wait_until(lambda: states() == [("refused", slug)] * 3, 30), states()
-    assert refused_count(system, slug) == told_before + 3
-    # The next write is not taken only to be refused: its caller hears at once.
+    assert refused_count(system, slug) == refused_before + 3
+    # The next write is refused at once, not accepted and refused later.
     again = call(system, "PATCH", path, {"status": "COMPLETED"}, token=token)
-    assert again[0] == next_answer, again
+    assert again[0] == next_status, again
     if sql == DEMOTE:
         await change(system, PROMOTE)

@@ -1,4 +1,4 @@
-"""The sidecar holds nobody's secret, and lets nobody see or do more than central allows."""
+"""The sidecar holds no secret of others, and allows no more than central does."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def test_the_sidecars_process_holds_no_secret_of_others(up: Up) -> None:
     assert "asyncpg" not in maps
 
 
-def test_the_sidecar_imports_neither_driver_nor_token_reader() -> None:
+def test_the_sidecar_imports_neither_asyncpg_nor_jwt() -> None:
     program = (
         "import sys, sidecar.lifecycle, sidecar.__main__;"
         "print(sorted({'asyncpg', 'jwt', 'central'} & sys.modules.keys()))"
@@ -74,7 +74,7 @@ def test_a_stranger_sees_and_changes_nothing_cached_or_not(system: Ready) -> Non
     put = call(system, "PUT", f"{path}/ports/{PORT}", {"result_uri": uri}, token=owner)
     seen = call(system, "GET", f"{path}/uris", token=owner)
 
-    told = [
+    statuses = [
         call(system, "GET", f"{path}/uris", token=stranger)[0],
         call(system, "GET", f"{path}/result-uri?operator_id=op-1", token=stranger)[0],
         call(system, "PATCH", path, {"status": "KILLED"}, token=stranger)[0],
@@ -82,7 +82,7 @@ def test_a_stranger_sees_and_changes_nothing_cached_or_not(system: Ready) -> Non
     ]
 
     assert (put[0], seen[0], seen[1]["results"][0]["uri"]) == (202, 200, uri)
-    assert told == [404, 404, 404, 404]
+    assert statuses == [404, 404, 404, 404]
     assert (
         call(system, "PATCH", path, {"status": "KILLED"}, token=users["reader"]["token"])[0] == 403
     )
@@ -112,7 +112,7 @@ def test_a_malformed_body_gets_a_problem_that_names_the_field(
     assert field in [error["field"] for error in problem["errors"]]
 
 
-def test_own_writes_are_seen_at_once(system: Ready) -> None:
+def test_own_writes_are_visible_at_once(system: Ready) -> None:
     token = system["users"]["owner"]["token"]
     execution_id = create(system)
     path = f"/v1/executions/{execution_id}"
@@ -122,7 +122,7 @@ def test_own_writes_are_seen_at_once(system: Ready) -> None:
         assert call(system, "GET", path, token=token)[1]["status"] == status_name
 
 
-def test_a_look_up_may_wait_until_the_uri_appears(system: Ready) -> None:
+def test_a_long_poll_returns_when_the_uri_appears(system: Ready) -> None:
     token = system["users"]["owner"]["token"]
     execution_id = create(system)
     path = f"/v1/executions/{execution_id}"

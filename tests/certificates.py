@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority of the test's own and what it signs for localhost."""
+"""Certificates for tests: a CA per test, and the certificates for localhost that it signs."""
 
 import datetime as dt
 from dataclasses import dataclass, field
@@ -31,12 +31,12 @@ class Authority:
         return self._signed(name("authority"), self.key.public_key(), is_authority=True)
 
     def write(self, path: Path) -> Path:
-        """The authority itself, for those who shall trust it."""
+        """Writes the CA's own certificate, for clients that trust it."""
         path.write_bytes(self.certificate().public_bytes(Encoding.PEM))
         return path
 
     def issue(self, certificate_file: Path, key_file: Path) -> int:
-        """A new pair for localhost, over what was there; its serial number."""
+        """Writes a new pair for localhost over the old one; returns its serial number."""
         key = private_key()
         certificate = self._signed(name("localhost"), key.public_key(), is_authority=False)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -57,7 +57,7 @@ class Authority:
             .not_valid_before(now - DAY)
             .not_valid_after(now + DAY)
             .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
-            # By these a renewed authority of the old name is told from the old one.
+            # These distinguish a renewed CA from the old one of the same name.
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
@@ -69,7 +69,7 @@ class Authority:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """As a mounted Secret changes: another file in its place, at once."""
+    """Replaces a file atomically, as the kubelet updates a mounted Secret."""
     new = path.with_suffix(".new")
     new.write_bytes(content)
     new.rename(path)

@@ -1,4 +1,4 @@
-"""Databases for tests: one embedded cluster a test process, one fresh database a test."""
+"""Databases for tests: one embedded cluster per test process, one fresh database per test."""
 
 import asyncio
 import os
@@ -31,21 +31,21 @@ class Database:
     owner_url: str
     """For the owner of Texera's tables."""
     central_url: str
-    """For central's role, which may do only what central needs."""
+    """For central's least-privilege role."""
     superuser_url: str
-    """For what a test does behind everybody's back: cut a connection, look at statistics."""
+    """For superuser actions of a test: terminating a connection, reading statistics."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A database that is copied, never used."""
+    """A template database: copied, never used itself."""
 
     cluster: Cluster
     name: str
     central_password: str
 
     def database(self, name: str) -> Database:
-        """The URLs of its copy with this name."""
+        """The URLs of the copy with this name."""
         address = f"127.0.0.1:{self.cluster.port}/{name}"
         return Database(
             name,
@@ -56,7 +56,7 @@ class Template:
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
+    """A TCP port that was free when this was called."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -64,7 +64,7 @@ def free_port() -> int:
 
 
 def fastest_folder(memory: Path = Path("/dev/shm")) -> Path:  # noqa: S108 (no file name is guessed)
-    """Where clusters go: memory if there is enough, as copying a database there takes 15 ms.
+    """The directory of clusters: in memory if there is enough, where a copy takes 15 ms.
 
     On a disk it is 50 to 450 ms, because a database is 300 files. Containers often have 64 MiB.
     """
@@ -75,7 +75,7 @@ def fastest_folder(memory: Path = Path("/dev/shm")) -> Path:  # noqa: S108 (no f
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A temporary folder that everybody may pass through: Postgres runs as `nobody` for root."""
+    """A temporary directory that all users may enter: as root, Postgres runs as `nobody`."""
     folder = Path(tempfile.mkdtemp(prefix="texera-test-", dir=fastest_folder()))
     folder.chmod(0o711)
     try:
@@ -97,7 +97,7 @@ def running_cluster() -> Iterator[Cluster]:
 def create_texera(
     cluster: Cluster, name: str, *, int_sizes: bool = False, warehouses: bool = False
 ) -> str:
-    """The URL of a new database with Texera's schema and the world, before central ever saw it."""
+    """The URL of a new database with Texera's schema and the world, before central has used it."""
 
     async def create() -> None:
         async with connected(cluster.superuser_url("postgres")) as connection:
@@ -112,7 +112,7 @@ def create_texera(
 def create_template(
     cluster: Cluster, name: str, *, int_sizes: bool = False, warehouses: bool = False
 ) -> Template:
-    """A template in which the world is made and central's own migrate command has run."""
+    """A template with the sample world, migrated by central's own command."""
     create_texera(cluster, name, int_sizes=int_sizes, warehouses=warehouses)
     # One password a cluster, as its databases share the role.
     template = Template(cluster, name, central_password=cluster.owner_password[::-1])

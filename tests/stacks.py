@@ -1,4 +1,4 @@
-"""A sidecar before a central of its own, in this process, over one database.
+"""A sidecar with its own central, in this process, over one database.
 
 The real applications put together as `serve` does, on loopback sockets; only signals and ops
 listeners are left out. A call goes the whole way: local API, spool, delivery, central, Postgres.
@@ -27,7 +27,7 @@ from tests.integration.central.central_fixtures import Sidecar as CentralCaller
 from tests.integration.central.central_fixtures import running_central
 
 COMMITTED = {"Prefer": "wait=20"}
-"""For writes: answer once central has committed."""
+"""For writes: respond once central has committed."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LocalReply:
 
 @dataclass
 class Stack:
-    """What a CU sees of its sidecar, and what a test may look at behind it."""
+    """A client of the sidecar as a CU has it, and the parts behind it that tests inspect."""
 
     client: "TestClient[web.Request, web.Application]"
     sidecar: sidecar.lifecycle.Sidecar
@@ -53,7 +53,7 @@ class Stack:
     _tokens: dict[User, str] = field(default_factory=dict)
 
     def token(self, user: User) -> str:
-        """One and the same for every call: another token is another one to ask central about."""
+        """The same for every call, because each new token costs a call to central."""
         return self._tokens.setdefault(user, mint(user.user_id, user.role))
 
     @property
@@ -69,7 +69,7 @@ class Stack:
         user: User = WORLD.owner,
         headers: Mapping[str, str] | None = None,
     ) -> LocalReply:
-        """A call with the user's token, as any HTTP client makes it."""
+        """A call with the user's token, as any HTTP client sends it."""
         sent = {"Authorization": f"Bearer {self.token(user)}", **(headers or {})}
         content = None if body is None else json.dumps(body).encode()
         if content is not None:
@@ -96,7 +96,7 @@ class Stack:
     async def write(
         self, method: str, target: str, body: Any, *, user: User = WORLD.owner
     ) -> LocalReply:
-        """A write that central has committed before this returns; fails if it has not."""
+        """A write that waits until central has committed; fails if it is not."""
         answer = await self.call(method, target, body, user=user, headers=COMMITTED)
         assert (answer.status, answer.body.get("state")) == (200, "committed"), answer.body
         return answer

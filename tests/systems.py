@@ -27,7 +27,7 @@ FIRST_BASE, LAST_BASE = 12_000, 32_000  # below the ports that the kernel hands 
 
 @dataclass
 class Up:
-    """A `dev up` that runs, and what its ready file said."""
+    """A running `dev up`, and the contents of its ready file."""
 
     process: "subprocess.Popen[str]"
     ready_file: Path
@@ -40,11 +40,11 @@ class Up:
         return self.process.wait(DOWN_TIMEOUT_S)
 
     def published(self, role: str) -> ProcessDescription:
-        """How the process of this role was started."""
+        """The command and environment of this role's process."""
         return self.ready["processes"][role]
 
     def restart(self, role: str, log: Path = Path(os.devnull)) -> "subprocess.Popen[bytes]":
-        """Start a process anew from what the ready file says of it, as any script would."""
+        """Restart a process by the ready file's argv and env, as a script would."""
         published = self.published(role)
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -60,7 +60,7 @@ class Up:
 
 
 def free_port_base() -> int:
-    """A base whose ports are all free, and stay this process's while what listens there is down."""
+    """A base whose ports are all free, reserved for this process even while nothing listens."""
     while True:
         base = FIRST_BASE + PORTS * secrets.randbelow((LAST_BASE - FIRST_BASE) // PORTS)
         if not claim(base):
@@ -73,12 +73,14 @@ def free_port_base() -> int:
 
 
 def claim(base: int) -> bool:
-    """Whether no test process has claimed the base; it is ours as long as this process lives."""
+    """Claims the base for the life of this process; false if another test process has it."""
     if sys.platform != "linux":
         return True
     name = socket.socket(socket.AF_UNIX)
     try:
-        name.bind(f"\0texera-test-ports-{base}")  # a name that goes with its last holder (unix(7))
+        name.bind(
+            f"\0texera-test-ports-{base}"
+        )  # released when its last holder closes it (unix(7))
     except OSError:
         name.close()
         return False
@@ -125,7 +127,7 @@ def running_system(folder: Path, *arguments: str) -> Iterator[Up]:
 
 
 def is_alive(pid: int) -> bool:
-    """Does the process exist, other than as a zombie?"""
+    """Whether the process exists and is no zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -134,6 +136,6 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int], timeout_s: float = 10.0) -> list[int]:
-    """The processes that are still alive after all had time to end; empty as soon as none is."""
+    """The processes that are still alive after a timeout; empty as soon as none is."""
     wait_until(lambda: not any(map(is_alive, pids)), timeout_s)
     return [pid for pid in pids if is_alive(pid)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 AT_MINUTES = 30
-"""When the rules are looked at: later than any `for`."""
+"""Evaluation time of the rules, later than any `for`."""
 
 
 SCRAPED_CENTRAL = {
@@ -35,12 +35,12 @@ FETCHED, NOT_FETCHED = (
 
 @dataclass(frozen=True)
 class Firing:
-    """An alert, by the series of its fault; the rest of a healthy system stands beside them."""
+    """The series that fire an alert, added to those of a healthy system."""
 
     series: Mapping[str, str]
     summary: str
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Beside the severity."""
+    """Labels besides the severity."""
 
 
 HEALTHY: Mapping[str, str] = {

@@ -52,7 +52,7 @@ class Evaluator:
         return pod
 
     def refusals(self, policy: Object, pod: Pod) -> list[str]:
-        """What a ValidatingAdmissionPolicy says against the pod."""
+        """The messages of a ValidatingAdmissionPolicy that refuses the pod."""
         variables = self.variables(policy, pod)
         return [
             self._message(rule, pod, variables)

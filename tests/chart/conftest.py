@@ -1,4 +1,4 @@
-"""Fixtures of the chart's tests. Where a tool cannot be had they are skipped, and say why."""
+"""Fixtures of the chart's tests. They skip, with the reason, if a tool is unavailable."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Computing-unit pods as Texera's manager makes them, and as they have to come back.
+"""Computing-unit pods as Texera's manager creates them, and the expected result of injection.
 
 Each case is the pod as it is sent, and what a reader of the promise would write down as the
 result: every list in full, by hand, none of it computed from the policy.
@@ -97,7 +97,7 @@ def computing_unit(unit_id: int = 7) -> Pod:
 
 
 def admitted(pod: Pod) -> Pod:
-    """The pod as the policy meets it: ServiceAccount admission and defaults came before."""
+    """The pod as the policy receives it, after ServiceAccount admission and defaulting."""
     pod = copy.deepcopy(pod)
     spec = pod["spec"]
     spec.setdefault("terminationGracePeriodSeconds", 30)
@@ -112,17 +112,17 @@ def admitted(pod: Pod) -> Pod:
 
 @dataclass(frozen=True)
 class Case:
-    """A pod, and what of it the injection has to change; the rest stays as it is."""
+    """A pod, and the changes expected of the injection; the rest stays unchanged."""
 
     pod: Pod
     env: dict[str, list[dict[str, Any]]]
-    """By container: all of its variables afterwards."""
+    """All variables after the injection, by container."""
     volumes: Sequence[dict[str, Any]] = ()
-    """The volumes afterwards, but the sidecar's own two."""
+    """The volumes after the injection, without the sidecar's own two."""
     grace_period_s: int = 45
 
     def expected(self, sidecar: dict[str, Any]) -> Pod:
-        """The pod that has to come back, `sidecar` being the container that joins."""
+        """The expected pod, with `sidecar` as the injected container."""
         pod = copy.deepcopy(self.pod)
         pod["metadata"]["labels"]["texera-cu-sidecar/stripped"] = STRIPPED
         spec = pod["spec"]
@@ -182,7 +182,7 @@ def with_the_mounter() -> Case:
 
 
 def with_env_from() -> Case:
-    """Where credentials come by envFrom, too: set anew, AUTH_JWT_SECRET cannot come from there."""
+    """With credentials from envFrom: the explicit AUTH_JWT_SECRET overrides it."""
     pod = computing_unit()
     pod["spec"]["containers"][0]["envFrom"] = [{"configMapRef": {"name": "texera-env"}}]
     return Case(pod, MASTER)
@@ -254,7 +254,7 @@ def with_a_long_grace_period() -> Case:
 
 
 def with_a_volume_of_the_spools_name() -> Case:
-    """Somebody's idea to read the spool on the node; the name stands for our volume only."""
+    """An attempt to read the spool by a hostPath volume with our volume's name."""
     pod = computing_unit()
     pod["spec"]["volumes"] = [{"name": "cu-sidecar-spool", "hostPath": {"path": "/tmp"}}]  # noqa: S108
     return Case(pod, MASTER)

@@ -1,4 +1,4 @@
-"""What PromQL expressions name, and what the services' code has."""
+"""Metrics and labels in PromQL expressions, compared with those in the services' code."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from tests.chart.rendering import ROOT
 SCRAPED = {"namespace", "job", "pod", "le"}
 """Labels that a scrape adds, and a histogram's own."""
 PATTERNS = {"5.."}
-"""Of values that are no words: statuses."""
+"""Labels with numeric values: statuses."""
 HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
 
 

@@ -22,12 +22,12 @@ Object: TypeAlias = Mapping[str, Any]
 
 
 class Refused(Exception):
-    """helm would not render; the text is what it said."""
+    """helm refused to render; the text is its message."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """What one render came to."""
+    """The output of one render."""
 
     all: Sequence[Object]
 
@@ -52,14 +52,14 @@ class Chart:
         return [str(self.helm), "template", RELEASE, str(CHART), f"--namespace={NAMESPACE}"]
 
     def render(self, *features: str, **values: Any) -> Objects:
-        """Base, the features' files, and `values` (top-level keys) over one another.
+        """Base, the features' files and `values` (top-level keys), later ones override.
 
         Raises `Refused`.
         """
         return parsed(self.run(self.template, features, values))
 
     def sidecar(self, *features: str) -> dict[str, Any]:
-        """The container that joins, as `injection.mode: none` prints it: plain YAML, no CEL."""
+        """The injected container as `injection.mode: none` prints it: plain YAML, no CEL."""
         fragment = self.render(*features, "injection-none").one("ConfigMap", "pod-fragment")["data"]
         (container,) = yaml.safe_load(fragment["pod.yaml"])["spec"]["initContainers"]
         assert isinstance(container, dict)
@@ -96,5 +96,5 @@ def parsed(text: str) -> Objects:
 
 
 def environment(container: Object) -> dict[str, Any]:
-    """A container's variables: the value, or for one from elsewhere its `valueFrom`."""
+    """A container's variables: the value, or `valueFrom` of a reference."""
     return {e["name"]: e.get("value", e.get("valueFrom")) for e in container.get("env", [])}

@@ -14,7 +14,7 @@ KUBERNETES_VERSIONS = ("1.36", "1.37")
 
 
 def faults(item: Object, version: str) -> list[str]:
-    """What Kubernetes of this version would say against the object."""
+    """The errors that this version of Kubernetes reports for the object."""
     return [
         f"{item['kind']} {item['metadata']['name']}: {'.'.join(map(str, error.path))}: "
         f"{error.message[:300]}"

@@ -14,11 +14,11 @@ from tests.chart.rendering import CHART, NAMESPACE, RELEASE, VALUES
 
 COMMAND_TIMEOUT_S = 90
 IN_FORCE_TIMEOUT_S = 60.0
-"""The API server takes a new policy up within a second or two."""
+"""The API server applies a new policy within a second or two."""
 
 
 class Denied(Exception):
-    """The command failed; the text is what it said."""
+    """The command failed; the text is its error output."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Cluster:
         return self._run([str(self.kubectl_program), *arguments], send)[0]
 
     def kubectl_warnings(self, *arguments: str, send: Mapping[str, Any]) -> str:
-        """What it wrote to standard error, though it succeeded."""
+        """The standard error of a successful command."""
         return self._run([str(self.kubectl_program), *arguments], send)[1]
 
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "--output=json"))
 
     def created(self, item: Mapping[str, Any], *options: str) -> Any:
-        """The object as it came back. With --dry-run=server nothing is kept."""
+        """The object as the API server returns it. --dry-run=server stores nothing."""
         answer = self.kubectl("create", "--filename=-", "--output=json", *options, send=item)
         return json.loads(answer)
 
@@ -83,7 +83,7 @@ def release_arguments(verb: str, *features: str) -> list[str]:
 
 
 def refusal(cluster: Cluster, item: Mapping[str, Any]) -> str | None:
-    """What the API server says against the object, if anything."""
+    """The API server's refusal of the object, or an empty text."""
     try:
         cluster.created(item, "--dry-run=server")
     except Denied as denied:

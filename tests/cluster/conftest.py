@@ -76,7 +76,7 @@ def installed(cluster: Cluster, *features: str) -> Iterator[None]:
 
 
 def is_injected(cluster: Cluster) -> bool | None:
-    """Would a computing unit get the sidecar now? None if it would be refused."""
+    """Whether a computing unit would get the sidecar now; None if it is refused."""
     pod = computing_unit()
     pod["metadata"]["name"] = "probe"
     try:
@@ -87,7 +87,7 @@ def is_injected(cluster: Cluster) -> bool | None:
 
 @pytest.fixture
 def running_unit(release: Cluster) -> Iterator[Cluster]:
-    """The cluster with a computing unit that is really there."""
+    """The cluster with a running computing unit."""
     release.created(computing_unit())
     yield release
     release.kubectl("delete", "pod", "computing-unit-7", f"--namespace={POOL}", "--force")

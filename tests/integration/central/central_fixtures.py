@@ -1,4 +1,4 @@
-"""All of central, as `serve` puts it together, and a sidecar that calls it."""
+"""Central, composed as `serve` composes it, and a sidecar that calls it."""
 
 import json
 import secrets
@@ -36,7 +36,7 @@ class Reply:
 
     @property
     def outcomes(self) -> list[str]:
-        """Of a batch's entries: applied, deferred, or the slug of the refusal."""
+        """Per entry of a batch: applied, deferred, or the slug of the refusal."""
         assert self.status == 200, self.body
         return [o.get("problem", {}).get("type", o["outcome"]) for o in self.body["outcomes"]]
 
@@ -49,7 +49,7 @@ class Reply:
 
 @dataclass
 class Sidecar:
-    """A sidecar's key, and calls to central that it signs."""
+    """A client that signs its calls to central with a sidecar's key."""
 
     client: "TestClient[web.Request, web.Application]"
     key: SigningKey = field(default_factory=SigningKey)
@@ -79,12 +79,12 @@ class Sidecar:
         is_signed: bool = True,
         more: Mapping[str, str] = MappingProxyType({}),
     ) -> Reply:
-        """A call for `user`, or with any token. What is no GET has an idempotency key."""
+        """A call for `user`, or with any token. Every method but GET has an idempotency key."""
         if user is not None:
             token = mint(user.user_id, user.role)
         if key is None and method != "GET":
             key = f"key-{next(self._numbers)}"
-        target = URL(target).raw_path_qs  # as it will stand in the request line
+        target = URL(target).raw_path_qs  # as in the request line
         content = b"" if body is None else json.dumps(body).encode()
         headers = self.key.headers(method, target, content, token=token, idempotency_key=key)
         headers |= {**self.pod, **more}

@@ -1,4 +1,4 @@
-"""The real thing for the model of leases: two replicas, and what a sidecar may ask of them."""
+"""The system that the model of leases is compared with: two replicas over a database."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ RUNNERS = {
 
 
 class Database:
-    """The real thing: two replicas, and what a sidecar may ask of them."""
+    """Two replicas, and the calls that a sidecar makes to them."""
 
     def __init__(
         self, connection: Connection, replicas: list[Replica], batches: batching.Replica

@@ -1,4 +1,4 @@
-"""What tests of leases and the closer share: a replica, time that passes, runs of units."""
+"""Shared by tests of leases and the orphan closer: replicas, advancing time, leased runs."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ RENEW_S = 20.0
 
 @dataclass
 class Replica:
-    """One process of central, as far as leases go."""
+    """The parts of one central process that handle leases."""
 
     database: Database
     metrics: Metrics
@@ -39,7 +39,7 @@ class Replica:
         return {lease.execution_id: lease.reason for lease in answer.lost}
 
     async def run_once(self) -> int:
-        """A beat and a pass, as the closer's loop makes them. How many were closed."""
+        """A heartbeat and a pass, as in the closer's loop. Returns how many were closed."""
         uninterrupted_s = await self.closer.heartbeat()
         assert uninterrupted_s is not None
         return await self.closer.run_once(uninterrupted_s)
@@ -62,7 +62,7 @@ async def replica(database: databases.Database) -> AsyncIterator[Replica]:
 
 
 async def advance(connection: Connection, seconds: float) -> None:
-    """Time passes: all of our moments are that much longer ago."""
+    """Moves all timestamps into the past, as if this much time had passed."""
     await connection.execute(
         """
         with leases as (
@@ -88,7 +88,7 @@ async def advance(connection: Connection, seconds: float) -> None:
 
 
 async def serve_for(connection: Connection, central: Replica, seconds: float) -> None:
-    """Time in which a replica was there and said so, as its loop does."""
+    """Advances time while a replica sends its heartbeats."""
     step_s = LEASE_S / 9
     while seconds > 0:
         await central.closer.heartbeat()
@@ -100,7 +100,7 @@ async def serve_for(connection: Connection, central: Replica, seconds: float) ->
 async def add_leased(
     connection: Connection, count: int, *, source_id: str = "source-a", unit_id: int | None = None
 ) -> list[int]:
-    """New runs bound to the source, each with a whole lease."""
+    """New runs bound to the source, each with a full lease."""
     ids = await add_runs(connection, count, source_id=source_id, status=1)
     if unit_id is not None:
         await connection.execute(
@@ -131,7 +131,7 @@ async def statuses(connection: Connection, ids: Sequence[int]) -> list[int]:
 
 
 async def reasons(connection: Connection, ids: Sequence[int]) -> dict[int, str | None]:
-    """Why runs were closed, as long as that is provisional."""
+    """The reasons of runs that are provisionally closed."""
     rows = await connection.fetch(
         "select execution_id, reason from cu_metadata.terminal_statuses"
         " where provisional and execution_id = any ($1)",

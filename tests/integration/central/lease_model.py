@@ -1,4 +1,4 @@
-"""The rules of leases, as small as they can be said: what the tests' model believes."""
+"""A model of leases and the orphan closer, for the property test."""
 
 from dataclasses import dataclass, field
 
@@ -41,17 +41,17 @@ class Run:
 
 @dataclass
 class Rules:
-    """Runs, leases and the continuity of service at a time of the model's own."""
+    """Runs, leases and the availability of renewals, with a clock of the model."""
 
     now_s: float = 0.0
     served_since: float | None = None
     beat_at: float = 0.0
     runs: dict[int, Run] = field(default_factory=dict)
     leases: dict[int, float] = field(default_factory=dict)
-    """Until when."""
+    """Expiry, by execution id."""
     terminated_at: dict[int, float] = field(default_factory=dict)
     closing_count: int = 0
-    """How often a run has become FAILED."""
+    """How many times a run was closed as FAILED."""
 
     def beat(self, *, is_broken: bool = False) -> None:
         silence_s = self.now_s - self.beat_at
@@ -81,7 +81,7 @@ class Rules:
         return max(MIN_SUSPICIOUS, (len(self.leases) - len(lapsed_ends)) // MAX_LAPSED_FRACTION)
 
     def unheard(self) -> list[int]:
-        """Not renewed for half a lease, for no reason that anybody knows."""
+        """Not renewed for half a lease, without a known reason."""
         return [
             eid
             for eid, expires_at in self.leases.items()

@@ -1,4 +1,4 @@
-"""Routes of central served to a test, and a sidecar's key that signs calls to them."""
+"""A sidecar's key that signs calls, and an application of single routes to call."""
 
 import base64
 import json

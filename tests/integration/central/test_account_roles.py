@@ -1,4 +1,4 @@
-"""The optional live check: a token is worth no more than its account is now."""
+"""The optional account check: a token grants no more than its account has now."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,7 +18,7 @@ RUN = f"/v1/executions/{WORLD.completed_execution_id}"
 
 @pytest.fixture
 async def checking(database: Database) -> AsyncIterator[Sidecar]:
-    """A sidecar beside a central that looks at accounts; a moment is all it remembers."""
+    """A sidecar of a central that checks accounts, practically without a cache."""
     settings = {"CENTRAL_ACCOUNT_CHECK_S": "0.000001"}
     async with running_central(database.central_url, variables=settings) as sidecar:
         yield sidecar
@@ -63,14 +63,14 @@ async def test_a_former_admin_reads_what_others_may(
 
 
 class Roles:
-    """Accounts whose roles a test sets, and how often they were asked for."""
+    """Accounts whose roles a test sets; counts reads."""
 
     def __init__(self) -> None:
         self.roles: dict[int, str] = {1: "REGULAR"}
-        self.asked = 0
+        self.read_count = 0
 
     async def role(self, user_id: int) -> str | None:
-        self.asked += 1
+        self.read_count += 1
         return self.roles.get(user_id)
 
 
@@ -84,13 +84,13 @@ async def test_account_role_is_cached_for_check_s() -> None:
 
     now[0] = 59.9
     assert await accounts.with_current_role(user) == user
-    assert roles.asked == 1
+    assert roles.read_count == 1
 
     now[0] = 60.0
     for _ in range(2):
         with pytest.raises(UserDemoted):
             await accounts.with_current_role(user)
-    assert roles.asked == 2
+    assert roles.read_count == 2
 
 
 async def test_a_promotion_waits_for_the_next_token() -> None:

@@ -1,4 +1,4 @@
-"""Tokens under an issuer's keys: fetched over real HTTP, and confused in every known way."""
+"""Tokens under an issuer's key set, fetched over real HTTP; known key-confusion attacks."""
 
 import base64
 import json

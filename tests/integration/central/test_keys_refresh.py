@@ -1,4 +1,4 @@
-"""An issuer's keys over time: rotated, withdrawn, out of reach."""
+"""An issuer's keys over time: rotation, withdrawal, outage."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""The process: ready without its database, problems until it is there, an end in order."""
+"""The process: readiness without the database, drain, exit codes."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ RUN = f"/v1/executions/{WORLD.completed_execution_id}"
 
 
 class Central:
-    """A `python -m central serve` of its own."""
+    """A `python -m central serve` process."""
 
     def __init__(self, database_url: str, **variables: str) -> None:
         self.port, self.ops_port = free_port(), free_port()

@@ -1,4 +1,4 @@
-"""What keeps the closer from failing a healthy fleet that it cannot hear."""
+"""Guards that keep the orphan closer from failing a healthy fleet that cannot reach central."""
 
 from collections.abc import AsyncIterator
 
@@ -70,11 +70,11 @@ async def test_failed_renewal_in_one_replica_stops_all_closers(
         other.leases.continuity.broken()
         await other.closer.heartbeat()
 
-        held_back = await central.run_once()
+        withheld = await central.run_once()
         await serve_for(owner_connection, central, LEASE_S + 1)
         at_last = await central.run_once()
 
-    assert (held_back, at_last) == (0, 1)
+    assert (withheld, at_last) == (0, 1)
     assert await statuses(owner_connection, [silent]) == [4]
 
 
@@ -120,13 +120,13 @@ async def test_closing_resumes_when_fewer_leases_are_lapsed(
 ) -> None:
     ids = await add_leased(owner_connection, 10)
     await serve_for(owner_connection, central, LEASE_S + 10)
-    held_back = await central.run_once()
-    held_count = central.counted("central_orphans_withheld")
+    withheld = await central.run_once()
+    withheld_count = central.counted("central_orphans_withheld")
 
     await central.renew("source-a", ids[2:])
     closed = await central.run_once()
 
-    assert (held_back, held_count) == (0, 10)
+    assert (withheld, withheld_count) == (0, 10)
     assert (closed, central.counted("central_orphans_withheld")) == (2, 0)
 
 

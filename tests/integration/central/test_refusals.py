@@ -1,4 +1,4 @@
-"""The audit of refused writes: whole calls and entries, whoever they come from, and bounded."""
+"""The audit of refused writes: whole calls and batch entries, bounded per source."""
 
 from typing import Any
 

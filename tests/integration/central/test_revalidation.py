@@ -1,4 +1,4 @@
-"""A caller who names what it has by ETag hears that nothing changed, if it still may know."""
+"""Conditional reads: 304 for a matching ETag, if the caller is still authorized."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ ROW = f"/v1/executions/{WORLD.completed_execution_id}"
 TARGETS = (ROW, f"{ROW}/uris", f"/v1/workflows/{WORLD.workflow_id}/executions/latest")
 
 
-async def named(
+async def conditional_get(
     sidecar: Sidecar, target: str, etag: str, user: User = WORLD.owner
 ) -> tuple[int, bytes, Mapping[str, str]]:
     headers = {"Authorization": f"Bearer {mint(user.user_id, user.role)}", "If-None-Match": etag}
@@ -25,12 +25,12 @@ async def named(
 async def test_unchanged_response_is_304(sidecar: Sidecar, target: str) -> None:
     etag = (await sidecar.get(target)).headers["ETag"]
 
-    status, body, headers = await named(sidecar, target, etag)
+    status, body, headers = await conditional_get(sidecar, target, etag)
 
     assert (status, body, headers["ETag"]) == (304, b"", etag)
-    assert headers["X-User-Id"] == str(WORLD.owner.user_id), "a yes to this token, as ever"
+    assert headers["X-User-Id"] == str(WORLD.owner.user_id), "the token was authorized"
     assert "X-Token-Expires-At" in headers
-    assert (await named(sidecar, target, '"other"'))[0] == 200
+    assert (await conditional_get(sidecar, target, '"other"'))[0] == 200
 
 
 async def test_changed_row_has_another_etag(sidecar: Sidecar, owner_connection: Any) -> None:
@@ -40,7 +40,7 @@ async def test_changed_row_has_another_etag(sidecar: Sidecar, owner_connection: 
         WORLD.completed_execution_id,
     )
 
-    status, body, headers = await named(sidecar, ROW, etag)
+    status, body, headers = await conditional_get(sidecar, ROW, etag)
 
     assert (status, b"renamed" in body) == (200, True)
     assert headers["ETag"] != etag
@@ -49,7 +49,7 @@ async def test_changed_row_has_another_etag(sidecar: Sidecar, owner_connection: 
 async def test_matching_etag_grants_no_access(sidecar: Sidecar) -> None:
     etag = (await sidecar.get(ROW)).headers["ETag"]
 
-    status, _, headers = await named(sidecar, ROW, etag, WORLD.stranger)
+    status, _, headers = await conditional_get(sidecar, ROW, etag, WORLD.stranger)
 
     assert status == 404
     assert "ETag" not in headers

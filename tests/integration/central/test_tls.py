@@ -1,4 +1,4 @@
-"""Central behind a certificate of its own, and sidecars that trust its authority alone."""
+"""Central with a certificate, and sidecars that trust its CA only."""
 
 import asyncio
 import ssl
@@ -48,7 +48,7 @@ async def test_sidecar_trusts_the_configured_ca_only(database: Database, tmp_pat
 
 
 class Listener:
-    """Something that listens with a certificate; which one, callers can see."""
+    """A TLS listener; clients see which certificate it serves."""
 
     def __init__(self, certificate: ServerCertificate, port: int) -> None:
         self.certificate = certificate

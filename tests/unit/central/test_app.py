@@ -1,4 +1,4 @@
-"""The application around the routes: OpenAPI, metrics, connections, what every answer carries."""
+"""The application around the routes: OpenAPI, metrics, connections, headers of all responses."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,7 +30,7 @@ async def served(
     registry: CollectorRegistry | None = None,
     uniform: Callable[[float, float], float] = lambda low, high: (low + high) / 2,
 ) -> AsyncIterator[Client]:
-    """The application without stores: enough for whatever is refused before a handler runs."""
+    """The application without stores, for calls that are refused before a handler runs."""
     metrics, tokens = Metrics(registry or CollectorRegistry()), TokenSettings(JWT_SECRET)
     authenticator = Authenticator(
         TokenVerifier(SharedSecret(tokens), tokens, metrics),

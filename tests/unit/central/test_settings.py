@@ -1,4 +1,4 @@
-"""Central's settings: every fault at once, and no secret told."""
+"""Central's settings: all errors together, and no secret shown."""
 
 import pytest
 
@@ -33,8 +33,8 @@ def test_all_settings_errors_are_reported_together() -> None:
             }
         )
 
-    told = {fault.partition(":")[0] for fault in caught.value.errors}
-    assert told == {
+    names = {fault.partition(":")[0] for fault in caught.value.errors}
+    assert names == {
         "CENTRAL_DATABASE_URL",
         "CENTRAL_JWT_ALGORITHMS",
         "CENTRAL_JWT_SECRET",
@@ -89,8 +89,8 @@ def test_secrets_and_key_sets_are_not_mixed(variables: dict[str, str], faults: l
     with pytest.raises(SettingsError) as caught:
         read_settings(ENOUGH | {f"CENTRAL_{name}": value for name, value in variables.items()})
 
-    told = {fault.partition(":")[0].removeprefix("CENTRAL_") for fault in caught.value.errors}
-    assert sorted(told) == faults
+    names = {fault.partition(":")[0].removeprefix("CENTRAL_") for fault in caught.value.errors}
+    assert sorted(names) == faults
 
 
 def test_description_contains_no_secret() -> None:

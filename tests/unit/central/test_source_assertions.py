@@ -1,4 +1,4 @@
-"""Sidecars' assertions: every claim ties the signature to one call, made just now."""
+"""Sidecars' assertions: each claim binds the signature to one recent call."""
 
 import base64
 import json

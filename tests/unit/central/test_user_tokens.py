@@ -1,4 +1,4 @@
-"""Users' tokens: signed by the deployment's secret, complete, in time; remembered, not trusted."""
+"""Users' tokens: signature, claims, expiry, caching."""
 
 import hashlib
 import hmac
@@ -131,12 +131,12 @@ async def test_a_changed_claim_breaks_the_signature() -> None:
         await verifier().verify(forged)
 
 
-@pytest.mark.parametrize("remembered", [False, True])
-async def test_token_is_valid_until_30_s_after_exp(remembered: bool) -> None:
+@pytest.mark.parametrize("is_cached", [False, True])
+async def test_token_is_valid_until_30_s_after_exp(is_cached: bool) -> None:
     clock = Clock()
     verify = verifier(clock).verify
     token = signed(CLAIMS)
-    if remembered:
+    if is_cached:
         await verify(token)
 
     clock.now = CLAIMS["exp"] + 29.9

@@ -33,8 +33,7 @@ from sidecar.leases.renewer import LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.reads import Reads
 from sidecar.server.app import build_app
-from sidecar.server.listening import listening
-from sidecar.server.protocol import ProtocolFactory
+from sidecar.server.protocol import ProtocolFactory, listening
 from sidecar.server.response_cache import ResponseCache
 from sidecar.server.write_fast_path import WriteFastPath
 from sidecar.settings import Settings
@@ -223,7 +222,7 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
             (settings.listen.host, settings.listen.port),
             settings.unix_socket,
             shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
-            counted=sidecar.body_reader.connections,
+            limiter=sidecar.body_reader.connections,
         ),
     ):
         yield

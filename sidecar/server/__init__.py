@@ -1,17 +1,43 @@
-"""The front door: known requests are answered before a web framework sees them.
+"""The local API's server: an asyncio protocol in front of aiohttp, with two fast paths.
 
-A poll for what is remembered is most of a sidecar's load, and nearly all its cost is the way
-through aiohttp: parsing, routing, middlewares, building an answer that is the same each time.
-So once the application has answered a request from memory, its head and its answer are kept
-(`answers.py`), and a later request with the very same head is answered by one look-up in a
-dict (`door.py`). Kept answers are bound to marks (`cache/marks.py`) that every write, eviction
-and refusal takes away, and to the terms of the value and of the caller's access: what the
-application would no longer answer is not answered here.
+Polls for cached values and writes to one running execution are most of a sidecar's load, and
+nearly all of their cost is the way through aiohttp: parsing, routing, middlewares, building a
+response. Both repeat the head of an earlier request, so both are recognised by comparing bytes:
 
-A write differs from the one before it in its body, so what is kept for its head is no answer but
-the call from there on (`calls.py`): the very function that aiohttp's way leads to.
+- `response_cache.py` stores whole responses by request head. A response is served only while its
+  `Validity` holds (`cache/invalidation.py`): a write, an eviction, a refusal, or the end of the
+  value's or the grant's term invalidates it, so nothing is served that the application would not
+  serve;
+- `write_fast_path.py` stores what the application made of a write's head. A later request with
+  this head goes on from there with its own body, by the functions that aiohttp's way leads to.
 
-Nothing is decided here. A head is compared, not understood, save that three headers which
-change from request to request and change nothing in a hit are cut out first. Whatever is not
-known byte for byte goes to aiohttp as it came. `SIDECAR_RESPONSE_CACHE=false` leaves all this out.
+No decision is made here. Everything that is not recognised byte for byte goes to aiohttp.
+`SIDECAR_RESPONSE_CACHE=false` sends everything to aiohttp.
+
+## Where a request ends
+
+`framing.py` alone decides it. aiohttp parses a forwarded request, and the framer follows the same
+bytes so that the connection knows when the next request begins. If the framer cannot tell, the
+connection is aiohttp's until it closes: guessing is how requests are smuggled.
+
+## States of a connection (`protocol.py`)
+
+                     cached GET: response written at once
+                        .----.
+                        v    |
+    accepted --------> IDLE --'
+                      |  ^  |
+       known write    |  |  |  any other request
+              .-------'  |  '-------.
+              v          |          v
+          REPLAYING -----+----- FORWARDED ------> AIOHTTP ONLY
+              |                     ^    framing ambiguous,
+              '---------------------'    or response before
+               NeedsFullRequest          the request's end
+
+- IDLE: no request is in progress.
+- REPLAYING: a known write is running; bytes that arrive behind it are buffered.
+- FORWARDED: aiohttp gets every byte. When it has responded to a completely received request, the
+  connection is IDLE again, and the response or call may be stored.
+- AIOHTTP ONLY: aiohttp gets every byte until the connection closes.
 """

@@ -1,76 +1,79 @@
-"""Connections whose known requests are answered at once and whose others are aiohttp's."""
+"""Connections of the local API: known requests are served here, all others by aiohttp.
+
+States and rules: the package's essay.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_protocol import RequestHandler
 
-from kit.http.connection_limits import ConnectionLimiter, ConnectionSlot
+from kit.http.connection_limits import ConnectionLimiter, ConnectionSlot, CountedConnection
 from sidecar.server.framing import RequestFramer
 from sidecar.server.response_cache import ResponseCache
 from sidecar.server.write_fast_path import MatchedRequest, WriteFastPath
 
-SWEEP_PERIOD_S = 10.0
+TICK_PERIOD_S = 10.0
 HEAD_TIMEOUT_S = 30.0
-"""A head of a kilobyte comes in one piece; who dribbles it for longer only holds memory."""
+"""A head of a kilobyte arrives at once; a slower one only holds memory."""
 KEEPALIVE_TIMEOUT_S = 3630.0
 """As aiohttp's: longer than any client keeps an idle connection itself."""
 MAX_BUFFERED_BYTES = 64 * 1024
-"""What may come behind a call under way before the connection is read no further."""
+"""Bytes behind a write being replayed, above which the connection is not read."""
 DISABLED_TIMEOUT_S = 10.0 * 365 * 24 * 3600
-"""aiohttp's own timer is told to wait for this: it does not see what is answered here."""
-
-Finished = Callable[[web.BaseRequest, web.StreamResponse], None]
+"""For aiohttp's keep-alive timer, which does not see the requests that are served here."""
 
 
 class ProtocolFactory:
-    """Makes the connections of a listener, in front of an application's own server.
+    """Makes the protocol of each connection, in front of the application's aiohttp server.
 
-    `access_log_hook` has to be the server's access log: it is how aiohttp says that an answer
+    `access_log_hook` has to be the server's access log class: aiohttp calls it once a response
     has been written.
     """
 
-    def __init__(self, answers: ResponseCache, calls: WriteFastPath) -> None:
-        self.answers = answers
-        self.calls = calls
-        self.counted = ConnectionLimiter()
+    def __init__(self, response_cache: ResponseCache, write_fast_path: WriteFastPath) -> None:
+        self.response_cache = response_cache
+        self.write_fast_path = write_fast_path
+        self.limiter = ConnectionLimiter()
         self._connections: set[Connection] = set()
         self._by_handler: dict[object, Connection] = {}
         self._server: web.Server | None = None
-        self._sweeping: asyncio.TimerHandle | None = None
+        self._next_tick: asyncio.TimerHandle | None = None
         self.is_closing = False
 
     def access_log_hook(self) -> type[AbstractAccessLogger]:
-        finished = self._finished
+        on_response_written = self._on_response_written
 
-        class CompletionLog(AbstractAccessLogger):
+        class ResponseWrittenHook(AbstractAccessLogger):
             def log(
                 self, request: web.BaseRequest, response: web.StreamResponse, time: float
             ) -> None:
-                finished(request, response)
+                on_response_written(request, response)
 
-        return CompletionLog
+        return ResponseWrittenHook
 
-    def open(self, server: web.Server, counted: ConnectionLimiter) -> None:
+    def start(self, server: web.Server, limiter: ConnectionLimiter) -> None:
         self._server = server
-        self.counted = counted
-        self._sweep()
+        self.limiter = limiter
+        self._tick()
 
     async def close(self, *, timeout_s: float) -> None:
-        """Ends what aiohttp does not know of; its own connections end with its server.
+        """Closes the connections that aiohttp does not know; its server closes the others.
 
-        Calls under way are answered, if they do not take longer than `timeout_s`; those that come
-        now are aiohttp's, whose server waits for them in the same way.
+        Waits up to `timeout_s` for writes being replayed. New requests are forwarded to aiohttp,
+        whose server waits for them likewise.
         """
         self.is_closing = True
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        calls = [c.call for c in self._connections if c.call is not None]
-        if calls:
-            await asyncio.wait(calls, timeout=timeout_s)
+        if self._next_tick is not None:
+            self._next_tick.cancel()
+        replays = [c.replay for c in self._connections if c.replay is not None]
+        if replays:
+            await asyncio.wait(replays, timeout=timeout_s)
         for connection in tuple(self._connections):
             connection.close_if_unknown_to_aiohttp()
 
@@ -79,138 +82,136 @@ class ProtocolFactory:
         self._connections.add(connection)
         return connection
 
-    def begin(self, data: bytes) -> MatchedRequest | None:
-        return None if self.is_closing else self.calls.begin(data)
+    def match_write(self, data: bytes) -> MatchedRequest | None:
+        return None if self.is_closing else self.write_fast_path.match(data)
 
     def open_handler(self, connection: "Connection") -> RequestHandler:
-        assert self._server is not None  # noqa: S101 (opened before it listens)
+        assert self._server is not None  # noqa: S101 (started before it listens)
         handler = self._server()
         self._by_handler[handler] = connection
         return handler
 
-    def lost(self, connection: "Connection", handler: RequestHandler | None) -> None:
+    def on_closed(self, connection: "Connection", handler: RequestHandler | None) -> None:
         self._connections.discard(connection)
         self._by_handler.pop(handler, None)
 
-    def _finished(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+    def _on_response_written(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         connection = self._by_handler.get(request.protocol)
         if connection is not None:
-            connection.finished(request, response)
+            connection.on_response_written(request, response)
 
-    def _sweep(self) -> None:
+    def _tick(self) -> None:
         for connection in tuple(self._connections):
-            connection.swept()
+            connection.on_tick()
         loop = asyncio.get_running_loop()
-        self._sweeping = loop.call_later(SWEEP_PERIOD_S, self._sweep)
+        self._next_tick = loop.call_later(TICK_PERIOD_S, self._tick)
 
 
 class Connection(asyncio.Protocol):
-    """One connection. Whose turn it is to read follows from `call` and `_message`:
+    """One connection. Its state follows from `replay` and `_forwarded`:
 
-    - a call: one known request is being answered here, and what comes behind it is held;
-    - neither: nothing is under way, and a known request is answered here;
-    - a message: aiohttp reads it or owes its answer, and gets every byte, until it has
-      answered and the message was whole, when the turn comes back;
-    - a lost message: all that comes is aiohttp's, to the end of the connection.
+    IDLE if neither is set, REPLAYING with `replay`, FORWARDED with `_forwarded`, and AIOHTTP ONLY
+    once `_forwarded` is ambiguous.
     """
 
-    def __init__(self, door: ProtocolFactory) -> None:
-        self._door = door
-        self.call: asyncio.Task[None] | None = None
-        self._held = b""
-        self._seat: ConnectionSlot | None = None
+    def __init__(self, factory: ProtocolFactory) -> None:
+        self._factory = factory
+        self.replay: asyncio.Task[None] | None = None
+        self._buffered = b""
+        self._slot: ConnectionSlot | None = None
         self._handler: RequestHandler | None = None
-        self._message: RequestFramer | None = None
+        self._forwarded: RequestFramer | None = None
         self._idle_ticks = 0
         self._slow_head_ticks = 0
-        self._paused = False
+        self._is_writing_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._seat = self._door.counted.admit(transport)
+        self._slot = self._factory.limiter.admit(transport)
 
     def data_received(self, data: bytes) -> None:
         self._idle_ticks = 0
-        if self._seat is None:
-            return  # it was refused, and is being closed
-        if self.call is not None:
-            self._hold(data)
+        if self._slot is None:
+            return  # refused, and being closed
+        if self.replay is not None:
+            self._buffer(data)
             return
-        if self._message is None:
-            # Only reads are known by their answers, and only writes have bodies.
+        if self._forwarded is None:
+            # Only reads are cached, and only writes have bodies.
             if data.startswith(b"GET "):
-                answer = self._door.answers.answer(data)
-                if answer is not None:
-                    self._transport.write(answer)
-                    self._door.counted.touch(self._seat)
+                response = self._factory.response_cache.respond(data)
+                if response is not None:
+                    self._transport.write(response)
+                    self._factory.limiter.touch(self._slot)
                     return
-            elif (begun := self._door.begin(data)) is not None:
-                self.call = asyncio.get_running_loop().create_task(self._answer_fast(begun, data))
+            elif (matched := self._factory.match_write(data)) is not None:
+                loop = asyncio.get_running_loop()
+                self.replay = loop.create_task(self._replay_write(matched, data))
                 return
-            self._message = RequestFramer()
-        self._give_to_aiohttp(data)
+            self._forwarded = RequestFramer()
+        self._forward(data)
 
-    async def _answer_fast(self, begun: MatchedRequest, data: bytes) -> None:
-        """Answers a known call. Its caller may leave: what was begun is not undone by that."""
-        with self._door.counted.busy(self._transport):
-            answer = await self._door.calls.answer(begun)
-        self.call = None
-        held, self._held = self._held, b""
+    async def _replay_write(self, matched: MatchedRequest, data: bytes) -> None:
+        """Runs to its end even if the client leaves: a write in progress is not undone by that."""
+        with self._factory.limiter.busy(self._transport):
+            response = await self._factory.write_fast_path.respond(matched)
+        self.replay = None
+        buffered, self._buffered = self._buffered, b""
         if self._transport.is_closing():
             return
         self._resume_reading()
-        if answer is not None:
-            self._transport.write(answer)
+        if response is not None:
+            self._transport.write(response)
         else:
-            self._message = RequestFramer()
-            self._give_to_aiohttp(data)
-        if held:
-            self.data_received(held)
+            self._forwarded = RequestFramer()
+            self._forward(data)
+        if buffered:
+            self.data_received(buffered)
 
-    def _hold(self, data: bytes) -> None:
-        self._held += data
-        if len(self._held) > MAX_BUFFERED_BYTES:
+    def _buffer(self, data: bytes) -> None:
+        self._buffered += data
+        if len(self._buffered) > MAX_BUFFERED_BYTES:
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        """Reads again, if neither what is held nor what its caller has not read is in the way."""
-        if not self._paused and len(self._held) <= MAX_BUFFERED_BYTES:
+        """Unless too much is buffered or the client does not read its responses."""
+        if not self._is_writing_paused and len(self._buffered) <= MAX_BUFFERED_BYTES:
             self._transport.resume_reading()
 
-    def _give_to_aiohttp(self, data: bytes) -> None:
-        assert self._message is not None  # noqa: S101 (for the type checker)
-        assert self._seat is not None  # noqa: S101 (likewise)
-        if not self._seat.count_head_bytes(data):
+    def _forward(self, data: bytes) -> None:
+        assert self._forwarded is not None  # noqa: S101 (for the type checker)
+        assert self._slot is not None  # noqa: S101 (likewise)
+        if not self._slot.count_head_bytes(data):
             self._transport.abort()
             return
-        if not self._message.is_ambiguous:
-            self._message.feed(data)
+        if not self._forwarded.is_ambiguous:
+            self._forwarded.feed(data)
         if self._handler is None:
-            self._handler = self._door.open_handler(self)
+            self._handler = self._factory.open_handler(self)
             self._handler.connection_made(self._transport)
         self._handler.data_received(data)
 
-    def finished(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """aiohttp has written an answer."""
-        message = self._message
-        if message is None or message.is_ambiguous:
+    def on_response_written(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """aiohttp has written a response."""
+        framer = self._forwarded
+        if framer is None or framer.is_ambiguous:
             return
-        if not message.is_whole:
-            message.is_ambiguous = True  # answered early: the rest of it is still to come
+        if not framer.is_complete:
+            framer.is_ambiguous = True  # the rest of the request is still to arrive
             return
-        self._message = None
+        self._forwarded = None
         self._slow_head_ticks = 0
-        self._door.answers.keep(message.head, request, response)
-        self._door.calls.keep(message.head, request, response)
+        self._factory.response_cache.store(framer.head, request, response)
+        self._factory.write_fast_path.store(framer.head, request, response)
 
-    def swept(self) -> None:
-        """A sweep has passed: ends the connection if nothing, or only half a head, came."""
+    def on_tick(self) -> None:
+        """Closes the connection if nothing, or only a part of a head, arrived for too long."""
         self._idle_ticks += 1
-        message = self._message
-        dribbles = message is not None and not message.has_head and not message.is_ambiguous
-        self._slow_head_ticks = self._slow_head_ticks + 1 if dribbles else 0
-        is_idle = self._idle_ticks * SWEEP_PERIOD_S > KEEPALIVE_TIMEOUT_S
-        if is_idle or self._slow_head_ticks * SWEEP_PERIOD_S > HEAD_TIMEOUT_S:
+        framer = self._forwarded
+        is_slow = framer is not None and not framer.has_head and not framer.is_ambiguous
+        self._slow_head_ticks = self._slow_head_ticks + 1 if is_slow else 0
+        is_idle = self._idle_ticks * TICK_PERIOD_S > KEEPALIVE_TIMEOUT_S
+        if is_idle or self._slow_head_ticks * TICK_PERIOD_S > HEAD_TIMEOUT_S:
             self._transport.close()
 
     def close_if_unknown_to_aiohttp(self) -> None:
@@ -218,23 +219,94 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def pause_writing(self) -> None:
-        if self._message is None:
-            # The caller sends and does not read: its answers must not pile up here.
-            self._paused = True
+        if self._forwarded is None:
+            # The client sends without reading: its responses must not accumulate here.
+            self._is_writing_paused = True
             self._transport.pause_reading()
         if self._handler is not None:
             self._handler.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._paused:
-            self._paused = False
+        if self._is_writing_paused:
+            self._is_writing_paused = False
             self._resume_reading()
         if self._handler is not None:
             self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._seat is not None:
-            self._door.counted.release(self._seat)
-        self._door.lost(self, self._handler)
+        if self._slot is not None:
+            self._factory.limiter.release(self._slot)
+        self._factory.on_closed(self, self._handler)
         if self._handler is not None:
             self._handler.connection_lost(exc)
+
+
+@asynccontextmanager
+async def listening(
+    app: web.Application,
+    factory: ProtocolFactory | None,
+    address: tuple[str, int],
+    unix_socket: Path | None,
+    *,
+    shutdown_timeout_s: float,
+    limiter: ConnectionLimiter | None = None,
+) -> AsyncIterator[None]:
+    """Serves `app` for the block; without a `factory` every request goes to aiohttp."""
+    async with (
+        running_server(
+            app, factory, shutdown_timeout_s=shutdown_timeout_s, limiter=limiter
+        ) as make_protocol,
+        AsyncExitStack() as stack,
+    ):
+        loop = asyncio.get_running_loop()
+        servers = [await loop.create_server(make_protocol, *address)]
+        if unix_socket is not None:
+            _remove_stale(unix_socket)
+            servers.append(await loop.create_unix_server(make_protocol, unix_socket))
+        for server in servers:
+            stack.callback(server.close)
+        yield
+
+
+@asynccontextmanager
+async def running_server(
+    app: web.Application,
+    factory: ProtocolFactory | None,
+    *,
+    shutdown_timeout_s: float,
+    limiter: ConnectionLimiter | None = None,
+) -> AsyncIterator[Callable[[], asyncio.BaseProtocol]]:
+    """Runs `app` without a listener; yields what makes the protocol of a new connection."""
+    limiter = ConnectionLimiter() if limiter is None else limiter
+    if factory is None:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s)
+        async with _set_up(runner) as server:
+            yield lambda: CountedConnection(limiter, server)
+        return
+    runner = web.AppRunner(
+        app,
+        access_log_class=factory.access_log_hook(),
+        keepalive_timeout=DISABLED_TIMEOUT_S,
+        shutdown_timeout=shutdown_timeout_s,
+    )
+    async with _set_up(runner) as server:
+        factory.start(server, limiter)
+        try:
+            yield factory
+        finally:
+            await factory.close(timeout_s=shutdown_timeout_s)
+
+
+@asynccontextmanager
+async def _set_up(runner: web.AppRunner) -> AsyncIterator[web.Server]:
+    try:
+        await runner.setup()
+        assert runner.server is not None  # noqa: S101 (set up just now)
+        yield runner.server
+    finally:
+        await runner.cleanup()
+
+
+def _remove_stale(unix_socket: Path) -> None:
+    """A killed process leaves its socket behind, which would keep the next one from binding."""
+    unix_socket.unlink(missing_ok=True)

@@ -1,8 +1,11 @@
-"""Answers of the application that may be given again, by the head of their request."""
+"""Whole responses of the application, by the head of their request."""
 
+import email.utils
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from aiohttp import hdrs, web
 from prometheus_client import Counter
@@ -11,21 +14,79 @@ from kit.http.routing import ROUTE
 from sidecar.api.services import CACHEABLE_RESPONSE
 from sidecar.cache.invalidation import Validity
 from sidecar.metrics import Metrics
-from sidecar.server.byte_bounded_fifo import ByteBoundedFifo
-from sidecar.server.request_key import HEAD_MAX_BYTES, Stamp, is_cacheable, normalize_head
+from sidecar.server.framing import HEAD_END, is_storable, read_key
 
 ENTRY_OVERHEAD_BYTES = 1500
-"""What a kept answer costs beside its texts: the objects, their slots, the dict's entry."""
+"""Memory of an entry besides its texts: the objects, their slots, the dict's entry."""
 MAX_PIPELINED_RESPONSE_BYTES = 256 * 1024
-"""Of answers to one piece of requests. A piece has room for hundreds of them, and is answered
-before anybody can see that its caller does not read: aiohttp sends one answer after the other."""
+"""Of responses to pipelined requests that arrive together. They are written before anybody can
+see that the client does not read; aiohttp writes one response at a time."""
 TOUCH_PERIOD_S = 1.0
-"""How often a value in use is told so, lest it be evicted as forgotten."""
+"""How often a cached value in use is touched, so that it is not evicted as unused."""
+
+Entry = TypeVar("Entry")
+
+
+class ByteBoundedFifo(Generic[Entry]):
+    """Entries by request key, within `max_bytes`; the oldest is evicted first.
+
+    An evicted entry that is in use is stored again after its next request, so order of use need
+    not be tracked on the hot path.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: dict[bytes, tuple[Entry, int]] = {}
+        self.size_bytes = 0
+
+    def get(self, key: bytes) -> Entry | None:
+        found = self._entries.get(key)
+        return found[0] if found is not None else None
+
+    def put(self, key: bytes, entry: Entry, size_bytes: int) -> None:
+        """Replaces the key's entry. An entry above `max_bytes` is not stored."""
+        self.drop(key)
+        if size_bytes > self._max_bytes:
+            return
+        self._entries[key] = (entry, size_bytes)
+        self.size_bytes += size_bytes
+        while self.size_bytes > self._max_bytes:
+            self.drop(next(iter(self._entries)))
+
+    def drop(self, key: bytes) -> None:
+        found = self._entries.pop(key, None)
+        if found is not None:
+            self.size_bytes -= found[1]
+
+
+class PerResponseHeaders:
+    """The end of a response's head: request id, date and the empty line."""
+
+    def __init__(self, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
+        self._id_prefix = secrets.token_hex(4).encode()
+        self._id_count = 0
+        self._date_s = -1
+        self._date = b""
+
+    def request_id(self, given: bytes) -> bytes:
+        """The client's own id, or a new one."""
+        if given:
+            return given
+        self._id_count += 1
+        return b"%s%08x" % (self._id_prefix, self._id_count)
+
+    def render(self, request_id: bytes) -> bytes:
+        wall_s = int(self._wall_clock())
+        if wall_s != self._date_s:
+            self._date_s = wall_s
+            self._date = email.utils.formatdate(wall_s, usegmt=True).encode()
+        return b"X-Request-Id: %s\r\nDate: %s\r\n\r\n" % (request_id, self._date)
 
 
 @dataclass(slots=True)
-class _Known:
-    """An answer: its head without request id and date, and its body."""
+class _CachedResponse:
+    """A response without its per-response headers, and the counters of its requests."""
 
     validity: Validity
     head: bytes
@@ -36,7 +97,7 @@ class _Known:
 
 
 class ResponseCache:
-    """Bounded by bytes; what was kept first leaves first, and comes back if it is in use."""
+    """Serves a stored response while it is valid, and counts it as the application would."""
 
     def __init__(
         self,
@@ -49,26 +110,26 @@ class ResponseCache:
         self._metrics = metrics
         self._monotonic = monotonic
         self._wall_clock = wall_clock
-        self._known: ByteBoundedFifo[_Known] = ByteBoundedFifo(max_bytes)
-        self._stamp = Stamp(wall_clock)
+        self._responses: ByteBoundedFifo[_CachedResponse] = ByteBoundedFifo(max_bytes)
+        self._headers = PerResponseHeaders(wall_clock)
 
     @property
     def size_bytes(self) -> int:
-        return self._known.size_bytes
+        return self._responses.size_bytes
 
-    def answer(self, data: bytes) -> bytes | None:
-        """The answers to the requests in `data`, if it is nothing but known ones; else None.
+    def respond(self, data: bytes) -> bytes | None:
+        """The responses to all requests in `data`; None unless every one is cached.
 
-        All or none: what aiohttp says to a malformed request depends on what came in the same
-        piece, so it gets such a piece whole.
+        All or none: aiohttp's response to a malformed request depends on what arrived with it, so
+        it gets such data whole.
         """
         found = self._find(data)
         if found is not None:
-            return self._given(*found)
+            return self._render(*found)
         all_found, start, size_bytes = [], 0, 0
         while start < len(data):
-            end = data.find(b"\r\n\r\n", start) + 4
-            if end < 4 or end - start == len(data):
+            end = data.find(HEAD_END, start) + len(HEAD_END)
+            if end < len(HEAD_END) or end - start == len(data):
                 return None
             found = self._find(data[start:end])
             if found is None:
@@ -78,66 +139,61 @@ class ResponseCache:
                 return None
             all_found.append(found)
             start = end
-        return b"".join([self._given(*found) for found in all_found])
+        return b"".join([self._render(*found) for found in all_found])
 
-    def _find(self, head: bytes) -> tuple[_Known, bytes] | None:
-        """The answer to a request that is all of `head`, and the request's own id or nothing."""
-        request_id = b""
-        known = self._known.get(head)
-        if known is None:
-            # The end comes first: what is cut out may stand behind it, and would be lost.
-            if len(head) > HEAD_MAX_BYTES or head.find(b"\r\n\r\n") != len(head) - 4:
+    def _find(self, head: bytes) -> tuple[_CachedResponse, bytes] | None:
+        """The valid response to the request `head`, and the request's own id or b""."""
+        request_id, key = b"", head
+        cached = self._responses.get(head)
+        if cached is None:
+            plain, request_id = read_key(head)
+            cached = self._responses.get(plain) if plain is not None else None
+            if plain is None or cached is None:
                 return None
-            plain, request_id = normalize_head(head)
-            known = self._known.get(plain) if plain is not None else None
-            if plain is None or known is None:
-                return None
-            head = plain
-        if not known.validity.is_valid(self._monotonic(), self._wall_clock()):
-            self._known.drop(head)
+            key = plain
+        if not cached.validity.is_valid(self._monotonic(), self._wall_clock()):
+            self._responses.drop(key)
             return None
-        return known, request_id
+        return cached, request_id
 
-    def _given(self, known: _Known, request_id: bytes) -> bytes:
-        """The whole answer, counted as given."""
+    def _render(self, cached: _CachedResponse, request_id: bytes) -> bytes:
         now = self._monotonic()
-        if now - known.touched_at > TOUCH_PERIOD_S:
-            known.touched_at = now
-            known.validity.touch()
-        known.requests.inc()
-        known.reads.inc()
-        stamp = self._stamp(self._stamp.request_id(request_id))
-        return known.head + stamp + known.body
+        if now - cached.touched_at > TOUCH_PERIOD_S:
+            cached.touched_at = now
+            cached.validity.touch()
+        cached.requests.inc()
+        cached.reads.inc()
+        headers = self._headers
+        return cached.head + headers.render(headers.request_id(request_id)) + cached.body
 
-    def keep(self, head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Remembers the answer just given to the request whose bytes were `head`, if it may be."""
-        repeatable = request.get(CACHEABLE_RESPONSE)
-        if repeatable is None or not isinstance(response, web.Response):
+    def store(self, head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Stores the response just written to the request `head`, if the application allows it."""
+        cacheable = request.get(CACHEABLE_RESPONSE)
+        if cacheable is None or not isinstance(response, web.Response):
             return
         if not (
             response.status == 200
             and isinstance(response.body, bytes)
             and hdrs.CONTENT_LENGTH not in request.headers
-            and is_cacheable(head, request, response)
+            and is_storable(head, request, response)
         ):
             return
-        plain, _ = normalize_head(head)
-        if plain is None:
+        key, _ = read_key(head)
+        if key is None:
             return
-        head = plain
         lines = [b"HTTP/1.1 200 OK\r\n"] + [
             f"{name}: {value}\r\n".encode()
             for name, value in response.headers.items()
             if name not in {"X-Request-Id", hdrs.DATE}
         ]
-        answer_head = b"".join(lines)
-        known = _Known(
-            repeatable.validity,
-            answer_head,
+        response_head = b"".join(lines)
+        cached = _CachedResponse(
+            cacheable.validity,
+            response_head,
             response.body,
             self._metrics.http_requests.labels(request[ROUTE], request.method, 200),
-            self._metrics.cache_requests.labels(repeatable.label, "hit"),
+            self._metrics.cache_requests.labels(cacheable.label, "hit"),
             self._monotonic(),
         )
-        texts_bytes = len(head) + len(answer_head) + len(response.body)
-        self._known.put(head, known, ENTRY_OVERHEAD_BYTES + texts_bytes)
+        texts_bytes = len(key) + len(response_head) + len(response.body)
+        self._responses.put(key, cached, ENTRY_OVERHEAD_BYTES + texts_bytes)

@@ -1,13 +1,12 @@
-"""Calls that may be made again with another body, by the head of their request.
+"""Writes whose head repeats that of an earlier write, replayed with their own body.
 
-A CU writes to one execution over and over, and all but the body of such a request is as it was
-the first time. So once the application has taken a write, what it made of the head is kept
-(`services.ReplayableCall`), and a later request with the same head goes on from there: its body is
-decoded, admitted, limited and made durable by the very functions that aiohttp's way leads to.
+A CU writes to one execution over and over, and only the body of such requests differs. So once
+the application has accepted a write, its `ReplayableCall` is stored by the request's head. A later
+request with this head is decoded, authorized, limited and made durable by the same functions as
+on aiohttp's way; only parsing and routing are skipped.
 """
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,25 +20,22 @@ from kit.http.problems import InternalError, Problem
 from kit.http.routing import ROUTE, json_response, problem_response
 from sidecar.api.services import REPLAYABLE_CALL, NeedsFullRequest, ReplayableCall
 from sidecar.metrics import Metrics
-from sidecar.server.byte_bounded_fifo import ByteBoundedFifo
-from sidecar.server.request_key import HEAD_MAX_BYTES, Stamp, is_cacheable, normalize_head
+from sidecar.server.framing import HEAD_END, MAX_KEY_BYTES, is_storable, write_key
+from sidecar.server.response_cache import ByteBoundedFifo, PerResponseHeaders
 
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 1024 * 1024
-"""For heads of calls: some five hundred."""
-BODY_MAX_BYTES = UNCOUNTED_BODY_BYTES
-"""Larger ones are rare, share a room and have to come in time: all of that is aiohttp's way."""
+"""Room for some five hundred heads."""
+MAX_BODY_BYTES = UNCOUNTED_BODY_BYTES
+"""Larger bodies need the byte budget and the read timeout of aiohttp's way."""
 ENTRY_OVERHEAD_BYTES = 1500
-
-_LENGTH = re.compile(rb"\r\n(?i:content-length):[ \t]*([0-9]{1,7})[ \t]*(?=\r\n)")
-
 
 _SERVER = SERVER_SOFTWARE.encode()
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _KnownWrite:
     call: ReplayableCall
     route: str
     method: str
@@ -47,15 +43,15 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class MatchedRequest:
-    """A whole request, known but for its body."""
+    """A complete request whose head is stored."""
 
-    known: _Known
+    write: _KnownWrite
     body: bytes
     request_id: bytes
 
 
 class WriteFastPath:
-    """Bounded by bytes; what was kept first leaves first, and comes back if it is in use."""
+    """Matches requests to stored heads and replays their calls."""
 
     def __init__(
         self,
@@ -65,31 +61,31 @@ class WriteFastPath:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._metrics = metrics
-        self._known: ByteBoundedFifo[_Known] = ByteBoundedFifo(max_bytes)
-        self._stamp = Stamp(wall_clock)
+        self._writes: ByteBoundedFifo[_KnownWrite] = ByteBoundedFifo(max_bytes)
+        self._headers = PerResponseHeaders(wall_clock)
 
     @property
     def size_bytes(self) -> int:
-        return self._known.size_bytes
+        return self._writes.size_bytes
 
-    def begin(self, data: bytes) -> MatchedRequest | None:
-        """The request in `data`, if it is exactly one of a known head; else None."""
-        end = data.find(b"\r\n\r\n", 0, HEAD_MAX_BYTES) + 4
-        if end < 4:
+    def match(self, data: bytes) -> MatchedRequest | None:
+        """The request in `data`, if it is exactly one with a stored head; else None."""
+        end = data.find(HEAD_END, 0, MAX_KEY_BYTES) + len(HEAD_END)
+        if end < len(HEAD_END):
             return None
-        plain, length, request_id = _without_length(data[:end])
-        if plain is None or length != len(data) - end or length > BODY_MAX_BYTES:
+        key, body_bytes, request_id = write_key(data[:end])
+        if key is None or body_bytes != len(data) - end or body_bytes > MAX_BODY_BYTES:
             return None
-        known = self._known.get(plain)
-        if known is None:
+        write = self._writes.get(key)
+        if write is None:
             return None
-        return MatchedRequest(known, data[end:], self._stamp.request_id(request_id))
+        return MatchedRequest(write, data[end:], self._headers.request_id(request_id))
 
-    async def answer(self, begun: MatchedRequest) -> bytes | None:
-        """The whole answer, counted as given; None where only aiohttp's way leads to one."""
-        known, request_id = begun.known, begun.request_id.decode()
+    async def respond(self, matched: MatchedRequest) -> bytes | None:
+        """Replays the call and counts it; None if it needs the full request."""
+        write, request_id = matched.write, matched.request_id.decode()
         try:
-            answer = await known.call.replay(begun.body)
+            result = await write.call.replay(matched.body)
         except NeedsFullRequest:
             return None
         except Problem as problem:
@@ -98,11 +94,11 @@ class WriteFastPath:
             logger.exception("request failed", extra=fields(request_id=request_id))
             response = problem_response(InternalError("see the log"), request_id)
         else:
-            response = json_response(answer)
-        self._metrics.http_requests.labels(known.route, known.method, response.status).inc()
-        return self._written(response, begun.request_id)
+            response = json_response(result)
+        self._metrics.http_requests.labels(write.route, write.method, response.status).inc()
+        return self._render(response, matched.request_id)
 
-    def _written(self, response: web.Response, request_id: bytes) -> bytes:
+    def _render(self, response: web.Response, request_id: bytes) -> bytes:
         body = response.body
         assert isinstance(body, bytes)  # noqa: S101 (it was made from JSON here)
         headers = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
@@ -111,29 +107,17 @@ class WriteFastPath:
             headers.encode(),
             len(body),
             _SERVER,
-            self._stamp(request_id),
+            self._headers.render(request_id),
             body,
         )
 
-    def keep(self, head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Remembers the call just answered to the request whose head was `head`, if it may be."""
+    def store(self, head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Stores the call just completed for the request `head`, if it may be replayed."""
         call = request.get(REPLAYABLE_CALL)
-        if call is None or not is_cacheable(head, request, response):
+        if call is None or not is_storable(head, request, response):
             return
-        plain, _, _ = _without_length(head)
-        if plain is None:
+        key, _, _ = write_key(head)
+        if key is None:
             return
-        known = _Known(call, request[ROUTE], request.method)
-        self._known.put(plain, known, ENTRY_OVERHEAD_BYTES + len(plain))
-
-
-def _without_length(head: bytes) -> tuple[bytes | None, int, bytes]:
-    """The plain head without the one length of its body, that length, and the request's id.
-
-    None if it does not have just one.
-    """
-    plain, request_id = normalize_head(head)
-    lengths = _LENGTH.findall(plain) if plain is not None else ()
-    if plain is None or len(lengths) != 1:
-        return None, 0, request_id
-    return _LENGTH.sub(b"", plain), int(lengths[0]), request_id
+        write = _KnownWrite(call, request[ROUTE], request.method)
+        self._writes.put(key, write, ENTRY_OVERHEAD_BYTES + len(key))

@@ -9,7 +9,7 @@ from tests.databases import Database
 from tests.stacks import COMMITTED, running_stack
 
 
-async def test_a_runaway_program_is_told_to_wait_and_its_run_still_ends(
+async def test_a_runaway_program_gets_429_and_its_run_still_ends(
     database: Database, tmp_path: Path
 ) -> None:
     few = {"SIDECAR_LIMIT_WRITES_PER_S": "0.05", "SIDECAR_LIMIT_BURST_S": "100"}

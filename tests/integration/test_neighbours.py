@@ -103,7 +103,7 @@ def told(replies: list[LocalReply], run: Run) -> str:
     return text.replace(OPERATOR, "")
 
 
-async def test_a_neighbour_is_told_nothing_before_during_and_after(stack: Stack, run: Run) -> None:
+async def test_another_user_sees_nothing_before_during_and_after(stack: Stack, run: Run) -> None:
     await run.write_all()
     before = await run.asked_by(B)
     # At the same moment as A, so that B could join A's flights.
@@ -118,9 +118,7 @@ async def test_a_neighbour_is_told_nothing_before_during_and_after(stack: Stack,
     assert WORD in json.dumps([reply.body for reply in a_told])
 
 
-async def test_a_long_poll_of_a_neighbours_does_not_wake_with_the_answer(
-    stack: Stack, run: Run
-) -> None:
+async def test_another_users_long_poll_does_not_return_the_result(stack: Stack, run: Run) -> None:
     question = f"{run.path}/result-uri?operator_id={OPERATOR}&wait=5"
     waiting = [asyncio.ensure_future(stack.get(question, user)) for user in (WORLD.owner, B, B, B)]
     await asyncio.sleep(0)
@@ -133,9 +131,7 @@ async def test_a_long_poll_of_a_neighbours_does_not_wake_with_the_answer(
     assert "4711" not in told(others, run)
 
 
-async def test_a_neighbour_with_a_run_of_their_own_sees_their_own_writes_only(
-    stack: Stack, run: Run
-) -> None:
+async def test_another_user_with_a_run_sees_only_their_own_writes(stack: Stack, run: Run) -> None:
     await run.write_all()
     own_id = await stack.create(
         B,
@@ -152,7 +148,7 @@ async def test_a_neighbour_with_a_run_of_their_own_sees_their_own_writes_only(
     assert WORD not in told([listed, flushed], run)
 
 
-async def test_who_lost_their_grant_is_told_nothing_new_after_the_access_term(
+async def test_a_revoked_grant_ends_reads_after_the_access_ttl(
     database: Database, tmp_path: Path, owner_connection: Any
 ) -> None:
     variables = {"SIDECAR_ACCESS_TTL_S": "1"}

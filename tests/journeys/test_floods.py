@@ -67,7 +67,7 @@ def _descriptors() -> Iterator[None]:
     "sent", [b"", b"GET /v1/token HTTP/1.1\r\nAccept: "], ids=["idle", "begun"]
 )
 @pytest.mark.parametrize(("listener", "most"), FLOODED)
-def test_more_connections_than_there_is_room_for_keep_nobody_out(
+def test_a_flood_of_connections_does_not_lock_out_other_clients(
     system: Ready, listener: str, most: int, sent: bytes
 ) -> None:
     owner = system["users"]["owner"]["token"]
@@ -87,7 +87,7 @@ def test_more_connections_than_there_is_room_for_keep_nobody_out(
     assert written == 200
 
 
-def test_bodies_that_never_end_take_a_bounded_room(system: Ready) -> None:
+def test_endless_bodies_use_bounded_memory(system: Ready) -> None:
     owner = system["users"]["owner"]["token"]
     run = f"/v1/executions/{create(system)}"
     head = (
@@ -110,7 +110,7 @@ def test_bodies_that_never_end_take_a_bounded_room(system: Ready) -> None:
     assert grown["central"] < 96 * MIB  # of 192
 
 
-def test_heads_that_never_end_are_given_up(system: Ready) -> None:
+def test_endless_heads_are_aborted(system: Ready) -> None:
     before = {role: memory_bytes(system, role) for role in ("sidecar", "central")}
     fat = b"GET /v1/token HTTP/1.1\r\n" + b"".join(
         b"A%d: %b\r\n" % (n, b"x" * 8000) for n in range(100)
@@ -126,7 +126,7 @@ def test_heads_that_never_end_are_given_up(system: Ready) -> None:
     assert max(grown.values()) < 32 * MIB  # of 48, which a parser keeps twice
 
 
-def test_a_connection_at_work_outlives_the_flood(system: Ready) -> None:
+def test_a_busy_connection_survives_a_flood(system: Ready) -> None:
     owner = system["users"]["owner"]["token"]
     run = create(system)
     target = f"/v1/executions/{run}/result-uri?operator_id=op-1&wait=3"

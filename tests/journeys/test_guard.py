@@ -76,7 +76,7 @@ def run(system: Ready) -> str:
         ("TRACE {run} HTTP/1.1\nHost: localhost\n{token}", (405, "method-not-allowed")),
     ],
 )  # fmt: skip
-def test_what_is_not_plain_and_local_is_refused(
+def test_a_request_that_is_not_plain_and_local_is_refused(
     system: Ready, run: str, head: str, expected: tuple[int, str], over: str
 ) -> None:
     token = f"Authorization: Bearer {system['users']['owner']['token']}"
@@ -102,7 +102,7 @@ def test_what_is_not_plain_and_local_is_refused(
         ("Content-Type: application/json", b"[" * 100_000, (400, "invalid-request")),
     ],
 )
-def test_a_body_that_is_no_plain_json_is_refused(
+def test_a_body_that_is_not_plain_json_is_refused(
     system: Ready, run: str, headers: str, body: bytes, expected: tuple[int, str]
 ) -> None:
     token = system["users"]["owner"]["token"]
@@ -115,7 +115,7 @@ def test_a_body_that_is_no_plain_json_is_refused(
 
 
 @pytest.mark.parametrize("over", ["TCP", "unix socket"])
-def test_a_body_that_is_too_large_is_refused_before_it_is_sent(
+def test_an_announced_body_above_the_limit_is_413_before_it_is_sent(
     system: Ready, run: str, over: str
 ) -> None:
     token = system["users"]["owner"]["token"]
@@ -129,7 +129,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(
     assert (status, problem["type"]) == (413, "body-too-large")
 
 
-def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(system: Ready, run: str) -> None:
+def test_a_chunked_body_is_413_once_it_exceeds_the_limit(system: Ready, run: str) -> None:
     token = system["users"]["owner"]["token"]
     head = (
         f"PATCH {run} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {token}\n"

@@ -25,7 +25,7 @@ async def called(sidecar: Sidecar, count: int, user: Any = WORLD.owner) -> list[
     return [(await sidecar.get("/v1/token", user)).status for _ in range(count)]
 
 
-async def test_a_users_calls_are_counted_through_whichever_source_they_come(
+async def test_a_users_calls_are_limited_across_sources(
     database: Database,
 ) -> None:
     async with serving(database, USER_CALLS_PER_S="0.05") as sidecar:
@@ -40,7 +40,7 @@ async def test_a_users_calls_are_counted_through_whichever_source_they_come(
     assert others == [200] * 3
 
 
-async def test_a_sources_calls_are_counted_for_whichever_user_they_are(
+async def test_a_sources_calls_are_limited_across_users(
     database: Database,
 ) -> None:
     async with serving(database, SOURCE_CALLS_PER_S="0.04") as sidecar:
@@ -54,7 +54,7 @@ async def test_a_sources_calls_are_counted_for_whichever_user_they_are(
     assert other.status == 200
 
 
-async def test_bytes_are_counted(database: Database) -> None:
+async def test_bytes_are_limited(database: Database) -> None:
     async with serving(database, SOURCE_BYTES_PER_S="20") as sidecar:
         execution_id = (await sidecar.create()).body["execution_id"]
         change = {"execution_id": execution_id, "op": "update_execution", "result": "x" * 900}
@@ -66,7 +66,7 @@ async def test_bytes_are_counted(database: Database) -> None:
     assert "bytes" in second.body["detail"]
 
 
-async def test_making_keys_buys_nothing_and_holds_up_nobody_who_is_known(
+async def test_new_sources_share_one_limit_and_known_ones_are_unaffected(
     database: Database,
 ) -> None:
     async with serving(database, NEW_SOURCES_PER_S="0.03") as sidecar:
@@ -80,7 +80,7 @@ async def test_making_keys_buys_nothing_and_holds_up_nobody_who_is_known(
 
 
 @pytest.mark.parametrize("whose", ["USER", "SOURCE"])
-async def test_open_bindings_are_counted_and_ended_ones_are_not(
+async def test_open_bindings_are_limited_and_ended_ones_do_not_count(
     database: Database, owner_connection: Any, whose: str
 ) -> None:
     async with serving(database, **{f"{whose}_OPEN_BINDINGS": "3"}) as sidecar:
@@ -104,7 +104,7 @@ async def test_open_bindings_are_counted_and_ended_ones_are_not(
     assert after_one_ended.status == 201
 
 
-async def test_ordinary_creates_are_not_counted_each_time(database: Database) -> None:
+async def test_creates_below_the_limit_do_not_query_the_count_each_time(database: Database) -> None:
     async with serving(database) as sidecar:
         for _ in range(5):
             assert (await sidecar.create()).status == 201
@@ -116,7 +116,7 @@ async def test_ordinary_creates_are_not_counted_each_time(database: Database) ->
     assert counted == 1
 
 
-async def test_a_batch_has_a_most_of_entries(database: Database) -> None:
+async def test_a_batch_above_the_entry_limit_is_413(database: Database) -> None:
     async with serving(database, BATCH_ENTRIES=str(FULL_BATCH_ENTRIES)) as sidecar:
         change = {"execution_id": 1, "op": "update_execution", "name": "x"}
         fits = await sidecar.deliver(*[change] * FULL_BATCH_ENTRIES)
@@ -127,14 +127,14 @@ async def test_a_batch_has_a_most_of_entries(database: Database) -> None:
     assert "entries" in too_many.body["detail"]
 
 
-async def test_no_limit_is_a_setting(database: Database) -> None:
+async def test_zero_disables_each_limit(database: Database) -> None:
     names = [name.upper() for name in LimitSettings.__dataclass_fields__ if name != "burst_s"]
     async with serving(database, **dict.fromkeys(names, "0")) as sidecar:
         assert await called(sidecar, 50) == [200] * 50
         assert (await sidecar.create()).status == 201
 
 
-async def test_a_flood_of_one_users_calls_holds_up_nobody_else(
+async def test_one_users_concurrent_calls_do_not_delay_another_user(
     database: Database, owner_connection: Any
 ) -> None:
     read = f"/v1/executions/{WORLD.completed_execution_id}"

@@ -1,7 +1,7 @@
-"""The front door against a model: random reads, writes, outages, grants, evictions and clocks.
+"""The response cache against a model: random reads, writes, outages, grants and evictions.
 
-Every answer, given again or not, must be one the model allows; and whatever the door gives
-again, the application must answer the same, from memory, when it is asked right after.
+The model has to allow every response; and whenever the response cache serves one, the application
+must send the same, from its value cache, to the same request right after.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ import msgspec
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.sidecar.fronting import Line, Reply, Served, get, served
 from tests.unit.sidecar.read_fixtures import (
     ACCESS_TTL_S,
     EXECUTION_CACHE_TTL_S,
@@ -25,6 +24,7 @@ from tests.unit.sidecar.read_fixtures import (
     World,
     world,
 )
+from tests.unit.sidecar.server_fixtures import HttpClient, Reply, Served, get, served
 
 EID, OTHER_WORKFLOW = 7, 8
 TOKENS = ("a", "b")
@@ -79,9 +79,9 @@ class Model:
             assert False in allowed
             return
         assert reply.status == 200
-        assert True in allowed, "an answer after the yes had been taken back for its term"
+        assert True in allowed, "a response beyond the grant's term"
         answer = msgspec.json.decode(reply.body)
-        # A value shown as stale is at most as old as a yes may be that shows it.
+        # A stale value is at most as old as the grant that allows it may be.
         late_s = (REGISTRY_TTL_S if target == URIS else EXECUTION_CACHE_TTL_S) + (
             1e9 if is_stale else 0.0
         )
@@ -117,18 +117,18 @@ STEPS = st.lists(
     max_size=12,
 )
 READINGS = 3
-"""After each change: the answer comes from central, then from memory, then from the door."""
+"""After each change: from central, from the value cache, from the response cache."""
 
 
 class Play:
-    """Does one step to the world and to the model, and checks every answer."""
+    """Applies each step to the world and to the model, and checks every response."""
 
-    def __init__(self, here: World, door: Served, fast: Line, plain: Line) -> None:
-        self.here, self.door, self.fast, self.plain = here, door, fast, plain
+    def __init__(self, here: World, server: Served, fast: HttpClient, plain: HttpClient) -> None:
+        self.here, self.server, self.fast, self.plain = here, server, fast, plain
         self.model = Model(here.clock.now_s)
         self.waiting: list[tuple[str, str]] = []
         self.number = 0
-        self.given_again = 0
+        self.cached_count = 0
 
     async def step(self, kind: str, *args: Any) -> None:
         here, model, central = self.here, self.model, self.here.central
@@ -151,7 +151,9 @@ class Play:
             self.waiting.clear()
         elif kind == "evict":
             for execution_id in range(100, 140):
-                await self.plain.ask(get(f"/v1/executions/{execution_id}/uris", token="evictor"))
+                await self.plain.request(
+                    get(f"/v1/executions/{execution_id}/uris", token="evictor")
+                )
         elif kind == "reset":
             here.reads.invalidate(WORKFLOW, [EID])
         elif kind == "foreign-uri":
@@ -175,14 +177,14 @@ class Play:
 
     async def read(self, target: str, token: str, traced: bool) -> None:
         trace = (f"traceparent: 00-{self.number:032x}-{self.number:016x}-01",) if traced else ()
-        seen_before = self.door.to_aiohttp
-        reply = await self.fast.ask(get(target, *trace, token=token))
+        seen_before = self.server.to_aiohttp
+        reply = await self.fast.request(get(target, *trace, token=token))
         self.model.check(target, token, reply)
-        if self.door.to_aiohttp == seen_before:
-            self.given_again += 1
+        if self.server.to_aiohttp == seen_before:
+            self.cached_count += 1
             calls = len(self.here.central.calls)
-            oracle = await self.plain.ask(get(target, token=token))
-            assert reply.comparable() == oracle.comparable(), "the application answers otherwise"
+            oracle = await self.plain.request(get(target, token=token))
+            assert reply.comparable() == oracle.comparable(), "the application's response differs"
             assert oracle.header("X-Cache") == "hit"
             assert len(self.here.central.calls) == calls
 
@@ -194,7 +196,7 @@ class Play:
     phases=set(Phase) - {Phase.shrink},  # each example has a spool of its own: minutes
 )
 @given(STEPS)
-def test_no_answer_is_given_again_that_the_application_would_not_give(steps: list[Any]) -> None:
+def test_no_response_is_served_that_the_application_would_not_send(steps: list[Any]) -> None:
     async def play() -> None:
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -204,9 +206,9 @@ def test_no_answer_is_given_again_that_the_application_would_not_give(steps: lis
                 here.central.add(execution_id, WORKFLOW if execution_id == EID else OTHER_WORKFLOW)
             here.central.readers.add(("evictor", OTHER_WORKFLOW))
             await here.bind(EID, "writer", created_here=False)
-            door = await stack.enter_async_context(served(here, response_cache=True))
+            server = await stack.enter_async_context(served(here, response_cache=True))
             plain = await stack.enter_async_context(served(here, response_cache=False))
-            player = Play(here, door, await door.line(), await plain.line())
+            player = Play(here, server, await server.connect(), await plain.connect())
             for target, token in product((URIS, ROW, LATEST), TOKENS):
                 await player.read(target, token, False)
             for spoilers, target, token, traced in steps:

@@ -1,4 +1,4 @@
-"""Writes to be sent past aiohttp, and a world that takes them."""
+"""PATCH requests for the write fast path, and the bindings that they need."""
 
 import msgspec
 

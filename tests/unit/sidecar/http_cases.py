@@ -1,6 +1,6 @@
-"""Requests, plain and odd, with which the front door is compared to aiohttp alone."""
+"""Requests, plain and odd, with which the server is compared to aiohttp alone."""
 
-from tests.unit.sidecar.fronting import get
+from tests.unit.sidecar.server_fixtures import get
 
 EID = 7
 URIS = f"/v1/executions/{EID}/uris"

@@ -1,4 +1,4 @@
-"""The same writes past aiohttp and through it: the same answers, and the same in the spool."""
+"""Random writes, with and without the fast path: equal responses, and equal spools."""
 
 import asyncio
 import re
@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sidecar.problems import SpoolUnavailable
-from tests.unit.sidecar.front_writes import (
+from tests.unit.sidecar.read_fixtures import World, world
+from tests.unit.sidecar.server_fixtures import HttpClient, Reply, Served, served
+from tests.unit.sidecar.write_requests import (
     EID,
     OTHER_EID,
     UNBOUND_EID,
@@ -20,8 +22,6 @@ from tests.unit.sidecar.front_writes import (
     named,
     patch,
 )
-from tests.unit.sidecar.fronting import Line, Reply, Served, served
-from tests.unit.sidecar.read_fixtures import World, world
 
 BODIES = st.sampled_from(
     [
@@ -52,10 +52,10 @@ STEPS = st.lists(
 
 
 class Side:
-    """One of two worlds that see the same: with the door before it, or without."""
+    """One of two worlds with the same input: with the fast paths, or without."""
 
-    def __init__(self, here: World, listener: Served, line: Line) -> None:
-        self.here, self.listener, self.line = here, listener, line
+    def __init__(self, here: World, listener: Served, client: HttpClient) -> None:
+        self.here, self.listener, self.client = here, listener, client
         self.is_broken = False
         self._append = here.spool.append
 
@@ -70,8 +70,8 @@ class Side:
         if kind in {"patch", "pieces"}:
             request = patch(body, execution_id=execution_id)
             place = int(cut * len(request))
-            await self.line.send(request[:place])
-            return self._comparable(await self.line.ask(request[place:]))
+            await self.client.send(request[:place])
+            return self._comparable(await self.client.request(request[place:]))
         if kind == "forget":
             self.here.spool.bindings.forget([execution_id])
         elif kind == "bind":
@@ -97,7 +97,7 @@ class Side:
     phases=set(Phase) - {Phase.shrink},  # each example has two spools of its own
 )
 @given(STEPS)
-def test_answers_and_writes_are_those_of_aiohttps_way(steps: list[Any]) -> None:
+def test_responses_and_spool_equal_those_without_the_fast_path(steps: list[Any]) -> None:
     async def play() -> None:
         async with AsyncExitStack() as stack:
             sides = []
@@ -108,7 +108,7 @@ def test_answers_and_writes_are_those_of_aiohttps_way(steps: list[Any]) -> None:
                 listener = await stack.enter_async_context(
                     served(here, response_cache=response_cache)
                 )
-                sides.append(Side(here, listener, await listener.line()))
+                sides.append(Side(here, listener, await listener.connect()))
             for step in [("patch", EID, named("first")), *steps]:
                 told = [await side.step(*step) for side in sides]
                 assert told[0] == told[1], step

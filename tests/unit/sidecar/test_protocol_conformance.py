@@ -1,7 +1,7 @@
-"""Details of HTTP: whatever is sent, the front door's side answers as aiohttp alone does.
+"""HTTP details: whatever is sent, the server answers as aiohttp alone does.
 
-The first three requests of `WARM` make the answer known, so that each case below meets the
-door with something to give; cases are sent whole, cut in two at every byte, and byte by byte.
+`warm` fills the response cache, so that each case meets a server with something to serve; cases
+are sent whole, cut in two at every byte, and byte by byte.
 """
 
 import asyncio
@@ -19,50 +19,53 @@ from aiohttp import web
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from sidecar.server.listening import connections
 from sidecar.server.protocol import (
     HEAD_TIMEOUT_S,
     KEEPALIVE_TIMEOUT_S,
-    SWEEP_PERIOD_S,
+    TICK_PERIOD_S,
     Connection,
+    running_server,
 )
-from tests.unit.sidecar.front_cases import BODY, CASES, EID, KNOWN, URIS, patch
-from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
+from tests.unit.sidecar.http_cases import BODY, CASES, EID, KNOWN, URIS, patch
 from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
+from tests.unit.sidecar.server_fixtures import MemoryTransport, app_of, factory_of, get
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
 
 @dataclass
 class Pair:
-    """One world behind the door and behind aiohttp alone."""
+    """One world behind the server and behind aiohttp alone."""
 
     world: World
-    door: Factory
+    fast: Factory
     plain: Factory
     to_aiohttp: list[str]
 
-    def connect(self, factory: Factory) -> Wire:
-        return Wire(cast("asyncio.Protocol", factory()))
+    def connect(self, factory: Factory) -> MemoryTransport:
+        return MemoryTransport(cast("asyncio.Protocol", factory()))
 
     async def warm(self) -> None:
-        """Both have the answer in memory, and the door has it whole."""
-        for factory in (self.door, self.plain):
-            wire = self.connect(factory)
+        """Both have the value cached, and the server has the response."""
+        for factory in (self.fast, self.plain):
+            transport = self.connect(factory)
             for request in (get(URIS, token="b"), KNOWN, KNOWN, KNOWN):
-                await wire.send(request)
-            wire.close()
+                await transport.send(request)
+            transport.close()
 
-    async def told(self, factory: Factory, chunks: Sequence[bytes]) -> tuple[Any, bool]:
-        wire = self.connect(factory)
+    async def exchange(self, factory: Factory, chunks: Sequence[bytes]) -> tuple[Any, bool]:
+        transport = self.connect(factory)
         for chunk in chunks:
-            await wire.send(chunk)
-        is_closed = wire.is_closing()
-        wire.close()
-        return [reply.comparable() for reply in wire.replies()], is_closed
+            await transport.send(chunk)
+        is_closed = transport.is_closing()
+        transport.close()
+        return [reply.comparable() for reply in transport.replies()], is_closed
 
     async def differences(self, chunks: Sequence[bytes]) -> list[str]:
-        mine, theirs = await self.told(self.door, chunks), await self.told(self.plain, chunks)
+        mine, theirs = (
+            await self.exchange(self.fast, chunks),
+            await self.exchange(self.plain, chunks),
+        )
         return [] if mine == theirs else [f"{chunks!r}: {mine} instead of {theirs}"]
 
 
@@ -82,17 +85,17 @@ async def warm_pair(folder: Path) -> AsyncIterator[Pair]:
         app = app_of(here)
         app.middlewares.insert(0, see)
         async with (
-            connections(app, door_of(here), shutdown_timeout_s=2.0) as door,
-            connections(app_of(here), None, shutdown_timeout_s=2.0) as plain,
+            running_server(app, factory_of(here), shutdown_timeout_s=2.0) as fast,
+            running_server(app_of(here), None, shutdown_timeout_s=2.0) as plain,
         ):
-            pair = Pair(here, door, plain, seen)
+            pair = Pair(here, fast, plain, seen)
             await pair.warm()
             yield pair
 
 
 @pytest.fixture(autouse=True)
 def _quietly(caplog: pytest.LogCaptureFixture) -> None:
-    """aiohttp tells each malformed request with its traceback."""
+    """aiohttp logs each malformed request with its traceback."""
     caplog.set_level(logging.CRITICAL, "aiohttp.server")
 
 
@@ -103,8 +106,8 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
 
 
 @pytest.mark.parametrize("time", ["once", "again"])
-async def test_the_answers_are_aiohttps(pair: Pair, time: str) -> None:
-    if time == "again":  # what the door might have kept by now, it must have been right to keep
+async def test_every_case_is_answered_as_by_aiohttp_alone(pair: Pair, time: str) -> None:
+    if time == "again":  # whatever the server has stored by now must have been storable
         for case in CASES.values():
             await pair.differences([case])
             await pair.differences([case])
@@ -122,14 +125,16 @@ async def test_the_answers_are_aiohttps(pair: Pair, time: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["known", "a body, then known", "known, unknown, known"])
-async def test_a_request_may_come_in_two_pieces_cut_anywhere(pair: Pair, name: str) -> None:
+async def test_a_request_cut_in_two_anywhere_is_answered_as_by_aiohttp(
+    pair: Pair, name: str
+) -> None:
     whole = CASES[name]
 
     for cut in range(1, len(whole)):
         assert await pair.differences([whole[:cut], whole[cut:]]) == []
 
 
-async def test_a_request_may_come_byte_by_byte(pair: Pair) -> None:
+async def test_a_request_sent_byte_by_byte_is_answered_as_by_aiohttp(pair: Pair) -> None:
     for name in ("known", "a chunked body, then known", "trailing garbage", "HTTP/1.0"):
         assert await pair.differences([bytes([byte]) for byte in CASES[name]]) == []
 
@@ -142,78 +147,82 @@ BEGUN = patch(f"Content-Length: {len(KNOWN)}", body=b"")
     "begun",
     [
         BEGUN,
-        BEGUN.replace(b"Authorization", b"Unrelated"),  # which is answered before its body comes
+        BEGUN.replace(b"Authorization", b"Unrelated"),  # answered before its body arrives
         patch(f"Content-Length: {len(KNOWN):020}", body=b"").replace(
             b"Authorization", b"Unrelated"
         ),
     ],
     ids=["answered late", "answered early", "answered early, an odd length"],
 )
-async def test_a_body_that_looks_like_a_known_request_is_a_body(
+async def test_a_body_that_looks_like_a_cached_request_is_a_body(
     pair: Pair, first: bytes, begun: bytes
 ) -> None:
     assert await pair.differences([first + begun, KNOWN, KNOWN]) == []
     assert await pair.differences([first, begun, KNOWN, KNOWN]) == []
 
 
-async def test_the_turn_comes_back_after_requests_that_are_not_known(pair: Pair) -> None:
-    wire = pair.connect(pair.door)
+async def test_a_connection_is_idle_again_after_a_forwarded_request(pair: Pair) -> None:
+    transport = pair.connect(pair.fast)
     for unknown in (
         patch(f"Content-Length: {len(BODY)}"),
         get("/nowhere"),
         patch("X: y", body=b""),
     ):
-        await wire.send(unknown)
+        await transport.send(unknown)
         before = len(pair.to_aiohttp)
-        await wire.send(KNOWN)
+        await transport.send(KNOWN)
         assert len(pair.to_aiohttp) == before
 
-    assert [reply.status for reply in wire.replies()] == [404, 200, 404, 200, 400, 200]
+    assert [reply.status for reply in transport.replies()] == [404, 200, 404, 200, 400, 200]
 
 
-async def test_a_known_request_behind_a_slow_one_waits_for_its_turn(pair: Pair) -> None:
+async def test_a_cached_request_behind_a_slow_one_is_served_in_order(pair: Pair) -> None:
     pair.world.central.may_answer.clear()
-    wire = pair.connect(pair.door)
+    transport = pair.connect(pair.fast)
 
-    await wire.send(get("/v1/executions/8/uris"))
-    await wire.send(KNOWN)
-    assert wire.replies() == []
+    await transport.send(get("/v1/executions/8/uris"))
+    await transport.send(KNOWN)
+    assert transport.replies() == []
     pair.world.central.may_answer.set()
-    await wire.send(b"")
+    await transport.send(b"")
 
-    assert [reply.status for reply in wire.replies()] == [404, 200]
-
-
-async def test_answers_do_not_pile_up_for_a_caller_who_does_not_read(pair: Pair) -> None:
-    wire = pair.connect(pair.door)
-    await wire.send(KNOWN)
-
-    wire.protocol.pause_writing()
-    assert wire.is_paused
-    wire.protocol.resume_writing()
-
-    assert not wire.is_paused
+    assert [reply.status for reply in transport.replies()] == [404, 200]
 
 
-async def test_whoever_dribbles_a_head_is_let_go_and_whoever_is_idle_later(pair: Pair) -> None:
-    dribbling, idle, waiting = (pair.connect(pair.door) for _ in range(3))
+async def test_reading_pauses_while_the_client_does_not_read(pair: Pair) -> None:
+    transport = pair.connect(pair.fast)
+    await transport.send(KNOWN)
+
+    transport.protocol.pause_writing()
+    assert transport.is_paused
+    transport.protocol.resume_writing()
+
+    assert not transport.is_paused
+
+
+async def test_slow_heads_and_idle_connections_time_out(pair: Pair) -> None:
+    slow, idle, waiting = (pair.connect(pair.fast) for _ in range(3))
     pair.world.central.may_answer.clear()
     await waiting.send(get("/v1/executions/8/uris"))
-    connections = [cast("Connection", wire.protocol) for wire in (dribbling, idle, waiting)]
+    connections = [cast("Connection", transport.protocol) for transport in (slow, idle, waiting)]
 
-    def sweep_for(seconds: float) -> None:
-        for _ in range(int(seconds / SWEEP_PERIOD_S)):
+    def tick_for(seconds: float) -> None:
+        for _ in range(int(seconds / TICK_PERIOD_S)):
             for connection in connections:
-                connection.swept()
+                connection.on_tick()
 
-    await dribbling.send(KNOWN[:10])
-    sweep_for(HEAD_TIMEOUT_S)
-    await dribbling.send(KNOWN[10:11])
-    assert not dribbling.is_closing()
-    sweep_for(SWEEP_PERIOD_S)
-    assert [wire.is_closing() for wire in (dribbling, idle, waiting)] == [True, False, False]
+    await slow.send(KNOWN[:10])
+    tick_for(HEAD_TIMEOUT_S)
+    await slow.send(KNOWN[10:11])
+    assert not slow.is_closing()
+    tick_for(TICK_PERIOD_S)
+    assert [transport.is_closing() for transport in (slow, idle, waiting)] == [
+        True,
+        False,
+        False,
+    ]
 
-    sweep_for(KEEPALIVE_TIMEOUT_S)
+    tick_for(KEEPALIVE_TIMEOUT_S)
     assert idle.is_closing()
 
 
@@ -233,7 +242,9 @@ async def test_whoever_dribbles_a_head_is_let_go_and_whoever_is_idle_later(pair:
         max_size=10,
     )
 )
-def test_any_mixture_cut_anywhere(mixtures: list[tuple[list[str], list[float]]]) -> None:
+def test_any_pipeline_cut_anywhere_is_answered_as_by_aiohttp(
+    mixtures: list[tuple[list[str], list[float]]],
+) -> None:
     async def play() -> None:
         with tempfile.TemporaryDirectory() as folder:
             async with warm_pair(Path(folder)) as pair:

@@ -1,4 +1,4 @@
-"""Whatever is asked for, and however often, metrics and memory stay small."""
+"""Metrics and memory stay bounded for any requests."""
 
 import gc
 import secrets
@@ -11,9 +11,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.cache import access, invalidation
-from sidecar.server.listening import connections
-from tests.unit.sidecar.fronting import Wire, app_of, door_of, get
+from sidecar.server.protocol import running_server
 from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
+from tests.unit.sidecar.server_fixtures import MemoryTransport, app_of, factory_of, get
 
 KIB = 1024
 METHODS = (b"PROPFIND", b"REPORT", b"SEARCH", b"LINK", b"PURGE", b"OPTIONS", b"TRACE", b"HEAD")
@@ -51,19 +51,21 @@ def label_sets(here: World) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("response_cache", [True, False])
-async def test_random_ids_make_no_labels(here: World, response_cache: bool) -> None:
-    door = door_of(here) if response_cache else None
-    async with connections(app_of(here), door, shutdown_timeout_s=2.0) as connection:
+async def test_random_ids_add_no_metric_labels(here: World, response_cache: bool) -> None:
+    factory = factory_of(here) if response_cache else None
+    async with running_server(app_of(here), factory, shutdown_timeout_s=2.0) as make_protocol:
 
         async def ask_for(number: int) -> None:
             here.central.add(number)
-            wire = Wire(connection())  # type: ignore[arg-type]
+            transport = MemoryTransport(make_protocol())  # type: ignore[arg-type]
             for path in PATHS:
                 target = path.format(number, secrets.token_hex(4))
                 for request in (get(target), get(target, token=secrets.token_hex(8))):
-                    await wire.send(request)
-            await wire.send(get("/", token="b").replace(b"GET", METHODS[number % len(METHODS)]))
-            assert len(wire.replies()) == 2 * len(PATHS) + 1
+                    await transport.send(request)
+            await transport.send(
+                get("/", token="b").replace(b"GET", METHODS[number % len(METHODS)])
+            )
+            assert len(transport.replies()) == 2 * len(PATHS) + 1
 
         for number in range(1, 10):
             await ask_for(number)
@@ -74,7 +76,7 @@ async def test_random_ids_make_no_labels(here: World, response_cache: bool) -> N
         assert label_sets(here) == few
 
 
-async def test_reads_never_made_before_take_no_more_memory(
+async def test_reads_of_new_ids_do_not_grow_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The tables of grants and of generations would take more reads to be full than a test has.
@@ -82,31 +84,31 @@ async def test_reads_never_made_before_take_no_more_memory(
     monkeypatch.setattr(invalidation, "MAX_GENERATIONS", READS // 4)
     async with world(tmp_path, max_bytes=MAX_BYTES) as here:
         here.central.readers.add(("a", WORKFLOW))
-        door = door_of(here, MAX_BYTES)
-        async with connections(app_of(here), door, shutdown_timeout_s=2.0) as connection:
-            wire = Wire(connection())  # type: ignore[arg-type]
+        factory = factory_of(here, MAX_BYTES)
+        async with running_server(app_of(here), factory, shutdown_timeout_s=2.0) as make_protocol:
+            transport = MemoryTransport(make_protocol())  # type: ignore[arg-type]
 
             async def read(first: int) -> int:
                 for number in range(first, first + READS):
                     here.central.add(number)
-                    for _ in range(3):  # from central, from memory, from the door
-                        await wire.send(get(f"/v1/executions/{number}/uris"))
-                    assert wire.written.count(b"X-Cache: hit") == 2
-                    wire.written.clear()
+                    for _ in range(3):  # from central, the value cache, the response cache
+                        await transport.send(get(f"/v1/executions/{number}/uris"))
+                    assert transport.written.count(b"X-Cache: hit") == 2
+                    transport.written.clear()
                     here.central.rows.clear()
                     here.central.registries.clear()
                     here.central.calls.clear()
                     assert here.reads.size_bytes <= MAX_BYTES
-                    assert door.answers.size_bytes <= MAX_BYTES
+                    assert factory.response_cache.size_bytes <= MAX_BYTES
                 gc.collect()
                 return tracemalloc.get_traced_memory()[0]
 
             tracemalloc.start()
             try:
-                held_bytes = [await read(1 + part * READS) for part in range(3)]
+                traced_bytes = [await read(1 + part * READS) for part in range(3)]
             finally:
                 tracemalloc.stop()
 
-            # The first part has filled all there is; from then on each read takes one's place.
-            assert held_bytes[2] - held_bytes[1] < READS * BYTES_PER_READ
+            # The first part fills every cache; after it each read replaces another.
+            assert traced_bytes[2] - traced_bytes[1] < READS * BYTES_PER_READ
             assert here.count("uris", "miss") == 3 * READS

@@ -1,4 +1,4 @@
-"""The local API over a played world, with or without its front door, and a client of bytes."""
+"""The local API over a fake central, with or without the fast paths, and a byte-level client."""
 
 import asyncio
 import re
@@ -15,8 +15,7 @@ from sidecar.api.services import Services
 from sidecar.delivery.loop import Delivery
 from sidecar.forwarded import ForwardedCalls
 from sidecar.server.app import build_app
-from sidecar.server.listening import listening
-from sidecar.server.protocol import ProtocolFactory
+from sidecar.server.protocol import ProtocolFactory, listening
 from sidecar.server.response_cache import ResponseCache
 from sidecar.server.write_fast_path import WriteFastPath
 from sidecar.settings import LimitSettings
@@ -28,12 +27,12 @@ from tests.unit.sidecar.read_fixtures import World
 MIB = 1024 * 1024
 CONNECTIONS, ROOM_BYTES = 640, 8 * MIB
 TICKS = 40
-"""Turns of the event loop in which any request here is over: nothing in it takes time."""
+"""Turns of the event loop within which any request here completes."""
 
 
 @dataclass
 class Reply:
-    """One answer as it was received."""
+    """One response as it was received."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -44,13 +43,13 @@ class Reply:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def comparable(self) -> tuple[object, ...]:
-        """Without what differs from answer to answer: the date, and an id that was made up."""
-        made_up = self.header("X-Request-Id") or ""
+        """Without the date and a generated request id, which differ between equal responses."""
+        generated_id = self.header("X-Request-Id") or ""
         headers = sorted(
             (name.lower(), value)
             for name, value in self.headers
             if name.lower() != "date"
-            and not (value == made_up and re.fullmatch("[0-9a-f]{16}", value))
+            and not (value == generated_id and re.fullmatch("[0-9a-f]{16}", value))
         )
         return (
             self.version,
@@ -62,22 +61,22 @@ class Reply:
 
 @dataclass
 class Served:
-    """A listener. `to_aiohttp` counts the requests that the application saw."""
+    """A running listener. `to_aiohttp` counts the requests that reach the application."""
 
     port: int
     to_aiohttp: int = 0
-    door: ProtocolFactory | None = None
-    lines: list["Line"] = field(default_factory=list)
+    factory: ProtocolFactory | None = None
+    clients: list["HttpClient"] = field(default_factory=list)
 
-    async def line(self) -> "Line":
+    async def connect(self) -> "HttpClient":
         """A connection, closed with the listener."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        self.lines.append(Line(reader, writer))
-        return self.lines[-1]
+        self.clients.append(HttpClient(reader, writer))
+        return self.clients[-1]
 
 
 @dataclass
-class Line:
+class HttpClient:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
@@ -87,11 +86,11 @@ class Line:
             self.writer.write(data)
             await self.writer.drain()
         except ConnectionError:
-            return  # the server has had enough; what it said is there to be read
+            return  # the server closed; its response can still be read
         for _ in range(3):
             await asyncio.sleep(0)
 
-    async def ask(self, request: bytes) -> Reply:
+    async def request(self, request: bytes) -> Reply:
         await self.send(request)
         reply = await self.reply()
         assert reply is not None, "the connection was closed"
@@ -110,12 +109,12 @@ class Line:
 
 
 def parsed(received: bytes) -> list[Reply]:
-    """All answers in what was received."""
+    """All responses in the bytes received."""
     replies, rest = [], received
     while rest:
         head, _, rest = rest.partition(b"\r\n\r\n")
         replies.append(_parsed(head))
-        # An answer to HEAD names a length and has no body.
+        # A response to HEAD has a length and no body.
         if not rest.startswith(b"HTTP/"):
             length = int(replies[-1].header("Content-Length") or 0)
             replies[-1].body, rest = rest[:length], rest[length:]
@@ -142,7 +141,7 @@ def app_of(
     return build_app(services, world.metrics, intake)
 
 
-def door_of(world: World, max_bytes: int = MIB) -> ProtocolFactory:
+def factory_of(world: World, max_bytes: int = MIB) -> ProtocolFactory:
     clock = world.clock
     answers = ResponseCache(max_bytes, world.metrics, monotonic=clock, wall_clock=clock)
     return ProtocolFactory(
@@ -154,22 +153,22 @@ def door_of(world: World, max_bytes: int = MIB) -> ProtocolFactory:
 async def served(
     world: World, *, response_cache: bool, max_bytes: int = MIB
 ) -> AsyncIterator[Served]:
-    counted = ConnectionLimiter(CONNECTIONS)
-    app = app_of(world, BodyReader(counted, max_total_bytes=ROOM_BYTES))
-    door = door_of(world, max_bytes) if response_cache else None
-    listener = Served(free_port(), door=door)
+    limiter = ConnectionLimiter(CONNECTIONS)
+    app = app_of(world, BodyReader(limiter, max_total_bytes=ROOM_BYTES))
+    factory = factory_of(world, max_bytes) if response_cache else None
+    listener = Served(free_port(), factory=factory)
     app.middlewares.insert(0, _counting(listener))
     address = ("127.0.0.1", listener.port)
-    async with listening(app, door, address, None, shutdown_timeout_s=2.0, counted=counted):
+    async with listening(app, factory, address, None, shutdown_timeout_s=2.0, limiter=limiter):
         try:
             yield listener
         finally:
-            for line in listener.lines:
-                line.writer.close()
+            for client in listener.clients:
+                client.writer.close()
 
 
-class Wire(asyncio.Transport):
-    """One connection without a network: what is received is exactly what was sent."""
+class MemoryTransport(asyncio.Transport):
+    """One connection without a network: pieces are received exactly as they were sent."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__()
@@ -180,7 +179,7 @@ class Wire(asyncio.Transport):
         protocol.connection_made(self)
 
     async def send(self, data: bytes) -> None:
-        """Hands the piece over and lets everything happen that it causes."""
+        """Delivers the piece and runs the loop until it has been processed."""
         if not self._is_closing:
             self.protocol.data_received(data)
         for _ in range(TICKS):

@@ -1,4 +1,4 @@
-"""Only what looks local and carries one token gets past the guard."""
+"""The guard accepts only local requests with one bearer token."""
 
 import pytest
 from aiohttp import web
@@ -25,7 +25,7 @@ async def answered(request: web.Request) -> web.StreamResponse:
     "host",
     ["127.0.0.1", "127.0.0.1:8080", "localhost", "LocalHost:1", "[::1]", "[::1]:65535"],
 )
-def test_a_local_host_is_let_through(host: str) -> None:
+def test_a_local_host_is_accepted(host: str) -> None:
     check_local(request(host=host))
 
 
@@ -49,12 +49,12 @@ def test_a_local_host_is_let_through(host: str) -> None:
         "localhost\n",
     ],
 )
-def test_any_other_host_is_not_local(host: str | None) -> None:
+def test_any_other_host_is_refused(host: str | None) -> None:
     with pytest.raises(NotLocal, match="Host"):
         check_local(request(host=host))
 
 
-def test_two_hosts_are_not_local() -> None:
+def test_two_host_headers_are_refused() -> None:
     with pytest.raises(NotLocal):
         check_local(request(("Host", "localhost")))
 
@@ -72,12 +72,12 @@ def test_two_hosts_are_not_local() -> None:
     ],
 )
 @pytest.mark.parametrize("value", ["http://localhost:8080", "127.0.0.1", "null", ""])
-def test_a_browser_or_a_proxy_gives_itself_away(name: str, value: str) -> None:
+def test_a_browsers_or_proxys_header_is_refused(name: str, value: str) -> None:
     with pytest.raises(NotLocal, match=f"^{name}: "):
         check_local(request((name, value)))
 
 
-def test_an_absolute_target_is_judged_by_its_own_authority() -> None:
+def test_the_authority_of_an_absolute_target_is_checked() -> None:
     check_local(request(path="http://localhost:8080/v1/writes", host="example.org"))
 
     for target in (
@@ -94,7 +94,7 @@ def test_an_absolute_target_is_judged_by_its_own_authority() -> None:
 @pytest.mark.parametrize(
     "value", ["Bearer abc.d-e_f~+/=", "bearer abc.d-e_f~+/=", "BEARER   abc.d-e_f~+/="]
 )
-def test_the_bearer_token_is_taken_as_it_is(value: str) -> None:
+def test_a_bearer_token_is_passed_on_unchanged(value: str) -> None:
     assert bearer_token(request(("Authorization", value))) == "abc.d-e_f~+/="
 
 
@@ -116,7 +116,7 @@ def test_the_bearer_token_is_taken_as_it_is(value: str) -> None:
         ["Bearer " + "a" * (TOKEN_MAX_LENGTH + 1)],
     ],
 )
-def test_anything_else_is_no_token(values: list[str]) -> None:
+def test_any_other_authorization_is_401(values: list[str]) -> None:
     with pytest.raises(TokenMissing) as refusal:
         bearer_token(request(*(("Authorization", value) for value in values)))
 
@@ -124,7 +124,7 @@ def test_anything_else_is_no_token(values: list[str]) -> None:
     assert refusal.value.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_the_longest_token_is_taken() -> None:
+def test_a_token_of_the_maximum_length_is_accepted() -> None:
     token = "a" * TOKEN_MAX_LENGTH
 
     assert bearer_token(request(("Authorization", f"Bearer {token}"))) == token
@@ -137,7 +137,7 @@ async def test_the_handler_finds_the_token_in_the_request() -> None:
     assert answer.text == "abc"
 
 
-async def test_no_handler_runs_without_a_token_save_the_apis_description() -> None:
+async def test_only_the_api_description_needs_no_token() -> None:
     answer = await guard(request(path="/openapi.json"), answered)
 
     assert isinstance(answer, web.Response)
@@ -147,6 +147,6 @@ async def test_no_handler_runs_without_a_token_save_the_apis_description() -> No
             await guard(request(path=path), answered)
 
 
-async def test_even_the_apis_description_is_for_this_pod_only() -> None:
+async def test_the_api_description_is_local_too() -> None:
     with pytest.raises(NotLocal):
         await guard(request(path="/openapi.json", host="example.org"), answered)

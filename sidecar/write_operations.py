@@ -1,7 +1,7 @@
-"""From a validated request to the entry that is made durable.
+"""Builds the spool entry of a validated request, and applies pending writes to cached values.
 
-Pure: what can be known to be wrong is refused here, before a write is acknowledged. The rest
-(another URI stored, a run that has ended) only central can know.
+Pure functions. They refuse what the sidecar can know to be wrong, before the write is
+acknowledged; only central can refuse the rest (another URI stored, an execution that has ended).
 """
 
 from typing import Any
@@ -44,49 +44,49 @@ def parse_status_field(value: str | int, field: str = "status") -> Status:
 
 
 def patch_fields(changes: v1.ExecutionChanges) -> dict[str, Any]:
-    """The members of an `update_execution`. Raises `InvalidRequest` if there are none."""
-    members = {
+    """The fields of an `update_execution`. Raises `InvalidRequest` if there are none."""
+    fields = {
         name: value
         for name in v1.ExecutionChanges.__struct_fields__
         if (value := getattr(changes, name)) is not UNSET
         and (value is not None or name == "log_location")
         and not (name == "name" and value == "")
     }
-    if not members:
-        fields = ", ".join(v1.ExecutionChanges.__struct_fields__)
-        raise InvalidRequest(f"nothing to change: expected at least one of {fields}")
-    if "status" in members:
-        members["status"] = parse_status_field(members["status"]).value
-    return members
+    if not fields:
+        known = ", ".join(v1.ExecutionChanges.__struct_fields__)
+        raise InvalidRequest(f"nothing to change: expected at least one of {known}")
+    if "status" in fields:
+        fields["status"] = parse_status_field(fields["status"]).value
+    return fields
 
 
-def update_execution(members: dict[str, Any], binding: Binding, user_id: int) -> NewEntry:
-    uri = members.get("runtime_stats_uri")
+def update_execution(fields: dict[str, Any], binding: Binding, user_id: int) -> NewEntry:
+    uri = fields.get("runtime_stats_uri")
     if uri is not None:
-        _check_uri(uri, _owner(binding).runtime_stats_uri(), "runtime_stats_uri")
-    only_size = members.keys() == {"runtime_stats_bytes"}
+        _check_uri(uri, _minter(binding).runtime_stats_uri(), "runtime_stats_uri")
+    only_size = fields.keys() == {"runtime_stats_bytes"}
     priority = Priority.NORMAL
     if uri is not None:
         priority = Priority.URI
-    if "status" in members:
-        ends = Status(members["status"]).is_terminal
+    if "status" in fields:
+        ends = Status(fields["status"]).is_terminal
         priority = Priority.TERMINAL if ends else Priority.STATUS
     return NewEntry(
         binding.execution_id,
         user_id,
         "update_execution",
-        members,
+        fields,
         priority,
         coalesce_key="runtime_stats" if only_size else None,
     )
 
 
 def put_port_result(port: str, body: v1.PortResult, binding: Binding, user_id: int) -> NewEntry:
-    _check_uri(body.result_uri, _owner(binding).result_uri(port), "result_uri")
-    members: dict[str, Any] = {"global_port_id": port, "result_uri": body.result_uri}
+    _check_uri(body.result_uri, _minter(binding).result_uri(port), "result_uri")
+    fields: dict[str, Any] = {"global_port_id": port, "result_uri": body.result_uri}
     if body.result_bytes is not None:
-        members["result_bytes"] = body.result_bytes
-    return NewEntry(binding.execution_id, user_id, "put_port_result", members, Priority.URI)
+        fields["result_bytes"] = body.result_bytes
+    return NewEntry(binding.execution_id, user_id, "put_port_result", fields, Priority.URI)
 
 
 def set_port_result_size(
@@ -103,11 +103,11 @@ def set_port_result_size(
 
 
 def put_console(operator: str, body: v1.Console, binding: Binding, user_id: int) -> NewEntry:
-    _check_uri(body.uri, _owner(binding).console_uri(operator), "uri")
-    members: dict[str, Any] = {"operator_id": operator, "uri": body.uri}
+    _check_uri(body.uri, _minter(binding).console_uri(operator), "uri")
+    fields: dict[str, Any] = {"operator_id": operator, "uri": body.uri}
     if body.bytes is not None:
-        members["bytes"] = body.bytes
-    return NewEntry(binding.execution_id, user_id, "put_console", members, Priority.URI)
+        fields["bytes"] = body.bytes
+    return NewEntry(binding.execution_id, user_id, "put_console", fields, Priority.URI)
 
 
 def set_console_size(
@@ -125,41 +125,38 @@ def set_console_size(
 
 def put_operator_costs(body: v1.OperatorCosts, binding: Binding, user_id: int) -> NewEntry:
     for operator in body.operators:
-        try:
-            check_operator_id(operator)
-        except ValueError as error:
-            name = operator if is_valid_pg_text(operator) else "?"
-            raise invalid_field(f"operators.{name[:100]}", str(error)) from error
-    members = {"operators": body.operators}
-    return NewEntry(binding.execution_id, user_id, "put_operator_costs", members, Priority.NORMAL)
+        name = operator if is_valid_pg_text(operator) else "?"
+        validate_operator(operator, f"operators.{name[:100]}")
+    fields = {"operators": body.operators}
+    return NewEntry(binding.execution_id, user_id, "put_operator_costs", fields, Priority.NORMAL)
 
 
 def delete_uris(binding: Binding, user_id: int) -> NewEntry:
     return NewEntry(binding.execution_id, user_id, "delete_uris", {}, Priority.URI)
 
 
-def _owner(binding: Binding) -> UriMinter:
+def _minter(binding: Binding) -> UriMinter:
     return UriMinter(binding.workflow_id, binding.execution_id, binding.warehouse)
 
 
-def _check_uri(uri: str, minted: str, field: str) -> None:
-    if not is_same_uri(uri, minted):
-        raise UriMismatch(f"{field}: expected {minted}")
+def _check_uri(uri: str, expected_uri: str, field: str) -> None:
+    if not is_same_uri(uri, expected_uri):
+        raise UriMismatch(f"{field}: expected {expected_uri}")
 
 
 def apply_pending_execution(row: v1.Execution, write: dict[str, Any]) -> None:
-    """Lays a waiting write over a row, by the rules central will apply.
+    """Applies a pending write to a row, by the rules that central will apply.
 
-    A status that the row's own end will refuse changes nothing; KILLED may become COMPLETED.
-    A write refused for its status is refused whole.
+    Central refuses a write as a whole if its status does not follow the row's terminal status;
+    only KILLED may still become COMPLETED.
     """
     if write["op"] != "update_execution":
         return
     if "status" in write:
         status = Status(write["status"])
         is_stored = status.code != TRANSIENT_CODE
-        ended = is_stored and row.status.is_terminal and status is not row.status
-        if ended and not (row.status is Status.KILLED and status is Status.COMPLETED):
+        replaces_end = is_stored and row.status.is_terminal and status is not row.status
+        if replaces_end and (row.status, status) != (Status.KILLED, Status.COMPLETED):
             return
         if is_stored:
             row.set_status(status)
@@ -170,7 +167,7 @@ def apply_pending_execution(row: v1.Execution, write: dict[str, Any]) -> None:
 
 
 def apply_pending_costs(costs: v1.LatestCosts, write: dict[str, Any]) -> None:
-    """Lays a waiting write over the costs of the execution it was made to."""
+    """Applies a pending write to the costs of its execution."""
     if write["op"] == "put_operator_costs":
         costs.operators = write["operators"]
     elif write["op"] == "update_execution":

@@ -1,8 +1,8 @@
-"""Requests made of a service's own OpenAPI document: such as fit it, and such as do not.
+"""Valid and invalid requests generated from a service's OpenAPI document.
 
-Every part of a request is drawn from its schema, or from what callers get wrong. What comes
-back is judged by the same document: its status is one that the call documents, its body fits
-the schema given for it, and whatever is no success is a problem that docs/problems.md explains.
+Every part of a request is drawn from its schema, or from what callers get wrong. The response is
+validated by the same document: the call documents its status, its body fits the schema, and every
+response that is not a success is a problem of docs/problems.md.
 """
 
 import json
@@ -24,11 +24,11 @@ DOCUMENTED = {
     for slug, statuses in re.findall(r"^\| `([a-z0-9-]+)` \| ([0-9, ]+) \|", PAGE, re.MULTILINE)
 }
 OF_ANY_CALL = {400, 404, 405}
-"""What a path that is no longer this call's may be answered."""
+"""Statuses of a path that no longer matches this call."""
 WAITS = {"wait", "timeout"}
-SHORT_S = 0.05  # a wait that is asked for is kept; tests have no minute for it
+SHORT_S = 0.05  # the services honour a requested wait of up to a minute
 
-# Edges of what the services can hold, and texts that some layer reads in its own way.
+# Limits of what the services store, and texts that some layer interprets.
 NUMBERS = st.sampled_from(
     [0, -1, 1, 2**31 - 1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**400, 1.5, -0.0, 1e308]
 )
@@ -67,7 +67,7 @@ class Operation:
         return f"{self.method} {self.path}"
 
     def requests(self, known: Mapping[str, Any]) -> "st.SearchStrategy[Request]":
-        """Requests of this call; `known` has values that exist, by the names of parameters."""
+        """Requests of this call; `known` has existing values by parameter name."""
         parameters = self.details.get("parameters", [])
         places: dict[str, dict[str, st.SearchStrategy[Any]]] = {"path": {}, "query": {}}
         for parameter in parameters:
@@ -106,7 +106,7 @@ class Operation:
     def values(
         self, schema: Mapping[str, Any], known: Mapping[str, Any] | None = None
     ) -> st.SearchStrategy[Any]:
-        """Values that the schema describes, most of them; edges are left to `ANYTHING`."""
+        """Values that mostly fit the schema; `ANYTHING` adds the edges."""
         known = known or {}
         if "$ref" in schema:
             name = schema["$ref"].rpartition("/")[2]
@@ -166,10 +166,15 @@ class Operation:
         )
         return mostly(fitting, wrong)
 
-    def judge(self, status: int, content_type: str, body: bytes) -> None:
-        """AssertionError for an answer that the document does not describe."""
-        documented = {int(code) for code in self.details["responses"]}
-        assert status in documented | OF_ANY_CALL, f"{self} answered {status}: {body[:500]!r}"
+    def check(self, status: int, content_type: str, body: bytes) -> None:
+        """Fails for a response that the document does not describe.
+
+        A default response stands for problems of the caller's (4xx) and never for a 5xx.
+        """
+        responses = self.details["responses"]
+        is_default = "default" in responses and 400 <= status < 500
+        is_documented = str(status) in responses or status in OF_ANY_CALL or is_default
+        assert is_documented, f"{self} returned {status}: {body[:500]!r}"
         if status >= 400:
             assert content_type.startswith("application/problem+json"), content_type
             problem = json.loads(body)
@@ -180,7 +185,7 @@ class Operation:
             assert isinstance(problem["detail"], str)
             assert problem["request_id"]
             return
-        schema = self.details["responses"][str(status)].get("content", {})
+        schema = responses[str(status)].get("content", {})
         if "application/json" in schema:
             assert content_type.startswith("application/json"), content_type
             whole = {**schema["application/json"]["schema"], "components": self._components}
@@ -207,9 +212,9 @@ class Request:
 
     @property
     def fits_a_head(self) -> bool:
-        """Whether an HTTP parser takes it: 8 KiB for the target, and for each header.
+        """Whether an HTTP parser accepts it: at most 8 KiB for the target and for each header.
 
-        The assertion holds the target once more, in base64url.
+        The assertion contains the target again, in base64url.
         """
         return len(self.target) < 5000
 
@@ -221,7 +226,7 @@ class Request:
 def mostly(
     usual: st.SearchStrategy[Any], *others: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Any]:
-    """Four times in five or so the usual: a request with one fault gets past the first check."""
+    """The usual in four of five draws, so that a request with one error passes the first check."""
     return st.integers(0, 4).flatmap(lambda n: st.one_of(*others) if n == 4 else usual)
 
 
@@ -234,7 +239,7 @@ def operations(document: Mapping[str, Any]) -> list[Operation]:
 
 
 def text_of(value: Any) -> str:
-    """As it stands in a path or a query."""
+    """The value's text in a path or a query."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     return value if isinstance(value, str) else str(value)

@@ -1,7 +1,7 @@
-"""The drop-in routes, by a real Java client and by hand.
+"""The drop-in routes, called by a real Java client and directly.
 
-The Java source beside this file is compiled with the machine's JDK; without one its test is
-reported as not run, and the same calls by hand still are.
+The Java client beside this file is compiled with the machine's JDK. Without one its test is
+skipped; the direct calls are always tested.
 """
 
 import asyncio
@@ -49,17 +49,17 @@ def java_client(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [java, "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", str(classes), "DropInRun"]
 
 
-async def created(stack: Stack) -> int:
-    answer = await stack.call("POST", f"{BASE}/create", CREATE)
-    assert answer.status == 200, answer.body
-    return int(answer.body["eid"])
+async def create(stack: Stack) -> int:
+    response = await stack.call("POST", f"{BASE}/create", CREATE)
+    assert response.status == 200, response.body
+    return int(response.body["eid"])
 
 
-async def delivered(stack: Stack) -> None:
+async def flush(stack: Stack) -> None:
     assert (await stack.call("POST", "/v1/flush?timeout=30")).status == 200
 
 
-async def test_a_java_client_drives_a_whole_run(
+async def test_a_java_client_completes_a_run(
     stack: Stack, java_client: list[str], owner_connection: Any
 ) -> None:
     owner = WORLD.owner.user_id
@@ -72,7 +72,7 @@ async def test_a_java_client_drives_a_whole_run(
 
     assert process.returncode == 0, output.decode()
     eid = int(output)
-    await delivered(stack)
+    await flush(stack)
     row = await owner_connection.fetchrow(
         "SELECT * FROM texera_db.workflow_executions WHERE eid = $1", eid
     )
@@ -100,16 +100,16 @@ async def test_another_users_uid_creates_nothing(stack: Stack, owner_connection:
     count = "SELECT count(*) FROM texera_db.workflow_executions"
     before = await owner_connection.fetchval(count)
 
-    answer = await stack.call(
+    response = await stack.call(
         "POST", f"{BASE}/create", CREATE | {"uid": WORLD.writer.user_id}, user=WORLD.owner
     )
 
-    assert answer.outcome == (403, "uid-mismatch")
+    assert response.outcome == (403, "uid-mismatch")
     assert await owner_connection.fetchval(count) == before
 
 
-async def test_results_are_found_again_as_the_client_asks_for_them(stack: Stack) -> None:
-    eid = await created(stack)
+async def test_a_stored_result_is_found_by_port_and_in_the_list(stack: Stack) -> None:
+    eid = await create(stack)
     uri = result_uri(WID, eid, PORT)
 
     stored = await stack.call(
@@ -135,8 +135,8 @@ async def test_results_are_found_again_as_the_client_asks_for_them(stack: Stack)
         "/latest?wid=999&cuid=201",
     ],
 )
-async def test_absent_things_are_404(stack: Stack, target: str) -> None:
-    await created(stack)
+async def test_absent_values_are_404(stack: Stack, target: str) -> None:
+    await create(stack)
 
     assert (await stack.get(BASE + target)).status == 404
 
@@ -145,15 +145,15 @@ async def test_absent_things_are_404(stack: Stack, target: str) -> None:
     ("status", "stored"),
     [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), ("Completed", 3), (-1, 0), ("PAUSING", 0)],
 )
-async def test_a_status_is_given_by_code_or_name(
+async def test_a_status_is_accepted_by_code_or_name(
     stack: Stack, owner_connection: Any, status: int | str, stored: int
 ) -> None:
-    eid = await created(stack)
+    eid = await create(stack)
 
-    answer = await stack.call("PUT", f"{BASE}/{eid}/status", {"status": status})
-    await delivered(stack)
+    response = await stack.call("PUT", f"{BASE}/{eid}/status", {"status": status})
+    await flush(stack)
 
-    assert answer.status == 202
+    assert response.status == 202
     assert stored == await owner_connection.fetchval(
         "SELECT status FROM texera_db.workflow_executions WHERE eid = $1", eid
     )
@@ -178,29 +178,29 @@ async def test_a_status_is_given_by_code_or_name(
         ("GET", "/1001/port-result?opId=a&portId=-1", None, "portId"),
     ],
 )
-async def test_bad_input_is_one_problem_in_the_clients_own_words(
+async def test_bad_input_is_one_problem_with_the_clients_field_name(
     stack: Stack, method: str, path: str, body: Any, field: str
 ) -> None:
-    await created(stack)
+    await create(stack)
 
-    answer = await stack.call(method, BASE + path, body)
+    response = await stack.call(method, BASE + path, body)
 
-    assert answer.outcome == (400, "invalid-request")
-    assert [error["field"] for error in answer.body["errors"]] == [field]
+    assert response.outcome == (400, "invalid-request")
+    assert [error["field"] for error in response.body["errors"]] == [field]
 
 
-async def test_a_duplicate_insert_is_one_row_and_a_foreign_uri_none(
+async def test_a_repeated_insert_is_one_row_and_a_foreign_uri_is_refused(
     stack: Stack, owner_connection: Any
 ) -> None:
-    eid = await created(stack)
+    eid = await create(stack)
     console = {"operatorId": "op-1", "uri": console_uri(WID, eid, "op-1")}
     foreign = {"operatorId": "op-2", "uri": console_uri(WID, eid + 1, "op-2")}
 
     twice = [await stack.call("POST", f"{BASE}/{eid}/operator-console", console) for _ in range(2)]
     refused = await stack.call("POST", f"{BASE}/{eid}/operator-console", foreign)
-    await delivered(stack)
+    await flush(stack)
 
-    assert [answer.status for answer in twice] == [202, 202]
+    assert [response.status for response in twice] == [202, 202]
     assert refused.outcome == (422, "uri-mismatch")
     assert (
         await owner_connection.fetchval(

@@ -1,7 +1,7 @@
-"""Both services under requests drawn from their own OpenAPI documents, and worse ones.
+"""Both services under valid and invalid requests generated from their OpenAPI documents.
 
-No 5xx, no hang, a problem that is documented for whatever is refused, an answer that fits its
-schema for whatever is not, and metrics that do not grow with what callers send.
+No 5xx and no hang; a documented problem for every refusal, a body that fits its schema for every
+success; metrics that do not grow with what callers send.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from tests.stacks import Stack, running_stack
 
 LOCAL = operations(sidecar.server.app.openapi())
 CENTRAL = operations(central.app.openapi())
-ANSWER_TIMEOUT_S = 30.0
-"""A hang, on a machine however busy: no call of these waits longer than a moment."""
+RESPONSE_TIMEOUT_S = 30.0
+"""Longer is a hang, however busy the machine: none of these calls waits for long."""
 FUZZED = settings(
     max_examples=40,
     deadline=None,
@@ -53,7 +53,7 @@ UNLIMITED = {
 
 
 class Fuzzed:
-    """A stack on a loop of its own, which outlives the examples of one test."""
+    """A stack on its own event loop, which outlives the examples of one test."""
 
     def __init__(self, runner: asyncio.Runner, stack: Stack, execution_id: int) -> None:
         self.runner = runner
@@ -103,12 +103,16 @@ class Fuzzed:
         url = client.make_url("").join(URL(request.target, encoded=True))
         try:
             async with (
-                asyncio.timeout(ANSWER_TIMEOUT_S),
+                asyncio.timeout(RESPONSE_TIMEOUT_S),
                 client.session.request(
                     request.method, url, data=request.body, headers=headers
-                ) as answer,
+                ) as response,
             ):
-                return answer.status, answer.headers.get("Content-Type", ""), await answer.read()
+                return (
+                    response.status,
+                    response.headers.get("Content-Type", ""),
+                    await response.read(),
+                )
         except aiohttp.ClientError:
             await asyncio.sleep(0)
             raise
@@ -117,48 +121,48 @@ class Fuzzed:
 @pytest.fixture(scope="module")
 def fuzzed(template: Template) -> Iterator[Fuzzed]:
     with open_folder() as folder, asyncio.Runner() as runner:
-        life = AsyncExitStack()
+        stack_exit = AsyncExitStack()
 
-        async def begin() -> Fuzzed:
-            database = await life.enter_async_context(copy_of(template))
-            stack = await life.enter_async_context(
+        async def start() -> Fuzzed:
+            database = await stack_exit.enter_async_context(copy_of(template))
+            stack = await stack_exit.enter_async_context(
                 running_stack(database.central_url, Path(folder), UNLIMITED)
             )
             return Fuzzed(runner, stack, await stack.create())
 
         try:
-            yield runner.run(begin())
+            yield runner.run(start())
         finally:
-            runner.run(life.aclose())
+            runner.run(stack_exit.aclose())
 
 
 @pytest.mark.parametrize("operation", LOCAL, ids=str)
-def test_the_sidecar_answers_as_it_says_whatever_it_is_sent(
+def test_any_request_to_the_sidecar_gets_a_documented_response(
     fuzzed: Fuzzed, operation: Operation
 ) -> None:
     @FUZZED
     @given(operation.requests(fuzzed.known), st.sampled_from(TOKENS))
     def check(request: Request, token: str) -> None:
         assume(request.fits_a_head)
-        operation.judge(*fuzzed.local(request, token))
+        operation.check(*fuzzed.local(request, token))
 
     check()
 
 
 @pytest.mark.parametrize("operation", CENTRAL, ids=str)
-def test_central_answers_as_it_says_whatever_it_is_sent(
+def test_any_request_to_central_gets_a_documented_response(
     fuzzed: Fuzzed, operation: Operation
 ) -> None:
     @FUZZED
     @given(operation.requests(fuzzed.known), st.sampled_from(TOKENS))
     def check(request: Request, token: str) -> None:
         assume(request.fits_a_head)
-        operation.judge(*fuzzed.central(request, token))
+        operation.check(*fuzzed.central(request, token))
 
     check()
 
 
-def test_metrics_have_not_grown_with_what_callers_sent(fuzzed: Fuzzed) -> None:
+def test_metrics_do_not_grow_with_what_callers_send(fuzzed: Fuzzed) -> None:
     """Runs last in this file: after thousands of random ids, paths, fields and tokens."""
     paths = {operation.path for operation in [*LOCAL, *CENTRAL]} | {"none"}
     for registry in (fuzzed.stack.sidecar.metrics.registry, fuzzed.stack.central.metrics.registry):

@@ -1,4 +1,4 @@
-"""What is refused before a write is durable, and how waiting writes show."""
+"""Which writes are refused before they are durable, and how pending writes apply."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def put_stats(uri: str, binding: Binding = BINDING) -> NewEntry:
     return write_operations.update_execution({"runtime_stats_uri": uri}, binding, 1)
 
 
-def changes(body: str) -> dict[str, Any]:
+def parsed_patch(body: str) -> dict[str, Any]:
     return write_operations.patch_fields(msgspec.json.decode(body, type=v1.ExecutionChanges))
 
 
@@ -57,7 +57,7 @@ def row(status: Status = Status.RUNNING, **known: Any) -> v1.Execution:
     return v1.Execution(status=status, status_code=status.code, **(defaults | known))
 
 
-def overlaid(before: v1.Execution, **members: Any) -> v1.Execution:
+def with_pending(before: v1.Execution, **members: Any) -> v1.Execution:
     write_operations.apply_pending_execution(before, {"op": "update_execution"} | members)
     return before
 
@@ -65,37 +65,37 @@ def overlaid(before: v1.Execution, **members: Any) -> v1.Execution:
 PUTS = [(put_result, RESULT), (put_console, CONSOLE), (put_stats, STATS)]
 
 
-@pytest.mark.parametrize(("put", "minted"), PUTS)
-def test_the_minted_uri_is_taken_and_the_case_of_its_last_segment_is_free(
-    put: Any, minted: str
+@pytest.mark.parametrize(("put", "expected_uri"), PUTS)
+def test_the_expected_uri_is_accepted_with_its_last_segment_in_any_case(
+    put: Any, expected_uri: str
 ) -> None:
-    head, _, kind = minted.rpartition("/")
+    head, _, kind = expected_uri.rpartition("/")
 
-    for uri in (minted, f"{head}/{kind.upper()}", f"{head}/{kind.title()}"):
+    for uri in (expected_uri, f"{head}/{kind.upper()}", f"{head}/{kind.title()}"):
         entry = put(uri)
         assert uri in entry.fields.values()
         assert entry.priority is Priority.URI
         assert entry.coalesce_key is None
 
 
-@pytest.mark.parametrize(("put", "minted"), PUTS)
-def test_any_other_uri_is_a_mismatch(put: Any, minted: str) -> None:
+@pytest.mark.parametrize(("put", "expected_uri"), PUTS)
+def test_any_other_uri_is_refused_as_a_mismatch(put: Any, expected_uri: str) -> None:
     others = [
         "",
-        minted + "/",
-        minted + "?a=b",
-        minted + "#x",
-        minted.replace("wid/3", "wid/4"),
-        minted.replace("eid/7", "eid/8"),
-        minted.replace("eid/7", "EID/7"),
-        minted.replace("eid/7", "eid/8/../7"),
-        minted.replace("eid/7", "eid//7"),
-        minted.replace("eid/7", "eid/%37"),
-        minted.replace("vfs:///", "vfs://host/"),
-        minted.replace("vfs:///", "s3:///"),
-        minted.replace("vfs:///", "vfs:///wh/mine/"),
-        f" {minted}",
-        f"{minted}\n",
+        expected_uri + "/",
+        expected_uri + "?a=b",
+        expected_uri + "#x",
+        expected_uri.replace("wid/3", "wid/4"),
+        expected_uri.replace("eid/7", "eid/8"),
+        expected_uri.replace("eid/7", "EID/7"),
+        expected_uri.replace("eid/7", "eid/8/../7"),
+        expected_uri.replace("eid/7", "eid//7"),
+        expected_uri.replace("eid/7", "eid/%37"),
+        expected_uri.replace("vfs:///", "vfs://host/"),
+        expected_uri.replace("vfs:///", "s3:///"),
+        expected_uri.replace("vfs:///", "vfs:///wh/mine/"),
+        f" {expected_uri}",
+        f"{expected_uri}\n",
     ]
 
     for uri in others:
@@ -103,12 +103,12 @@ def test_any_other_uri_is_a_mismatch(put: Any, minted: str) -> None:
             put(uri)
 
 
-def test_a_mismatch_says_what_was_expected() -> None:
-    with pytest.raises(UriMismatch) as refusal:
+def test_a_mismatch_names_the_expected_uri() -> None:
+    with pytest.raises(UriMismatch) as raised:
         put_result("vfs:///other")
 
-    assert refusal.value.status == 422
-    assert RESULT in refusal.value.detail
+    assert raised.value.status == 422
+    assert RESULT in raised.value.detail
 
 
 def test_a_warehouse_is_part_of_the_uri() -> None:
@@ -119,7 +119,7 @@ def test_a_warehouse_is_part_of_the_uri() -> None:
         put_stats(STATS, in_warehouse)
 
 
-def test_a_port_and_an_operator_are_checked_by_name() -> None:
+def test_an_invalid_port_or_operator_is_refused_by_field() -> None:
     assert write_operations.validate_port(PORT) == PORT
     assert write_operations.validate_operator("op-1") == "op-1"
 
@@ -128,24 +128,27 @@ def test_a_port_and_an_operator_are_checked_by_name() -> None:
         (write_operations.validate_operator, "a/b", "operator_id"),
         (write_operations.validate_operator, "", "operator_id"),
     ):
-        with pytest.raises(InvalidRequest) as refusal:
+        with pytest.raises(InvalidRequest) as raised:
             check(text)
-        assert [error.field for error in refusal.value.errors] == [field]
+        assert [error.field for error in raised.value.errors] == [field]
 
 
-# Changes
+# PATCH
 
 
 @pytest.mark.parametrize("body", ["{}", '{"name": null, "status": null}', '{"name": ""}'])
 def test_a_patch_that_changes_nothing_is_refused(body: str) -> None:
     with pytest.raises(InvalidRequest):
-        changes(body)
+        parsed_patch(body)
 
 
-def test_null_is_absent_except_for_the_log_location() -> None:
-    assert changes('{"log_location": null, "name": null}') == {"log_location": None}
-    assert changes('{"log_location": "/l", "result": ""}') == {"log_location": "/l", "result": ""}
-    assert changes('{"bookmarked": false, "runtime_stats_bytes": 0}') == {
+def test_null_means_absent_except_for_the_log_location() -> None:
+    assert parsed_patch('{"log_location": null, "name": null}') == {"log_location": None}
+    assert parsed_patch('{"log_location": "/l", "result": ""}') == {
+        "log_location": "/l",
+        "result": "",
+    }
+    assert parsed_patch('{"bookmarked": false, "runtime_stats_bytes": 0}') == {
         "bookmarked": False,
         "runtime_stats_bytes": 0,
     }
@@ -156,21 +159,21 @@ def test_null_is_absent_except_for_the_log_location() -> None:
     [('"running"', "RUNNING"), ("3", "COMPLETED"), ('"UNINITIALIZED"', "READY"), ("-1", "UNKNOWN")],
 )
 def test_a_status_is_a_name_in_any_case_or_a_code(given: str, kept: str) -> None:
-    assert changes(f'{{"status": {given}}}') == {"status": kept}
+    assert parsed_patch(f'{{"status": {given}}}') == {"status": kept}
 
 
 @pytest.mark.parametrize("given", ['"DONE"', '""'])
-def test_another_name_of_a_status_is_refused(given: str) -> None:
-    with pytest.raises(InvalidRequest) as refusal:
-        changes(f'{{"status": {given}}}')
+def test_an_unknown_status_name_is_refused(given: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parsed_patch(f'{{"status": {given}}}')
 
-    assert [error.field for error in refusal.value.errors] == ["status"]
+    assert [error.field for error in raised.value.errors] == ["status"]
 
 
 @pytest.mark.parametrize("given", ["6", "-2"])
-def test_another_code_of_a_status_is_refused_by_its_type(given: str) -> None:
+def test_an_unknown_status_code_is_refused_by_its_type(given: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=r"\$\.status"):
-        changes(f'{{"status": {given}}}')
+        parsed_patch(f'{{"status": {given}}}')
 
 
 @pytest.mark.parametrize(
@@ -184,11 +187,13 @@ def test_another_code_of_a_status_is_refused_by_its_type(given: str) -> None:
         ({"name": "n"}, Priority.NORMAL),
     ],
 )
-def test_an_end_is_the_most_urgent(members: dict[str, Any], priority: Priority) -> None:
+def test_a_terminal_status_has_the_highest_priority(
+    members: dict[str, Any], priority: Priority
+) -> None:
     assert write_operations.update_execution(members, BINDING, 1).priority is priority
 
 
-def test_only_writes_of_nothing_but_a_size_may_be_merged() -> None:
+def test_only_a_write_of_a_size_alone_has_a_coalesce_key() -> None:
     sizes = [
         write_operations.update_execution({"runtime_stats_bytes": 1}, BINDING, 1),
         write_operations.set_port_result_size(PORT, v1.PortResultSize(1), BINDING, 1),
@@ -204,24 +209,26 @@ def test_only_writes_of_nothing_but_a_size_may_be_merged() -> None:
     assert {entry.coalesce_key for entry in others} == {None}
 
 
-# Overlay
+# Pending writes
 
 
 @pytest.mark.parametrize("end", [Status.COMPLETED, Status.FAILED, Status.KILLED])
 @pytest.mark.parametrize("late", [Status.READY, Status.RUNNING, Status.PAUSED])
-def test_an_end_stays_and_a_refused_write_shows_nothing(end: Status, late: Status) -> None:
-    after = overlaid(row(end), status=late.value, name="new")
+def test_a_write_that_central_will_refuse_leaves_a_terminal_row_unchanged(
+    end: Status, late: Status
+) -> None:
+    after = with_pending(row(end), status=late.value, name="new")
 
     assert after == row(end)
 
 
 @pytest.mark.parametrize("end", [Status.COMPLETED, Status.FAILED, Status.KILLED])
-def test_the_same_end_again_shows_the_other_columns(end: Status) -> None:
-    assert overlaid(row(end), status=end.value, name="new") == row(end, name="new")
+def test_the_same_terminal_status_again_applies_the_other_fields(end: Status) -> None:
+    assert with_pending(row(end), status=end.value, name="new") == row(end, name="new")
 
 
-def test_killed_becomes_completed_and_nothing_else() -> None:
-    after = overlaid(row(Status.KILLED), status="COMPLETED")
+def test_only_killed_may_become_completed() -> None:
+    after = with_pending(row(Status.KILLED), status="COMPLETED")
 
     assert (after.status, after.status_code) == (Status.COMPLETED, 3)
     for end, other in (
@@ -231,34 +238,34 @@ def test_killed_becomes_completed_and_nothing_else() -> None:
         (Status.FAILED, "KILLED"),
         (Status.KILLED, "FAILED"),
     ):
-        assert overlaid(row(end), status=other, name="new") == row(end)
+        assert with_pending(row(end), status=other, name="new") == row(end)
 
 
 @pytest.mark.parametrize("transient", ["PAUSING", "RESUMING", "TERMINATED", "UNKNOWN"])
-def test_a_transient_status_is_not_shown_but_its_other_columns_are(transient: str) -> None:
-    assert overlaid(row(), status=transient, name="new") == row(name="new")
+def test_a_transient_status_is_ignored_and_its_other_fields_apply(transient: str) -> None:
+    assert with_pending(row(), status=transient, name="new") == row(name="new")
 
 
-def test_a_transient_status_after_the_end_still_shows_its_other_columns() -> None:
-    after = overlaid(row(Status.COMPLETED), status="PAUSING", name="new")
+def test_a_transient_status_after_the_end_still_applies_its_other_fields() -> None:
+    after = with_pending(row(Status.COMPLETED), status="PAUSING", name="new")
 
     assert after == row(Status.COMPLETED, name="new")
 
 
-def test_only_named_columns_are_laid_over() -> None:
-    after = overlaid(row(log_location="/l"), log_location=None, bookmarked=True)
+def test_only_named_fields_are_applied() -> None:
+    after = with_pending(row(log_location="/l"), log_location=None, bookmarked=True)
 
     assert after == row(log_location=None, bookmarked=True)
 
 
 def test_the_last_runtime_statistics_uri_wins_as_it_does_at_central() -> None:
-    first = overlaid(row(), runtime_stats_uri=STATS, runtime_stats_bytes=4)
-    again = overlaid(first, runtime_stats_uri="vfs:///other")
+    first = with_pending(row(), runtime_stats_uri=STATS, runtime_stats_bytes=4)
+    again = with_pending(first, runtime_stats_uri="vfs:///other")
 
     assert (again.runtime_stats_uri, again.runtime_stats_bytes) == ("vfs:///other", 4)
 
 
-def test_writes_of_uris_leave_the_row_alone() -> None:
+def test_writes_of_uris_leave_the_row_unchanged() -> None:
     before = row()
 
     write_operations.apply_pending_execution(before, {"op": "delete_uris"})

@@ -37,7 +37,8 @@ One read
 Invariants
 ----------
 1. A token sees a cached value only after central granted it to that very token: flights are
-   keyed by the token, grants by token and resource, and both end with the token's `exp`.
+   keyed by the token, grants by token and resource. A grant ends with the token's `exp`, and
+   with central's next refusal of the resource to the token.
 2. A stale grant is used only while central is unreachable, never because it is slow or refuses.
 3. Concurrent misses of one token are one call. A caller that leaves does not cancel it.
 4. An acknowledged write is seen by every later read: it is read from the spool while pending and

@@ -21,7 +21,8 @@ from dev.metadata_backend import (
     RefusedCall,
     Unreachable,
 )
-from dev.progress import ProgressReporter
+from dev.progress import NullReporter, ProgressReporter
+from dev.ready import Ready
 from dev.run_plan import FirstPrint, Poll, PortGrowth, RunPlan, StartRegion, StoreStatus, seconds_at
 from dev.vfs_uri import console_uri, result_uri, runtime_stats_uri
 
@@ -242,6 +243,25 @@ class ComputingUnit:
     def _record_error(self, refused: RefusedCall) -> None:
         self.report.errors.append(refused)
         self._reporter.event(f"{refused.call} failed: {refused.slug}: {refused.detail}")
+
+
+async def run_workflow(
+    ready: Ready,
+    plan: RunPlan,
+    backend: MetadataBackend,
+    poll_s: float,
+    reporter: ProgressReporter | None = None,
+) -> RunReport:
+    """One run of the sample workflow on the owner's unit of a running system."""
+    unit = ComputingUnit(
+        plan,
+        backend,
+        NullReporter() if reporter is None else reporter,
+        workflow_id=ready["workflow_id"],
+        computing_unit_id=ready["computing_unit_id"],
+        poll_s=poll_s,
+    )
+    return await unit.run()
 
 
 def _count(number: int, noun: str) -> str:

@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dev import metrics_scrape
-from dev.computing_unit import ComputingUnit, RunReport
+from dev.computing_unit import RunReport, run_workflow
 from dev.direct_sql import DirectSqlBackend
-from dev.metadata_backend import CallFailed, MetadataBackend
+from dev.metadata_backend import CallFailed
 from dev.problems import DevProblem, StartFailed
 from dev.processes import tail
-from dev.progress import NullReporter, ProgressReporter, progress_reporter
+from dev.progress import progress_reporter
 from dev.replay import EXIT_ERRORS, positive_seconds
 from dev.run_plan import RunPlan, plan_run
 from dev.sidecar_backend import SidecarBackend
@@ -110,14 +110,14 @@ async def _demo(options: argparse.Namespace, plan: RunPlan) -> Measurements:
                 async with SidecarBackend(
                     ready["sidecar"], owner["token"], deadline_s=DEADLINE_S
                 ) as backend:
-                    running = _run(system, plan, backend, reporter, options.poll_s)
+                    running = run_workflow(ready, plan, backend, options.poll_s, reporter)
                     report = await _while_up(system, running)
                 statements = await metrics_scrape.statements_of(connection, CENTRAL_ROLE)
                 after = [await metrics_scrape.scrape(http, url) for url in ops_urls]
                 reporter.event("the same run by direct SQL, to compare")
                 await metrics_scrape.reset_statements(connection)
                 async with DirectSqlBackend(ready["database"], owner["user_id"]) as direct:
-                    direct_report = await _run(system, plan, direct, NullReporter(), DIRECT_POLL_S)
+                    direct_report = await run_workflow(ready, plan, direct, DIRECT_POLL_S)
                 role = str(urlsplit(ready["database"]).username)
                 direct_statements = await metrics_scrape.statements_of(connection, role)
             finally:
@@ -176,25 +176,6 @@ async def _while_up(system: System, running: Coroutine[Any, Any, RunReport]) -> 
         for task in (run, *ends):
             task.cancel()
         await asyncio.gather(run, *ends, return_exceptions=True)
-
-
-async def _run(
-    system: System,
-    plan: RunPlan,
-    backend: MetadataBackend,
-    reporter: ProgressReporter,
-    poll_s: float,
-) -> RunReport:
-    ready = system.ready
-    unit = ComputingUnit(
-        plan,
-        backend,
-        reporter,
-        workflow_id=ready["workflow_id"],
-        computing_unit_id=ready["computing_unit_id"],
-        poll_s=poll_s,
-    )
-    return await unit.run()
 
 
 def table(measured: Measurements) -> Table:

@@ -6,13 +6,12 @@ from dev import metrics_scrape
 from dev.bench.bench_system import Bench
 from dev.bench.delayed_db import RTT_MS
 from dev.bench.measurement import Goal, Measurement, Section, interleaved
-from dev.computing_unit import ComputingUnit, RunReport
+from dev.computing_unit import RunReport, run_workflow
 from dev.direct_sql import DirectSqlBackend
 from dev.metadata_backend import MetadataBackend
 from dev.ports import HOST
 from dev.postgres import with_address
 from dev.problems import DevProblem
-from dev.progress import NullReporter
 from dev.ready import Ready
 from dev.run_plan import RunPlan
 from dev.sidecar_backend import SidecarBackend
@@ -82,15 +81,7 @@ async def delayed_run(
 
 async def replay(ready: Ready, plan: RunPlan, backend: MetadataBackend, poll_s: float) -> RunReport:
     """One run in the ready system. Raises `DevProblem` if anything in it failed."""
-    unit = ComputingUnit(
-        plan,
-        backend,
-        NullReporter(),
-        workflow_id=ready["workflow_id"],
-        computing_unit_id=ready["computing_unit_id"],
-        poll_s=poll_s,
-    )
-    report = await unit.run()
+    report = await run_workflow(ready, plan, backend, poll_s)
     if report.errors:
         raise DevProblem(f"The replayed run had errors: {report.errors[0]}")
     return report

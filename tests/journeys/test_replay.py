@@ -13,10 +13,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dev.computing_unit import ComputingUnit, RunReport
+from dev.computing_unit import RunReport, run_workflow
 from dev.direct_sql import DirectSqlBackend
-from dev.metadata_backend import MetadataBackend
-from dev.progress import NullReporter
 from dev.ready import Ready
 from dev.run_plan import RunPlan, plan_run
 from dev.sidecar_backend import SidecarBackend
@@ -30,20 +28,6 @@ from tests.workflows import replayable
 POLL_S = 0.1
 
 Failure = Callable[[Up], Coroutine[Any, Any, None]]
-
-
-async def run(
-    ready: Ready, plan: RunPlan, backend: MetadataBackend, poll_s: float = POLL_S
-) -> RunReport:
-    unit = ComputingUnit(
-        plan,
-        backend,
-        NullReporter(),
-        workflow_id=ready["workflow_id"],
-        computing_unit_id=ready["computing_unit_id"],
-        poll_s=poll_s,
-    )
-    return await unit.run()
 
 
 async def rows_of(ready: Ready, report: RunReport) -> RunRows | None:
@@ -61,13 +45,13 @@ async def replay(
     """The run's report, and the retried calls with their reasons."""
     owner = ready["users"]["owner"]
     async with SidecarBackend(ready["sidecar"], owner["token"]) as backend:
-        return await run(ready, plan, backend, poll_s), set(backend.retries)
+        return await run_workflow(ready, plan, backend, poll_s), set(backend.retries)
 
 
 async def direct(ready: Ready, plan: RunPlan) -> RunReport:
     owner = ready["users"]["owner"]
     async with DirectSqlBackend(ready["database"], owner["user_id"]) as backend:
-        return await run(ready, plan, backend, poll_s=0.02)
+        return await run_workflow(ready, plan, backend, poll_s=0.02)
 
 
 @pytest.mark.parametrize("file", replayable())

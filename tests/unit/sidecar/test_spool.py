@@ -15,6 +15,7 @@ from tests.unit.sidecar.spooling import (
     Spools,
     cut,
     epoch_of,
+    numbers,
     settle,
     size_only,
     update,
@@ -152,3 +153,21 @@ async def test_batches_are_numbered_in_a_row(spools: Spools) -> None:
 
     assert [batch.number for batch in batches] == [1, 2, 3]
     assert len({batch.epoch for batch in batches}) == 1
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+async def test_entry_that_does_not_fit_ends_the_batch_and_starts_the_next(
+    spools: Spools, monkeypatch: pytest.MonkeyPatch, is_last: bool
+) -> None:
+    monkeypatch.setattr(batches, "BATCH_MAX_BYTES", 1_000)
+    spool = await spools.open()
+    seqs = [await spool.append(update(name="x" * size)) for size in (300, 900, 10)]
+    if not is_last:
+        await spool.append(update(OTHER_EID, name="other"))
+
+    first = await cut(spool)
+    await settle(spool, first)
+    second = await cut(spool)
+
+    assert numbers(first) == seqs[:1]
+    assert numbers(second)[0] == seqs[1]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from sidecar.problems import SpoolUnavailable
 from sidecar.spool.file import CHECKPOINT_FROM_FRAMES
 from sidecar.spool.schema import FILE_NAME, SHM_SUFFIX, WAL_SUFFIX
 from sidecar.spool.wal import FRAME_BYTES
+from tests.unit.sidecar.damaging import copy_as_killed
 from tests.unit.sidecar.spooling import EID, Spools, cut, numbers, settle, update
 
 IS_FREE = """
@@ -70,3 +72,20 @@ async def test_a_read_after_trouble_sees_what_the_writer_has_opened_anew(spools:
 
     assert waiting[0].seq == seq
     assert numbers(await cut(spool)) == [entry.seq for entry in waiting]
+
+
+async def test_number_of_a_write_that_a_crash_lost_is_not_assigned_again(
+    spools: Spools, tmp_path: Path
+) -> None:
+    """The volume comes back as it was before the last write, without a trace of it."""
+    spool = await spools.open()
+    await spool.append(update(name="kept"))
+    copy_as_killed(spools.directory, tmp_path / "killed")
+    lost = await spool.append(update(name="lost"))
+    await spools.close()
+    crashed = Spools(tmp_path / "killed", spools.limits)
+
+    spool = await crashed.open()
+
+    assert await spool.append(update(name="new")) > lost
+    await crashed.close()

@@ -1,11 +1,13 @@
-"""How writes end, and who is told."""
+"""Outcomes: what becomes of a write once central has answered."""
+
+import asyncio
+import threading
 
 import pytest
 
-from sidecar.spool.entry import (
-    Outcome,
-    WriteState,
-)
+from sidecar.spool.entry import Outcome, WriteState
+from sidecar.spool.fault_injection import FaultPoint
+from sidecar.spool.spool import Spool
 from tests.unit.sidecar.spooling import (
     EID,
     OTHER_USER,
@@ -132,4 +134,35 @@ async def test_only_the_users_own_writes_are_listed_newest_first(spools: Spools)
     assert await listed(3, None) == []
 
 
-# Merging
+class BlockingAfterCommit:
+    """Once armed, keeps the writer's thread between a commit and its callback."""
+
+    def __init__(self) -> None:
+        self.is_armed = False
+        self.committed = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def hit(self, point: FaultPoint) -> None:
+        if self.is_armed and point is FaultPoint.AFTER_COMMIT:
+            self.committed.set()
+            assert self.may_go_on.wait(30)
+
+
+async def test_write_waits_for_readers_until_its_settlement_is_reported(spools: Spools) -> None:
+    block = BlockingAfterCommit()
+    spool = Spool(spools.directory, spools.limits, faults=block)
+    await spool.open()
+    seq = await spool.append(update(name="n"))
+    batch = await cut(spool)
+    block.is_armed = True
+
+    settling = asyncio.create_task(settle(spool, batch))
+    await asyncio.to_thread(block.committed.wait, 30)
+    during = [entry.seq for entry in await spool.waiting(EID)], await spool.are_settled_up_to(seq)
+    block.may_go_on.set()
+    await settling
+    after = await spool.waiting(EID), await spool.are_settled_up_to(seq)
+    await spool.close()
+
+    assert during == ([seq], False)
+    assert after == ([], True)

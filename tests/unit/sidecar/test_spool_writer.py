@@ -236,3 +236,26 @@ async def test_what_came_before_the_close_is_committed_and_what_comes_after_is_r
     assert [await first, await alone] == [1, [1]]
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         await committer.submit(add(2))
+
+
+@pytest.mark.parametrize(
+    ("needs", "is_synced"),
+    [
+        ([True, False], True),
+        ([False, True], True),
+        ([False, False], False),
+    ],
+)
+async def test_group_is_synced_if_any_of_its_tasks_needs_it(
+    committer: GroupCommitWriter, needs: list[bool], is_synced: bool
+) -> None:
+    full, normal = 2, 1  # values of the pragma
+
+    def mode(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    group = [committer.submit(mode, needs_sync=needs_sync) for needs_sync in needs]
+    committer.start()
+
+    assert await asyncio.gather(*group) == [full if is_synced else normal] * 2
+    assert (committer.commit_count, committer.sync_count) == (1, int(is_synced))

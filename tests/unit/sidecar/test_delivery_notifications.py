@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from sidecar.problems import SpoolUnavailable
 from sidecar.spool import batches
 from sidecar.spool.entry import Batch, Outcome, WriteState
+from sidecar.spool.fault_injection import FaultPoint
 from sidecar.spool.index_snapshot import IndexSnapshot
 from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, applied, until
 from tests.unit.sidecar.spooling import EID, Spools, size_only, update
@@ -48,18 +50,18 @@ async def test_no_reader_finds_a_write_neither_pending_nor_notified(
 ) -> None:
     """The listener (the caches) is notified before the spool stops listing the write."""
     seq = await harness.spool.append(update(name="n"))
-    gaps: list[str] = []
+    gaps: set[str] = set()
 
     async def read_until_settled() -> None:
         while seq not in harness.listener.settled:
             is_pending = any(entry.seq == seq for entry in await harness.spool.waiting(EID))
             if not is_pending and seq not in harness.listener.settled:
-                gaps.append("read of the file")
+                gaps.add("read of the file")
 
     async def check_index_until_settled() -> None:
         while seq not in harness.listener.settled:
             if not harness.spool.queues.length(EID):
-                gaps.append("index")
+                gaps.add("index")
             await asyncio.sleep(0)
 
     readers = asyncio.gather(read_until_settled(), check_index_until_settled())
@@ -68,7 +70,38 @@ async def test_no_reader_finds_a_write_neither_pending_nor_notified(
     async with asyncio.timeout(30):
         await readers
 
-    assert gaps == []
+    assert gaps == set()
+
+
+class HoldAfterCommit:
+    """Stops the spool's writer between the commit and the update of the index."""
+
+    def __init__(self) -> None:
+        self.committed, self.may_continue = threading.Event(), threading.Event()
+
+    def hit(self, point: FaultPoint) -> None:
+        if point is FaultPoint.AFTER_COMMIT:
+            self.committed.set()
+            self.may_continue.wait(30)
+
+
+async def test_a_read_between_commit_and_notification_finds_the_write_pending(
+    harness: DeliveryHarness,
+) -> None:
+    seq = await harness.spool.append(update(name="n"))
+    harness.central.may_answer.clear()
+    harness.start()
+    await until(lambda: bool(harness.central.batches))
+    hold = harness.spool._file.writer._faults = HoldAfterCommit()
+    harness.central.may_answer.set()
+    await asyncio.to_thread(hold.committed.wait, 30)
+
+    pending = await harness.spool.waiting(EID)
+    hold.may_continue.set()
+    await until(lambda: seq in harness.listener.settled)
+
+    assert [entry.seq for entry in pending] == [seq]
+    assert await harness.spool.waiting(EID) == []
 
 
 async def test_a_corrupted_write_wakes_its_waiter_and_a_flush(harness: DeliveryHarness) -> None:

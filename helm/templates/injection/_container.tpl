@@ -89,7 +89,7 @@ volumeMounts:
 {{ .Values.sidecar.containerName }}-ca
 {{- end }}
 
-{{- /* The ConfigMap in the pool's namespace with the authority to trust; empty for the system's. */}}
+{{- /* The ConfigMap in the pool's namespace with the trusted CA; empty for the system's CAs. */}}
 {{- define "sidecar.caConfigMap" -}}
 {{- with .Values.tls -}}
 {{- if .ca -}}
@@ -131,7 +131,7 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
-{{- /* What every other container gets. */}}
+{{- /* Variables of every other container. */}}
 {{- define "sidecar.endpoints" -}}
 {{- $url := printf "http://127.0.0.1:%d" (int .Values.sidecar.port) -}}
 {{- range $name, $value := .Values.injection.env }}

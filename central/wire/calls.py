@@ -1,7 +1,7 @@
-"""This service's view of the wire: what calls take and answer (batches are in `entries`).
+"""Central's view of the wire: requests and responses of all calls but batches (`entries`).
 
-A sidecar of another version may be on the other end: fields are added, never renamed, and
-frozen samples in tests/contract are read and written by both sides.
+The sidecar may be of another version: fields are added, never renamed, and both sides read and
+write the frozen samples in tests/contract.
 """
 
 from datetime import datetime
@@ -57,7 +57,7 @@ class OperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StoredOperatorPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """To read: rows of earlier releases of Texera have ids that it would not write today."""
+    """For reads: rows of earlier Texera releases have ids that it no longer writes."""
 
     execution_id: ExecutionId
     operator_id: Text
@@ -85,7 +85,7 @@ class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
     before: Annotated[
-        Id | None, msgspec.Meta(description="an execution id; older ones than it are answered")
+        Id | None, msgspec.Meta(description="an execution id; older ones are returned")
     ] = None
 
 
@@ -113,7 +113,7 @@ class ExpiredSelection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A run about to begin. Its user is the token's."""
+    """An execution to create. Its user is the token's."""
 
     workflow_id: WorkflowId
     computing_unit_id: ComputingUnitId
@@ -154,12 +154,12 @@ class ConsoleSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BindingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The boot of the sidecar's computing unit, where it has heard of one."""
+    """The current boot of the sidecar's computing unit, if it has registered one."""
 
     boot_id: BootId | None = None
 
 
-# --- answers
+# --- responses
 
 
 class Committed(msgspec.Struct, frozen=True):

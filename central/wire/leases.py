@@ -1,4 +1,4 @@
-"""Leases, boots and abandoned creates on the wire, as `wire` has the other calls."""
+"""Leases, boots and abandoned executions on the wire."""
 
 from enum import StrEnum
 from typing import Annotated, TypeAlias
@@ -8,7 +8,7 @@ import msgspec
 from kit.texera.fields import BootId, ExecutionId
 
 ExecutionIds: TypeAlias = Annotated[list[ExecutionId], msgspec.Meta(max_length=10_000)]
-"""More than one computing unit could ever run, and 100 KB of JSON."""
+"""The limit is more than one computing unit can run, and 100 KB of JSON."""
 
 
 class OpenBindingsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,7 +1,7 @@
-"""The wire of `/api/internal/execution-metadata`, as clients of Texera's own proposal speak it.
+"""The wire of `/api/internal/execution-metadata`, for clients of Texera's own proposal.
 
-camelCase, and whatever such a client sends besides is ignored: it was not written for us. Names
-begin with DropIn because they stand in one OpenAPI document with those of `/v1`.
+Names are camelCase, and unknown fields are ignored. The types are named DropIn because they
+share an OpenAPI document with those of `/v1`.
 """
 
 import msgspec
@@ -24,7 +24,7 @@ from kit.texera.fields import (
 
 
 class Lenient(msgspec.Struct, frozen=True, rename="camel"):
-    """Base of all: unknown fields are ignored."""
+    """Base of all types: unknown fields are ignored."""
 
 
 class EidPath(Lenient, frozen=True):
@@ -43,7 +43,7 @@ class PortResultQuery(Lenient, frozen=True):
 
 
 class DropInCreate(Lenient, frozen=True):
-    """`uid` may be left to the token; another's is refused."""
+    """`uid` is optional and must be the token's user."""
 
     workflow_id: WorkflowId
     environment_version: ShortText
@@ -84,7 +84,7 @@ class DropInUriList(Lenient, frozen=True):
 
 
 class DropInDurable(Lenient, frozen=True):
-    """The write is in the spool. Clients of old look at the status only."""
+    """The write is in the spool. These clients read only the HTTP status."""
 
     write_id: str
     state: str

@@ -1,7 +1,7 @@
-"""The wire of calls that central answers while the CU waits: nothing of them is kept here.
+"""The wire of forwarded calls: central responds while the CU waits, and nothing is cached.
 
-What the CU sends is checked here as central will check it; what central answers is decoded, so
-that members of a newer central are left out.
+Requests are validated as central will validate them. Responses are decoded, so that fields of a
+newer central are dropped.
 """
 
 from typing import Annotated
@@ -65,7 +65,7 @@ class ExportedOperator(Request, frozen=True):
 
 
 class ExportRequest(Request, frozen=True):
-    """Results of one workflow's latest run on one unit, about to be exported."""
+    """Operators whose results of the workflow's latest run on the unit are to be exported."""
 
     computing_unit_id: ComputingUnitId
     operators: Annotated[list[ExportedOperator], Meta(min_length=1, max_length=1000)]
@@ -73,7 +73,7 @@ class ExportRequest(Request, frozen=True):
 
 
 class DeletedExecution(msgspec.Struct, frozen=True):
-    """An execution that is gone, and the URIs it had: whoever deleted it drops their tables."""
+    """A deleted execution and the URIs it had: the caller drops their tables."""
 
     execution_id: int
     uris: list[str]
@@ -97,7 +97,7 @@ class BootRequest(Request, frozen=True):
 
 
 class ClosedExecutions(msgspec.Struct, frozen=True):
-    """The runs of earlier masters that have ended as FAILED with this call."""
+    """Executions of earlier master processes, which this call ended as FAILED."""
 
     closed: list[int]
 
@@ -112,7 +112,7 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class PlannedOperator(msgspec.Struct, frozen=True):
-    """`uri` is null for what has no result, and for what is blocked."""
+    """`uri` is null for an operator without a result and for a blocked one."""
 
     id: str
     uri: str | None
@@ -122,7 +122,7 @@ class PlannedOperator(msgspec.Struct, frozen=True):
 
 
 class ExportPlan(msgspec.Struct, frozen=True):
-    """Null ids: the workflow has not run on the unit, or has no version."""
+    """Null ids: the workflow has no execution on the unit, or no version."""
 
     execution_id: int | None
     version_id: int | None

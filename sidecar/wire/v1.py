@@ -1,4 +1,4 @@
-"""The sidecar's view of the wire: what the CU sends, and what it gets."""
+"""The sidecar's view of the wire: the CU's requests and the responses to them."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -48,7 +48,7 @@ class OperatorPath(Parameters, frozen=True):
 
 
 class StoredOperatorPath(Parameters, frozen=True):
-    """To read: rows of earlier releases of Texera have ids that it would not write today."""
+    """For reads: rows of earlier Texera releases have ids that it no longer writes."""
 
     execution_id: ExecutionId
     operator_id: Text
@@ -90,7 +90,7 @@ class FlushQuery(Parameters, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of bodies: a field this call does not know is refused."""
+    """Base of bodies: unknown fields are refused."""
 
 
 class NewExecutionRequest(Request, frozen=True):
@@ -139,7 +139,7 @@ class OperatorCosts(Request, frozen=True):
 
 
 class NewExecution(msgspec.Struct, frozen=True):
-    """What a create answers; fields of a newer central are left out."""
+    """The response to a create. Fields of a newer central are dropped."""
 
     execution_id: int
     workflow_id: int
@@ -152,7 +152,7 @@ class NewExecution(msgspec.Struct, frozen=True):
 
 
 class Execution(msgspec.Struct):
-    """A row as central answers it, with the waiting local writes laid over."""
+    """A row as central returns it, with the sidecar's pending writes applied."""
 
     execution_id: int
     workflow_id: int
@@ -182,7 +182,7 @@ class ExecutionPage(msgspec.Struct):
 
 
 class LatestCosts(msgspec.Struct):
-    """Of the latest completed run. Null operators: only a statistics document can tell."""
+    """Of the latest completed run. Null operators: only its statistics document has them."""
 
     execution_id: int
     runtime_stats_uri: str | None
@@ -190,9 +190,9 @@ class LatestCosts(msgspec.Struct):
 
 
 class WriteAnswer(msgspec.Struct, omit_defaults=True):
-    """Where a write stands. A refused one carries the problem that central answered.
+    """The state of a write. A refused one has central's problem.
 
-    A committed `delete_uris` carries what it removed, for whoever was answered 504.
+    A committed `delete_uris` has what it removed, for a caller whose wait ended with 504.
     """
 
     write_id: str
@@ -242,7 +242,7 @@ class Uris(msgspec.Struct, frozen=True):
 
 
 class Removed(msgspec.Struct, frozen=True):
-    """What a `DELETE …/uris` removed."""
+    """The rows that a `DELETE …/uris` removed."""
 
     results: list[ResultRow]
     console: list[ConsoleRow]

@@ -1,4 +1,4 @@
-"""Calls in which one thing is wrong, made from a service's routes and its OpenAPI document."""
+"""Calls with one error each, generated from a service's routes and its OpenAPI document."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,15 +8,15 @@ from urllib.parse import quote, urlencode
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """A call in which one thing is wrong."""
+class InvalidCall:
+    """A call with one error."""
 
-    what: str
+    name: str
     target: str
     body: Any
     field: str
     limit: str = ""
-    """What must be said of it."""
+    """A text that the problem must contain."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Api:
     document: dict[str, Any]
 
     def with_parameters(self) -> list[Any]:
-        return [route for route in self.routes if list(self.wrong_parameters(route))]
+        return [route for route in self.routes if list(self.invalid_parameters(route))]
 
     def with_body(self) -> list[Any]:
         return [route for route in self.routes if route.body_type is not None]
@@ -68,41 +68,41 @@ class Api:
         """The fields that the call's body must have."""
         return sorted(self._resolved(self._body_schema(route)).get("required", ()))
 
-    def wrong_parameters(self, route: Any) -> Iterator[Wrong]:
-        right, body = self.valid_parameters(route), self.valid_body(route)
+    def invalid_parameters(self, route: Any) -> Iterator[InvalidCall]:
+        valid, body = self.valid_parameters(route), self.valid_body(route)
         for parameter in self._operation(route)["parameters"]:
             name, schema = parameter["name"], parameter["schema"]
             if parameter["in"] == "header":
                 continue
-            for what, value, limit in self._wrong_values(schema):
-                target = self.target_of(route, {**right, name: value})
-                yield Wrong(f"{name} {what}", target, body, name, limit)
+            for error, value, limit in self._invalid_values(schema):
+                target = self.target_of(route, {**valid, name: value})
+                yield InvalidCall(f"{name} {error}", target, body, name, limit)
             if self._resolved(schema).get("type") in {"integer", "number", "boolean"}:
-                target = self.target_of(route, {**right, name: "much"})
-                yield Wrong(f"{name} no number", target, body, name)
+                target = self.target_of(route, {**valid, name: "much"})
+                yield InvalidCall(f"{name} no number", target, body, name)
             if parameter["required"] and parameter["in"] == "query":
-                rest = {key: value for key, value in right.items() if key != name}
-                target = self.target_of(route, rest)
-                yield Wrong(f"{name} missing", target, body, name, "required")
+                remaining = {key: value for key, value in valid.items() if key != name}
+                target = self.target_of(route, remaining)
+                yield InvalidCall(f"{name} missing", target, body, name, "required")
         query = route.query_type
         if query is None or query.__struct_config__.forbid_unknown_fields:
-            target = self.target_of(route, {**right, "colour": "red"})
-            yield Wrong("an unknown parameter", target, body, "colour", "no query parameter")
+            target = self.target_of(route, {**valid, "colour": "red"})
+            yield InvalidCall("an unknown parameter", target, body, "colour", "no query parameter")
 
-    def wrong_bodies(self, route: Any) -> Iterator[Wrong]:
-        right, target = self.valid_body(route), self.target_of(route)
+    def invalid_bodies(self, route: Any) -> Iterator[InvalidCall]:
+        valid, target = self.valid_body(route), self.target_of(route)
         schema = self._resolved(self._body_schema(route))
         for name in schema.get("required", ()):
-            rest = {key: value for key, value in right.items() if key != name}
-            yield Wrong(f"{name} missing", target, rest, name, "required")
+            remaining = {key: value for key, value in valid.items() if key != name}
+            yield InvalidCall(f"{name} missing", target, remaining, name, "required")
         for name, member in schema["properties"].items():
-            yield Wrong(f"{name} of a wrong type", target, {**right, name: [[1]]}, name)
-            for what, value, limit in self._wrong_values(member):
-                yield Wrong(f"{name} {what}", target, {**right, name: value}, name, limit)
+            yield InvalidCall(f"{name} of a wrong type", target, {**valid, name: [[1]]}, name)
+            for error, value, limit in self._invalid_values(member):
+                yield InvalidCall(f"{name} {error}", target, {**valid, name: value}, name, limit)
         if route.body_type.__struct_config__.forbid_unknown_fields:
-            unknown = {**right, "colour": "red"}
-            yield Wrong("an unknown field", target, unknown, "colour", "no field")
-        yield Wrong("a list", target, [1], "body", "object")
+            unknown = {**valid, "colour": "red"}
+            yield InvalidCall("an unknown field", target, unknown, "colour", "no field")
+        yield InvalidCall("a list", target, [1], "body", "object")
 
     def _operation(self, route: Any) -> dict[str, Any]:
         operation: dict[str, Any] = self.document["paths"][route.path][route.method.lower()]
@@ -142,8 +142,8 @@ class Api:
                 return False
         return schema.get("minimum", 0)
 
-    def _wrong_values(self, schema: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
-        """What is wrong, a value that is, and what must be said of it."""
+    def _invalid_values(self, schema: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
+        """The error's name, a value with it, and a text that the problem must contain."""
         schema = self._resolved(schema)
         if "maximum" in schema:
             # At 1e9 and beyond a float has no room for one more.
@@ -160,13 +160,13 @@ class Api:
             yield "a NUL", "a\x00b", ""
 
 
-def check(wrong: Wrong, status: int, problem: Any) -> None:
-    """The answer is one problem, about the one thing that is wrong."""
-    assert (status, problem["type"]) == (400, "invalid-request"), (wrong, problem)
+def check(call: InvalidCall, status: int, problem: Any) -> None:
+    """The response is one problem that names the one wrong field."""
+    assert (status, problem["type"]) == (400, "invalid-request"), (call, problem)
     [error] = problem["errors"]
-    assert error["field"].partition("[")[0] == wrong.field, (wrong, problem)
-    assert wrong.limit in error["expected"], (wrong, problem)
-    assert wrong.field in problem["detail"], (wrong, problem)
+    assert error["field"].partition("[")[0] == call.field, (call, problem)
+    assert call.limit in error["expected"], (call, problem)
+    assert call.field in problem["detail"], (call, problem)
 
 
 NO_JSON: tuple[tuple[bytes, str, tuple[int, str]], ...] = (
@@ -177,4 +177,4 @@ NO_JSON: tuple[tuple[bytes, str, tuple[int, str]], ...] = (
     (b"{}", "application/x-www-form-urlencoded", (415, "unsupported-media-type")),
     (b"x" * (2**20 + 1), "application/json", (413, "body-too-large")),
 )
-"""A body, what it says it is, and the outcome."""
+"""A body, its content type, and the outcome."""

@@ -1,7 +1,7 @@
-"""Bad input of each call of either service is one problem that names the field and the limit.
+"""Bad input to any call of either service is one problem that names the field and the limit.
 
-The sidecar's calls are made where no central listens, and leave its spool empty: what is
-refused reaches neither. Central's are signed by a sidecar and carry the owner's token.
+The sidecar's calls are made without a central and leave its spool empty: a refused request
+reaches neither. Central's are signed by a sidecar and carry the owner's token.
 """
 
 import re
@@ -28,7 +28,7 @@ from tests.databases import Database
 from tests.integration.central.central_fixtures import Sidecar, running_central
 
 LOCAL = Api(sidecar.server.app.ROUTES, sidecar.server.app.openapi())
-# A batch is judged entry by entry, and its members outlive versions: tests of its own.
+# A batch is validated entry by entry, and its fields outlive versions: it has tests of its own.
 CENTRAL = Api(
     [route for route in central.app.ROUTES if route.path != "/v1/batches"],
     central.app.openapi(),
@@ -64,15 +64,15 @@ def named(routes: Sequence[Any]) -> list[Any]:
 async def local_call(
     client: Any, route: Any, target: str, content: bytes, content_type: str = "application/json"
 ) -> tuple[int, Any]:
-    """Status and problem of a call that the CU makes."""
+    """Status and problem of a call to the sidecar."""
     headers = {"Authorization": "Bearer t"}
     if route.body_type is not None:
         headers["Content-Type"] = content_type
     url = client.make_url("").join(URL(target, encoded=True))
     async with client.session.request(
         route.method, url, data=BytesIO(content) if content else None, headers=headers
-    ) as answer:
-        return answer.status, await answer.json(content_type="application/problem+json")
+    ) as response:
+        return response.status, await response.json(content_type="application/problem+json")
 
 
 async def central_call(
@@ -82,7 +82,7 @@ async def central_call(
     content: bytes,
     content_type: str = "application/json",
 ) -> tuple[int, Any]:
-    """Status and problem of a call that a sidecar makes."""
+    """Status and problem of a signed call to central."""
     headers = caller.key.headers(
         route.method,
         target,
@@ -95,8 +95,8 @@ async def central_call(
     url = caller.client.make_url("").join(URL(target, encoded=True))
     async with caller.client.session.request(
         route.method, url, data=BytesIO(content) if content else None, headers=headers
-    ) as answer:
-        return answer.status, await answer.json(content_type="application/problem+json")
+    ) as response:
+        return response.status, await response.json(content_type="application/problem+json")
 
 
 def encoded(body: Any) -> bytes:
@@ -105,14 +105,14 @@ def encoded(body: Any) -> bytes:
 
 @pytest.mark.parametrize("route", named(LOCAL.with_parameters()))
 async def test_the_sidecar_names_a_bad_parameter(client: Any, route: Any) -> None:
-    for wrong in LOCAL.wrong_parameters(route):
-        check(wrong, *await local_call(client, route, wrong.target, encoded(wrong.body)))
+    for call in LOCAL.invalid_parameters(route):
+        check(call, *await local_call(client, route, call.target, encoded(call.body)))
 
 
 @pytest.mark.parametrize("route", named(LOCAL.with_body()))
 async def test_the_sidecar_names_a_bad_field(client: Any, route: Any) -> None:
-    for wrong in LOCAL.wrong_bodies(route):
-        check(wrong, *await local_call(client, route, wrong.target, encoded(wrong.body)))
+    for call in LOCAL.invalid_bodies(route):
+        check(call, *await local_call(client, route, call.target, encoded(call.body)))
 
 
 @pytest.mark.parametrize("route", named(LOCAL.with_two_fields()))
@@ -125,7 +125,7 @@ async def test_the_sidecar_names_every_bad_field_at_once(client: Any, route: Any
 
 
 @pytest.mark.parametrize("route", named(LOCAL.with_body()))
-async def test_what_is_no_json_is_one_problem_of_the_sidecar(client: Any, route: Any) -> None:
+async def test_a_body_without_json_is_one_problem_of_the_sidecar(client: Any, route: Any) -> None:
     for content, content_type, outcome in NO_JSON:
         target = LOCAL.target_of(route)
         status, problem = await local_call(client, route, target, content, content_type)
@@ -134,14 +134,14 @@ async def test_what_is_no_json_is_one_problem_of_the_sidecar(client: Any, route:
 
 @pytest.mark.parametrize("route", named(CENTRAL.with_parameters()))
 async def test_central_names_a_bad_parameter(caller: Sidecar, route: Any) -> None:
-    for wrong in CENTRAL.wrong_parameters(route):
-        check(wrong, *await central_call(caller, route, wrong.target, encoded(wrong.body)))
+    for call in CENTRAL.invalid_parameters(route):
+        check(call, *await central_call(caller, route, call.target, encoded(call.body)))
 
 
 @pytest.mark.parametrize("route", named(CENTRAL.with_body()))
 async def test_central_names_a_bad_field(caller: Sidecar, route: Any) -> None:
-    for wrong in CENTRAL.wrong_bodies(route):
-        check(wrong, *await central_call(caller, route, wrong.target, encoded(wrong.body)))
+    for call in CENTRAL.invalid_bodies(route):
+        check(call, *await central_call(caller, route, call.target, encoded(call.body)))
 
 
 @pytest.mark.parametrize("route", named(CENTRAL.with_two_fields()))
@@ -154,7 +154,7 @@ async def test_central_names_every_bad_field_at_once(caller: Sidecar, route: Any
 
 
 @pytest.mark.parametrize("route", named([r for r in CENTRAL.with_body() if not r.body_is_optional]))
-async def test_what_is_no_json_is_one_problem_of_central(caller: Sidecar, route: Any) -> None:
+async def test_a_body_without_json_is_one_problem_of_central(caller: Sidecar, route: Any) -> None:
     for content, content_type, outcome in NO_JSON:
         target = CENTRAL.target_of(route)
         status, problem = await central_call(caller, route, target, content, content_type)
@@ -162,7 +162,7 @@ async def test_what_is_no_json_is_one_problem_of_central(caller: Sidecar, route:
 
 
 def other_methods(api: Api) -> list[Any]:
-    """Each path with each method that it does not have, and those that it has."""
+    """Each path with each method that it lacks, and those that it has."""
     known = ("GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "HEAD")
     return [
         pytest.param(method, path, ", ".join(sorted(has)), id=f"{method} {path}")
@@ -177,11 +177,13 @@ def other_methods(api: Api) -> list[Any]:
 async def test_a_method_that_a_path_of_the_sidecar_does_not_have_is_405(
     client: Any, method: str, path: str, allowed: str
 ) -> None:
-    """A literal path is not taken for a template's: delete for an execution id."""
+    """A literal path does not match a template: `delete` is no execution id."""
     url = client.make_url(re.sub(r"\{\w+\}", "1", path))
 
-    async with client.session.request(method, url, headers={"Authorization": "Bearer t"}) as answer:
-        assert (answer.status, answer.headers["Allow"]) == (405, allowed)
+    async with client.session.request(
+        method, url, headers={"Authorization": "Bearer t"}
+    ) as response:
+        assert (response.status, response.headers["Allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), other_methods(CENTRAL))
@@ -193,5 +195,5 @@ async def test_a_method_that_a_path_of_central_does_not_have_is_405(
 
     async with caller.client.session.request(
         method, caller.client.make_url(target), headers=headers
-    ) as answer:
-        assert (answer.status, answer.headers["Allow"]) == (405, allowed)
+    ) as response:
+        assert (response.status, response.headers["Allow"]) == (405, allowed)

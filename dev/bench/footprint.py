@@ -84,7 +84,7 @@ async def _central_calls(bench: Bench, rounds: int) -> Section:
     measurement = Measurement(f"central calls for {POLLS} polls", "calls", samples)
     return Section(
         "Central calls for polls of a known result",
-        "Reads the sidecar makes of central (`sidecar_upstream_requests_total`, other lanes apart)"
+        "Reads the sidecar makes of central (`sidecar_upstream_requests_total`, other pools apart)"
         " within one access window.",
         [measurement],
         [Goal(f"central calls per {POLLS} polls", measurement.quartiles, 0, "calls", 0)],

@@ -24,8 +24,8 @@ CREATED = datetime(2026, 11, 24, 8, 0, 0, 500_000, tzinfo=UTC)
 
 
 @dataclass
-class Lane:
-    """A connection to central that remembers what is sent, and answers a sample."""
+class RecordingPool:
+    """A connection pool to central that records requests and responds with a sample."""
 
     answer: bytes = b"{}"
     sent: list[tuple[str, str, bytes]] = field(default_factory=list)
@@ -35,18 +35,18 @@ class Lane:
         return CentralResponse(200, self.answer)
 
 
-def asked(lane: Lane, work: Callable[[Central], Awaitable[Any]]) -> Any:
-    to_central = Central(lane, lane, lane)  # type: ignore[arg-type]
+def asked(pool: RecordingPool, work: Callable[[Central], Awaitable[Any]]) -> Any:
+    to_central = Central(pool, pool, pool)  # type: ignore[arg-type]
     return asyncio.run(work(to_central))  # type: ignore[arg-type]
 
 
 def test_a_renewal_is_written_by_the_sidecar_and_read_by_central() -> None:
-    lane = Lane(sample("lease-renewal-answer-1"))
+    pool = RecordingPool(sample("lease-renewal-answer-1"))
 
-    answer = asked(lane, lambda c: c.renew_leases([1001, 2**31 - 1]))
+    answer = asked(pool, lambda c: c.renew_leases([1001, 2**31 - 1]))
 
-    assert lane.sent == [("POST", "/v1/lease-renewals", sample("lease-renewal-request-1"))]
-    read = msgspec.json.decode(lane.sent[0][2], type=leases.ExecutionList)
+    assert pool.sent == [("POST", "/v1/lease-renewals", sample("lease-renewal-request-1"))]
+    read = msgspec.json.decode(pool.sent[0][2], type=leases.ExecutionList)
     assert read.execution_ids == [1001, 2**31 - 1]
     reasons = list(leases.LostReason)
     assert answer == RenewedLeases(
@@ -65,7 +65,7 @@ def test_a_newer_centrals_members_and_reasons_are_no_trouble() -> None:
     answer = with_news(msgspec.json.decode(sample("lease-renewal-answer-1")))
     answer["lost"][0]["reason"] = "moved-to-the-moon"
 
-    renewed = asked(Lane(msgspec.json.encode(answer)), lambda c: c.renew_leases([1001]))
+    renewed = asked(RecordingPool(msgspec.json.encode(answer)), lambda c: c.renew_leases([1001]))
 
     assert renewed.lost[0] == LostLease(1001, "moved-to-the-moon")
 
@@ -73,7 +73,7 @@ def test_a_newer_centrals_members_and_reasons_are_no_trouble() -> None:
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"lease_s":0,"lost":[]}', b"<html>", b"[]"])
 def test_what_is_no_answer_renews_nothing(body: bytes) -> None:
     with pytest.raises(CentralUnavailable):
-        asked(Lane(body), lambda c: c.renew_leases([1001]))
+        asked(RecordingPool(body), lambda c: c.renew_leases([1001]))
 
 
 def test_a_boot_goes_from_the_unit_to_central_as_it_is_and_its_answer_back() -> None:
@@ -87,12 +87,12 @@ def test_a_boot_goes_from_the_unit_to_central_as_it_is_and_its_answer_back() -> 
 
 
 def test_the_boot_goes_with_each_binding() -> None:
-    lane = Lane()
+    pool = RecordingPool()
 
-    asked(lane, lambda c: c.bind(1001, CallContext(), BOOT))
-    asked(lane, lambda c: c.bind(1001, CallContext()))
+    asked(pool, lambda c: c.bind(1001, CallContext(), BOOT))
+    asked(pool, lambda c: c.bind(1001, CallContext()))
 
-    assert [body for _, _, body in lane.sent] == [sample("binding-request-1"), b"{}"]
+    assert [body for _, _, body in pool.sent] == [sample("binding-request-1"), b"{}"]
     bound = msgspec.json.decode(sample("binding-request-1"), type=central.BindingRequest)
     created = msgspec.json.decode(
         sample("create-request-with-boot-1"), type=central.ExecutionRequest
@@ -101,18 +101,18 @@ def test_the_boot_goes_with_each_binding() -> None:
 
 
 def test_open_bindings_are_listed_by_age_and_those_unknown_abandoned() -> None:
-    lane = Lane(sample("open-bindings-answer-1"))
-    listed = asked(lane, lambda c: c.open_bindings(min_age_s=12.5))
-    lane.answer = sample("boot-answer-1")
-    ended = asked(lane, lambda c: c.abandon([1001, 2**31 - 1]))
+    pool = RecordingPool(sample("open-bindings-answer-1"))
+    listed = asked(pool, lambda c: c.open_bindings(min_age_s=12.5))
+    pool.answer = sample("boot-answer-1")
+    ended = asked(pool, lambda c: c.abandon([1001, 2**31 - 1]))
 
     assert (listed, ended) == ([1001], [1001, 1002])
-    assert lane.sent == [
+    assert pool.sent == [
         ("GET", "/v1/bindings?min_age_s=12.500", b""),
         ("POST", "/v1/bindings/abandoned", sample("lease-renewal-request-1")),
     ]
-    gone = asked(lane, lambda c: c.abandon([1001], UNIT_GONE))
-    body = msgspec.json.decode(lane.sent[-1][2], type=leases.AbandonedExecutions)
+    gone = asked(pool, lambda c: c.abandon([1001], UNIT_GONE))
+    body = msgspec.json.decode(pool.sent[-1][2], type=leases.AbandonedExecutions)
     assert (gone, body.reason) == ([1001, 1002], leases.AbandonReason.UNIT_GONE)
     binding = central.OpenBinding(1001, 101, 201, 1, CREATED)
     written = msgspec.json.encode(central.OpenBindings([binding]))

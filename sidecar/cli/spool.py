@@ -1,4 +1,4 @@
-"""`python -m sidecar spool ls | show ID | fsck | export`: contents and condition of a spool.
+"""`python -m sidecar spool ls | show ID | export`: contents and condition of a spool.
 
 Reads only, beside a running sidecar or when it is stopped, and never needs central:
 
@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from kit.http.settings import EXIT_USAGE
-from sidecar.spool import inspect
-from sidecar.spool.inspect import InspectedSpool, NoSpool, Unreadable, WriteLine
+from sidecar.spool.inspect import InspectedSpool, NoSpool, Unreadable, WriteLine, inspected
 
 DEFAULT_DIRECTORY = "/var/lib/sidecar"
-EXIT_FINDINGS = 1
+EXIT_DAMAGED = 1
 EXIT_DATA = 65
 """The file cannot be read as a spool (EX_DATAERR)."""
 EXIT_NO_INPUT = 66
@@ -58,31 +57,21 @@ def add_parser(commands: Any) -> None:
     listing.add_argument("--limit", metavar="N", type=int, default=100, help="0 for all")
     show = actions.add_parser("show", help="one write: its payload, its batch, its outcome")
     show.add_argument("id", metavar="ID", help="a write_id, or its number")
-    check = actions.add_parser("fsck", help="checksums and invariants; exits 1 if one is broken")
-    for action in (listing, show, check):
+    for action in (listing, show):
         action.add_argument("--json", action="store_true", help="for programs")
-    export = actions.add_parser("export", help="waiting writes as JSON lines, in order")
-    export.add_argument(
-        "--recover",
-        action="store_true",
-        help="recover a damaged spool first, in a temporary copy, as a start would",
-    )
+    actions.add_parser("export", help="waiting writes as JSON lines, in order")
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     directory = options.dir or Path(environ.get("SIDECAR_SPOOL_DIR") or DEFAULT_DIRECTORY)
     try:
-        is_damaged = options.action == "export" and options.recover
-        with (inspect.recovered if is_damaged else inspect.inspected)(directory) as spool:
+        with inspected(directory) as spool:
             return _ACTIONS[options.action](spool, options)
     except NoSpool as error:
         print(f"sidecar spool: {error}", file=sys.stderr)
         return EXIT_NO_INPUT
     except Unreadable as error:
         print(f"sidecar spool: {error}", file=sys.stderr)
-        if options.action == "fsck":
-            _print_quarantine(directory)
-            return EXIT_FINDINGS
         return EXIT_DATA
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -128,20 +117,6 @@ def _show(spool: InspectedSpool, options: argparse.Namespace) -> int:
     return 0
 
 
-def _fsck(spool: InspectedSpool, options: argparse.Namespace) -> int:
-    findings = list(inspect.findings(spool))
-    quarantined = list(inspect.quarantined(spool.directory))
-    if options.json:
-        report = {"spool": spool.summary(), "findings": findings, "quarantined": quarantined}
-        print(json.dumps(report, indent=2))
-        return EXIT_FINDINGS if findings else 0
-    for finding in findings:
-        print(f"finding: {finding}")
-    _print_quarantine(spool.directory)
-    print(f"{len(findings)} findings" if findings else "no findings")
-    return EXIT_FINDINGS if findings else 0
-
-
 def _export(spool: InspectedSpool, options: argparse.Namespace) -> int:
     damaged = 0
     for line in spool.export():
@@ -149,12 +124,7 @@ def _export(spool: InspectedSpool, options: argparse.Namespace) -> int:
         print(json.dumps(line, ensure_ascii=False))
     if damaged:
         print(f"sidecar spool: {damaged} entries are damaged", file=sys.stderr)
-    return EXIT_FINDINGS if damaged else 0
-
-
-def _print_quarantine(directory: Path) -> None:
-    for text in inspect.quarantined(directory):
-        print(f"quarantined: {text}")
+    return EXIT_DAMAGED if damaged else 0
 
 
 def _cells(line: WriteLine) -> tuple[str, ...]:
@@ -168,4 +138,4 @@ def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-_ACTIONS = {"ls": _list, "show": _show, "fsck": _fsck, "export": _export}
+_ACTIONS = {"ls": _list, "show": _show, "export": _export}

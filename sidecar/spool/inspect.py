@@ -4,10 +4,7 @@ Nobody is kept waiting: each query is a short read, beside which the sidecar goe
 stopped spool is read as it is, its log included.
 """
 
-import re
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,16 +14,12 @@ from typing import Any
 
 import msgspec
 
-from sidecar.spool import batches, history, lock, recovery, schema
+from sidecar.spool import batches, history, lock, schema
 from sidecar.spool.entry import (
     Priority,
     WriteRecord,
     WriteState,
-    coalesced_checksum,
-    record_checksum,
 )
-from sidecar.spool.quarantine import FOLDER, ROWS_FILE
-from sidecar.spool.wal import WalFile, WalIndex
 
 PAGE_ROWS = 500
 """Rows of one query. A longer one would keep the log from being written back."""
@@ -57,12 +50,9 @@ class WriteLine:
 class InspectedSpool:
     """An open spool. Raises `Unreadable` where the file is damaged or of another format."""
 
-    def __init__(
-        self, directory: Path, connection: sqlite3.Connection, wal_index: WalIndex
-    ) -> None:
+    def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
         self.directory = directory
         self.connection = connection
-        self.wal_index = wal_index
         self.is_live = lock.is_held(directory)
         path = directory / schema.FILE_NAME
         try:
@@ -210,138 +200,10 @@ def inspected(directory: Path) -> Iterator[InspectedSpool]:
     log = path.with_name(path.name + schema.WAL_SUFFIX)
     is_static = not lock.is_held(directory) and not (log.exists() and log.stat().st_size)
     try:
-        with (
-            closing(WalIndex(path)) as wal_index,
-            closing(schema.connect_read_only(path, immutable=is_static)) as connection,
-        ):
-            yield InspectedSpool(directory, connection, wal_index)
+        with closing(schema.connect_read_only(path, immutable=is_static)) as connection:
+            yield InspectedSpool(directory, connection)
     except sqlite3.Error as error:
         raise Unreadable(f"{path}: {error}") from error
-
-
-@contextmanager
-def recovered(directory: Path) -> Iterator[InspectedSpool]:
-    """A copy of the spool as a sidecar's start would recover it. Raises `NoSpool`, `Unreadable`."""
-    files = [path for path in directory.glob(f"{schema.FILE_NAME}*") if path.suffix != ".ready"]
-    if not files:
-        raise NoSpool(f"no {schema.FILE_NAME} in {directory}")
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        for file in files:
-            if not file.name.endswith(schema.SHM_SUFFIX):
-                shutil.copy(file, copy / file.name)
-        try:
-            connection, index, _ = recovery.open_or_recover(copy)
-        except schema.UnknownFormat as error:
-            raise Unreadable(str(error)) from error
-        connection.close()
-        index.close()
-        with inspected(copy) as spool:
-            yield spool
-
-
-# Checks
-
-
-def findings(spool: InspectedSpool) -> Iterator[str]:
-    """What is wrong with a spool, one sentence each; nothing if all is well."""
-    try:
-        for check in (_check_file, _check_meta, _check_entries, _check_batch, _check_numbers):
-            yield from check(spool)
-        yield from _check_settled(spool)
-    except sqlite3.Error as error:
-        yield f"the file cannot be read further: {error}"
-
-
-def quarantined(directory: Path) -> Iterator[str]:
-    """What earlier damage has left under `quarantine/`."""
-    quarantine = directory / FOLDER
-    if not quarantine.is_dir():
-        return
-    for folder in sorted(path for path in quarantine.iterdir() if path.is_dir()):
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        yield f"{FOLDER}/{folder.name}: {size} bytes"
-    entries = quarantine / ROWS_FILE
-    if entries.exists():
-        count = len(entries.read_bytes().splitlines())
-        yield f"{FOLDER}/{entries.name}: {count} corrupted entries as they were found"
-
-
-def _check_file(spool: InspectedSpool) -> Iterator[str]:
-    for (found,) in spool.connection.execute("PRAGMA integrity_check(20)"):
-        if found != "ok":
-            yield str(found).replace("\n", " ")
-    if schema.schema_signature(spool.connection) != schema.expected_signature():
-        yield f"tables are not those of format {schema.FORMAT_VERSION}"
-    wal = WalFile(spool.directory / schema.FILE_NAME)
-    if not spool.is_live and wal.has_unreachable_commits(spool.wal_index.valid_frames):
-        yield "the log is damaged: SQLite does not see all its commits (a start restores them)"
-
-
-def _check_meta(spool: InspectedSpool) -> Iterator[str]:
-    if not schema.is_meta_intact(spool.meta):
-        yield "meta: the checksum does not match"
-    if not re.fullmatch(r"[0-9a-f]{32}", str(spool.meta.get("epoch"))):
-        yield f"meta: {spool.meta.get('epoch')!r} is not an epoch"
-
-
-def _check_entries(spool: InspectedSpool) -> Iterator[str]:
-    for row in spool.waiting():
-        name = f"entry {row[0]}"
-        entry = batches.entry_of_row(row[:9])
-        if entry is None:
-            yield f"{name}: the checksum does not match; it ends as refused when its turn comes"
-            continue
-        try:
-            payload = msgspec.json.decode(entry.payload)
-        except msgspec.DecodeError as error:
-            yield f"{name}: the payload is not JSON: {error}"
-            continue
-        identity = (payload.get("seq"), payload.get("execution_id"), payload.get("op"))
-        if identity != (entry.seq, entry.execution_id, entry.op):
-            yield f"{name}: the payload is that of {identity}"
-
-
-def _check_batch(spool: InspectedSpool) -> Iterator[str]:
-    if batches.in_flight(spool.connection) is None:
-        yield "the batch in flight is not what was cut: its members or its digest differ"
-    places = [row[0] for row in spool.connection.execute("SELECT position FROM in_flight")]
-    if sorted(places) != list(range(len(places))):
-        yield "the batch in flight has gaps"
-    if places and spool.meta["batch"] < 1:
-        yield "there is a batch in flight, and none was ever numbered"
-
-
-def _check_numbers(spool: InspectedSpool) -> Iterator[str]:
-    for one, other in (("entries", "settled"), ("entries", "coalesced"), ("coalesced", "settled")):
-        for (seq,) in spool.connection.execute(
-            f"SELECT seq FROM {one} WHERE seq IN (SELECT seq FROM {other}) LIMIT 20"  # noqa: S608
-        ):
-            yield f"number {seq} is both in {one} and in {other}"
-    (highest,) = spool.connection.execute("SELECT coalesce(max(seq), 0) FROM settled").fetchone()
-    if highest > spool.meta["max_seq"]:
-        yield f"number {highest} is settled, and the highest is said to be {spool.meta['max_seq']}"
-    for seq, chain_id, stored in spool.connection.execute("SELECT * FROM coalesced"):
-        if stored != coalesced_checksum(seq, chain_id):
-            yield f"coalesced write {seq}: the checksum does not match"
-    for (seq,) in spool.connection.execute(
-        "SELECT seq FROM coalesced WHERE chain_id NOT IN"
-        " (SELECT chain_id FROM entries WHERE chain_id IS NOT NULL) LIMIT 20"
-    ):
-        yield f"coalesced write {seq}: its replacement does not wait"
-
-
-def _check_settled(spool: InspectedSpool) -> Iterator[str]:
-    rows = spool.connection.execute(
-        "SELECT seq, execution_id, user_id, op, state, problem, removed, checksum FROM settled"
-    )
-    count = 0
-    for *record, stored in rows:
-        count += 1
-        if stored != record_checksum(*record):
-            yield f"settled write {record[0]}: the checksum does not match"
-    if count > batches.HISTORY_SIZE:
-        yield f"{count} settled writes are kept, of {batches.HISTORY_SIZE}"
 
 
 def _decoded(payload: Any) -> Any:

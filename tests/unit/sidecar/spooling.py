@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sidecar.spool import inspect
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import (
     Batch,
@@ -96,12 +95,6 @@ async def settle(spool: Spool, batch: Batch, outcome: str = "applied") -> list[W
 
 def numbers(batch: Batch) -> list[int]:
     return [entry.seq for entry in batch.entries]
-
-
-def findings_in(directory: Path) -> list[str]:
-    """What `fsck` finds."""
-    with inspect.inspected(directory) as spool:
-        return list(inspect.findings(spool))
 
 
 async def state_of(spool: Spool, seq: int) -> WriteState | None:

@@ -5,12 +5,12 @@ import asyncio
 from sidecar.spool.batches import HISTORY_SIZE
 from sidecar.spool.entry import WriteState
 from sidecar.spool.spool import Spool
+from tests.unit.sidecar.spool_invariants import findings_in
 from tests.unit.sidecar.spooling import (
     OTHER_USER,
     USER,
     Spools,
     cut,
-    findings_in,
     settle,
     size_only,
     state_of,

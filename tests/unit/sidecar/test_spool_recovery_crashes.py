@@ -12,12 +12,12 @@ from sidecar.spool.quarantine import FOLDER
 from sidecar.spool.schema import FILE_NAME, PAGE_BYTES
 from tests.systems import ROOT
 from tests.unit.sidecar.damaging import LOG_NAME, copy_as_killed
+from tests.unit.sidecar.spool_invariants import findings_in
 from tests.unit.sidecar.spooling import (
     EID,
     OTHER_EID,
     Spools,
     cut,
-    findings_in,
     numbers,
     settle,
     update,

@@ -128,7 +128,7 @@ async def test_the_tool_changes_nothing_of_a_stopped_spool(spools: Spools, tool:
     await spools.close()
     before = {path.name: path.read_bytes() for path in spools.directory.iterdir()}
 
-    for action in (["ls"], ["show", "3"], ["fsck"], ["export"]):
+    for action in (["ls"], ["show", "3"], ["export"]):
         assert tool(*action) == 0
 
     assert {path.name: path.read_bytes() for path in spools.directory.iterdir()} == before
@@ -142,65 +142,17 @@ async def test_the_tool_reads_the_log_that_a_killed_sidecar_left(
     tool.directory = tmp_path / "killed"
 
     assert len(tool.writes()) == 4
-    assert tool("fsck") == 0
 
 
-async def test_fsck_finds_nothing_wrong_with_a_spool_at_work(spools: Spools, tool: Tool) -> None:
-    await lively(spools)
-
-    assert tool("fsck") == 0
-    assert tool.out == "no findings\n"
-
-
-@pytest.mark.parametrize(
-    ("edit", "fault"),
-    [
-        ("UPDATE entries SET user_id = 9 WHERE seq = 5", "entry 5: the checksum does not match"),
-        ("DELETE FROM entries WHERE seq = 3", "batch in flight is not what was cut"),
-        ("UPDATE in_flight SET position = 7", "the batch in flight has gaps"),
-        ("UPDATE meta SET value = 9 WHERE name = 'batch'", "meta: the checksum does not match"),
-        ("UPDATE meta SET value = 'x' WHERE name = 'epoch'", "'x' is not an epoch"),
-        ("UPDATE settled SET seq = 5 WHERE seq = 1", "number 5 is both in entries and in settled"),
-        ("UPDATE settled SET state = 'committed'", "settled write 2: the checksum does not match"),
-        ("UPDATE coalesced SET chain_id = 3", "coalesced write 4: its replacement does not wait"),
-        ("UPDATE coalesced SET chain_id = 3", "coalesced write 4: the checksum does not match"),
-        ("DROP INDEX coalesced_by_chain", "tables are not those of format"),
-    ],
-)
-async def test_fsck_says_what_is_wrong(spools: Spools, tool: Tool, edit: str, fault: str) -> None:
-    await lively(spools)
-    await spools.close()
-    spools.edit(edit)
-
-    assert tool("fsck") == 1
-    assert fault in tool.out
-    assert tool("fsck", "--json") == 1
-    assert any(fault in found for found in json.loads(tool.out)["findings"])
-
-
-async def test_a_damaged_file_is_named_and_can_still_be_carved(spools: Spools, tool: Tool) -> None:
+async def test_damaged_file_is_named(spools: Spools, tool: Tool) -> None:
     await lively(spools)
     await spools.close()
     file = spools.directory / FILE_NAME
     file.write_bytes(b"no database at all" + file.read_bytes()[18:])
 
-    assert tool("ls") == 65
-    assert FILE_NAME in tool.err
-    assert tool("fsck") == 1
-    assert tool("export") == 65
-    assert tool("export", "--recover") == 0
-    documents = [json.loads(line)["payload"] for line in tool.out.splitlines()]
-    assert [document["seq"] for document in documents] == [3, 5, 6]
-
-
-async def test_what_was_set_aside_is_reported(spools: Spools, tool: Tool) -> None:
-    await lively(spools)
-    await spools.close()
-    (spools.directory / FILE_NAME).write_bytes(b"garbage" * 1000)
-    await spools.open()
-
-    assert tool("fsck") == 0
-    assert "quarantined: quarantine/" in tool.out
+    for action in ("ls", "export"):
+        assert tool(action) == 65
+        assert FILE_NAME in tool.err
 
 
 def test_a_directory_without_a_spool_is_said_to_be_none(tool: Tool) -> None:

@@ -13,12 +13,12 @@ from sidecar.spool.schema import FILE_NAME
 from sidecar.spool.spool import Spool
 from sidecar.spool.wal import FRAME_BYTES, HEADER_BYTES, WalFile
 from tests.unit.sidecar.damaging import LOG_NAME, copy_as_killed
+from tests.unit.sidecar.spool_invariants import findings_in
 from tests.unit.sidecar.spooling import (
     EID,
     OTHER_EID,
     Spools,
     cut,
-    findings_in,
     numbers,
     settle,
     size_only,

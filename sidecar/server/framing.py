@@ -93,24 +93,29 @@ def read_key(data: bytes) -> tuple[bytes | None, bytes]:
     """
     if len(data) > MAX_KEY_BYTES or data.find(HEAD_END) != len(data) - len(HEAD_END):
         return None, b""
-    key, ignored_count = _IGNORED_HEADERS.subn(b"", data)
-    if not ignored_count:
-        return key, b""
-    ids = (match[1] for match in _IGNORED_HEADERS.finditer(data))
-    request_id = next(filter(None, ids), b"")
-    return (key if ignored_count <= _MAX_IGNORED_HEADERS else None), request_id
+    return _normalize_head(data)
 
 
 def write_key(head: bytes) -> tuple[bytes | None, int, bytes]:
-    """The key of a request with a body, the body's length, and the request id as in `read_key`.
+    """The key of a whole head of a request with a body, the body's length, and the request id.
 
     The key leaves the length out. None unless there is exactly one.
     """
-    key, request_id = read_key(head)
+    key, request_id = _normalize_head(head)
     lengths = _CONTENT_LENGTH.findall(key) if key is not None else ()
     if key is None or len(lengths) != 1:
         return None, 0, request_id
     return _CONTENT_LENGTH.sub(b"", key), int(lengths[0]), request_id
+
+
+def _normalize_head(head: bytes) -> tuple[bytes | None, bytes]:
+    """The head without ignored headers, unless there are more than a request has; its id."""
+    key, ignored_count = _IGNORED_HEADERS.subn(b"", head)
+    if not ignored_count:
+        return key, b""
+    ids = (match[1] for match in _IGNORED_HEADERS.finditer(head))
+    request_id = next(filter(None, ids), b"")
+    return (key if ignored_count <= _MAX_IGNORED_HEADERS else None), request_id
 
 
 def is_storable(head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> bool:

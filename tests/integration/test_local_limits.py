@@ -1,4 +1,4 @@
-"""429 as a CU meets it: from its sidecar, and from central through its sidecar."""
+"""429 as a CU receives it: from its sidecar, and from central through its sidecar."""
 
 import asyncio
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Two users on one computing unit, before one sidecar: B never receives what only A may see.
 
-Everything of A's run carries a word that B must never be answered, in whichever way B asks:
-out of the cache, laid over by waiting writes, joined in one flight with A's own call, held in
-a long poll, as the state of a write, or in the words of an error.
+Every value of A's run contains a word that no response to B may contain: from the cache, with
+pending writes applied, from a call shared with A's, from a long poll, in the state of a write, or
+in a problem.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ async def stack(
 
 
 class Run:
-    """A's run, and every way to ask for what is known of it."""
+    """A's run, and every request that could reveal something of it."""
 
     def __init__(self, stack: Stack, execution_id: int) -> None:
         self.stack = stack
@@ -56,7 +56,7 @@ class Run:
         await self.write("PUT", f"/operators/{OPERATOR}/console", {"uri": console})
         await self.write("PUT", "/operator-costs", {"operators": {OPERATOR: 4711.5}})
 
-    def questions(self) -> list[tuple[str, str, Any]]:
+    def requests(self) -> list[tuple[str, str, Any]]:
         workflow = f"/v1/workflows/{WORLD.workflow_id}"
         old = f"/api/internal/execution-metadata/{self.execution_id}"
         operators = [{"id": OPERATOR, "output_type": "csv"}]
@@ -82,11 +82,11 @@ class Run:
             ("DELETE", f"{self.path}/uris", None),
         ]
 
-    async def asked_by(self, user: User) -> list[LocalReply]:
+    async def requested_by(self, user: User) -> list[LocalReply]:
         return await asyncio.gather(
             *(
                 self.stack.call(method, path, body, user=user)
-                for method, path, body in self.questions()
+                for method, path, body in self.requests()
                 if user == B or method != "DELETE"  # A's own would be waited for
             )
         )
@@ -97,25 +97,25 @@ async def run(stack: Stack) -> Run:
     return Run(stack, await stack.create())
 
 
-def told(replies: list[LocalReply], run: Run) -> str:
-    """What B was answered, but for the ids that B named."""
+def received(replies: list[LocalReply], run: Run) -> str:
+    """All that B received, without the ids that B named."""
     text = "\n".join(f"{json.dumps(r.body)} {dict(r.headers)}" for r in replies)
     return text.replace(OPERATOR, "")
 
 
 async def test_another_user_sees_nothing_before_during_and_after(stack: Stack, run: Run) -> None:
     await run.write_all()
-    before = await run.asked_by(B)
+    before = await run.requested_by(B)
     # At the same moment as A, so that B could join A's flights.
-    a_told, during = await asyncio.gather(run.asked_by(WORLD.owner), run.asked_by(B))
-    after = await run.asked_by(B)
+    a_replies, during = await asyncio.gather(run.requested_by(WORLD.owner), run.requested_by(B))
+    after = await run.requested_by(B)
 
     for replies in (before, during, after):
-        assert WORD not in told(replies, run)
-        assert "4711" not in told(replies, run)
+        assert WORD not in received(replies, run)
+        assert "4711" not in received(replies, run)
         assert {reply.status for reply in replies} <= {200, 404, 400, 403}
         assert [r.body for r in replies if r.status == 200] == [{"writes": []}] * 2
-    assert WORD in json.dumps([reply.body for reply in a_told])
+    assert WORD in json.dumps([reply.body for reply in a_replies])
 
 
 async def test_another_users_long_poll_does_not_return_the_result(stack: Stack, run: Run) -> None:
@@ -128,7 +128,7 @@ async def test_another_users_long_poll_does_not_return_the_result(stack: Stack, 
 
     assert mine.body["result_bytes"] == 4711
     assert {reply.outcome for reply in others} == {(404, "execution-not-found")}
-    assert "4711" not in told(others, run)
+    assert "4711" not in received(others, run)
 
 
 async def test_another_user_with_a_run_sees_only_their_own_writes(stack: Stack, run: Run) -> None:
@@ -145,7 +145,7 @@ async def test_another_user_with_a_run_sees_only_their_own_writes(stack: Stack, 
 
     assert {write["write_id"] for write in listed.body["writes"]} == {own.body["write_id"]}
     assert {write["execution_id"] for write in listed.body["writes"]} == {own_id}
-    assert WORD not in told([listed, flushed], run)
+    assert WORD not in received([listed, flushed], run)
 
 
 async def test_a_revoked_grant_ends_reads_after_the_access_ttl(

@@ -1,4 +1,4 @@
-"""A program that opens thousands of connections or sends what it never ends: who else is served."""
+"""Thousands of connections, endless heads or bodies: other clients are still served."""
 
 import resource
 import socket
@@ -12,7 +12,7 @@ import pytest
 from dev.polling import wait_until
 from dev.ready import Ready
 from tests.journeys.calls import call, create
-from tests.journeys.test_guard import spoken
+from tests.journeys.test_guard import exchange
 
 MIB = 2**20
 FLOODED = [("sidecar", 640), ("central", 2048), ("sidecar_ops", 64), ("central_ops", 64)]
@@ -26,7 +26,7 @@ def memory_bytes(ready: Ready, role: str) -> int:
 
 @contextmanager
 def connected(url: str, count: int, sent: bytes = b"") -> Iterator[list[socket.socket]]:
-    """So many connections, each with the same bytes sent, as far as the other end takes them."""
+    """`count` connections, each with the same bytes sent, as far as the server reads them."""
     address = urlsplit(url)
     assert address.hostname
     assert address.port
@@ -38,7 +38,7 @@ def connected(url: str, count: int, sent: bytes = b"") -> Iterator[list[socket.s
             try:
                 line.sendall(sent)
             except OSError:
-                continue  # it was refused, or had to make room
+                continue  # refused or evicted
         yield lines
 
 
@@ -140,4 +140,4 @@ def test_a_busy_connection_survives_a_flood(system: Ready) -> None:
         answer = polling.recv(65536)
 
     assert answer.startswith(b"HTTP/1.1 404 ")
-    assert spoken(system, f"GET /v1/executions/{run} HTTP/1.1\nHost: localhost")[0] == 401
+    assert exchange(system, f"GET /v1/executions/{run} HTTP/1.1\nHost: localhost")[0] == 401

@@ -1,4 +1,4 @@
-"""The local guard on the wire: what is not this pod's own, or not speaking plainly, is refused."""
+"""The local guard on the wire: requests that are not local or not plain are refused."""
 
 import json
 import socket
@@ -14,8 +14,8 @@ MIB = 2**20
 TOO_BIG = f"/v1/executions/{2**31}"
 
 
-def spoken(ready: Ready, head: str, body: bytes = b"", *, over: str = "TCP") -> tuple[int, Any]:
-    """What is answered to these very bytes, sent without waiting for anything."""
+def exchange(ready: Ready, head: str, body: bytes = b"", *, over: str = "TCP") -> tuple[int, Any]:
+    """Status and JSON body of the response to these bytes, sent at once."""
     with connected(ready, over) as line:
         line.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
         answer = b""
@@ -82,9 +82,9 @@ def test_a_request_that_is_not_plain_and_local_is_refused(
     token = f"Authorization: Bearer {system['users']['owner']['token']}"
     # Once known, the same read would be answered from memory: the guard comes before that too.
     plain = f"GET {run} HTTP/1.1\nHost: localhost\n{token}"
-    assert [spoken(system, plain, over=over)[0] for _ in range(2)] == [200, 200]
+    assert [exchange(system, plain, over=over)[0] for _ in range(2)] == [200, 200]
 
-    status, problem = spoken(system, head.format(run=run, token=token, big=TOO_BIG), over=over)
+    status, problem = exchange(system, head.format(run=run, token=token, big=TOO_BIG), over=over)
 
     assert (status, problem["type"]) == expected
 
@@ -109,7 +109,7 @@ def test_a_body_that_is_not_plain_json_is_refused(
     lines = [f"PATCH {run} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {token}"]
     lines += [f"Content-Length: {len(body)}", *([headers] if headers else [])]
 
-    status, problem = spoken(system, "\n".join(lines), body)
+    status, problem = exchange(system, "\n".join(lines), body)
 
     assert (status, problem["type"]) == expected
 
@@ -124,7 +124,7 @@ def test_an_announced_body_above_the_limit_is_413_before_it_is_sent(
         f"Content-Type: application/json\nContent-Length: {MIB + 1}"
     )
 
-    status, problem = spoken(system, head, over=over)
+    status, problem = exchange(system, head, over=over)
 
     assert (status, problem["type"]) == (413, "body-too-large")
 
@@ -137,6 +137,6 @@ def test_a_chunked_body_is_413_once_it_exceeds_the_limit(system: Ready, run: str
     )
     chunk = b"%x\r\n%s\r\n" % (65_536, b" " * 65_536)
 
-    status, problem = spoken(system, head, chunk * 17 + b"0\r\n\r\n")
+    status, problem = exchange(system, head, chunk * 17 + b"0\r\n\r\n")
 
     assert (status, problem["type"]) == (413, "body-too-large")

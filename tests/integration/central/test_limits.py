@@ -1,4 +1,4 @@
-"""What one user and one source may ask of central, called directly and with keys made up."""
+"""Limits by user and by source, for direct calls and with invented keys."""
 
 import asyncio
 from typing import Any

@@ -35,7 +35,7 @@ def openapi_document(
     """`other_problems` describes the problems that any call may return besides those of its
     route. `schemes` are the security schemes besides a user's token.
 
-    Examples are those of the field types (ADR 0069).
+    Examples are those of the field types (ADR 0041).
     """
     types: list[Any] = [ProblemDocument]
     for route in routes:

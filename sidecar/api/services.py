@@ -28,7 +28,7 @@ from sidecar.wire.v1 import WAIT_MAX_S
 from sidecar.writes import Writes
 
 TOKEN: web.RequestKey[str] = web.RequestKey("token", str)
-"""The caller's bearer token, as the local guard found it."""
+"""The caller's bearer token, set by the local guard."""
 
 _PREFER_WAIT = re.compile(
     r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:;[^,]*)?(?=,|$)", re.IGNORECASE
@@ -36,7 +36,7 @@ _PREFER_WAIT = re.compile(
 IDEMPOTENCY_KEY_MAX_LENGTH = 255
 IDEMPOTENCY_HEADER = {
     "Idempotency-Key": Header(
-        "A repeat with this key gets the first answer, for 24 h.",
+        "A repeat with the same key gets the first response, for 24 h.",
         {"type": "string", "pattern": "^[ -~]+$", "maxLength": IDEMPOTENCY_KEY_MAX_LENGTH},
     )
 }
@@ -102,7 +102,7 @@ class NeedsFullRequest(Exception):
 
 
 async def call_context(request: web.Request, route: Route, raw_body: bytes) -> CallContext:
-    """The caller: the token that the guard has found, and the trace of the call."""
+    """The caller: the token that the guard has set, and the trace of the call."""
     return CallContext(
         request[TOKEN],
         request[REQUEST_ID],

@@ -24,7 +24,7 @@ routes = RouteTable(
 async def delete_executions(
     request: TypedRequest[Writer, None, None, calls.Selection],
 ) -> Response[calls.DeletedExecutions]:
-    """Delete executions of one workflow, all or none; answers the URIs they had."""
+    """Delete executions of one workflow, all or none; returns the URIs they had."""
     delete = request.app[SELECTIONS].delete
     work = partial(delete, user=request.caller.user, selection=request.body)
     return await run_once(request, work)

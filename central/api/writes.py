@@ -107,7 +107,7 @@ async def set_console_size(
 async def delete_uris(
     request: TypedRequest[Writer, calls.ExecutionPath, None, None],
 ) -> Response[Removed]:
-    """Remove the rows of both registries and answer what they held."""
+    """Remove the rows of both registries; returns what they held."""
     return await _apply(request, DeleteUris(**_header(request)))
 
 

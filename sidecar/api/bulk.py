@@ -11,7 +11,7 @@ routes = route_table("executions")
 async def delete_executions(
     request: Request[None, None, forwarded.Selection],
 ) -> Response[forwarded.DeletedExecutions]:
-    """Delete executions of one workflow, all or none; answers the URIs they had."""
+    """Delete executions of one workflow, all or none; returns the URIs they had."""
     key, delete = idempotency_key(request.http), services(request).forwarded.delete
     return Response(await delete(request.body, key, request.caller))
 

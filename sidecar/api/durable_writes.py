@@ -26,7 +26,7 @@ Body = TypeVar("Body")
 Draft = TypeVar("Draft")
 Result = TypeVar("Result")
 
-_PREFER = Header("wait=N: answer 200 once central has committed, within N seconds.")
+_PREFER = Header("wait=N: return 200 once central has committed, within N seconds.")
 SPOOL_PROBLEMS = (problems.SpoolFull, problems.SpoolUnavailable, problems.SpoolVolumeFull)
 
 
@@ -45,7 +45,7 @@ async def submit_durable(
     build: Callable[[Draft, Binding, int], NewEntry],
     *,
     validate: Callable[[Body], Draft] = lambda body: cast("Any", body),
-    render: Callable[[v1.WriteAnswer], Result] = lambda answer: cast("Any", answer),
+    render: Callable[[v1.WriteAnswer], Result] = lambda write: cast("Any", write),
 ) -> Response[Result]:
     """Makes the write durable, and registers how to replay the call with another body.
 
@@ -59,8 +59,8 @@ async def submit_durable(
     decoder = _decoder(cast("Hashable", type(request.body)))
 
     async def submit(new: NewEntry) -> Response[Result]:
-        status, answer = await own.writes.submit(new, wait_s)
-        return Response(render(answer), status)
+        status, write = await own.writes.submit(new, wait_s)
+        return Response(render(write), status)
 
     async def replay(raw_body: bytes) -> Response[Result]:
         cached_permit = own.writes.cached_permit(execution_id, caller)

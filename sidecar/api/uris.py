@@ -89,12 +89,12 @@ async def fetch_uris(
 @routes.delete(
     _EXECUTION + "/uris",
     problems=(*SPOOL_PROBLEMS, problems.DeliveryTimeout),
-    headers={"Prefer": Header("wait=N: answer 504 with the write's id after N seconds, not 30.")},
+    headers={"Prefer": Header("wait=N: return 504 with the write's id after N seconds, not 30.")},
 )
 async def delete_uris(
     request: Request[v1.ExecutionPath, None, None],
 ) -> Response[v1.Removed]:
-    """Forget all result and console URIs; answers what was removed."""
+    """Remove all result and console URIs; returns what was removed."""
     writes = services(request).writes
     binding, grant = await writes.authorize(request.path.execution_id, request.caller)
     entry = write_operations.delete_uris(binding, grant.user_id)

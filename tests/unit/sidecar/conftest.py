@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.spool.capacity import SpoolLimits
 from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, harness_on
-from tests.unit.sidecar.spooling import Spools
+from tests.unit.sidecar.spool_fixtures import Spools
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord
 from sidecar.spool.spool import Spool
-from tests.unit.sidecar.spooling import Spools
+from tests.unit.sidecar.spool_fixtures import Spools
 
 Answer = Callable[[Batch], list[Outcome]]
 

@@ -12,7 +12,7 @@ from sidecar.reads import Reads
 from sidecar.spool.bindings import Boot
 from sidecar.upstream.central_api import Central
 from sidecar.wire import forwarded
-from tests.unit.sidecar.spooling import Spools
+from tests.unit.sidecar.spool_fixtures import Spools
 
 CALLER = cast("Any", object())
 

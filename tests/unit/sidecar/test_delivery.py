@@ -14,7 +14,7 @@ from tests.unit.sidecar.delivery_fixtures import (
     relayed,
     until,
 )
-from tests.unit.sidecar.spooling import EID, OTHER_EID, Spools, state_of, update
+from tests.unit.sidecar.spool_fixtures import EID, OTHER_EID, Spools, state_of, update
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sidecar.spool.entry import Batch, Outcome, WriteState
 from sidecar.spool.fault_injection import FaultPoint
 from sidecar.spool.index_snapshot import IndexSnapshot
 from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, applied, until
-from tests.unit.sidecar.spooling import EID, Spools, size_only, update
+from tests.unit.sidecar.spool_fixtures import EID, Spools, size_only, update
 
 LONG_S = 600.0
 

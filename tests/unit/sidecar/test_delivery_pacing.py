@@ -7,7 +7,7 @@ import pytest
 from sidecar.delivery import pacing
 from sidecar.spool.entry import Priority, WriteState
 from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, until
-from tests.unit.sidecar.spooling import OTHER_EID, Spools, state_of, update
+from tests.unit.sidecar.spool_fixtures import OTHER_EID, Spools, state_of, update
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.entry import Priority
 from sidecar.spool.spool import Spool
 from tests.unit.sidecar.delivery_fixtures import Answer, DeliveryHarness, applied, refused
-from tests.unit.sidecar.spooling import EID, USER, Spools, update
+from tests.unit.sidecar.spool_fixtures import EID, USER, Spools, update
 
 TOKEN_DIGEST = b"d" * 32
 

@@ -15,7 +15,7 @@ from tests.unit.sidecar.delivery_fixtures import (
     harness_on,
     until,
 )
-from tests.unit.sidecar.spooling import OTHER_EID, Spools, size_only, state_of, update
+from tests.unit.sidecar.spool_fixtures import OTHER_EID, Spools, size_only, state_of, update
 
 
 async def test_a_flush_waits_for_writes_durable_at_its_start_only(harness: DeliveryHarness) -> None:

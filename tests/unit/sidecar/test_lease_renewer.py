@@ -18,7 +18,7 @@ from tests.unit.sidecar.lease_fixtures import (
     RenewerRig,
     bind,
 )
-from tests.unit.sidecar.spooling import Spools, cut, update
+from tests.unit.sidecar.spool_fixtures import Spools, cut, update
 
 
 @pytest.fixture

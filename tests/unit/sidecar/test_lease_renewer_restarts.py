@@ -6,7 +6,7 @@ from sidecar.leases.health_check import UnitState
 from sidecar.leases.renewer import LeaseRenewer
 from sidecar.problems import UpstreamProblem
 from tests.unit.sidecar.lease_fixtures import REFUSED, UNREACHABLE, RenewerRig, bind
-from tests.unit.sidecar.spooling import Spools, update
+from tests.unit.sidecar.spool_fixtures import Spools, update
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from sidecar.leases.orphaned_creates import GRACE_S, close_orphaned
 from sidecar.spool.bindings import Boot
 from sidecar.spool.schema import FILE_NAME
 from tests.unit.sidecar.lease_fixtures import REFUSED, UNREACHABLE, FakeLeaseCentral, bind
-from tests.unit.sidecar.spooling import Spools
+from tests.unit.sidecar.spool_fixtures import Spools
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""What was acknowledged is kept, numbered and sent in its order."""
+"""Acknowledged writes are kept, numbered and sent in order."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from sidecar.spool import batches
 from sidecar.spool.entry import (
     Priority,
 )
-from tests.unit.sidecar.spooling import (
+from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_EID,
     Spools,
@@ -22,7 +22,7 @@ from tests.unit.sidecar.spooling import (
 )
 
 
-async def test_what_was_appended_is_there_after_a_restart(spools: Spools) -> None:
+async def test_appended_writes_survive_a_restart(spools: Spools) -> None:
     spool = await spools.open()
     appended = [await spool.append(update(name=f"n{n}")) for n in range(3)]
 
@@ -35,7 +35,7 @@ async def test_what_was_appended_is_there_after_a_restart(spools: Spools) -> Non
     assert spool.queues.size_bytes == sum(entry.size_bytes for entry in waiting)
 
 
-async def test_a_document_names_its_number_execution_time_and_operation(spools: Spools) -> None:
+async def test_payload_has_number_execution_time_and_operation(spools: Spools) -> None:
     spool = await spools.open()
 
     seq = await spool.append(update(name="n"))
@@ -50,7 +50,7 @@ async def test_a_document_names_its_number_execution_time_and_operation(spools: 
     }
 
 
-async def test_a_restart_keeps_the_spools_name_and_epoch(spools: Spools) -> None:
+async def test_restart_keeps_spool_id_and_epoch(spools: Spools) -> None:
     spool = await spools.open()
     name, epoch = spool.spool_id, await epoch_of(spool)
 
@@ -60,7 +60,7 @@ async def test_a_restart_keeps_the_spools_name_and_epoch(spools: Spools) -> None
     assert spool.epochs_started == 0
 
 
-async def test_a_number_is_never_given_twice(spools: Spools) -> None:
+async def test_number_is_never_assigned_twice(spools: Spools) -> None:
     given: list[int] = []
     for _ in range(3):
         spool = await spools.open()
@@ -71,7 +71,7 @@ async def test_a_number_is_never_given_twice(spools: Spools) -> None:
     assert given == sorted(set(given))
 
 
-async def test_concurrent_appends_share_commits_and_get_numbers_of_their_own(
+async def test_concurrent_appends_share_commits_and_get_distinct_numbers(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
@@ -83,7 +83,7 @@ async def test_concurrent_appends_share_commits_and_get_numbers_of_their_own(
     assert spool.commit_count - before < 200
 
 
-async def test_a_caller_that_leaves_does_not_take_its_write_along(spools: Spools) -> None:
+async def test_write_of_a_cancelled_caller_is_kept(spools: Spools) -> None:
     spool = await spools.open()
     caller = asyncio.create_task(spool.append(update(name="n")))
     asyncio.get_running_loop().call_soon(caller.cancel)
@@ -99,7 +99,7 @@ async def test_a_caller_that_leaves_does_not_take_its_write_along(spools: Spools
 # Order and batches
 
 
-async def test_each_executions_writes_are_sent_in_their_order(spools: Spools) -> None:
+async def test_writes_are_sent_in_order_per_execution(spools: Spools) -> None:
     spool = await spools.open()
     mine, theirs = [], []
     for n in range(5):
@@ -112,7 +112,7 @@ async def test_each_executions_writes_are_sent_in_their_order(spools: Spools) ->
     assert [entry.seq for entry in batch.entries if entry.execution_id == OTHER_EID] == theirs
 
 
-async def test_an_execution_with_a_terminal_status_goes_first(spools: Spools) -> None:
+async def test_execution_with_a_terminal_status_is_cut_first(spools: Spools) -> None:
     spool = await spools.open()
     for execution_id, priority in enumerate(reversed(Priority), start=1):
         await spool.append(update(execution_id, priority=priority, name="n"))
@@ -122,7 +122,7 @@ async def test_an_execution_with_a_terminal_status_goes_first(spools: Spools) ->
     assert [entry.priority for entry in batch.entries] == list(Priority)
 
 
-async def test_a_cut_batch_is_the_same_to_the_byte_after_a_restart(spools: Spools) -> None:
+async def test_cut_batch_is_identical_after_a_restart(spools: Spools) -> None:
     spool = await spools.open()
     for n in range(3):
         await spool.append(update(EID + n % 2, name=f"n{n}"))
@@ -136,14 +136,14 @@ async def test_a_cut_batch_is_the_same_to_the_byte_after_a_restart(spools: Spool
     assert again.digest == batches.digest_of(batch.entries)
 
 
-async def test_nothing_waits_means_no_batch(spools: Spools) -> None:
+async def test_empty_spool_cuts_no_batch(spools: Spools) -> None:
     spool = await spools.open()
 
     assert await spool.cut(flush=True) is None
     assert await spool.in_flight() is None
 
 
-async def test_batches_are_numbered_in_a_row(spools: Spools) -> None:
+async def test_batches_are_numbered_consecutively(spools: Spools) -> None:
     spool = await spools.open()
     batches = []
     for _ in range(3):

@@ -11,7 +11,7 @@ from sidecar.spool.bindings import GRACE_AFTER_END_MS, Binding, Grant
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import Entry, Outcome, Priority
 from sidecar.spool.spool import Spool
-from tests.unit.sidecar.spooling import EID, USER, cut, update
+from tests.unit.sidecar.spool_fixtures import EID, USER, cut, update
 
 DAY_S = 86_400.0
 JUMPS = pytest.mark.parametrize("jump_s", [-DAY_S, DAY_S], ids=["back", "forward"])

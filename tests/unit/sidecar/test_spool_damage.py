@@ -1,4 +1,4 @@
-"""What cannot be read is set aside and counted; the rest is kept, and no number comes twice."""
+"""Corrupted entries end as refused and are counted; no number is assigned twice."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from sidecar.spool.entry import (
     checksum,
 )
 from sidecar.spool.schema import FILE_NAME
-from tests.unit.sidecar.spooling import (
+from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_EID,
     OTHER_USER,
@@ -28,7 +28,7 @@ from tests.unit.sidecar.spooling import (
 )
 
 
-async def test_a_flipped_byte_is_set_aside_and_counted_and_the_rest_is_sent(
+async def test_entry_with_a_flipped_byte_ends_refused_and_the_rest_is_sent(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
@@ -49,7 +49,7 @@ async def test_a_flipped_byte_is_set_aside_and_counted_and_the_rest_is_sent(
     assert [msgspec.json.decode(line)[0] for line in kept] == [seqs[1]]
 
 
-async def test_a_damaged_batch_is_not_sent_again_but_cut_anew_in_a_new_epoch(
+async def test_damaged_batch_is_cut_again_in_a_new_epoch(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
@@ -67,7 +67,7 @@ async def test_a_damaged_batch_is_not_sent_again_but_cut_anew_in_a_new_epoch(
     assert (spool.quarantined_count, spool.epochs_started) == (1, 1)
 
 
-async def test_garbage_does_not_stop_the_start_and_is_kept(spools: Spools) -> None:
+async def test_garbage_file_is_quarantined_and_does_not_stop_the_start(spools: Spools) -> None:
     spool = await spools.open()
     epoch = await epoch_of(spool)
     await spools.close()
@@ -83,7 +83,7 @@ async def test_garbage_does_not_stop_the_start_and_is_kept(spools: Spools) -> No
     assert (spool.quarantined_count, spool.epochs_started) == (1, 1)
 
 
-async def test_what_can_be_read_of_a_damaged_file_is_saved(spools: Spools) -> None:
+async def test_readable_entries_of_a_damaged_file_are_kept_in_a_new_epoch(spools: Spools) -> None:
     spool = await spools.open()
     seqs = [await spool.append(update(name=f"n{n}")) for n in range(3)]
     name, epoch = spool.spool_id, (await cut(spool)).epoch
@@ -99,7 +99,7 @@ async def test_what_can_be_read_of_a_damaged_file_is_saved(spools: Spools) -> No
     assert await spool.append(update(name="n")) > seqs[-1]
 
 
-def test_a_checksum_covers_each_value() -> None:
+def test_checksum_covers_each_value() -> None:
     sealed = {
         checksum(1, EID, USER, "op", 0, b"document"),
         checksum(2, EID, USER, "op", 0, b"document"),
@@ -113,7 +113,7 @@ def test_a_checksum_covers_each_value() -> None:
     assert len(sealed) == 7
 
 
-async def test_a_replacement_appended_while_a_batch_is_cut_changes_nothing_in_the_batch(
+async def test_replacement_appended_during_a_cut_does_not_change_the_batch(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
@@ -125,7 +125,7 @@ async def test_a_replacement_appended_while_a_batch_is_cut_changes_nothing_in_th
     assert await spool.in_flight() == batch
 
 
-async def test_a_replacement_appended_while_a_batch_is_cut_is_delivered_after_it(
+async def test_replacement_appended_during_a_cut_is_delivered_after_the_batch(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
@@ -140,7 +140,7 @@ async def test_a_replacement_appended_while_a_batch_is_cut_is_delivered_after_it
     assert second in numbers(batch)
 
 
-async def test_a_number_is_not_given_again_after_its_record_was_trimmed(
+async def test_number_of_a_trimmed_record_is_not_assigned_again(
     spools: Spools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "HISTORY_SIZE", 2)
@@ -155,7 +155,7 @@ async def test_a_number_is_not_given_again_after_its_record_was_trimmed(
     assert await spool.append(update(name="n")) > highest
 
 
-async def test_the_number_of_an_entry_set_aside_is_not_given_again(spools: Spools) -> None:
+async def test_number_of_a_corrupted_entry_is_not_assigned_again(spools: Spools) -> None:
     spool = await spools.open()
     await spool.append(update(name="n0"))
     damaged = await spool.append(update(name="n1"))
@@ -168,7 +168,7 @@ async def test_the_number_of_an_entry_set_aside_is_not_given_again(spools: Spool
     assert await spool.append(update(name="n2")) > damaged
 
 
-async def test_a_document_that_is_no_blob_is_set_aside(spools: Spools) -> None:
+async def test_entry_with_a_payload_of_the_wrong_type_ends_refused(spools: Spools) -> None:
     spool = await spools.open()
     damaged = await spool.append(update(name="n0"))
     whole = await spool.append(update(name="n1"))
@@ -180,7 +180,7 @@ async def test_a_document_that_is_no_blob_is_set_aside(spools: Spools) -> None:
     assert numbers(await cut(spool)) == [whole]
 
 
-async def test_a_burst_does_not_overfill_the_spool(spools: Spools) -> None:
+async def test_burst_does_not_overfill_the_spool(spools: Spools) -> None:
     spools.limits = SpoolLimits(16 * 1024)
     spool = await spools.open()
 

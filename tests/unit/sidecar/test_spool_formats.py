@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.spool import schema
-from tests.unit.sidecar.spooling import Spools, cut, numbers, update
+from tests.unit.sidecar.spool_fixtures import Spools, cut, numbers, update
 
 
 @pytest.mark.parametrize("version", [1, schema.FORMAT_VERSION + 1])

@@ -1,12 +1,11 @@
-"""How writes ended stays readable: the last 10,000, through restarts, merged ones among them."""
+"""Outcomes stay readable: the last 10,000, through restarts, those of replaced writes too."""
 
 import asyncio
 
 from sidecar.spool.batches import HISTORY_SIZE
 from sidecar.spool.entry import WriteState
 from sidecar.spool.spool import Spool
-from tests.unit.sidecar.spool_invariants import findings_in
-from tests.unit.sidecar.spooling import (
+from tests.unit.sidecar.spool_fixtures import (
     OTHER_USER,
     USER,
     Spools,
@@ -16,6 +15,7 @@ from tests.unit.sidecar.spooling import (
     state_of,
     update,
 )
+from tests.unit.sidecar.spool_invariants import findings_in
 
 MERGED = 20
 AT_ONCE = 500
@@ -31,7 +31,7 @@ async def settled(spool: Spool, count: int) -> list[int]:
     return seqs
 
 
-async def test_the_last_ten_thousand_that_ended_are_known_through_restarts(
+async def test_last_ten_thousand_settled_writes_survive_restarts(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
@@ -54,7 +54,7 @@ async def test_the_last_ten_thousand_that_ended_are_known_through_restarts(
     assert findings_in(spools.directory) == []
 
 
-async def test_a_number_that_nothing_knows_any_more_is_not_given_again(spools: Spools) -> None:
+async def test_number_of_a_forgotten_write_is_not_assigned_again(spools: Spools) -> None:
     spool = await spools.open()
     merged = [await spool.append(size_only(size)) for size in range(MERGED)]
     await settle(spool, await cut(spool))
@@ -66,7 +66,7 @@ async def test_a_number_that_nothing_knows_any_more_is_not_given_again(spools: S
     assert await spool.append(update(name="n")) > merged[-1] + HISTORY_SIZE
 
 
-async def test_writes_whose_place_was_taken_are_listed_as_what_took_it(spools: Spools) -> None:
+async def test_replaced_writes_are_listed_in_the_state_of_their_replacement(spools: Spools) -> None:
     spool = await spools.open()
     mine = [await spool.append(size_only(size)) for size in range(3)]
     theirs = [await spool.append(size_only(size, OTHER_USER, 8)) for size in range(2)]

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.unit.sidecar.spool_fixtures import Spools
 from tests.unit.sidecar.spool_invariants import findings_in
-from tests.unit.sidecar.spooling import Spools
 from tests.unit.sidecar.test_spool_tool import lively
 
 

@@ -1,4 +1,4 @@
-"""What has the file open: the writer, who reads beside it, and SQLite's locks on their behalf."""
+"""The connections to the file, SQLite's locks, and what a restart finds."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ from sidecar.problems import SpoolUnavailable
 from sidecar.spool.file import CHECKPOINT_FROM_FRAMES
 from sidecar.spool.schema import FILE_NAME, SHM_SUFFIX, WAL_SUFFIX
 from sidecar.spool.wal import FRAME_BYTES
-from tests.unit.sidecar.damaging import copy_as_killed
-from tests.unit.sidecar.spooling import EID, Spools, cut, numbers, settle, update
+from tests.unit.sidecar.damage_fixtures import copy_as_killed
+from tests.unit.sidecar.spool_fixtures import EID, Spools, cut, numbers, settle, update
 
 IS_FREE = """
 import fcntl, sys
@@ -21,7 +21,7 @@ with open(sys.argv[1], "r+b") as index:
 """Succeeds where nobody holds the byte by which SQLite tells whether it is the first to come."""
 
 
-async def test_whoever_looks_beside_a_spool_at_work_is_not_the_first_to_come(
+async def test_second_reader_does_not_rebuild_the_index_of_an_open_log(
     spools: Spools,
 ) -> None:
     """The first makes the log's index anew, from under everybody who has it open."""
@@ -34,7 +34,7 @@ async def test_whoever_looks_beside_a_spool_at_work_is_not_the_first_to_come(
     assert done.returncode != 0
 
 
-async def test_the_log_does_not_grow_with_what_was_settled(spools: Spools) -> None:
+async def test_log_stays_bounded_under_load(spools: Spools) -> None:
     spool = await spools.open()
     log = spools.directory / (FILE_NAME + WAL_SUFFIX)
 
@@ -45,7 +45,7 @@ async def test_the_log_does_not_grow_with_what_was_settled(spools: Spools) -> No
     assert log.stat().st_size < 1.2 * CHECKPOINT_FROM_FRAMES * FRAME_BYTES
 
 
-async def test_a_spool_that_was_closed_leaves_no_log_and_skips_no_numbers(spools: Spools) -> None:
+async def test_closed_spool_leaves_no_log_and_skips_no_numbers(spools: Spools) -> None:
     spool = await spools.open()
     seq = await spool.append(update(name="n"))
     assert len(await spool.waiting(EID)) == 1  # read on a connection of its own
@@ -57,7 +57,7 @@ async def test_a_spool_that_was_closed_leaves_no_log_and_skips_no_numbers(spools
     assert await spool.append(update(name="n")) == seq + 1
 
 
-async def test_a_read_after_trouble_sees_what_the_writer_has_opened_anew(spools: Spools) -> None:
+async def test_read_after_a_lost_volume_uses_the_reopened_file(spools: Spools) -> None:
     spool = await spools.open()
     seq = await spool.append(update(name="n"))
     away = spools.directory.with_name("away")

@@ -1,4 +1,4 @@
-"""Damage anywhere in the file and its log: the start is never prevented, what can be read is kept.
+"""Random damage to file and log: the start is never stopped, what can be read is kept.
 
 The oracle looks for documents in the raw bytes, before and after; it knows nothing of the format.
 """
@@ -14,7 +14,7 @@ from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import NewEntry, Outcome, Priority
 from sidecar.spool.spool import Spool
 from tests.databases import open_folder
-from tests.unit.sidecar.damaging import copy_as_killed, damage, readable
+from tests.unit.sidecar.damage_fixtures import copy_as_killed, damage, readable
 
 EXECUTIONS = 7
 
@@ -72,7 +72,7 @@ async def delivered(directory: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_what_can_be_read_after_any_damage_is_delivered_and_no_number_comes_twice(
+async def test_readable_writes_are_delivered_after_random_damage_and_no_number_twice(
     folder_in_memory: Path, seed: int
 ) -> None:
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""A start that heals a damaged spool may be killed at any of its steps: the next one goes on."""
+"""Recovery may be killed at any of its steps: the next start continues."""
 
 import shutil
 import signal
@@ -11,9 +11,8 @@ import pytest
 from sidecar.spool.quarantine import FOLDER
 from sidecar.spool.schema import FILE_NAME, PAGE_BYTES
 from tests.systems import ROOT
-from tests.unit.sidecar.damaging import LOG_NAME, copy_as_killed
-from tests.unit.sidecar.spool_invariants import findings_in
-from tests.unit.sidecar.spooling import (
+from tests.unit.sidecar.damage_fixtures import LOG_NAME, copy_as_killed
+from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_EID,
     Spools,
@@ -22,6 +21,7 @@ from tests.unit.sidecar.spooling import (
     settle,
     update,
 )
+from tests.unit.sidecar.spool_invariants import findings_in
 
 STEPS = 48
 """More than there are."""
@@ -72,7 +72,7 @@ def damaged(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("deaths", [1, 2], ids=["killed once", "killed at the next start too"])
-async def test_whenever_it_dies_nothing_is_lost_and_nothing_is_opened_with_a_strangers_log(
+async def test_recovery_killed_at_any_step_loses_nothing(
     spools: Spools, tmp_path: Path, deaths: int
 ) -> None:
     spool = await spools.open()

@@ -1,4 +1,4 @@
-"""A size-only write that a batch has taken is not replaced, nor put off for ever."""
+"""A size-only write in a batch is not replaced, and replacements do not delay it without end."""
 
 import asyncio
 from pathlib import Path
@@ -16,7 +16,7 @@ def size_only(size: int) -> NewEntry:
 
 
 @pytest.mark.parametrize("cut_first", [True, False])
-async def test_a_member_of_a_cut_batch_is_not_replaced(tmp_path: Path, cut_first: bool) -> None:
+async def test_member_of_a_cut_batch_is_not_replaced(tmp_path: Path, cut_first: bool) -> None:
     spool = Spool(tmp_path, SpoolLimits(64 * 1024 * 1024))
     await spool.open()
     other = NewEntry(7, 1, "update_execution", {"name": "n"}, Priority.NORMAL)
@@ -45,7 +45,7 @@ async def test_a_member_of_a_cut_batch_is_not_replaced(tmp_path: Path, cut_first
     await spool.close()
 
 
-async def test_replacements_do_not_put_a_size_off_for_ever(tmp_path: Path) -> None:
+async def test_replacements_do_not_extend_the_coalesce_window(tmp_path: Path) -> None:
     now = 1000.0
     spool = Spool(tmp_path, SpoolLimits(64 * 1024 * 1024), monotonic=lambda: now)
     await spool.open()

@@ -8,7 +8,7 @@ import pytest
 from sidecar.spool.entry import Outcome, WriteState
 from sidecar.spool.fault_injection import FaultPoint
 from sidecar.spool.spool import Spool
-from tests.unit.sidecar.spooling import (
+from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_USER,
     USER,
@@ -21,7 +21,7 @@ from tests.unit.sidecar.spooling import (
 )
 
 
-async def test_a_new_epoch_cuts_what_is_unsettled_anew_from_batch_one(spools: Spools) -> None:
+async def test_new_epoch_cuts_unsettled_writes_again_from_batch_one(spools: Spools) -> None:
     spool = await spools.open()
     await spool.append(update(name="a"))
     await settle(spool, await cut(spool))
@@ -47,9 +47,7 @@ async def test_a_new_epoch_cuts_what_is_unsettled_anew_from_batch_one(spools: Sp
         ("uri-conflict", WriteState.REFUSED),
     ],
 )
-async def test_an_answered_write_is_settled_for_good(
-    spools: Spools, outcome: str, state: WriteState
-) -> None:
+async def test_outcome_survives_a_restart(spools: Spools, outcome: str, state: WriteState) -> None:
     spool = await spools.open()
     seq = await spool.append(update(name="n"))
 
@@ -62,7 +60,7 @@ async def test_an_answered_write_is_settled_for_good(
     assert (spool.queues.entry_count, spool.queues.size_bytes) == (0, 0)
 
 
-async def test_a_refusal_keeps_its_problem(spools: Spools) -> None:
+async def test_refused_write_keeps_its_problem(spools: Spools) -> None:
     spool = await spools.open()
     seq = await spool.append(update(name="n"))
     batch = await cut(spool)
@@ -75,7 +73,7 @@ async def test_a_refusal_keeps_its_problem(spools: Spools) -> None:
     assert (record.state, record.problem) == (WriteState.REFUSED, problem)
 
 
-async def test_a_deferred_write_stays_and_is_cut_again_after_its_hold(spools: Spools) -> None:
+async def test_deferred_write_is_cut_again_after_its_delay(spools: Spools) -> None:
     spool = await spools.open()
     seq = await spool.append(update(name="n"))
 
@@ -89,7 +87,7 @@ async def test_a_deferred_write_stays_and_is_cut_again_after_its_hold(spools: Sp
     assert (numbers(batch), batch.number) == ([seq], 2)
 
 
-async def test_a_member_without_an_answer_stays(spools: Spools) -> None:
+async def test_member_without_an_outcome_stays_durable(spools: Spools) -> None:
     spool = await spools.open()
     answered, unanswered = [await spool.append(update(name=name)) for name in "ab"]
     batch = await cut(spool)
@@ -100,13 +98,13 @@ async def test_a_member_without_an_answer_stays(spools: Spools) -> None:
     assert [entry.seq for entry in await spool.waiting(EID)] == [unanswered]
 
 
-async def test_a_write_that_was_never_made_is_not_found(spools: Spools) -> None:
+async def test_unknown_number_is_not_found(spools: Spools) -> None:
     spool = await spools.open()
 
     assert await spool.find(12345) is None
 
 
-async def test_a_write_id_names_a_write_of_this_spool_only(spools: Spools) -> None:
+async def test_write_id_of_another_spool_is_unknown(spools: Spools) -> None:
     spool = await spools.open()
 
     assert spool.seq_of(spool.write_id(12)) == 12

@@ -1,4 +1,4 @@
-"""How often the disk is synced: once for a lone write and its batch, never for an answer."""
+"""How often the disk is synced: once for a lone write and its batch, never for settling."""
 
 import asyncio
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from sidecar.spool.entry import Priority, WriteState
 from sidecar.spool.schema import FILE_NAME, WAL_SUFFIX
 from sidecar.spool.wal import FRAME_BYTES
-from tests.unit.sidecar.spooling import (
+from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_EID,
     Spools,
@@ -22,7 +22,7 @@ from tests.unit.sidecar.spooling import (
 )
 
 
-async def test_a_lone_write_and_its_batch_take_one_sync_and_its_answer_none(
+async def test_lone_write_and_its_batch_share_one_sync_and_settling_has_none(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
@@ -41,7 +41,7 @@ async def test_a_lone_write_and_its_batch_take_one_sync_and_its_answer_none(
     assert await state_of(spool, seq) is WriteState.COMMITTED
 
 
-async def test_what_was_cut_with_its_append_is_sent_again_after_a_restart(spools: Spools) -> None:
+async def test_batch_cut_with_its_append_is_sent_again_after_a_restart(spools: Spools) -> None:
     spool = await spools.open()
     cutting = asyncio.create_task(spool.cut_with_next_append())
     await asyncio.sleep(0)
@@ -54,7 +54,7 @@ async def test_what_was_cut_with_its_append_is_sent_again_after_a_restart(spools
     assert (await cut(reopened)).number == batch.number  # still the one in flight, not a second
 
 
-async def test_writes_of_one_commit_become_one_batch_in_their_order(spools: Spools) -> None:
+async def test_writes_of_one_commit_become_one_batch_in_order(spools: Spools) -> None:
     spool = await spools.open()
     cutting = asyncio.create_task(spool.cut_with_next_append())
     await asyncio.sleep(0)
@@ -67,7 +67,7 @@ async def test_writes_of_one_commit_become_one_batch_in_their_order(spools: Spoo
     assert spool.queues.entry_count == 3
 
 
-async def test_a_write_that_may_be_replaced_is_left_to_the_ordinary_cut(spools: Spools) -> None:
+async def test_coalescible_write_is_left_to_the_ordinary_cut(spools: Spools) -> None:
     spool = await spools.open()
     cutting = asyncio.create_task(spool.cut_with_next_append())
     await asyncio.sleep(0)
@@ -82,7 +82,7 @@ async def test_a_write_that_may_be_replaced_is_left_to_the_ordinary_cut(spools: 
 
 
 @pytest.mark.parametrize("ticks", range(6))
-async def test_whoever_stops_waiting_still_finds_the_batch(spools: Spools, ticks: int) -> None:
+async def test_batch_is_cut_once_if_the_piggyback_is_cancelled(spools: Spools, ticks: int) -> None:
     """The waiting is cancelled at any moment around the commit: there is one batch, never two."""
     spool = await spools.open()
     cutting = asyncio.create_task(spool.cut_with_next_append())
@@ -105,7 +105,7 @@ async def test_whoever_stops_waiting_still_finds_the_batch(spools: Spools, ticks
         assert len(numbers(rest)) == left
 
 
-async def test_an_answer_that_was_not_synced_is_learned_again(spools: Spools) -> None:
+async def test_settling_lost_in_a_power_failure_is_repeated(spools: Spools) -> None:
     """What a power cut would leave: the file as it was at its last sync."""
     spool = await spools.open()
     seq = await spool.append(update(name="n"))
@@ -132,7 +132,7 @@ def restore(spools: Spools, files: dict[Path, bytes]) -> None:
         path.write_bytes(content)
 
 
-async def test_an_answer_that_a_power_cut_tore_leaves_its_batch_as_it_was(
+async def test_settling_torn_in_a_power_failure_leaves_the_batch_unchanged(
     spools: Spools, tmp_path: Path
 ) -> None:
     spool = await spools.open()

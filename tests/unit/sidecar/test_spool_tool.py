@@ -1,4 +1,4 @@
-"""`python -m sidecar spool`: looks into a spool, running or stopped, and changes nothing."""
+"""`python -m sidecar spool`: reads a spool, running or stopped, and changes nothing."""
 
 import json
 import os
@@ -10,8 +10,16 @@ from sidecar.__main__ import main
 from sidecar.spool.entry import Outcome, Priority
 from sidecar.spool.schema import FILE_NAME
 from sidecar.spool.spool import Spool
-from tests.unit.sidecar.damaging import copy_as_killed
-from tests.unit.sidecar.spooling import EID, OTHER_EID, OTHER_USER, Spools, cut, size_only, update
+from tests.unit.sidecar.damage_fixtures import copy_as_killed
+from tests.unit.sidecar.spool_fixtures import (
+    EID,
+    OTHER_EID,
+    OTHER_USER,
+    Spools,
+    cut,
+    size_only,
+    update,
+)
 
 
 class Tool:
@@ -56,7 +64,7 @@ async def lively(spools: Spools) -> Spool:
 
 
 @pytest.mark.parametrize("is_running", [True, False])
-async def test_ls_shows_what_waits_running_or_stopped(
+async def test_ls_shows_waiting_writes_running_or_stopped(
     spools: Spools, tool: Tool, is_running: bool
 ) -> None:
     await lively(spools)
@@ -78,7 +86,7 @@ async def test_ls_shows_what_waits_running_or_stopped(
     assert "3 wait (1 in flight, 1 coalesced), 2 settled are kept" in tool.out
 
 
-async def test_show_prints_the_document_the_batch_and_the_end(spools: Spools, tool: Tool) -> None:
+async def test_show_prints_payload_batch_and_outcome(spools: Spools, tool: Tool) -> None:
     spool = await lively(spools)
     batch = await spool.in_flight()
     assert batch is not None
@@ -101,16 +109,14 @@ async def test_show_prints_the_document_the_batch_and_the_end(spools: Spools, to
 
 
 @pytest.mark.parametrize("stranger", ["99", "000000000000-3", "three", ""])
-async def test_show_says_that_there_is_no_such_write(
-    spools: Spools, tool: Tool, stranger: str
-) -> None:
+async def test_show_of_an_unknown_write_exits_66(spools: Spools, tool: Tool, stranger: str) -> None:
     await lively(spools)
 
     assert tool("show", stranger) == 66
     assert "no write of this spool" in tool.err
 
 
-async def test_export_is_what_waits_in_order(spools: Spools, tool: Tool) -> None:
+async def test_export_prints_waiting_writes_in_order(spools: Spools, tool: Tool) -> None:
     spool = await lively(spools)
     await spools.close()
 
@@ -123,7 +129,7 @@ async def test_export_is_what_waits_in_order(spools: Spools, tool: Tool) -> None
     assert lines[0]["execution_id"] == EID
 
 
-async def test_the_tool_changes_nothing_of_a_stopped_spool(spools: Spools, tool: Tool) -> None:
+async def test_tool_does_not_change_a_stopped_spool(spools: Spools, tool: Tool) -> None:
     await lively(spools)
     await spools.close()
     before = {path.name: path.read_bytes() for path in spools.directory.iterdir()}
@@ -134,7 +140,7 @@ async def test_the_tool_changes_nothing_of_a_stopped_spool(spools: Spools, tool:
     assert {path.name: path.read_bytes() for path in spools.directory.iterdir()} == before
 
 
-async def test_the_tool_reads_the_log_that_a_killed_sidecar_left(
+async def test_tool_reads_the_log_of_a_killed_sidecar(
     spools: Spools, tool: Tool, tmp_path: Path
 ) -> None:
     await lively(spools)
@@ -155,12 +161,12 @@ async def test_damaged_file_is_named(spools: Spools, tool: Tool) -> None:
         assert FILE_NAME in tool.err
 
 
-def test_a_directory_without_a_spool_is_said_to_be_none(tool: Tool) -> None:
+def test_directory_without_a_spool_exits_66(tool: Tool) -> None:
     assert tool("ls") == 66
     assert f"no {FILE_NAME} in" in tool.err
 
 
-def test_the_directory_is_that_of_the_environment(
+def test_directory_is_read_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(os.environ, "SIDECAR_SPOOL_DIR", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Group commit: who shares a commit shares nothing else, and the index hears in commit order."""
+"""Group commit: tasks share a commit and nothing else; `on_commit` runs in commit order."""
 
 import asyncio
 import errno
@@ -102,7 +102,7 @@ async def committer(bench: Bench, stack: AsyncExitStack) -> GroupCommitWriter:
     ],
     ids=["not null", "unique", "no such table", "not bindable", "no error of SQLite"],
 )
-async def test_work_that_fails_takes_nothing_with_it(
+async def test_failing_task_does_not_fail_its_group(
     committer: GroupCommitWriter, faulty: Callable[[sqlite3.Connection], object]
 ) -> None:
     before = committer.submit(add(1))
@@ -117,7 +117,7 @@ async def test_work_that_fails_takes_nothing_with_it(
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL])
-async def test_trouble_of_the_file_fails_the_group_and_nothing_of_it_is_kept(
+async def test_error_of_the_file_fails_the_group_and_keeps_nothing_of_it(
     committer: GroupCommitWriter, code: int
 ) -> None:
     group = [committer.submit(add(1)), committer.submit(raising(code)), committer.submit(add(2))]
@@ -130,7 +130,7 @@ async def test_trouble_of_the_file_fails_the_group_and_nothing_of_it_is_kept(
     assert await committer.submit(numbers) == [3]
 
 
-async def test_after_a_failed_sync_the_file_is_opened_anew_and_the_index_made_before_any_answer(
+async def test_after_a_failed_sync_the_file_is_reopened_and_the_index_loaded_before_any_result(
     committer: GroupCommitWriter, bench: Bench
 ) -> None:
     committer.start()
@@ -144,7 +144,7 @@ async def test_after_a_failed_sync_the_file_is_opened_anew_and_the_index_made_be
     assert bench.suspected == [False, False]
 
 
-async def test_damage_is_healed_and_the_group_runs_again(
+async def test_corrupt_file_is_recovered_and_the_group_runs_again(
     committer: GroupCommitWriter, bench: Bench
 ) -> None:
     damaged = [True]
@@ -163,7 +163,7 @@ async def test_damage_is_healed_and_the_group_runs_again(
     assert await committer.submit(numbers) == [1]
 
 
-async def test_damage_that_stays_is_answered_and_not_tried_for_ever(
+async def test_persistent_corruption_is_raised_after_one_retry(
     committer: GroupCommitWriter, bench: Bench
 ) -> None:
     committer.start()
@@ -174,7 +174,7 @@ async def test_damage_that_stays_is_answered_and_not_tried_for_ever(
     assert bench.suspected == [False, True]
 
 
-async def test_a_commit_to_a_file_that_was_moved_away_is_not_acknowledged(
+async def test_commit_to_a_moved_file_is_not_acknowledged(
     committer: GroupCommitWriter, bench: Bench
 ) -> None:
     bench.troubles.append(OSError(errno.ESTALE, "was moved"))
@@ -187,7 +187,7 @@ async def test_a_commit_to_a_file_that_was_moved_away_is_not_acknowledged(
     assert len(bench.suspected) == 2
 
 
-async def test_the_index_hears_of_a_write_whose_caller_has_left(
+async def test_on_commit_runs_for_a_cancelled_caller(
     committer: GroupCommitWriter, bench: Bench
 ) -> None:
     left = committer.submit(add(1), lambda n: bench.heard.append(f"added {n}"))
@@ -199,7 +199,7 @@ async def test_the_index_hears_of_a_write_whose_caller_has_left(
     assert bench.heard == ["opened", "added 1"]
 
 
-async def test_an_index_that_fails_is_told_to_the_caller_and_to_nobody_else(
+async def test_failing_on_commit_is_raised_to_its_caller_only(
     committer: GroupCommitWriter,
 ) -> None:
     failing = committer.submit(add(1), lambda n: dict[int | None, int]()[n])
@@ -211,7 +211,7 @@ async def test_an_index_that_fails_is_told_to_the_caller_and_to_nobody_else(
     assert await other == 2
 
 
-async def test_work_alone_runs_outside_of_a_transaction_between_its_neighbours(
+async def test_task_outside_a_transaction_runs_between_its_neighbours(
     committer: GroupCommitWriter,
 ) -> None:
     def is_in_transaction(connection: sqlite3.Connection) -> tuple[bool, list[int]]:
@@ -225,7 +225,7 @@ async def test_work_alone_runs_outside_of_a_transaction_between_its_neighbours(
     assert [await first, await alone, await last] == [1, (False, [1]), 2]
 
 
-async def test_what_came_before_the_close_is_committed_and_what_comes_after_is_refused(
+async def test_close_commits_earlier_tasks_and_refuses_later_ones(
     committer: GroupCommitWriter,
 ) -> None:
     first, alone = committer.submit(add(1)), committer.submit(numbers, outside_transaction=True)

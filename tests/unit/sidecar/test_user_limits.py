@@ -13,7 +13,7 @@ from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import NewEntry, Priority
 from sidecar.spool.spool import Spool
 from sidecar.user_limits import EXEMPT_STATUSES, UserLimits
-from tests.unit.sidecar.spooling import EID, OTHER_EID, OTHER_USER, USER, Spools, update
+from tests.unit.sidecar.spool_fixtures import EID, OTHER_EID, OTHER_USER, USER, Spools, update
 
 MIB = 2**20
 

@@ -1,4 +1,4 @@
-"""A spool for tests, opened again and again on one directory, and what is done to it."""
+"""A spool for tests, reopened on one directory, and operations on it."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -100,9 +100,6 @@ def numbers(batch: Batch) -> list[int]:
 async def state_of(spool: Spool, seq: int) -> WriteState | None:
     record = await spool.find(seq)
     return record.state if record is not None else None
-
-
-# Durability
 
 
 async def epoch_of(spool: Spool) -> str:

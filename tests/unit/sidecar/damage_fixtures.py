@@ -1,4 +1,4 @@
-"""Damage to a spool's files, and what of it a reader could still make out."""
+"""Damage to a spool's files, and an oracle for what is still readable."""
 
 import os
 import random

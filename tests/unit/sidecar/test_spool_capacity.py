@@ -1,4 +1,4 @@
-"""Sizes merge while they wait, and a full spool keeps room for the ends of runs."""
+"""Size-only writes coalesce while they wait; a full spool keeps room for terminal statuses."""
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ from sidecar.spool.entry import (
     WriteState,
 )
 from sidecar.spool.spool import COALESCE_WINDOW_S, Spool
-from tests.unit.sidecar.spooling import (
+from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_EID,
     OTHER_USER,
@@ -24,7 +24,7 @@ from tests.unit.sidecar.spooling import (
 )
 
 
-async def test_size_only_writes_to_one_row_merge_and_share_the_outcome(spools: Spools) -> None:
+async def test_size_only_writes_to_one_row_coalesce_and_share_the_outcome(spools: Spools) -> None:
     spool = await spools.open()
     seqs = [await spool.append(size_only(size)) for size in (1, 2, 3)]
 
@@ -39,7 +39,7 @@ async def test_size_only_writes_to_one_row_merge_and_share_the_outcome(spools: S
         assert await state_of(spool, seq) is WriteState.COMMITTED
 
 
-async def test_size_only_writes_wait_a_moment_for_a_later_one(spools: Spools) -> None:
+async def test_size_only_write_waits_for_the_coalesce_window(spools: Spools) -> None:
     spool = await spools.open()
     await spool.append(size_only(1))
 
@@ -49,7 +49,7 @@ async def test_size_only_writes_wait_a_moment_for_a_later_one(spools: Spools) ->
     assert await spool.cut() is not None
 
 
-async def test_a_size_only_write_in_a_batch_is_not_replaced(spools: Spools) -> None:
+async def test_size_only_write_in_a_batch_is_not_replaced(spools: Spools) -> None:
     spool = await spools.open()
     first = await spool.append(size_only(1))
     batch = await cut(spool)
@@ -60,7 +60,7 @@ async def test_a_size_only_write_in_a_batch_is_not_replaced(spools: Spools) -> N
     assert await spool.in_flight() == batch
 
 
-async def test_size_only_writes_of_different_users_do_not_merge(spools: Spools) -> None:
+async def test_size_only_writes_of_different_users_do_not_coalesce(spools: Spools) -> None:
     spool = await spools.open()
     seqs = [await spool.append(size_only(user, user_id=user)) for user in (USER, OTHER_USER)]
 
@@ -72,7 +72,7 @@ async def test_size_only_writes_of_different_users_do_not_merge(spools: Spools) 
     ]
 
 
-async def test_size_only_writes_of_different_executions_do_not_merge(spools: Spools) -> None:
+async def test_size_only_writes_of_different_executions_do_not_coalesce(spools: Spools) -> None:
     spool = await spools.open()
 
     for execution_id in (EID, OTHER_EID):
@@ -94,7 +94,7 @@ async def fill(spool: Spool) -> int:
     raise AssertionError("it never got full")
 
 
-async def test_a_full_spool_refuses_ordinary_writes_and_takes_terminal_ones(
+async def test_full_spool_refuses_ordinary_writes_and_accepts_terminal_ones(
     spools: Spools,
 ) -> None:
     spools.limits = SpoolLimits(64 * 1024)
@@ -116,7 +116,7 @@ async def until_refused(spool: Spool) -> None:
         await spool.append(update(execution_id, priority=Priority.TERMINAL, status="FAILED"))
 
 
-async def test_even_terminal_writes_are_refused_above_the_whole_size(spools: Spools) -> None:
+async def test_terminal_writes_are_refused_above_the_whole_size(spools: Spools) -> None:
     spools.limits = SpoolLimits(16 * 1024)
     spool = await spools.open()
     await fill(spool)
@@ -127,7 +127,7 @@ async def test_even_terminal_writes_are_refused_above_the_whole_size(spools: Spo
     assert spool.queues.size_bytes <= spools.limits.max_bytes + 1024
 
 
-async def test_a_drained_spool_takes_ordinary_writes_again(spools: Spools) -> None:
+async def test_drained_spool_accepts_ordinary_writes_again(spools: Spools) -> None:
     spools.limits = SpoolLimits(64 * 1024)
     spool = await spools.open()
     await fill(spool)
@@ -136,6 +136,3 @@ async def test_a_drained_spool_takes_ordinary_writes_again(spools: Spools) -> No
 
     await spool.append(update(name="n"))
     assert not spool.is_full
-
-
-# Damage

@@ -1,4 +1,4 @@
-"""A log of which the disk has a part: what it still holds is put back, and nothing twice."""
+"""A log with a gap: the commits behind it are restored, nothing is delivered twice."""
 
 import random
 import shutil
@@ -12,9 +12,8 @@ from sidecar.spool.quarantine import FOLDER, MAX_FOLDERS
 from sidecar.spool.schema import FILE_NAME
 from sidecar.spool.spool import Spool
 from sidecar.spool.wal import FRAME_BYTES, HEADER_BYTES, WalFile
-from tests.unit.sidecar.damaging import LOG_NAME, copy_as_killed
-from tests.unit.sidecar.spool_invariants import findings_in
-from tests.unit.sidecar.spooling import (
+from tests.unit.sidecar.damage_fixtures import LOG_NAME, copy_as_killed
+from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_EID,
     Spools,
@@ -25,6 +24,7 @@ from tests.unit.sidecar.spooling import (
     state_of,
     update,
 )
+from tests.unit.sidecar.spool_invariants import findings_in
 
 
 def frames_of(directory: Path) -> int:
@@ -45,7 +45,7 @@ async def killed(spools: Spools, to: Path) -> Spools:
     return Spools(to, spools.limits)
 
 
-async def test_what_took_a_place_in_the_forgotten_part_answers_for_it(
+async def test_replacement_behind_a_gap_decides_the_outcome_of_what_it_replaced(
     spools: Spools, tmp_path: Path
 ) -> None:
     spool = await spools.open()
@@ -72,7 +72,7 @@ async def test_what_took_a_place_in_the_forgotten_part_answers_for_it(
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_any_part_of_several_unsynced_commits_leaves_the_batch_whole_or_settled(
+async def test_partly_lost_unsynced_commits_leave_the_batch_whole_or_settled(
     spools: Spools, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -107,7 +107,7 @@ async def test_any_part_of_several_unsynced_commits_leaves_the_batch_whole_or_se
     await left.close()
 
 
-async def test_of_many_damages_the_last_is_kept(spools: Spools, tmp_path: Path) -> None:
+async def test_quarantine_keeps_the_newest_folder(spools: Spools, tmp_path: Path) -> None:
     spool: Spool = await spools.open()
     await spool.append(update(name="n"))
     torn = frames_of(spools.directory)
@@ -126,7 +126,7 @@ async def test_of_many_damages_the_last_is_kept(spools: Spools, tmp_path: Path) 
     assert (folders[0] / LOG_NAME).read_bytes() == (tmp_path / "torn" / LOG_NAME).read_bytes()
 
 
-async def test_a_torn_log_is_put_back_on_a_volume_that_has_no_room_for_a_copy(
+async def test_gap_is_restored_on_a_volume_without_room_for_evidence(
     spools: Spools, tmp_path: Path
 ) -> None:
     spool = await spools.open()
@@ -143,7 +143,7 @@ async def test_a_torn_log_is_put_back_on_a_volume_that_has_no_room_for_a_copy(
     await left.close()
 
 
-async def test_what_was_put_back_is_no_damage_at_the_next_start(
+async def test_restored_gap_is_not_reported_at_the_next_start(
     spools: Spools, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = await spools.open()

@@ -25,7 +25,7 @@ execution's queue.
 
 What was acknowledged and what was cut is synced before anyone learns of it; in an idle system both
 share one commit (piggyback, `writer`). A settling is not synced: if the machine's power takes it,
-the batch is in flight again, and central repeats its answer.
+the batch is in flight again, and central repeats its response.
 
 After a failed sync nobody can know what of the log is on the disk. So everything that has the file
 open is abandoned, and whoever opens a log, after a failure or at a start, first rewrites and syncs
@@ -33,10 +33,10 @@ it (`wal.rewrite_and_sync`). SQLite's own checkpoints ignore a failure, so the w
 
 # Exactly once
 
-Central remembers, per (source, epoch), the number, the digest and the answer of the last batch. A
-crash between any two steps leads to the same batch being sent again, and to the stored answer. When
-central answers that the batch is out of step, or when a file had to be rebuilt, a new epoch starts
-and what is unsettled is cut again: from exactly once to at least once, which the log and
+Central remembers, per (source, epoch), the number, the digest and the response of the last batch. A
+crash between any two steps leads to the same batch being sent again, and to the stored response.
+When central answers that the batch is out of step, or when a file had to be rebuilt, a new epoch
+starts and what is unsettled is cut again: from exactly once to at least once, which the log and
 `sidecar_spool_epochs_total` say.
 
 # Damage (`recovery`)
@@ -44,7 +44,7 @@ and what is unsettled is cut again: from exactly once to at least once, which th
 Every entry carries a checksum; a corrupted one ends as refused (`write-corrupted`). Of a file or
 log that SQLite would not read whole, all rows that SQLite can reach are kept, the rest is
 quarantined and counted, and the start is never stopped. A volume that is full, read-only or gone
-refuses writes with a clear answer and is tried again with the next; a reserve file is released so
+refuses writes with a clear problem and is tried again with the next; a reserve file is released so
 that terminal statuses still fit (`capacity`).
 
 # What may be lost

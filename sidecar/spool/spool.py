@@ -377,7 +377,7 @@ class Spool:
         self._faults.hit(FaultPoint.BEFORE_SETTLE)
         self._settling = batch.entries
         try:
-            # Not synced: if it is lost, the batch is sent again and central repeats its answer.
+            # Not synced: if it is lost, the batch is sent again and central repeats its response.
             records: list[WriteRecord] = await self._file.write(
                 store, index, use_reserve=True, needs_sync=False
             )

@@ -12,7 +12,7 @@ from sidecar.spool.entry import (
     WriteState,
     checksum,
 )
-from sidecar.spool.schema import FILE_NAME
+from sidecar.spool.schema import FILE_NAME, PAGE_BYTES
 from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_EID,
@@ -189,3 +189,25 @@ async def test_burst_does_not_overfill_the_spool(spools: Spools) -> None:
     )
 
     assert spool.queues.size_bytes <= spools.limits.max_bytes + 2048
+
+
+async def test_entries_between_two_damaged_pages_are_kept_and_the_lost_are_counted(
+    spools: Spools,
+) -> None:
+    spool = await spools.open()
+    seqs = [await spool.append(update(name="x" * 300)) for _ in range(300)]
+    await spools.close()
+    file = spools.directory / FILE_NAME
+    content = bytearray(file.read_bytes())
+    page_of = {seq: content.index(b'{"seq":%d,' % seq) // PAGE_BYTES for seq in seqs}
+    damaged = {page_of[seqs[100]], page_of[seqs[200]]}
+    for page in damaged:
+        content[page * PAGE_BYTES : page * PAGE_BYTES + 8] = b"\xff" * 8
+    file.write_bytes(content)
+    lost = [seq for seq in seqs if page_of[seq] in damaged]
+
+    spool = await spools.open()
+
+    assert len(damaged) == 2
+    assert numbers(await cut(spool)) == [seq for seq in seqs if seq not in lost]
+    assert (spool.quarantined_count, spool.epochs_started) == (len(lost), 1)

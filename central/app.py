@@ -49,27 +49,22 @@ from central.middleware import (
     renewal_failures,
 )
 from central.settings import Settings
-from central.store.accounts import Accounts
+from central.store.access import Accounts
 from central.store.audit import AuditLog
 from central.store.batches import Batches
-from central.store.binding_cache import BindingCache
-from central.store.binding_quota import BindingQuota
-from central.store.bindings import Bindings
+from central.store.bindings import BindingCache, BindingQuota, Bindings
 from central.store.boots import Boots
-from central.store.bulk import Selections
-from central.store.close_executions import Closings
+from central.store.bulk import BulkExecutions
 from central.store.costs import Costs
 from central.store.database import Database
 from central.store.entries import EntryStore
-from central.store.executions import Executions
+from central.store.executions import Executions, Versions
 from central.store.expired import Expired
 from central.store.exports import Exports
 from central.store.idempotency import IdempotencyKeys
-from central.store.leases import Leases
-from central.store.renewal_availability import RenewalAvailability
-from central.store.schema import Schema
+from central.store.leases import Leases, RenewalAvailability
+from central.store.orphans import ExecutionCloser
 from central.store.uris import Uris
-from central.store.versions import Versions
 from central.store.warehouses import Warehouses
 from central.store.writes import Writes
 from central.wire.entries import MAX_BODY_BYTES
@@ -98,25 +93,26 @@ def build_stores(
     database: Database, metrics: Metrics, lease_s: float, limits: LimitSettings
 ) -> dict[web.AppKey[Any], Any]:
     """Every store, under the key by which handlers find it."""
-    open_bindings = BindingQuota(limits, metrics)
-    warehouses, rows, closings = Warehouses(Schema()), EntryStore(), Closings(metrics)
-    continuity, running = RenewalAvailability(database, lease_s), BindingCache()
+    warehouses, entry_store = Warehouses(), EntryStore()
+    binding_cache, quota = BindingCache(), BindingQuota(limits, metrics)
+    execution_closer = ExecutionCloser(metrics)
+    availability = RenewalAvailability(database, lease_s)
     return {
-        BATCHES: Batches(database, rows, running, metrics),
-        BINDINGS: Bindings(database, warehouses, closings, open_bindings, lease_s),
-        BOOTS: Boots(closings),
+        BATCHES: Batches(database, entry_store, binding_cache, metrics),
+        BINDINGS: Bindings(database, warehouses, execution_closer, quota, lease_s),
+        BOOTS: Boots(execution_closer),
         COSTS: Costs(database),
-        EXECUTIONS: Executions(database, warehouses, running, open_bindings, lease_s),
+        EXECUTIONS: Executions(database, warehouses, binding_cache, quota, lease_s),
         EXPIRED: Expired(database),
         EXPORTS: Exports(database),
         LIMITS: limits,
-        LEASES: Leases(database, continuity, metrics, lease_s),
+        LEASES: Leases(database, availability, metrics, lease_s),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database),
         AUDIT_LOG: AuditLog(database),
-        SELECTIONS: Selections(),
+        SELECTIONS: BulkExecutions(),
         URIS: Uris(database),
         VERSIONS: Versions(database),
-        WRITES: Writes(database, rows, metrics),
+        WRITES: Writes(database, entry_store, metrics),
     }
 
 

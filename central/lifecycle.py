@@ -30,9 +30,8 @@ from central.jobs import purger
 from central.jobs.orphan_closer import OrphanCloser
 from central.metrics import Metrics
 from central.settings import Settings
-from central.store.close_executions import Closings
 from central.store.database import Database
-from central.store.orphans import OrphanStore
+from central.store.orphans import ExecutionCloser, OrphanStore
 from central.store.retention import Retention
 from kit.http.body_reader import BodyReader
 from kit.http.connection_limits import ConnectionLimiter, listening
@@ -71,8 +70,8 @@ async def serve(settings: Settings) -> int:
         body_reader=body_reader,
     )
     closer = OrphanCloser(
-        stores[LEASES].continuity,
-        OrphanStore(database, Closings(metrics), settings.lease_s),
+        stores[LEASES].availability,
+        OrphanStore(database, ExecutionCloser(metrics), settings.lease_s),
         metrics,
         lease_s=settings.lease_s,
         period_s=settings.closer.period_s,

@@ -93,7 +93,7 @@ async def renewal_failures(request: web.Request, handler: Handler) -> web.Stream
     response = await handler(request)
     is_renewal = request.get(ROUTE) == leases.RENEWALS_PATH
     if is_renewal and response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        request.app[leases.LEASES].continuity.broken()
+        request.app[leases.LEASES].availability.record_failure()
     return response
 
 
@@ -148,7 +148,7 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
             )
             # The caller gets its problem even if the audit cannot be written.
             with suppress(DatabaseUnavailable):
-                await audit_log.note(caller.source_id, refusal)
+                await audit_log.record(caller.source_id, refusal)
         raise
 
 

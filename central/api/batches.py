@@ -9,8 +9,8 @@ from central.store.batches import Batches
 from central.wire.entries import (
     MAX_BODY_BYTES,
     WIRE_VERSION,
-    BatchAnswer,
     BatchRequest,
+    BatchResponse,
     decode_batch,
     digest_of,
 )
@@ -34,7 +34,7 @@ routes = RouteTable(AuthenticatedRoute, tag="writes")
 )
 async def post_batch(
     request: TypedRequest[Source, None, None, BatchRequest],
-) -> Response[BatchAnswer]:
+) -> Response[BatchResponse]:
     """Apply a batch of writes, exactly once.
 
     Returns the outcome of each entry. A fault of the call as a whole applies nothing.

@@ -65,7 +65,7 @@ async def list_open_bindings(
 ) -> Response[calls.OpenBindings]:
     """The unfinished executions that the calling sidecar may write to."""
     source_id, min_age_s = request.caller.source_id, request.query.min_age_s
-    return Response(await request.app[BINDINGS].open_bindings(source_id, min_age_s))
+    return Response(await request.app[BINDINGS].list_open(source_id, min_age_s))
 
 
 @routes.post("/v1/bindings/abandoned")

@@ -7,11 +7,11 @@ from aiohttp import web
 from central.api.idempotent import run_once
 from central.auth.authenticator import AuthenticatedRoute, Writer
 from central.problems import ExecutionNotFound, NotTheExecutionsUser, UserDemoted, WorkflowNotFound
-from central.store.bulk import Selections
+from central.store.bulk import BulkExecutions
 from central.wire import calls
 from kit.http.routing import Response, RouteTable, TypedRequest
 
-SELECTIONS: web.AppKey[Selections] = web.AppKey("selections", Selections)
+SELECTIONS: web.AppKey[BulkExecutions] = web.AppKey("selections", BulkExecutions)
 
 routes = RouteTable(
     AuthenticatedRoute,

@@ -9,7 +9,7 @@ from aiohttp import web
 from central.auth.authenticator import Writer
 from central.auth.source_assertions import digest
 from central.store.database import Transaction
-from central.store.idempotency import IdempotencyKeys, KeyedCall, StoredAnswer
+from central.store.idempotency import IdempotencyKeys, KeyedCall, StoredResponse
 from kit.http.routing import Response, TypedRequest
 
 IDEMPOTENCY_KEYS: web.AppKey[IdempotencyKeys] = web.AppKey("idempotency_keys", IdempotencyKeys)
@@ -29,8 +29,8 @@ async def run_once(
     """
     writer = request.caller
 
-    async def work_and_encode(transaction: Transaction) -> StoredAnswer:
-        return StoredAnswer(status, msgspec.json.encode(await work(transaction)))
+    async def work_and_encode(transaction: Transaction) -> StoredResponse:
+        return StoredResponse(status, msgspec.json.encode(await work(transaction)))
 
     keyed = KeyedCall(
         writer.user.user_id,
@@ -38,5 +38,5 @@ async def run_once(
         writer.idempotency_key,
         digest(request.raw_body),
     )
-    stored = await request.app[IDEMPOTENCY_KEYS].once(keyed, work_and_encode)
+    stored = await request.app[IDEMPOTENCY_KEYS].run_once(keyed, work_and_encode)
     return Response(stored.body, stored.status)

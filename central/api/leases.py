@@ -47,7 +47,7 @@ async def begin_boot(
     writer, boots, unit_id = request.caller, request.app[BOOTS], request.path.computing_unit_id
 
     async def work(transaction: Transaction) -> ClosedExecutions:
-        return await boots.begin(
+        return await boots.register(
             transaction, writer.user, writer.source_id, unit_id, request.body.boot_id
         )
 

@@ -14,8 +14,8 @@ from central.problems import (
     WorkflowUnreadable,
 )
 from central.store.costs import Costs
+from central.store.executions import Versions
 from central.store.exports import Exports
-from central.store.versions import Versions
 from central.wire import calls
 from kit.http.routing import Response, RouteTable, TypedRequest
 

@@ -13,7 +13,7 @@ import msgspec
 
 from central.cli import EXIT_FAILED, parse_id, run_with_database, table
 from central.settings import DatabaseSettings, read_database_settings
-from central.store.revocations import BindingFilter, ListedBinding, Revocations
+from central.store.bindings import BindingFilter, ListedBinding, Revocations
 from kit.texera.fields import is_valid_pg_text
 
 STATES = ("open", "live", "revoked", "all")

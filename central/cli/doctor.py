@@ -20,7 +20,7 @@ from central.migrations.grants import granted_privileges
 from central.migrations.runner import read_migrations
 from central.settings import Settings, read_settings
 from central.store.database import Database
-from central.store.role_inspection import Privilege, RoleInspection, SessionFacts
+from central.store.role import Privilege, RoleInspection, SessionFacts
 from kit.http import checks
 from kit.http.checks import Check, CheckFunction, Fail, Verdict, Warn
 from kit.http.problems import Problem

@@ -20,10 +20,16 @@ from central.cli import EXIT_FAILED, parse_id, run_with_database, table
 from central.jobs.orphan_closer import CHUNK, chunks
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_database_settings
-from central.store.close_executions import Closings, Reason
 from central.store.database import Database
-from central.store.orphans import OrphanStore
-from central.store.unbound_executions import PAGE, UnboundExecutions, UnboundFilter, UnboundRun
+from central.store.orphans import (
+    CLOSE_CHUNK,
+    CloseReason,
+    ExecutionCloser,
+    OrphanStore,
+    UnboundExecutions,
+    UnboundFilter,
+    UnboundRun,
+)
 
 T = TypeVar("T")
 
@@ -88,7 +94,7 @@ async def _close(unbound: UnboundExecutions, filters: UnboundFilter) -> list[int
     page: list[UnboundRun] = []
     async for run in unbound.find(filters):
         page.append(run)
-        if len(page) == PAGE:
+        if len(page) == CLOSE_CHUNK:
             closed += await unbound.close(page, filters.min_age_s)
             page = []
     return closed + await unbound.close(page, filters.min_age_s)
@@ -99,7 +105,7 @@ async def _lapsed(orphans: OrphanStore, options: argparse.Namespace) -> list[int
     if options.action == "ls":
         return found
     closed: list[int] = []
-    for chunk in chunks(dict.fromkeys(found, Reason.LEASE_LAPSED), CHUNK):
+    for chunk in chunks(dict.fromkeys(found, CloseReason.LEASE_LAPSED), CHUNK):
         for _ in range(ATTEMPTS):  # a closer holds the lock for one chunk, some milliseconds
             ended = await orphans.close(chunk, operator_override=True)
             if ended is not None:
@@ -144,9 +150,10 @@ def _run(
     settings: DatabaseSettings, work: Callable[[UnboundExecutions, OrphanStore], Awaitable[T]]
 ) -> T:
     async def with_stores(database: Database, metrics: Metrics) -> T:
-        closings = Closings(metrics)
+        execution_closer = ExecutionCloser(metrics)
         return await work(
-            UnboundExecutions(database, closings), OrphanStore(database, closings, 0.0)
+            UnboundExecutions(database, execution_closer),
+            OrphanStore(database, execution_closer, 0.0),
         )
 
     return run_with_database(settings, with_stores)

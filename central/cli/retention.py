@@ -8,7 +8,7 @@ import msgspec
 
 from central.cli import run_with_database, table
 from central.settings import read_retention_settings
-from central.store.retention import Kept, Retention
+from central.store.retention import RetainedRows, Retention
 
 DAY_S = 86_400
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
     return 0
 
 
-def _report(kept: list[Kept]) -> str:
+def _report(kept: list[RetainedRows]) -> str:
     rows = [
         (
             one.kind,

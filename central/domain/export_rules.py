@@ -1,10 +1,9 @@
-"""Exports: which results may leave, and under what name. Pure: rows and requests in, plan out.
+"""Export rules: which results may be exported, and the names of the files. Pure functions.
 
-Three rules of Texera's (TEXERA.md section 3). The caller reads the workflow and may see the
-computing unit: that is judged where the rows are read. And a dataset of someone else's that may
-not be downloaded blocks the operators that read it and whatever they feed, directly or not,
-along the links of the workflow as it is stored now. An operator that is no longer part of the
-workflow is blocked by nothing, as in Texera.
+Texera has three rules (TEXERA.md section 3). The caller reads the workflow, and sees the computing
+unit: both are checked where the rows are read. A dataset of another user that may not be downloaded
+blocks the operators that read it and all operators downstream, along the links of the stored
+workflow. An operator that is no longer part of the workflow is not blocked, as in Texera.
 """
 
 from collections import defaultdict, deque
@@ -20,7 +19,7 @@ OutputType = Annotated[str, msgspec.Meta(pattern=r"^[^\x00/\\]+$", max_length=32
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$", max_length=1024)]
 
 EXTENSIONS: Mapping[str, str] = {"parquet": "zip"}  # an archive of the table's data files
-"""Where the extension is not the output type itself."""
+"""Extensions that differ from the output type."""
 
 
 class ExportedOperator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,7 +31,7 @@ class ExportedOperator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Results of one workflow's latest run on one unit, about to be exported."""
+    """Results of a workflow's latest execution on one computing unit."""
 
     computing_unit_id: ComputingUnitId
     operators: Annotated[list[ExportedOperator], msgspec.Meta(min_length=1, max_length=1000)]
@@ -40,7 +39,7 @@ class ExportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlannedOperator(msgspec.Struct, frozen=True):
-    """`uri` is null for what has no result, and for what is blocked."""
+    """`uri` is null if there is no result or the operator is blocked."""
 
     id: str
     uri: str | None
@@ -50,7 +49,7 @@ class PlannedOperator(msgspec.Struct, frozen=True):
 
 
 class ExportPlan(msgspec.Struct, frozen=True):
-    """Null ids: the workflow has not run on the unit, or has no version."""
+    """Ids are null if the workflow has not run on the unit, or has no version."""
 
     execution_id: int | None
     version_id: int | None
@@ -58,7 +57,7 @@ class ExportPlan(msgspec.Struct, frozen=True):
 
 
 class DatasetName(msgspec.Struct, frozen=True, order=True):
-    """A dataset as a path names it. The database compares both parts, without regard to case."""
+    """A dataset as a path names it. The database compares both parts case-insensitively."""
 
     owner_email: str
     name: str
@@ -67,9 +66,9 @@ class DatasetName(msgspec.Struct, frozen=True, order=True):
         return f"{self.name} ({self.owner_email})"
 
 
-def datasets_read(content: Any) -> dict[str, DatasetName]:
-    """The dataset that each operator reads, of a decoded `workflow.content`."""
-    read = {}
+def datasets_by_operator(content: Any) -> dict[str, DatasetName]:
+    """The dataset that each operator of a decoded `workflow.content` reads."""
+    datasets = {}
     for operator in _objects(content, "operators"):
         operator_id = operator.get("operatorID")
         properties = operator.get("operatorProperties")
@@ -77,8 +76,8 @@ def datasets_read(content: Any) -> dict[str, DatasetName]:
         if isinstance(operator_id, str) and isinstance(file_name, str):
             dataset = dataset_of_path(file_name)
             if dataset is not None:
-                read[operator_id] = dataset
-    return read
+                datasets[operator_id] = dataset
+    return datasets
 
 
 def dataset_of_path(path: str) -> DatasetName | None:
@@ -90,11 +89,11 @@ def dataset_of_path(path: str) -> DatasetName | None:
 
 
 def blocked_operators(
-    content: Any, read: Mapping[str, DatasetName], restricted: Mapping[DatasetName, DatasetName]
+    content: Any, datasets: Mapping[str, DatasetName], restricted: Mapping[DatasetName, DatasetName]
 ) -> dict[str, list[str]]:
-    """The operators that may not be exported, each with the labels of the datasets why.
+    """The operators that may not be exported, each with the labels of the blocking datasets.
 
-    `restricted` has what the names that are read stand for, where that may not be downloaded.
+    `restricted` maps the names in the workflow to the datasets that may not be downloaded.
     """
     labels = {named: str(dataset) for named, dataset in restricted.items()}
     feeds: defaultdict[str, set[str]] = defaultdict(set)
@@ -104,20 +103,20 @@ def blocked_operators(
             feeds[source].add(target)
     blocked: defaultdict[str, set[str]] = defaultdict(set)
     queue = deque(
-        (operator, labels[dataset]) for operator, dataset in read.items() if dataset in labels
+        (operator, labels[dataset]) for operator, dataset in datasets.items() if dataset in labels
     )
     while queue:
         operator, label = queue.popleft()
-        if label not in blocked[operator]:  # each pair once, so a cycle ends
+        if label not in blocked[operator]:  # each pair once, so that a cycle terminates
             blocked[operator].add(label)
             queue.extend((target, label) for target in feeds[operator])
     return {operator: sorted(found) for operator, found in blocked.items()}
 
 
-def file_name_of(
+def export_file_name(
     workflow_name: str, operator: ExportedOperator, version_id: int | None, now: datetime
 ) -> str:
-    """Texera's name for a file that was given none. `now` is UTC, as clocks in its images are."""
+    """Texera's default file name. `now` is UTC, like the clocks of its images."""
     extension = EXTENSIONS.get(operator.output_type, operator.output_type)
     stamp = now.strftime("%Y-%m-%d_%H-%M-%S")
     name = f"{workflow_name}-op{operator.id}-v{version_id or 0}-{stamp}.{extension}"

@@ -1,37 +1,53 @@
-"""The fold: what a list of writes does to a list of rows, decided in one pure function.
+"""The fold: what a list of writes does to a list of executions, decided in one pure function.
 
-Everything that central knows about right and wrong writes is in this file, and nothing in it
-touches a database or a clock: rows, bindings and entries go in, outcomes and the columns to
-write come out. The batch, the single call and the entry-by-entry fallback all apply the same
-fold, and folding entries one by one gives what folding them together gives.
+Every rule about right and wrong writes is in this file, and nothing in it touches a database or a
+clock: facts and entries go in, outcomes and the columns to write come out. Both ways of applying a
+batch, the single call and the isolation of failures run it. Folding is associative: entries folded
+one by one give the same as folded together.
 
-Who may write. The source must hold an unrevoked binding to the execution, for a user who is
-still REGULAR or ADMIN. A row that is gone, a binding that is missing or revoked and a user
-who was demoted are answers, not troubles: the entry is refused for good. A row that someone
-else has locked is a trouble: its entries are deferred, all of them, so that their order holds
-when they come again.
+## Who may write
 
-Statuses. Several sources of truth race in Texera (TEXERA.md section 2), so:
-- A terminal status (COMPLETED, FAILED, KILLED) is final. The same one again succeeds and
-  changes nothing. A non-terminal one after it is `late`: ordinary, refused, never stored.
-  Another terminal one is a `status-conflict` that names the winner.
-- KILLED may become COMPLETED, from the source that killed it: Texera's synchronous API ends a
-  run whose targets are ready in just these two steps.
-- FAILED written by the closer of orphans is provisional. The first terminal status of the
-  bound source replaces it, whenever that one was made; until then non-terminal ones are late.
-- Between non-terminal statuses the last word counts. Transient ones (PAUSING, RESUMING, every
-  state without a code of its own) are accepted and not stored, even after the end.
-- `last_update_time` becomes the database's now minus the age of the youngest stored status;
-  the store never moves it backwards.
-- An update is applied or refused as a whole. Other columns are taken after the end as before.
+The source must hold a live binding to the execution, for a user who is REGULAR or ADMIN. A deleted
+row, a missing or revoked binding and a demoted user refuse the entry for good. A row that another
+transaction has locked defers its entries, all of them, so that they keep their order when they are
+sent again.
 
-URIs. Only the text that Texera mints for the row fits it (`kit.vfs`), anything else is a
-`uri-mismatch`. The rows of ports and operators are write-once: the same URI again is applied,
-one that fits while another is stored is a `uri-conflict`, a row without one (NULL or empty)
-is filled. `runtime_stats_uri` is a plain column to Texera (row 5 of TEXERA.md section 1: an
-UPDATE, not an INSERT), so the last one that fits counts: with one fitting text per execution
-that can only repair a foreign value. A size needs a row to belong to. `delete_uris` answers
-what it removed, and entries after it find the rows gone.
+## Statuses
+
+            +--------- the last of them counts ---------+
+            v                                           |
+    READY, RUNNING, PAUSED, ... (non-terminal) ---------+
+            |                             |
+            | a terminal status           | closed as an orphan
+            v                             v
+    COMPLETED, FAILED, KILLED <------- FAILED (provisional)
+            |                 the source's first terminal status,
+            |                 whenever it was made
+            +-- KILLED --> COMPLETED, from the source that killed it
+
+Several components set statuses concurrently in Texera (TEXERA.md section 2). A terminal status is
+final; an entry that comes after it has these cases:
+
+- the same status: applied, nothing changes;
+- a non-terminal status: refused as `late`, ordinary and never stored;
+- COMPLETED after KILLED from the same source: stored. Texera's synchronous API ends an execution
+  whose targets are ready in these two steps;
+- any terminal status after a provisional FAILED: stored;
+- another terminal status: refused as `status-conflict`, which names the winner.
+
+Transient statuses (PAUSING, RESUMING, every state without a code of its own) are accepted and not
+stored, even after the end. `last_update_time` becomes the database's now minus the age of the
+youngest stored status; the store never moves it backwards. An update is applied or refused as a
+whole. Columns other than the status are also written after the end.
+
+## URIs
+
+Only the text that Texera mints for the row is accepted (`kit/texera/uris.py`); any other is a
+`uri-mismatch`. Rows of ports and operators are write-once: the same URI again is applied, one that
+fits while another is stored is a `uri-conflict`, a row without one (NULL or empty) is filled.
+`runtime_stats_uri` is a plain column in Texera (row 5 of TEXERA.md section 1: an UPDATE, not an
+INSERT), so that the last one that fits counts. A size needs a stored row. `delete_uris` returns the
+rows that it removed; later entries find none.
 """
 
 from collections.abc import Iterable, Mapping
@@ -68,41 +84,41 @@ from kit.texera.statuses import (
 )
 from kit.texera.uris import UriMinter, is_same_uri
 
-OLDEST_AGE_MS = 7 * 24 * 3600 * 1000
-"""An age beyond this says more about a clock than about a write."""
+MAX_AGE_MS = 7 * 24 * 3600 * 1000
+"""A greater age is a wrong clock."""
 
 
 class WriterStatus(Enum):
-    """Whether a source may write to an execution, as found once its row was locked."""
+    """Whether a source may write to an execution."""
 
     WRITER = auto()
     NOT_BOUND = auto()
     REVOKED = auto()
     DEMOTED = auto()
     OTHER_UNIT = auto()
-    """The source's pod belongs to another computing unit than the execution."""
+    """The source's workload token is of another computing unit."""
     ROW_LOCKED = auto()
-    """Someone else holds the row's lock; nothing else is known of it."""
+    """Another transaction holds the row's lock."""
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an execution before its entries are folded."""
+    """The facts of an execution before its entries are folded."""
 
     execution_id: int
-    standing: WriterStatus
+    writer_status: WriterStatus
     user_id: int | None = None
     workflow_id: int = 0
     warehouse: str | None = None
     status: int = 0
     ended_by: str | None = None
-    """The source whose word the stored terminal status is, where that is known."""
+    """The source that set the stored terminal status, if known."""
     ended_provisionally: bool = False
     results: Mapping[str, UriRow] = {}
     consoles: Mapping[str, UriRow] = {}
 
 
 class ExecutionChange(msgspec.Struct, gc=False):
-    """The columns of one execution that entries named. None (or UNSET) is not named."""
+    """The columns of one execution that entries set. None (or UNSET) is not set."""
 
     status: int | None = None
     status_age_ms: int | None = None
@@ -116,7 +132,7 @@ class ExecutionChange(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is to be written, per table. A registry's change of None deletes the row."""
+    """The rows to write, by table. A registry change of None deletes the row."""
 
     executions: dict[int, ExecutionChange] = field(default_factory=dict)
     results: dict[tuple[int, str], RegistryChange | None] = field(default_factory=dict)
@@ -124,29 +140,29 @@ class Changes:
     operator_costs: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """How one entry ended, and for whom it was made where a binding says so."""
+class EntryOutcome(msgspec.Struct, frozen=True, gc=False):
+    """The outcome of one entry, and its user if a binding names one."""
 
     entry: AnyEntry | InvalidEntry
-    outcome: Literal["applied", "refused", "deferred"]
+    kind: Literal["applied", "refused", "deferred"]
     problem: Problem | None = None
     removed: Removed | None = None
     user_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
-    """Verdicts in the order of the entries, and what is to be written."""
+class FoldResult:
+    """Outcomes in the order of the entries, and the changes to write."""
 
-    verdicts: list[Verdict]
+    outcomes: list[EntryOutcome]
     changes: Changes
     _before: Mapping[int, Execution]
-    _drafts: Mapping[int, "_ExecutionState"]
+    _states: Mapping[int, "_ExecutionState"]
 
     def after(self) -> dict[int, Execution]:
-        """The executions as they are once the changes are written."""
-        drafted = {execution_id: draft.after() for execution_id, draft in self._drafts.items()}
-        return {**self._before, **drafted}
+        """The executions after the changes."""
+        changed = {execution_id: state.after() for execution_id, state in self._states.items()}
+        return {**self._before, **changed}
 
 
 def fold(
@@ -154,10 +170,10 @@ def fold(
     executions: Mapping[int, Execution],
     entries: Iterable[AnyEntry | InvalidEntry],
     sent_at_ms: int,
-) -> Folded:
-    """What `entries`, in this order, do to `executions`. One that is not among them is gone."""
-    drafts: dict[int, _ExecutionState] = {}
-    verdicts: list[Verdict] = []
+) -> FoldResult:
+    """Applies `entries`, in this order, to `executions`. A missing execution is a deleted one."""
+    states: dict[int, _ExecutionState] = {}
+    outcomes: list[EntryOutcome] = []
     for entry in entries:
         execution = executions.get(entry.execution_id)
         user_id = execution.user_id if execution else None
@@ -166,23 +182,23 @@ def fold(
                 raise entry.problem
             if execution is None:
                 raise problems.ExecutionNotFound(f"there is no execution {entry.execution_id}")
-            if execution.standing is WriterStatus.ROW_LOCKED:
-                verdicts.append(Verdict(entry, "deferred", user_id=user_id))
+            if execution.writer_status is WriterStatus.ROW_LOCKED:
+                outcomes.append(EntryOutcome(entry, "deferred", user_id=user_id))
                 continue
-            _check_standing(execution)
-            draft = drafts.get(entry.execution_id)
-            if draft is None:
-                draft = drafts[entry.execution_id] = _ExecutionState(source_id, execution)
-            removed = draft.apply(entry, min(max(sent_at_ms - entry.made_at_ms, 0), OLDEST_AGE_MS))
-            verdicts.append(Verdict(entry, "applied", removed=removed, user_id=user_id))
+            _check_writer(execution)
+            state = states.get(entry.execution_id)
+            if state is None:
+                state = states[entry.execution_id] = _ExecutionState(source_id, execution)
+            removed = state.apply(entry, min(max(sent_at_ms - entry.made_at_ms, 0), MAX_AGE_MS))
+            outcomes.append(EntryOutcome(entry, "applied", removed=removed, user_id=user_id))
         except Problem as problem:
-            verdicts.append(Verdict(entry, "refused", problem=problem, user_id=user_id))
-    return Folded(verdicts, _changes(drafts), executions, drafts)
+            outcomes.append(EntryOutcome(entry, "refused", problem=problem, user_id=user_id))
+    return FoldResult(outcomes, _changes(states), executions, states)
 
 
-def _check_standing(execution: Execution) -> None:
+def _check_writer(execution: Execution) -> None:
     execution_id = execution.execution_id
-    match execution.standing:
+    match execution.writer_status:
         case WriterStatus.NOT_BOUND:
             raise problems.NotBound(f"this source is not bound to execution {execution_id}")
         case WriterStatus.REVOKED:
@@ -194,7 +210,7 @@ def _check_standing(execution: Execution) -> None:
 
 
 class _ExecutionState:
-    """One execution on its way from `before` to `after`, and the columns named on the way."""
+    """One execution while its entries are folded, and the changes so far."""
 
     def __init__(self, source_id: str, before: Execution) -> None:
         self.before = before
@@ -218,17 +234,17 @@ class _ExecutionState:
         )
 
     def apply(self, entry: AnyEntry, age_ms: int) -> Removed | None:
-        """Takes the entry whole, or raises its `Problem` and changes nothing."""
+        """Applies the whole entry, or raises its `Problem` and changes nothing."""
         match entry:
             case UpdateExecution():
                 self._update(entry, age_ms)
             case PutPortResult():
                 key = entry.global_port_id
-                _check_uri("result_uri", entry.result_uri, self._owner().result_uri(key))
+                _check_uri("result_uri", entry.result_uri, self._minter().result_uri(key))
                 self.results.put(key, entry.result_uri, entry.result_bytes)
             case PutConsole():
                 key = entry.operator_id
-                _check_uri("uri", entry.uri, self._owner().console_uri(key))
+                _check_uri("uri", entry.uri, self._minter().console_uri(key))
                 self.consoles.put(key, entry.uri, entry.bytes)
             case SetPortResultBytes():
                 if not self.results.resize(entry.global_port_id, entry.result_bytes):
@@ -244,11 +260,11 @@ class _ExecutionState:
 
     def _update(self, entry: UpdateExecution, age_ms: int) -> None:
         if entry.runtime_stats_uri is not None:
-            minted = self._owner().runtime_stats_uri()
+            minted = self._minter().runtime_stats_uri()
             _check_uri("runtime_stats_uri", entry.runtime_stats_uri, minted)
         if entry.status is not None:
-            self._enter(parse_status(entry.status), age_ms)
-        # Nothing below can refuse: an update is applied or refused as a whole.
+            self._set_status(parse_status(entry.status), age_ms)
+        # Nothing below can fail: an update is applied or refused as a whole.
         change = self.change
         if entry.log_location is not UNSET:
             change.log_location = entry.log_location
@@ -263,8 +279,8 @@ class _ExecutionState:
         if entry.bookmarked is not None:
             change.bookmarked = entry.bookmarked
 
-    def _enter(self, status: Status, age_ms: int) -> None:
-        if not self._is_to_be_stored(status):
+    def _set_status(self, status: Status, age_ms: int) -> None:
+        if not self._must_store(status):
             return
         self._status = self.change.status = status.code
         self._ended_by = self._source_id if status.is_terminal else None
@@ -272,25 +288,33 @@ class _ExecutionState:
         youngest = self.change.status_age_ms
         self.change.status_age_ms = age_ms if youngest is None else min(age_ms, youngest)
 
-    def _is_to_be_stored(self, status: Status) -> bool:
+    def _must_store(self, status: Status) -> bool:
+        """Whether the status is stored. Raises `Late` or `StatusConflict`."""
+        # ## Cases
+        # 1. A transient status is accepted and never stored.
         if status.code == TRANSIENT_CODE:
             return False
+        # 2. The execution is open: any status is stored.
         if self._status not in TERMINAL_CODES:
             return True
+        # 3. It has ended, and the status is not terminal.
         winner = status_of_code(self._status)
         if not status.is_terminal:
             raise problems.Late(f"{status} came after the execution ended as {winner}")
+        # 4. It was closed as an orphan: the source's own end counts.
         if self._ended_provisionally:
             return True
+        # 5. It has ended with this status.
         if status is winner:
             return False
-        if (winner, status) == (Status.KILLED, Status.COMPLETED) and (
-            self._ended_by == self._source_id
-        ):
+        # 6. Its own source completes what it killed.
+        is_own_end = self._ended_by == self._source_id
+        if (winner, status) == (Status.KILLED, Status.COMPLETED) and is_own_end:
             return True
+        # 7. Another end.
         raise problems.StatusConflict(f"the execution ended as {winner}", winner=winner)
 
-    def _owner(self) -> UriMinter:
+    def _minter(self) -> UriMinter:
         return UriMinter(self.before.workflow_id, self.before.execution_id, self.before.warehouse)
 
     def _delete_uris(self) -> Removed:
@@ -305,16 +329,16 @@ def _check_uri(name: str, uri: str, minted: str) -> None:
         raise problems.UriMismatch(f"{name}: expected {minted}")
 
 
-def _changes(drafts: Mapping[int, _ExecutionState]) -> Changes:
+def _changes(states: Mapping[int, _ExecutionState]) -> Changes:
     changes = Changes()
-    untouched = ExecutionChange()
-    for execution_id, draft in sorted(drafts.items()):
-        if draft.change != untouched:
-            changes.executions[execution_id] = draft.change
-        for key, change in sorted(draft.results.changes.items()):
+    unchanged = ExecutionChange()
+    for execution_id, state in sorted(states.items()):
+        if state.change != unchanged:
+            changes.executions[execution_id] = state.change
+        for key, change in sorted(state.results.changes.items()):
             changes.results[execution_id, key] = change
-        for key, change in sorted(draft.consoles.changes.items()):
+        for key, change in sorted(state.consoles.changes.items()):
             changes.consoles[execution_id, key] = change
-        if draft.operator_costs is not None:
-            changes.operator_costs[execution_id] = draft.operator_costs
+        if state.operator_costs is not None:
+            changes.operator_costs[execution_id] = state.operator_costs
     return changes

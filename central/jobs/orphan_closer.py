@@ -3,7 +3,7 @@
 Truth
     All of it is in the database: a lease per bound, open execution (`store/leases.py`), the
     boots of each unit (`store/boots.py`), Texera's `terminate_time` of a unit, and one row that
-    says since when renewals have been served (`store/renewal_availability.py`). All times are
+    says since when renewals have been served (`store/leases.py`). All times are
     the database's; no clock of a sidecar or of a replica is compared with it.
 
 Which execution is an orphan, and why
@@ -47,9 +47,8 @@ from itertools import islice
 from typing import Any
 
 from central.metrics import Metrics
-from central.store.close_executions import Reason
-from central.store.orphans import Orphans, OrphanStore
-from central.store.renewal_availability import RenewalAvailability
+from central.store.leases import RenewalAvailability
+from central.store.orphans import CloseReason, Orphans, OrphanStore
 from kit.http.logs import fields
 from kit.http.problems import Problem
 
@@ -69,17 +68,17 @@ HEARTBEATS_PER_LEASE = 9
 class Plan:
     """The executions that a pass closes, and how many lapsed ones it withholds."""
 
-    closing: Mapping[int, Reason]
+    closing: Mapping[int, CloseReason]
     withheld_count: int = 0
 
 
 def plan(orphans: Orphans, *, uninterrupted_s: float, lease_s: float) -> Plan:
     """Decides which orphans to close; `uninterrupted_s` is how long renewals have been served."""
     if uninterrupted_s < lease_s:
-        return Plan(orphans.over)
-    if orphans.unheard_count > max(MIN_SUSPICIOUS, orphans.lease_count // MAX_LAPSED_FRACTION):
-        return Plan(orphans.over, withheld_count=len(orphans.silent))
-    return Plan({**orphans.silent, **orphans.over})
+        return Plan(orphans.ended)
+    if orphans.unexplained_count > max(MIN_SUSPICIOUS, orphans.lease_count // MAX_LAPSED_FRACTION):
+        return Plan(orphans.ended, withheld_count=len(orphans.lapsed))
+    return Plan({**orphans.lapsed, **orphans.ended})
 
 
 class OrphanCloser:
@@ -126,7 +125,7 @@ class OrphanCloser:
         """For how many seconds renewals have been served; None without the database."""
         self._heartbeat_at = self._clock()
         try:
-            uninterrupted_s = await self._availability.beat()
+            uninterrupted_s = await self._availability.heartbeat()
         except Problem:
             uninterrupted_s = None
         self._metrics.uninterrupted.set(uninterrupted_s or 0.0)
@@ -135,7 +134,7 @@ class OrphanCloser:
     async def run_once(self, uninterrupted_s: float) -> int:
         """Closes the orphans of one scan. Returns how many were closed."""
         try:
-            orphans = await self._orphans.look(MIN_SUSPICIOUS, MAX_LAPSED_FRACTION)
+            orphans = await self._orphans.scan(MIN_SUSPICIOUS, MAX_LAPSED_FRACTION)
             if orphans is None:
                 self._metrics.closer_passes.labels("locked").inc()
                 return 0
@@ -169,14 +168,14 @@ class OrphanCloser:
                 "too many leases lapsed at once: none is closed before an operator decides",
                 extra=fields(
                     lapsed=decided.withheld_count,
-                    unexplained=orphans.unheard_count,
+                    unexplained=orphans.unexplained_count,
                     leases=orphans.lease_count,
                 ),
             )
         self._withheld_count = decided.withheld_count
 
 
-def chunks(reasons: Mapping[int, Reason], size: int) -> Iterator[dict[int, Reason]]:
+def chunks(reasons: Mapping[int, CloseReason], size: int) -> Iterator[dict[int, CloseReason]]:
     items = iter(reasons.items())
     while chunk := dict(islice(items, size)):
         yield chunk

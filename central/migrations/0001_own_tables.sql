@@ -5,8 +5,8 @@
 create schema if not exists cu_metadata;
 
 
--- Who may write to an execution: the sidecar `source_id` (the RFC 7638 thumbprint of its key)
--- on behalf of `user_id`. Made with the user's token, at create or on first use.
+-- Which source may write to an execution: the sidecar `source_id` (the RFC 7638 thumbprint of its
+-- key) on behalf of `user_id`. Made with the user's token, at create or at the first write.
 create table cu_metadata.bindings (
     execution_id int not null,
     source_id text not null,
@@ -28,8 +28,8 @@ create index bindings_by_source on cu_metadata.bindings (source_id);
 create index bindings_live_by_user on cu_metadata.bindings (user_id) where revoked_at is null;
 
 
--- Until when the source is taken to be alive: one row per execution that is bound and has not
--- ended. Narrow, because every row is written every 20 s. No row: nothing is known to be running.
+-- Until when the source counts as alive: one row per execution that is bound and open. Narrow,
+-- because every row is written every 20 s.
 create table cu_metadata.leases (
     execution_id int primary key,
     source_id text not null,
@@ -41,22 +41,22 @@ create index leases_by_expiry on cu_metadata.leases (expires_at);
 create index leases_by_unit on cu_metadata.leases (computing_unit_id);
 
 
--- Since when renewals have been served without a break, by whichever replica. One row.
-create table cu_metadata.continuity (
+-- Since when all replicas together have accepted lease renewals. One row.
+create table cu_metadata.renewal_availability (
     only_row boolean primary key default true check (only_row),
-    served_since timestamptz not null default now(),
-    beat_at timestamptz not null default now()
+    available_since timestamptz not null default now(),
+    heartbeat_at timestamptz not null default now()
 );
 
 
--- The master processes that a computing unit has had, and which runs each of them ended. The
--- one that is not superseded is the unit's current one.
+-- The master processes of a computing unit, and the executions that each of them closed. The one
+-- that is not superseded is the current one.
 create table cu_metadata.boots (
     computing_unit_id int not null,
     boot_id text not null,
     source_id text not null,
-    closed int[] not null default '{}', -- the answer, for the same call again
-    begun_at timestamptz not null default now(),
+    closed int[] not null default '{}', -- the response to a repeated call
+    started_at timestamptz not null default now(),
     superseded_at timestamptz,
     primary key (computing_unit_id, boot_id)
 );
@@ -66,27 +66,27 @@ create unique index boots_current on cu_metadata.boots (computing_unit_id)
 where superseded_at is null;
 
 
--- The last batch applied for each spool (source and epoch), with the answer it got.
+-- The last batch applied for each spool (source and epoch), with its response.
 create table cu_metadata.cursors (
     source_id text not null,
     epoch text not null,
     last_batch bigint not null,
     digest text not null,
-    answer bytea not null,
+    response bytea not null,
     updated_at timestamptz not null default now(),
     primary key (source_id, epoch)
 );
 
 
--- What was answered to a call with an idempotency key. `status` and `answer` are null only
--- inside the transaction that does the work.
+-- Responses by idempotency key. `status` and `response` are null only inside the transaction that
+-- does the work.
 create table cu_metadata.idempotency_keys (
     user_id int not null,
     route text not null,
     key text not null,
     body_sha256 text not null,
     status smallint,
-    answer bytea,
+    response bytea,
     created_at timestamptz not null default now(),
     primary key (user_id, route, key)
 );
@@ -94,8 +94,8 @@ create table cu_metadata.idempotency_keys (
 create index idempotency_keys_by_age on cu_metadata.idempotency_keys (created_at);
 
 
--- Who ended an execution: KILLED may become COMPLETED only from the source that killed it,
--- and a provisional end (an orphan closed as FAILED) gives way to the source's own word.
+-- Which source ended an execution: KILLED may become COMPLETED only from the source that killed
+-- it. A provisional end (an orphan closed as FAILED) is replaced by the source's own status.
 create table cu_metadata.terminal_statuses (
     execution_id int primary key,
     status smallint not null,
@@ -123,7 +123,7 @@ create index refusals_by_source on cu_metadata.refusals (source_id, refused_at);
 create index refusals_of_unknown on cu_metadata.refusals (refused_at) where user_id is null;
 
 
--- Seconds per operator of a completed run, as its computing unit measured them.
+-- Seconds per operator of a completed execution, as its computing unit measured them.
 create table cu_metadata.operator_costs (
     execution_id int primary key,
     operators jsonb not null,
@@ -131,8 +131,8 @@ create table cu_metadata.operator_costs (
 );
 
 
--- What a user may do with a workflow: READ or WRITE; no row is no grant. A row of the user's
--- own decides alone, even NONE; else the strongest grant through a project counts.
+-- What a user may do with a workflow: READ or WRITE; no row is no grant. The user's own row
+-- decides alone, even NONE; otherwise the strongest grant through a project counts.
 create view cu_metadata.workflow_grants as
 select own.uid as user_id, own.wid as workflow_id, own.privilege::text as privilege
 from texera_db.workflow_user_access own
@@ -149,8 +149,8 @@ where member.privilege in ('READ', 'WRITE')
 group by member.uid, placed.wid;
 
 
--- Who may read a workflow: holders of a grant, and every user where it is public. That ADMIN
--- reads everything is not in here: the role is the token's.
+-- Who may read a workflow: holders of a grant, and every user if it is public. ADMIN, who reads
+-- everything, is not in here: the role is the token's.
 create view cu_metadata.workflow_readers as
 select grants.user_id, grants.workflow_id
 from cu_metadata.workflow_grants grants
@@ -172,11 +172,28 @@ join texera_db.workflow_computing_unit unit using (cuid)
 where access.privilege in ('READ', 'WRITE') and access.uid <> unit.uid;
 
 
--- Users who may act at all. A demoted user's row is absent here, whatever their token says.
+-- Users who may act at all; a demoted user is absent, whatever their token says.
 create view cu_metadata.active_users as
 select person.uid as user_id, person.role::text as role
 from texera_db."user" person
 where person.role in ('REGULAR', 'ADMIN');
+
+
+-- Whether a source may write to an execution, and for whom: the facts by which every way of applying
+-- entries judges the writer (central/sql/entries.sql). No row: the source was never bound to it.
+create view cu_metadata.writers as
+select
+    binding.execution_id,
+    binding.source_id,
+    binding.user_id,
+    binding.workflow_id,
+    binding.computing_unit_id,
+    binding.warehouse,
+    binding.revoked_at is not null as is_revoked,
+    exists (
+        select from cu_metadata.active_users writer where writer.user_id = binding.user_id
+    ) as is_active
+from cu_metadata.bindings binding;
 
 -- migrate:down
 -- Forward only: a later migration undoes what has to go.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from central.store.queries import Query, load
-from central.store.role_inspection import Privilege
+from central.store.role import Privilege
 
 _GRANT = re.compile(r'grant\s+([^;]+?)\s+on\s+texera_db\."?(\w+)"?\s+to\s', re.IGNORECASE)
 _PART = re.compile(r"(select|insert|update|delete)\s*(?:\(([^)]*)\))?", re.IGNORECASE)

@@ -1,10 +1,10 @@
--- The audit of refused writes.
+-- Audit log of refused writes.
 
 
 -- name: add_refusals
--- $1 source, $2 how many a source may add within an hour, $3 how many all sources together whose
--- writes no binding tells the user of (keys cost nothing to make); arrays: $4 user id,
--- $5 execution id, $6 operation, $7 slug, $8 detail
+-- $1 source, $2 rows that a source may add per hour, $3 rows that all sources of unknown users may add
+-- together (anyone can make keys); arrays: $4 user id, $5 execution id, $6 operation, $7 slug,
+-- $8 detail
 insert into cu_metadata.refusals (source_id, user_id, execution_id, op, slug, detail)
 select $1, user_id, execution_id, op, slug, detail
 from unnest($4::int[], $5::int[], $6::text[], $7::text[], $8::text[])

@@ -1,32 +1,32 @@
--- The cursor of each spool (source and epoch): which batch was applied last, and its answer.
+-- Cursors: for each spool (source and epoch) the last batch applied, and its response.
 
 
 -- name: lock_cursor
--- $1 source, $2 epoch. Besides, whether the source was ever bound to anything.
+-- `is_known`: the source was bound to something at some time. $1 source, $2 epoch
 select
     last_batch,
     digest,
-    answer,
+    response,
     exists (select from cu_metadata.bindings where bindings.source_id = $1) as is_known
 from cu_metadata.cursors
 where source_id = $1 and epoch = $2
 for update;
 
 
--- name: begin_cursor
--- $1 source, $2 epoch. No row if another replica has begun it meanwhile: this call waits for it.
-insert into cu_metadata.cursors (source_id, epoch, last_batch, digest, answer)
+-- name: insert_cursor
+-- No row if another replica inserts it meanwhile, which is waited for. $1 source, $2 epoch
+insert into cu_metadata.cursors (source_id, epoch, last_batch, digest, response)
 values ($1, $2, 0, '', '')
 on conflict (source_id, epoch) do nothing
 returning
     last_batch,
     digest,
-    answer,
+    response,
     exists (select from cu_metadata.bindings where bindings.source_id = $1) as is_known;
 
 
--- name: forget_epochs
--- A spool has one epoch at a time: of the others only a few are kept, for copies that come back.
+-- name: delete_old_epochs
+-- A spool has one epoch at a time; a few older cursors are kept for copies that come back.
 -- $1 source, $2 how many are kept
 delete from cu_metadata.cursors
 where source_id = $1
@@ -39,7 +39,7 @@ where source_id = $1
 
 
 -- name: advance_cursor
--- $1 source, $2 epoch, $3 batch, $4 digest, $5 the answer's bytes
+-- $1 source, $2 epoch, $3 batch, $4 digest, $5 response
 update cu_metadata.cursors
-set last_batch = $3, digest = $4, answer = $5, updated_at = now()
+set last_batch = $3, digest = $4, response = $5, updated_at = now()
 where source_id = $1 and epoch = $2;

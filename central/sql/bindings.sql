@@ -1,7 +1,10 @@
+-- Bindings: which source may write to an execution, and for which user.
+
+
 -- name: share_boot
--- The boot that the execution is about to be bound under, held until that is committed: a newer
--- boot of its unit waits, and then sees the binding. Taken before the execution's row, which
--- newer boots lock after this one. No row: central does not know the boot.
+-- Share-locks the boot under which the execution is about to be bound: a newer boot of the unit
+-- waits for the commit, and then sees the binding. Locked before the execution's row, in the order
+-- of `boots.register`. No row for an unknown boot.
 -- $1 execution, $2 boot
 select boot.superseded_at is not null as is_superseded
 from cu_metadata.boots boot
@@ -10,12 +13,14 @@ join texera_db.workflow_executions execution
 where execution.eid = $1 and boot.boot_id = $2
 for share of boot;
 
+
 -- name: lock_execution
--- So that two sidecars bind one after the other. $1 execution
+-- Serializes two sidecars that bind. $1 execution
 select from texera_db.workflow_executions where eid = $1 for no key update;
 
+
 -- name: bindable_execution
--- The execution if the user may read it, with what decides about a binding.
+-- The execution if the user may read it, with the facts that decide about a binding.
 -- $1 execution, $2 user, $3 whether the caller reads everything, $4 source
 select
     e.eid as execution_id, v.wid as workflow_id, e.cuid as computing_unit_id,
@@ -41,16 +46,18 @@ where e.eid = $1
       where r.user_id = $2 and r.workflow_id = v.wid
   ));
 
+
 -- name: take_over
 -- Revokes the lapsed binding of another source. $1 execution, $2 the new source
 update cu_metadata.bindings
 set revoked_at = now(), revoked_reason = 'taken-over'
 where execution_id = $1 and source_id <> $2 and revoked_at is null;
 
+
 -- name: bind
--- Binds, or binds anew after a revocation. An unfinished execution gets a lease, or a new one.
+-- Binds, also after a revocation. An open execution gets a lease, or its lease is renewed.
 -- $1 execution, $2 source, $3 user, $4 workflow, $5 computing unit, $6 warehouse name or null,
--- $7 whether the execution is unfinished, $8 lease in seconds, $9 boot or null
+-- $7 whether the execution is open, $8 lease in seconds, $9 boot or null
 with binding as (
     insert into cu_metadata.bindings
         (execution_id, source_id, user_id, workflow_id, computing_unit_id, warehouse, boot_id)
@@ -68,8 +75,9 @@ select $1, $2, $5, now() + make_interval(secs => $8) where $7
 on conflict (execution_id) do update
 set source_id = excluded.source_id, expires_at = excluded.expires_at;
 
+
 -- name: open_bindings
--- What the source may still be writing to, bound at least so long ago. $1 source, $2 seconds
+-- The source's live bindings to open executions. $1 source, $2 minimal age in seconds
 select b.execution_id, b.workflow_id, b.computing_unit_id, b.user_id, b.created_at
 from cu_metadata.bindings b
 cross join lateral (
@@ -81,11 +89,12 @@ where b.source_id = $1 and b.revoked_at is null
   and b.created_at <= now() - make_interval(secs => $2)
 order by b.execution_id;
 
+
 -- name: lock_abandoned
--- Those of them that are still open and the source's. $1 source, $2 execution ids, $3 the one unit
--- whose runs the call may speak for, or null, $4 whether only what was bound when it was created
--- is meant: both moments are then those of one transaction. The binding is locked as well, lest
--- another source takes over meanwhile.
+-- Locks those that are open and bound to the source; their bindings as well, so that no other
+-- source takes over meanwhile. $1 source, $2 execution ids, $3 the only computing unit, or null for
+-- any, $4 whether only executions bound at their creation are selected: both times are then of one
+-- transaction
 select e.eid as execution_id
 from texera_db.workflow_executions e
 join cu_metadata.bindings b on b.execution_id = e.eid
@@ -97,3 +106,73 @@ where e.eid = any ($2::int[])
   and (not $4 or e.starting_time = b.created_at at time zone 'utc')
 order by e.eid
 for update of e, b;
+
+
+-- name: count_open_bindings
+-- Bound, open executions are those with a lease. $1 user, $2 source
+select
+    (
+        select count(*)
+        from cu_metadata.bindings binding
+        join cu_metadata.leases lease
+            on lease.execution_id = binding.execution_id and lease.source_id = binding.source_id
+        where binding.user_id = $1 and binding.revoked_at is null
+    ) as of_user,
+    (
+        select count(*)
+        from cu_metadata.bindings binding
+        join cu_metadata.leases lease
+            on lease.execution_id = binding.execution_id and lease.source_id = binding.source_id
+        where binding.source_id = $2 and binding.revoked_at is null
+    ) as of_source;
+
+
+-- name: list_bindings
+-- For an operator, newest first. A filter that is null selects everything.
+-- $1 execution, $2 source, $3 user, $4 workflow, $5 computing unit,
+-- $6 state: open (not revoked, the run unfinished), live (open, its lease alive), revoked or all,
+-- $7 limit
+select
+    binding.execution_id,
+    binding.source_id,
+    binding.user_id,
+    binding.workflow_id,
+    binding.computing_unit_id,
+    execution.status as status_code,
+    binding.created_at,
+    lease.expires_at as lease_expires_at,
+    coalesce(lease.expires_at > now(), false) as lease_is_alive,
+    binding.revoked_at,
+    binding.revoked_reason
+from cu_metadata.bindings binding
+left join texera_db.workflow_executions execution on execution.eid = binding.execution_id
+left join cu_metadata.leases lease
+    on lease.execution_id = binding.execution_id and lease.source_id = binding.source_id
+where ($1::int is null or binding.execution_id = $1)
+  and ($2::text is null or binding.source_id = $2)
+  and ($3::int is null or binding.user_id = $3)
+  and ($4::int is null or binding.workflow_id = $4)
+  and ($5::int is null or binding.computing_unit_id = $5)
+  and case $6::text
+      when 'all' then true
+      when 'revoked' then binding.revoked_at is not null
+      else binding.revoked_at is null
+          and execution.status not in (3, 4, 5)
+          and ($6 = 'open' or lease.expires_at > now())
+  end
+order by binding.created_at desc, binding.execution_id desc
+limit $7;
+
+
+-- name: revoke_bindings
+-- A batch that reads its facts before this commits is still applied. Filters as above.
+-- $1 execution, $2 source, $3 user, $4 workflow, $5 computing unit, $6 reason
+update cu_metadata.bindings
+set revoked_at = now(), revoked_reason = $6
+where revoked_at is null
+  and ($1::int is null or execution_id = $1)
+  and ($2::text is null or source_id = $2)
+  and ($3::int is null or user_id = $3)
+  and ($4::int is null or workflow_id = $4)
+  and ($5::int is null or computing_unit_id = $5)
+returning execution_id, source_id, user_id;

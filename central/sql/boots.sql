@@ -1,8 +1,8 @@
--- Boots: which master process a computing unit is running, and what its predecessors left open.
+-- Boots: the current master process of each computing unit, and what earlier ones left open.
 
 
--- name: unit_standing
--- What the caller may do with the unit. $1 user, $2 computing unit
+-- name: unit_access
+-- What the caller may do with the unit. One row. $1 user, $2 computing unit
 select
     exists (
         select from cu_metadata.active_users where user_id = $1
@@ -10,14 +10,14 @@ select
     (
         select g.privilege from cu_metadata.computing_unit_grants g
         where g.user_id = $1 and g.computing_unit_id = $2
-    ) as privilege,
+    ) as unit_privilege,
     exists (
         select from texera_db.workflow_computing_unit where cuid = $2
     ) as unit_exists;
 
 
 -- name: lock_unit
--- Boots of one unit come one after the other. The first key is any fixed number; $1 unit.
+-- Serializes boots of one unit. The first key is any fixed number; $1 computing unit
 select pg_advisory_xact_lock(7080004, $1);
 
 
@@ -29,20 +29,20 @@ where computing_unit_id = $1 and boot_id = $2;
 
 
 -- name: supersede
--- Waits for bindings under way (they hold the row, `share_boot`). $1 computing unit
+-- Waits for bindings in progress, which share-lock the row (`share_boot`). $1 computing unit
 update cu_metadata.boots
 set superseded_at = now()
 where computing_unit_id = $1 and superseded_at is null;
 
 
--- name: begin_boot
+-- name: insert_boot
 -- $1 computing unit, $2 boot, $3 source
 insert into cu_metadata.boots (computing_unit_id, boot_id, source_id) values ($1, $2, $3);
 
 
 -- name: lock_earlier_runs
--- The unit's open runs that are not bound under this boot. What no sidecar ever bound has no
--- lease and is not among them. $1 computing unit, $2 boot
+-- Locks the unit's open executions that are bound under no or another boot. Those that no sidecar
+-- ever bound have no lease and are left alone. $1 computing unit, $2 boot
 select execution.eid as execution_id
 from cu_metadata.leases lease
 join texera_db.workflow_executions execution on execution.eid = lease.execution_id
@@ -59,9 +59,8 @@ for update of execution;
 
 
 -- name: store_closed
--- The boot's moment is the clock's now, not the transaction's: what was bound without a boot
--- while this call ran is then older than the boot. $1 computing unit, $2 boot, $3 ids of the
--- executions it ended
+-- `clock_timestamp`, not `now`: an execution bound without a boot while this transaction ran must
+-- be older than the boot. $1 computing unit, $2 boot, $3 ids of the executions that it closed
 update cu_metadata.boots
-set closed = $3, begun_at = clock_timestamp()
+set closed = $3, started_at = clock_timestamp()
 where computing_unit_id = $1 and boot_id = $2;

@@ -1,16 +1,17 @@
--- Executions that their user has selected: deleted or bookmarked together, all or none.
+-- Bulk calls: the executions that a user has selected, deleted or bookmarked, all or none.
+
 
 -- name: delete_executions
--- The columns up to `foreign_id` say why nothing was deleted; then a row for each execution that
--- was, with the URIs it had. Children go by Texera's own cascade, what we keep of them goes here;
--- but for bindings: they are how a source that still writes learns that the execution is gone.
+-- The columns up to `foreign_id` say why nothing was deleted; otherwise one row per deleted execution
+-- with its URIs. Texera's child rows are deleted by its own cascade, ours here, except bindings: by
+-- them a source that still writes learns that the execution is gone.
 -- $1 user, $2 whether the caller reads everything, $3 workflow, $4 execution ids
 with known as (
     select run.eid, run.uid
     from texera_db.workflow_executions run
     join texera_db.workflow_version v using (vid)
     where run.eid = any ($4::int[]) and v.wid = $3
-), verdict as (
+), checks as (
     select
         exists (
             select from texera_db.workflow w
@@ -24,8 +25,8 @@ with known as (
             select from cu_metadata.active_users where user_id = $1
         ) as is_active,
         (
-            select min(asked.eid) from unnest($4::int[]) asked (eid)
-            where asked.eid not in (select known.eid from known)
+            select min(requested.eid) from unnest($4::int[]) requested (eid)
+            where requested.eid not in (select known.eid from known)
         ) as missing_id,
         (
             select min(known.eid) from known where known.uid <> $1
@@ -43,11 +44,11 @@ with known as (
     from texera_db.operator_executions operator
     where operator.workflow_execution_id in (select known.eid from known)
 ), locked as (
-    -- In id order, and only what may be deleted: nobody holds up the executions of others.
+    -- In id order, and only if all may be deleted: nobody blocks the executions of others.
     select run.eid
     from texera_db.workflow_executions run
     join known using (eid)
-    join verdict on reads_workflow and is_active and missing_id is null and foreign_id is null
+    join checks on reads_workflow and is_active and missing_id is null and foreign_id is null
     order by run.eid
     for update of run
 ), deleted as (
@@ -63,16 +64,17 @@ with known as (
     delete from cu_metadata.operator_costs c using deleted where c.execution_id = deleted.eid
 )
 select
-    verdict.*,
+    checks.*,
     deleted.eid as execution_id,
     array(
         select stored.uri from stored
         where stored.eid = deleted.eid and stored.uri <> ''
         order by stored.uri
     ) as uris
-from verdict
+from checks
 left join deleted on true
 order by deleted.eid;
+
 
 -- name: bookmark_executions
 -- As above. $1 user, $2 whether the caller reads everything, $3 workflow, $4 execution ids,
@@ -82,7 +84,7 @@ with known as (
     from texera_db.workflow_executions run
     join texera_db.workflow_version v using (vid)
     where run.eid = any ($4::int[]) and v.wid = $3
-), verdict as (
+), checks as (
     select
         exists (
             select from texera_db.workflow w
@@ -96,8 +98,8 @@ with known as (
             select from cu_metadata.active_users where user_id = $1
         ) as is_active,
         (
-            select min(asked.eid) from unnest($4::int[]) asked (eid)
-            where asked.eid not in (select known.eid from known)
+            select min(requested.eid) from unnest($4::int[]) requested (eid)
+            where requested.eid not in (select known.eid from known)
         ) as missing_id,
         (
             select min(known.eid) from known where known.uid <> $1
@@ -106,7 +108,7 @@ with known as (
     select run.eid
     from texera_db.workflow_executions run
     join known using (eid)
-    join verdict on reads_workflow and is_active and missing_id is null and foreign_id is null
+    join checks on reads_workflow and is_active and missing_id is null and foreign_id is null
     order by run.eid
     for no key update of run
 ), bookmarked as (
@@ -116,7 +118,7 @@ with known as (
     where run.eid = locked.eid
     returning run.eid
 )
-select verdict.*, bookmarked.eid as execution_id
-from verdict
+select checks.*, bookmarked.eid as execution_id
+from checks
 left join bookmarked on true
 order by bookmarked.eid;

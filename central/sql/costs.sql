@@ -1,8 +1,9 @@
--- What a run's operators cost, for the scheduler of the next one.
+-- Operator costs, for the scheduler of the next execution.
+
 
 -- name: latest_costs
--- Of the run that completed last, by its start as in Texera; one row of nulls if none has, no row
--- if the caller may not read the workflow.
+-- Of the completed execution that started last, as in Texera; one row of nulls if there is none, no
+-- row if the caller may not read the workflow.
 -- $1 workflow, $2 user, $3 whether the caller reads everything
 select e.eid as execution_id, e.runtime_stats_uri, c.operators
 from texera_db.workflow w

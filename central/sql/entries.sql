@@ -1,124 +1,199 @@
--- The rows that entries change: locked, read, and written once per table.
+-- Entries: the rows that they change, locked, read and written.
+--
+-- `cu_metadata.writers` says whether a source may write to an execution. Every block that asks it
+-- does so in a lateral with LIMIT, which makes each id one look-up by primary key: planned while the
+-- tables were small, a plain join would scan them again for each id.
 
 
 -- name: lock_executions
--- $1 source, $2 execution ids, $3 the only computing unit or null for any. In id order, and only rows that the source may write to: nobody
--- holds up the executions of others. A row locked by someone else is left out.
---
--- FOR UPDATE answers the row's newest version, and keeps out the foreign key checks of inserts
--- into the child tables, so the URI rows read below stand still too. The lateral makes each id
--- one look-up by primary key: planned while the tables were small, a plain join would rescan
--- them for each id.
-select
-    execution.eid as execution_id,
-    execution.status,
-    binding.user_id,
-    binding.workflow_id,
-    binding.warehouse
-from unnest($2::int[]) as asked (execution_id)
-join texera_db.workflow_executions execution on execution.eid = asked.execution_id
+-- The ids that were locked, in id order: only executions that the source may write to, so that nobody
+-- blocks those of others, and only rows that nobody else has locked. FOR UPDATE also blocks the
+-- foreign key checks of inserts into the child tables, so that no URI rows are added meanwhile.
+-- $1 source, $2 execution ids, $3 the only computing unit, or null for any
+select execution.eid as execution_id
+from unnest($2::int[]) as named (execution_id)
+join texera_db.workflow_executions execution on execution.eid = named.execution_id
 join lateral (
     select
-        user_id,
-        workflow_id,
-        warehouse,
-        revoked_at is null
-            and ($3::int is null or bindings.computing_unit_id = $3)
-            and exists (
-                select from cu_metadata.active_users writer
-                where writer.user_id = bindings.user_id
-            ) as is_writer
-    from cu_metadata.bindings
-    where bindings.execution_id = asked.execution_id and source_id = $1
+        not is_revoked
+        and is_active
+        and ($3::int is null or computing_unit_id = $3) as is_writer
+    from cu_metadata.writers
+    where writers.execution_id = named.execution_id and source_id = $1
     limit 1
-) binding on binding.is_writer
+) writer on writer.is_writer
 order by execution.eid
 for update of execution skip locked;
 
 
 -- name: lock_execution
--- $1 source, $2 execution id, $3 computing unit or null. As above, but waits for a row that someone else has locked.
-select
-    execution.eid as execution_id,
-    execution.status,
-    binding.user_id,
-    binding.workflow_id,
-    binding.warehouse
-from cu_metadata.bindings binding
-join cu_metadata.active_users writer on writer.user_id = binding.user_id
-join texera_db.workflow_executions execution on execution.eid = binding.execution_id
-where binding.execution_id = $2
-  and binding.source_id = $1
-  and binding.revoked_at is null
-  and ($3::int is null or binding.computing_unit_id = $3)
+-- As above for one execution, but waits for the lock. $1 source, $2 execution id, $3 computing unit
+-- or null
+select execution.eid as execution_id
+from texera_db.workflow_executions execution
+join cu_metadata.writers writer on writer.execution_id = execution.eid and writer.source_id = $1
+where execution.eid = $2
+  and not writer.is_revoked
+  and writer.is_active
+  and ($3::int is null or writer.computing_unit_id = $3)
 for update of execution;
 
 
--- name: read_standings
--- Why rows were not locked. $1 source, $2 execution ids, $3 computing unit or null. What the source
--- was never bound to is told alike whether it exists or not; no row for what it was bound to and
--- is gone.
+-- name: read_facts
+-- Everything that the fold needs, in one snapshot. It runs after the locks, so that the snapshot has
+-- what others committed before the locks were granted. One row per id:
+-- - `user_id` is null if the source was never bound to the execution;
+-- - `status` is null if the execution is deleted;
+-- - `ended_by` and `ended_provisionally` belong to the stored status, and are null otherwise;
+-- - registries are JSON objects by key, null if empty or not needed.
+-- $1 source; arrays: $2 execution id, $3 whether its port results are needed, $4 its consoles
 select
-    asked.execution_id,
-    binding.user_id,
-    binding.is_revoked,
-    binding.is_elsewhere,
-    binding.is_active
-from unnest($2::int[]) as asked (execution_id)
+    named.execution_id,
+    writer.user_id,
+    writer.workflow_id,
+    writer.computing_unit_id,
+    writer.warehouse,
+    writer.is_revoked,
+    writer.is_active,
+    execution.status,
+    ending.source_id as ended_by,
+    ending.provisional as ended_provisionally,
+    (
+        select json_object_agg(
+            port.global_port_id,
+            json_build_object('uri', port.result_uri, 'size_bytes', port.result_size)
+        )
+        from texera_db.operator_port_executions port
+        where named.needs_results and port.workflow_execution_id = named.execution_id
+    ) as results,
+    (
+        select json_object_agg(
+            operator.operator_id,
+            json_build_object(
+                'uri', operator.console_messages_uri, 'size_bytes', operator.console_messages_size
+            )
+        )
+        from texera_db.operator_executions operator
+        where named.needs_consoles and operator.workflow_execution_id = named.execution_id
+    ) as consoles
+from unnest($2::int[], $3::boolean[], $4::boolean[])
+    as named (execution_id, needs_results, needs_consoles)
 left join lateral (
-    select
-        user_id,
-        revoked_at is not null as is_revoked,
-        $3::int is not null and bindings.computing_unit_id is distinct from $3 as is_elsewhere,
-        exists (
-            select from cu_metadata.active_users writer where writer.user_id = bindings.user_id
-        ) as is_active
-    from cu_metadata.bindings
-    where bindings.execution_id = asked.execution_id and source_id = $1
+    select * from cu_metadata.writers
+    where writers.execution_id = named.execution_id and source_id = $1
     limit 1
-) binding on true
-left join texera_db.workflow_executions execution on execution.eid = asked.execution_id
-where binding.user_id is null or execution.eid is not null;
+) writer on true
+left join lateral (
+    select status from texera_db.workflow_executions
+    where eid = named.execution_id
+    limit 1
+) execution on true
+left join lateral (
+    select source_id, provisional from cu_metadata.terminal_statuses
+    where terminal_statuses.execution_id = named.execution_id
+      and terminal_statuses.status = execution.status
+    limit 1
+) ending on true;
 
 
--- name: read_endings
--- Who ended executions. $1 ids of locked rows. A statement after the locks, for a snapshot
--- that has what others committed just before the lock was granted.
-select execution_id, status, source_id, provisional
-from cu_metadata.terminal_statuses
-where execution_id = any ($1::int[]);
+-- name: delete_registry_rows
+-- Arrays: $1 execution id and $2 global port id of results, $3 and $4 operator id of consoles
+with deleted_results as (
+    delete from texera_db.operator_port_executions port
+    using unnest($1::int[], $2::text[]) as deleted (execution_id, global_port_id)
+    where port.workflow_execution_id = deleted.execution_id
+      and port.global_port_id = deleted.global_port_id
+)
+delete from texera_db.operator_executions operator
+using unnest($3::int[], $4::text[]) as deleted (execution_id, operator_id)
+where operator.workflow_execution_id = deleted.execution_id
+  and operator.operator_id = deleted.operator_id;
 
 
--- name: read_registries
--- $1 ids of executions whose port results, $2 of those whose consoles are to be read
-select
-    'result' as registry,
-    workflow_execution_id as execution_id,
-    global_port_id as key,
-    result_uri as uri,
-    result_size as size_bytes
-from unnest($1::int[]) as asked (execution_id)
-join texera_db.operator_port_executions on workflow_execution_id = asked.execution_id
-union all
-select 'console', workflow_execution_id, operator_id, console_messages_uri, console_messages_size
-from unnest($2::int[]) as asked (execution_id)
-join texera_db.operator_executions on workflow_execution_id = asked.execution_id;
-
-
--- name: write_executions
--- $1 source; arrays, null where no entry named the column: $2 execution id, $3 status,
--- $4 its age in ms, $5 result, $6 whether log_location is named, $7 log_location,
--- $8 runtime_stats_uri, $9 its bytes, $10 name, $11 bookmarked
-with change as (
+-- name: write_changes
+-- Writes what a fold decided; both ways of `store/batches.py` run it. One row: `is_applied`.
+--
+-- $1 source
+-- $2 whether the caller holds the rows' locks and has read the facts (the locked way). If not (the
+-- optimistic way), the statement takes the locks, checks the assumed facts, and changes nothing
+-- unless all of them hold:
+--   - the cursor is at the previous batch: $3 epoch, $4 batch, $5 digest, $6 response, which are
+--     stored; null in the locked way
+--   - the source may write to each of $7 execution ids, of computing unit $8 if that is not null;
+--     none has ended, nobody else has locked any
+--   - a URI is new, a size belongs to a stored row
+-- Executions, arrays, null for a column that no entry named: $9 execution id, $10 status, $11 its
+-- age in ms, $12 result, $13 whether log_location is named, $14 log_location,
+-- $15 runtime_stats_uri, $16 its bytes, $17 name, $18 bookmarked
+-- Port results, arrays: $19 execution id, $20 global port id, $21 URI (null sets only the size of a
+-- stored row), $22 bytes. Consoles: $23, $24 operator id, $25, $26
+-- Costs, arrays: $27 execution id, $28 operators as JSON text
+--
+-- The cursor is locked before the executions, because `locked` refers to it. A registry row that
+-- another transaction stores between this statement's snapshot and its locks is noticed by the last
+-- SELECT: it counts the written rows and undoes the statement by dividing by zero.
+with cursor as materialized (
+    select last_batch
+    from cu_metadata.cursors
+    where source_id = $1 and epoch = $3 and last_batch = $4::bigint - 1
+    for update
+), locked as materialized (
+    select execution.eid
+    from unnest($7::int[]) as named (execution_id)
+    join texera_db.workflow_executions execution on execution.eid = named.execution_id
+    join lateral (
+        select
+            not is_revoked
+            and is_active
+            and ($8::int is null or computing_unit_id = $8) as is_writer
+        from cu_metadata.writers
+        where writers.execution_id = named.execution_id and source_id = $1
+        limit 1
+    ) writer on writer.is_writer
+    where exists (select from cursor)
+      and execution.status not in (3, 4, 5)
+    order by execution.eid
+    for update of execution skip locked
+), result_change as materialized (
+    select *
+    from unnest($19::int[], $20::text[], $21::text[], $22::bigint[])
+        as named (execution_id, global_port_id, uri, size_bytes)
+), console_change as materialized (
+    select *
+    from unnest($23::int[], $24::text[], $25::text[], $26::bigint[])
+        as named (execution_id, operator_id, uri, size_bytes)
+), facts as materialized (
+    select
+        $2::boolean
+        or exists (select from cursor)
+        and (select count(*) from locked) = cardinality($7::int[])
+        and not exists (
+            select from result_change change
+            left join texera_db.operator_port_executions port
+                on port.workflow_execution_id = change.execution_id
+               and port.global_port_id = change.global_port_id
+            where (change.uri is null) = (port.workflow_execution_id is null)
+        )
+        and not exists (
+            select from console_change change
+            left join texera_db.operator_executions operator
+                on operator.workflow_execution_id = change.execution_id
+               and operator.operator_id = change.operator_id
+            where (change.uri is null) = (operator.workflow_execution_id is null)
+        ) as hold
+), change as materialized (
     select *
     from unnest(
-        $2::int[], $3::smallint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[],
-        $8::text[], $9::bigint[], $10::text[], $11::boolean[]
+        $9::int[], $10::smallint[], $11::bigint[], $12::text[], $13::boolean[], $14::text[],
+        $15::text[], $16::bigint[], $17::text[], $18::boolean[]
     ) as named (
         execution_id, status, status_age_ms, result, names_log_location, log_location,
         runtime_stats_uri, runtime_stats_bytes, name, bookmarked
     )
+    where (select hold from facts)
 ), ending as (
+    -- There is a row if the execution was ended before and has been reopened, or if its stored end
+    -- gives way to this one. The source's own status is never provisional.
     insert into cu_metadata.terminal_statuses (execution_id, status, source_id)
     select change.execution_id, change.status, $1
     from change
@@ -129,96 +204,90 @@ with change as (
         provisional = false,
         reason = null,
         recorded_at = excluded.recorded_at
-), released as (
+), lease_deleted as (
     delete from cu_metadata.leases
     where execution_id = any (array (
         select execution_id from change where change.status in (3, 4, 5)
     ))
-)
-update texera_db.workflow_executions execution
-set status = coalesce(change.status, execution.status),
-    last_update_time = greatest(
-        execution.last_update_time,
-        (now() at time zone 'utc') - make_interval(secs => change.status_age_ms / 1000.0)
-    ),
-    result = coalesce(change.result, execution.result),
-    log_location = case
-        when change.names_log_location then change.log_location
-        else execution.log_location
-    end,
-    runtime_stats_uri = coalesce(change.runtime_stats_uri, execution.runtime_stats_uri),
-    runtime_stats_size = coalesce(change.runtime_stats_bytes, execution.runtime_stats_size),
-    name = coalesce(change.name, execution.name),
-    bookmarked = coalesce(change.bookmarked, execution.bookmarked)
-from change
-where execution.eid = change.execution_id;
-
-
--- name: delete_registry_rows
--- Arrays: $1 execution id and $2 global port id of results, $3 and $4 operator id of consoles
-with deleted_results as (
-    delete from texera_db.operator_port_executions port
-    using unnest($1::int[], $2::text[]) as gone (execution_id, global_port_id)
-    where port.workflow_execution_id = gone.execution_id
-      and port.global_port_id = gone.global_port_id
-)
-delete from texera_db.operator_executions operator
-using unnest($3::int[], $4::text[]) as gone (execution_id, operator_id)
-where operator.workflow_execution_id = gone.execution_id
-  and operator.operator_id = gone.operator_id;
-
-
--- name: write_results
--- Arrays: $1 execution id, $2 global port id, $3 URI (null: only the size is named), $4 bytes
-with change as (
-    select *
-    from unnest($1::int[], $2::text[], $3::text[], $4::bigint[])
-        as named (execution_id, global_port_id, uri, size_bytes)
-), resized as (
+), execution_written as (
+    update texera_db.workflow_executions execution
+    set status = coalesce(change.status, execution.status),
+        last_update_time = greatest(
+            execution.last_update_time,
+            (now() at time zone 'utc') - make_interval(secs => change.status_age_ms / 1000.0)
+        ),
+        result = coalesce(change.result, execution.result),
+        log_location = case
+            when change.names_log_location then change.log_location
+            else execution.log_location
+        end,
+        runtime_stats_uri = coalesce(change.runtime_stats_uri, execution.runtime_stats_uri),
+        runtime_stats_size = coalesce(change.runtime_stats_bytes, execution.runtime_stats_size),
+        name = coalesce(change.name, execution.name),
+        bookmarked = coalesce(change.bookmarked, execution.bookmarked)
+    from change
+    where execution.eid = change.execution_id
+), result_stored as (
+    insert into texera_db.operator_port_executions
+        (workflow_execution_id, global_port_id, result_uri, result_size)
+    select execution_id, global_port_id, uri, size_bytes
+    from result_change
+    where uri is not null and (select hold from facts)
+    on conflict (workflow_execution_id, global_port_id) do update
+    set result_uri = excluded.result_uri, result_size = excluded.result_size
+    where $2
+    returning 1
+), result_resized as (
     update texera_db.operator_port_executions port
     set result_size = change.size_bytes
-    from change
+    from result_change change
     where change.uri is null
+      and (select hold from facts)
       and port.workflow_execution_id = change.execution_id
       and port.global_port_id = change.global_port_id
-)
-insert into texera_db.operator_port_executions
-    (workflow_execution_id, global_port_id, result_uri, result_size)
-select execution_id, global_port_id, uri, size_bytes
-from change
-where uri is not null
-on conflict (workflow_execution_id, global_port_id) do update
-set result_uri = excluded.result_uri, result_size = excluded.result_size;
-
-
--- name: write_consoles
--- Arrays: $1 execution id, $2 operator id, $3 URI (null: only the size is named), $4 bytes
-with change as (
-    select *
-    from unnest($1::int[], $2::text[], $3::text[], $4::bigint[])
-        as named (execution_id, operator_id, uri, size_bytes)
-), resized as (
+    returning 1
+), console_stored as (
+    insert into texera_db.operator_executions
+        (workflow_execution_id, operator_id, console_messages_uri, console_messages_size)
+    select execution_id, operator_id, uri, size_bytes
+    from console_change
+    where uri is not null and (select hold from facts)
+    on conflict (workflow_execution_id, operator_id) do update
+    set console_messages_uri = excluded.console_messages_uri,
+        console_messages_size = excluded.console_messages_size
+    where $2
+    returning 1
+), console_resized as (
     update texera_db.operator_executions operator
     set console_messages_size = change.size_bytes
-    from change
+    from console_change change
     where change.uri is null
+      and (select hold from facts)
       and operator.workflow_execution_id = change.execution_id
       and operator.operator_id = change.operator_id
+    returning 1
+), costs_written as (
+    insert into cu_metadata.operator_costs (execution_id, operators)
+    select execution_id, operators::jsonb
+    from unnest($27::int[], $28::text[]) as named (execution_id, operators)
+    where (select hold from facts)
+    on conflict (execution_id) do update
+    set operators = excluded.operators, recorded_at = excluded.recorded_at
+), cursor_advanced as (
+    update cu_metadata.cursors
+    set last_batch = $4, digest = $5, response = $6, updated_at = now()
+    where source_id = $1 and epoch = $3 and (select hold from facts)
 )
-insert into texera_db.operator_executions
-    (workflow_execution_id, operator_id, console_messages_uri, console_messages_size)
-select execution_id, operator_id, uri, size_bytes
-from change
-where uri is not null
-on conflict (workflow_execution_id, operator_id) do update
-set console_messages_uri = excluded.console_messages_uri,
-    console_messages_size = excluded.console_messages_size;
-
-
--- name: write_operator_costs
--- Arrays: $1 execution id, $2 operators as JSON text
-insert into cu_metadata.operator_costs (execution_id, operators)
-select execution_id, operators::jsonb
-from unnest($1::int[], $2::text[]) as named (execution_id, operators)
-on conflict (execution_id) do update
-set operators = excluded.operators, recorded_at = excluded.recorded_at;
+select
+    facts.hold
+    and 1 / (
+        case
+            when $2
+                or (select count(*) from result_stored) + (select count(*) from result_resized)
+                + (select count(*) from console_stored) + (select count(*) from console_resized)
+                = (select count(*) from result_change) + (select count(*) from console_change)
+                then 1
+            else 0
+        end
+    ) = 1 as is_applied
+from facts;

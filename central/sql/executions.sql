@@ -1,10 +1,39 @@
+-- Executions and the versions of workflows that they belong to. A workflow that was never saved has
+-- no version; its first execution makes one with the content `[]`, as Texera does.
+
+
+-- name: latest_version
+-- A null if there is none, no row if the caller may not read the workflow.
+-- $1 workflow, $2 user, $3 whether the caller reads everything
+select (select max(v.vid) from texera_db.workflow_version v where v.wid = w.wid) as version_id
+from texera_db.workflow w
+where w.wid = $1
+  and ($3 or exists (
+      select from cu_metadata.workflow_readers r
+      where r.user_id = $2 and r.workflow_id = w.wid
+  ));
+
+
+-- name: lock_versions
+-- Held until the transaction ends, so that two first executions make one version. The first key is
+-- any fixed number; $1 workflow
+select pg_advisory_xact_lock(7080002, $1);
+
+
+-- name: create_first_version
+-- $1 workflow
+insert into texera_db.workflow_version (wid, content)
+select $1, '[]'
+where not exists (select from texera_db.workflow_version where wid = $1);
+
+
 -- name: create_execution
--- Checks, takes the workflow's latest version, inserts the run, binds it to its source and
--- starts its lease. The columns up to `version_id` say why `execution_id` is null.
--- An ADMIN, who sees everything, takes the same grants as anyone to run something.
+-- Checks the caller, inserts the execution at the workflow's latest version, binds it to its source
+-- and starts its lease. The columns up to `version_id` say why `execution_id` is null. To run
+-- something, an ADMIN needs the same grants as anyone. The boot's row is share-locked until the
+-- commit: a newer boot of the unit waits, and then sees the binding.
 -- $1 user, $2 workflow, $3 computing unit, $4 name, $5 environment version, $6 source,
--- $7 lease in seconds, $8 boot or null. The boot is held until this is committed: a newer one
--- of its unit waits, and then sees the binding.
+-- $7 lease in seconds, $8 boot or null
 with boot as (
     select boot_id, superseded_at
     from cu_metadata.boots
@@ -62,13 +91,16 @@ select
 from permission
 left join execution on true;
 
+
 -- name: set_warehouse
--- Only where the schema has the column. $1 execution, $2 warehouse
+-- Only if the schema has the column. $1 execution, $2 warehouse
 update texera_db.workflow_executions set whid = $2 where eid = $1;
+
 
 -- name: set_binding_warehouse
 -- $1 execution, $2 source, $3 warehouse name
 update cu_metadata.bindings set warehouse = $3 where execution_id = $1 and source_id = $2;
+
 
 -- name: read_execution
 -- $1 execution, $2 user, $3 whether the caller reads everything, $4 its workflow or null
@@ -88,9 +120,10 @@ where e.eid = $1
       where r.user_id = $2 and r.workflow_id = v.wid
   ));
 
+
 -- name: list_executions
--- The workflow's runs, newest first; one row of nulls if it has none, no row if the caller
--- may not read it. The latest run is a list of one.
+-- The workflow's executions, newest first; one row of nulls if it has none, no row if the caller may
+-- not read it. The latest execution is a list of one.
 -- $1 workflow, $2 user, $3 whether the caller reads everything,
 -- $4 computing unit or null, $5 status codes or null, $6 older than this execution or null,
 -- $7 limit

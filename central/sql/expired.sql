@@ -1,8 +1,9 @@
--- What may be cleaned up: ended runs of one computing unit that still point to results or logs.
+-- Expired executions: ended ones of one computing unit that still refer to results or logs.
+
 
 -- name: expired_executions
--- Oldest first; one row of nulls if there are none. `unit_privilege` and `unit_exists` say what
--- the caller may know. The clock is the database's.
+-- Oldest first; one row of nulls if there are none. `unit_privilege` and `unit_exists` judge the
+-- caller. The clock is the database's.
 -- $1 computing unit, $2 user, $3 seconds since the last update, $4 limit
 select
     (
@@ -33,14 +34,15 @@ left join lateral (
 ) e on true
 order by e.eid;
 
+
 -- name: clear_expired
--- All or none; the columns up to `open_id` say why none was. The status stays as it is.
+-- All or none; the columns up to `open_id` say why none was. The status is unchanged.
 -- $1 computing unit, $2 user, $3 execution ids
 with known as (
     select run.eid, run.status
     from texera_db.workflow_executions run
     where run.eid = any ($3::int[]) and run.cuid = $1
-), verdict as (
+), checks as (
     select
         exists (
             select from cu_metadata.active_users where user_id = $2
@@ -53,8 +55,8 @@ with known as (
             select from texera_db.workflow_computing_unit u where u.cuid = $1
         ) as unit_exists,
         (
-            select min(asked.eid) from unnest($3::int[]) asked (eid)
-            where asked.eid not in (select known.eid from known)
+            select min(requested.eid) from unnest($3::int[]) requested (eid)
+            where requested.eid not in (select known.eid from known)
         ) as missing_id,
         (
             select min(known.eid) from known where known.status not in (3, 4, 5)
@@ -63,7 +65,7 @@ with known as (
     select run.eid
     from texera_db.workflow_executions run
     join known using (eid)
-    join verdict
+    join checks
         on is_active and unit_privilege = 'WRITE' and missing_id is null and open_id is null
     order by run.eid
     for no key update of run
@@ -74,7 +76,7 @@ with known as (
     where run.eid = locked.eid
     returning run.eid
 )
-select verdict.*, cleared.eid as execution_id
-from verdict
+select checks.*, cleared.eid as execution_id
+from checks
 left join cleared on true
 order by cleared.eid;

@@ -1,7 +1,8 @@
--- All that an export has to know, in one statement, and the datasets that may not leave.
+-- The facts for export plans.
+
 
 -- name: export_facts
--- No row if the caller may not read the workflow. The latest run is that on the unit.
+-- No row if the caller may not read the workflow. `execution_id` is the latest on the unit.
 -- $1 workflow, $2 computing unit, $3 user, $4 whether the caller reads everything
 select
     w.name,
@@ -35,14 +36,15 @@ where w.wid = $1
       where r.user_id = $3 and r.workflow_id = w.wid
   ));
 
+
 -- name: restricted_datasets
--- Those of others that may not be downloaded, by their place among what was asked. Both sides of a
--- comparison are lowered here: what is lower case depends on the database's locale.
+-- Datasets of others that may not be downloaded, by their position in the arrays. Both sides of the
+-- comparison are lowered by the database, whose locale decides what is lower case.
 -- $1 user; arrays: $2 the owner's e-mail and $3 the dataset's name
-select asked.place, owner.email as owner_email, dataset.name
-from unnest($2::text[], $3::text[]) with ordinality as asked (owner_email, name, place)
-join texera_db."user" owner on lower(owner.email) = lower(asked.owner_email)
+select named.position, owner.email as owner_email, dataset.name
+from unnest($2::text[], $3::text[]) with ordinality as named (owner_email, name, position)
+join texera_db."user" owner on lower(owner.email) = lower(named.owner_email)
 join texera_db.dataset dataset
-    on dataset.owner_uid = owner.uid and lower(dataset.name) = lower(asked.name)
+    on dataset.owner_uid = owner.uid and lower(dataset.name) = lower(named.name)
 where owner.uid <> $1 and not dataset.is_downloadable
 order by owner.email, dataset.name;

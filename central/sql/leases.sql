@@ -1,14 +1,14 @@
--- Leases: renewed by id, for all the executions of a source at once. Each id is one look-up by
--- primary key, whatever the planner knows: laterals for what is read, and for what is written
--- `any (array (...))`, whose length it cannot see. A plain join would scan the tables where they
--- were small when it was planned, or where many are asked for.
+-- Leases, renewed by id for all executions of a source at once.
+--
+-- Each id must be one look-up by primary key, whatever the planner estimates: laterals for reads,
+-- and `any (array (...))`, whose length it cannot see, for writes. A plain join would scan tables
+-- that were small when it was planned, or when many ids are given.
 
 
 -- name: renew
--- $1 source, $2 execution ids, $3 lease in seconds, $4 the least seconds between two changes of
--- one execution's `last_update_time`, $5 the one unit whose runs the call may speak for, or null.
--- Waits for no row: who holds a lease's or an execution's
--- lock is ending it, binding it or writing to it, and the next renewal is soon.
+-- Waits for no row lock: its holder is ending, binding or writing the execution, and the next
+-- renewal is soon. $1 source, $2 execution ids, $3 lease in seconds, $4 minimal seconds between two
+-- updates of `last_update_time`, $5 the only computing unit, or null for any
 with held as (
     select asked.execution_id
     from unnest($2::int[]) as asked (execution_id)
@@ -57,9 +57,9 @@ where execution_id = any (array (select execution_id from held))
 returning execution_id;
 
 
--- name: standings
--- Why leases were not renewed. $1 source, $2 execution ids, $3 a unit or null, as above; one row
--- for each id.
+-- name: read_lease_facts
+-- Why leases were not renewed: one row per id. $1 source, $2 execution ids, $3 the only computing
+-- unit, or null for any
 select
     asked.execution_id,
     execution.status,
@@ -95,10 +95,27 @@ left join lateral (
 ) lease on true;
 
 
--- name: lease_anew
--- Open and bound, but without a lease: what bound it is older than leases are, or somebody
--- reopened it by SQL. $1 source, $2 execution ids, $3 their computing units, $4 lease in seconds
+-- name: insert_missing_leases
+-- For executions that are open and bound but have no lease: somebody reopened them by SQL. $1 source, $2 execution ids, $3 their computing units, $4 lease in seconds
 insert into cu_metadata.leases (execution_id, source_id, computing_unit_id, expires_at)
 select execution_id, $1, computing_unit_id, now() + make_interval(secs => $4)
 from unnest($2::int[], $3::int[]) as named (execution_id, computing_unit_id)
 on conflict (execution_id) do nothing;
+
+
+-- name: record_heartbeat
+-- Reports that a replica serves renewals; one row for all replicas. The period starts again after a
+-- gap, a failed renewal, or a clock that was set back (a failover: the last heartbeat is in the
+-- future). $1 the longest gap in seconds, $2 whether this replica failed a renewal since the last
+-- heartbeat
+insert into cu_metadata.renewal_availability as stored (only_row) values (true)
+on conflict (only_row) do update
+set available_since = case
+        when $2
+          or stored.heartbeat_at < now() - make_interval(secs => $1)
+          or stored.heartbeat_at > now() + make_interval(secs => $1)
+        then now()
+        else stored.available_since
+    end,
+    heartbeat_at = now()
+returning extract(epoch from now() - available_since)::float8 as available_s;

@@ -1,14 +1,14 @@
--- Rows of our own that have served their time. Nothing of Texera's is touched. Each purge takes a
--- bounded number of rows ($2) older than $1 seconds, and says how many those were.
+-- Purges of old rows in `cu_metadata`; Texera's tables are not touched. Each deletes at most $2 rows
+-- that are older than $1 seconds.
 
 
--- name: try_purge
--- Held until the transaction ends: one replica purges at a time.
-select pg_try_advisory_xact_lock(7080005) as is_ours;
+-- name: try_purge_lock
+-- Held until the transaction ends, so that one replica purges at a time.
+select pg_try_advisory_xact_lock(7080005) as is_locked;
 
 
 -- name: purge_cursors
--- A spool that comes back after that begins a new epoch.
+-- A spool that returns later starts a new epoch.
 delete from cu_metadata.cursors
 where ctid = any (array (
     select ctid from cu_metadata.cursors
@@ -30,12 +30,11 @@ where ctid = any (array (
 
 
 -- name: purge_bindings
--- Only of executions that are gone, or that ended as long ago: a run may have taken longer than
--- that, and its sidecar still hold writes. With the last binding goes what was kept of the end,
--- and of a run that is gone its costs. Writes that come later still are refused as not-bound, and
--- the user's token may bind anew.
+-- Only of executions that were deleted, or ended as long ago: a long run's sidecar may still hold
+-- writes. The stored end is deleted with the last binding, the costs with those of a deleted
+-- execution. Later writes are refused as not-bound; the user's token may bind again.
 with old as (
-    select binding.execution_id, binding.source_id, execution.status is null as is_gone
+    select binding.execution_id, binding.source_id, execution.status is null as is_deleted
     from cu_metadata.bindings binding
     left join lateral (
         select status, coalesce(last_update_time, starting_time) as updated_at
@@ -62,11 +61,11 @@ with old as (
             where bindings.execution_id = old.execution_id and bindings.source_id <> old.source_id
             limit 1
         ) other on true
-        where old.is_gone or other.execution_id is null
+        where old.is_deleted or other.execution_id is null
     ))
 ), costs as (
     delete from cu_metadata.operator_costs
-    where execution_id = any (array (select execution_id from old where is_gone))
+    where execution_id = any (array (select execution_id from old where is_deleted))
 )
 delete from cu_metadata.bindings
 using old
@@ -97,7 +96,7 @@ where ctid = any (array (
 
 
 -- name: report
--- What there is, and since when. What is over its time by now is what the next purges take.
+-- Rows by kind, and the oldest of each.
 select 'cursors' as kind, count(*) as row_count, min(updated_at) as oldest_at
 from cu_metadata.cursors
 union all
@@ -107,5 +106,5 @@ select 'bindings', count(*), min(created_at) from cu_metadata.bindings
 union all
 select 'refusals', count(*), min(refused_at) from cu_metadata.refusals
 union all
-select 'boots', count(*), min(begun_at) from cu_metadata.boots
+select 'boots', count(*), min(started_at) from cu_metadata.boots
 order by kind;

@@ -1,6 +1,9 @@
+-- URIs of an execution.
+
+
 -- name: read_uris
--- Everything stored for one execution, in one row; registries as JSON arrays in the order of
--- their keys. Texera's older rows may have a null URI: there is nothing to answer for them.
+-- All URIs of one execution in one row; registries as JSON arrays in the order of their keys. Rows
+-- without a URI, which older Texeras wrote, are left out.
 -- $1 execution, $2 user, $3 whether the caller reads everything
 select
     e.runtime_stats_uri,
@@ -43,10 +46,11 @@ where e.eid = $1
       where r.user_id = $2 and r.workflow_id = v.wid
   ));
 
+
 -- name: operator_results
--- The results of one operator's ports; one row of nulls if it has none, no row if the caller
--- may not read the execution. The primary key finds the execution's rows, the prefix the
--- operator's: `(logicalOpId=<operator>,layerName=`.
+-- The results of one operator's ports; one row of nulls if it has none, no row if the caller may not
+-- read the execution. The primary key finds the execution's rows, the prefix
+-- `(logicalOpId=<operator>,layerName=` the operator's.
 -- $1 execution, $2 user, $3 whether the caller reads everything, $4 prefix
 select p.global_port_id, p.result_uri as uri, coalesce(p.result_size, 0) as result_bytes
 from texera_db.workflow_executions e
@@ -61,8 +65,9 @@ where e.eid = $1
       where r.user_id = $2 and r.workflow_id = v.wid
   ));
 
+
 -- name: operator_console
--- As above for an operator's console messages: one row of nulls if none are stored.
+-- As above, the console messages of an operator.
 -- $1 execution, $2 user, $3 whether the caller reads everything, $4 operator
 select o.console_messages_uri as uri, coalesce(o.console_messages_size, 0) as bytes
 from texera_db.workflow_executions e

@@ -1,4 +1,4 @@
--- What single-call writes ask for besides the rows themselves (rows.sql).
+-- Single-call writes: the check of the caller, before entries.sql.
 
 
 -- name: execution_user

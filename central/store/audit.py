@@ -1,8 +1,7 @@
-"""The audit of refused writes: what was tried, by which source, for whom, and why it was not done.
+"""Audit log of refused writes: operation, source, user, and why it was refused.
 
-An audit, not a log: a hostile source must not fill the disk, so each has a number of rows an
-hour, and sources whose user nobody knows share one. `late` is left out: ordinary in Texera,
-and often.
+A hostile source must not fill the disk: each source may add a number of rows per hour, and sources
+of unknown users share one. `late` is not recorded: it is ordinary and frequent in Texera.
 """
 
 import time
@@ -21,13 +20,13 @@ from kit.texera.fields import INT32_MAX, is_valid_pg_text
 PER_SOURCE_AND_HOUR = 100
 UNKNOWN_PER_HOUR = 1_000
 AUDITED_STATUSES = frozenset({403, 404, 409, 422})
-"""What a caller may not do, or what conflicts. Others are about form, credentials or load."""
-REMEMBERED_SOURCES = 50_000
+"""Missing permissions and conflicts. Other statuses concern form, credentials or load."""
+MAX_TRACKED_SOURCES = 50_000
 HOUR_S = 3600.0
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """`user_id` and `execution_id` are None where nothing tells them."""
+    """`user_id` and `execution_id` are None if unknown."""
 
     user_id: int | None
     execution_id: int | None
@@ -39,35 +38,35 @@ class AuditLog:
     def __init__(self, database: Database, *, timer: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._queries = load("audit")
-        # What this replica has noted of each source: once that is all it may, nothing is asked.
-        self._noted: TTLCache[str, int] = TTLCache(REMEMBERED_SOURCES, HOUR_S, timer=timer)
+        # Rows that this replica has added per source: above the limit the database is not called.
+        self._recorded: TTLCache[str, int] = TTLCache(MAX_TRACKED_SOURCES, HOUR_S, timer=timer)
 
-    async def note(self, source_id: str, refusal: Refusal) -> None:
-        """Keeps a refusal whose own transaction is undone. Raises `DatabaseUnavailable`."""
-        noted = self._noted.get(source_id, 0)
-        if noted >= PER_SOURCE_AND_HOUR or refusal.problem.status not in AUDITED_STATUSES:
+    async def record(self, source_id: str, refusal: Refusal) -> None:
+        """Records a refusal whose own transaction was rolled back. Raises `DatabaseUnavailable`."""
+        recorded = self._recorded.get(source_id, 0)
+        if recorded >= PER_SOURCE_AND_HOUR or refusal.problem.status not in AUDITED_STATUSES:
             return
-        self._noted[source_id] = noted + 1
-        await self._database.run(partial(self.add, source_id=source_id, refusals=[refusal]))
+        self._recorded[source_id] = recorded + 1
+        await self._database.run(partial(self.record_in, source_id=source_id, refusals=[refusal]))
 
-    async def add(
+    async def record_in(
         self, transaction: Transaction, source_id: str, refusals: Sequence[Refusal]
     ) -> None:
-        """Keeps them with the transaction."""
-        kept = [r for r in refusals if not isinstance(r.problem, problems.Late)]
-        if not kept:
+        """Records them in the transaction."""
+        recorded = [r for r in refusals if not isinstance(r.problem, problems.Late)]
+        if not recorded:
             return
-        kept = kept[:PER_SOURCE_AND_HOUR]
+        recorded = recorded[:PER_SOURCE_AND_HOUR]
         await transaction.execute(
             self._queries["add_refusals"],
             source_id,
             PER_SOURCE_AND_HOUR,
             UNKNOWN_PER_HOUR,
-            [refusal.user_id for refusal in kept],
-            [_id_or_none(refusal.execution_id) for refusal in kept],
-            [_excerpt(refusal.op, 50) for refusal in kept],
-            [refusal.problem.slug for refusal in kept],
-            [_excerpt(refusal.problem.detail, 500) for refusal in kept],
+            [refusal.user_id for refusal in recorded],
+            [_id_or_none(refusal.execution_id) for refusal in recorded],
+            [_excerpt(refusal.op, 50) for refusal in recorded],
+            [refusal.problem.slug for refusal in recorded],
+            [_excerpt(refusal.problem.detail, 500) for refusal in recorded],
         )
 
 

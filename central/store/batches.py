@@ -1,21 +1,50 @@
-"""Batches: each applied exactly once, whatever is lost on the way.
+"""Batches: each is applied exactly once, whatever is lost on the way.
 
-The truth is the cursor row of the spool (source, epoch): the number, the digest and the
-answer of the batch applied last. It is locked before anything else and advanced in the
-transaction that applies the batch, so both happen or neither:
+## The cursor
 
-- the last number with the same digest was applied already: it gets the stored answer;
-- the number after it is applied;
-- anything else is out of step: a spool that was restored or a cursor that was purged. Nothing
-  is applied, the sidecar begins a new epoch.
+The truth is the cursor row of the spool (source, epoch): number, digest and response of the last
+batch applied. It is locked first, and advanced in the transaction that applies the batch, so that
+both happen or neither. There are three cases:
 
-An ordinary batch takes one statement (`store/optimistic`), which checks and advances the cursor
-as well; whatever is out of the ordinary is locked, read, judged and written step by step, here.
+- the last number with the same digest: the batch was applied, its response is returned again;
+- the next number: the batch is applied;
+- anything else is out of step (a restored spool, a purged cursor): 409, nothing is applied, and
+  the sidecar starts a new epoch.
 
-Two replicas that are given the same batch at the same moment meet at the row's lock, and the
-second finds the work done. A connection cut at any point loses nothing: before the commit
-nothing happened, after it the batch sent again is answered from the row. What may be lost is
-what the database itself loses: commits that a failover drops come again under a new epoch.
+Two replicas that receive the same batch meet at the row's lock, and the second finds it applied. A
+connection that is cut loses nothing: before the commit nothing happened, after it a resend gets the
+stored response. Only commits that a database failover drops are lost; they are sent again under a
+new epoch.
+
+## Two ways to apply a batch
+
+Nearly every batch is the next step of running executions: the cursor is in step, the executions are
+open, the source may write to them, the URIs are new and the sizes belong to stored rows. Such a
+batch takes one statement (optimistic concurrency control): it is folded on assumed facts, and the
+statement checks the assumptions and writes, or writes nothing. Everything else takes a transaction.
+
+                                decode the entries
+                                        |
+                every execution cached, every fact assumable?
+                    | yes                               | no
+    optimistic      v                     locked        v
+           +--------------------+             +-------------------+
+           | fold assumed facts |             | BEGIN             |
+           +--------------------+             | lock the cursor   |--> last number: stored response
+                    | all applied             +-------------------+--> out of step: 409
+                    |     any other outcome -->         | next number
+                    v                         +-------------------+
+           +--------------------+ not as      | lock the rows     |
+           | write_changes:     | assumed     | read the facts    |
+           |  lock, check,      |-----------> | fold them         |
+           |  write, advance    |             | write_changes     |
+           +--------------------+             | advance, COMMIT   |
+                    | as assumed              +-------------------+
+                    v                                   v
+                response                             response
+
+Both judge by the same facts (the view `cu_metadata.writers`, statuses, registries), each in one
+snapshot, and both write by the same statement. The fold decides in both.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,79 +53,138 @@ from functools import partial
 import asyncpg
 import msgspec
 
-from central.domain.fold import Execution, Verdict, WriterStatus, fold
+from central.domain.fold import EntryOutcome, Execution, WriterStatus, fold
+from central.domain.uri_registry import UriRow
 from central.metrics import Metrics
 from central.problems import BatchOutOfStep
 from central.store.audit import AuditLog, Refusal
-from central.store.binding_cache import BindingCache
-from central.store.database import Database, Transaction
-from central.store.entries import DATA_ERRORS, Entries, EntryStore
-from central.store.optimistic import Optimistic
+from central.store.bindings import BindingCache
+from central.store.database import RETRYABLE_ERRORS, Database, Transaction
+from central.store.entries import DATA_ERRORS, Assumptions, Entries, EntryStore
 from central.store.queries import load
 from central.wire.entries import (
-    BatchAnswer,
     BatchRequest,
+    BatchResponse,
+    DeleteUris,
     InvalidEntry,
     Outcome,
+    PutConsole,
+    PutPortResult,
+    SetConsoleBytes,
+    SetPortResultBytes,
     decode_entries,
     op_of,
 )
 
 MAX_EPOCHS_PER_SOURCE = 16
-"""Cursors of one source: the answers they hold must not fill the disk either."""
+"""Cursors per source: the responses that they hold must not fill the disk."""
+
+FALLBACK_ERRORS: tuple[type[Exception], ...] = (*RETRYABLE_ERRORS, *DATA_ERRORS)
+"""The optimistic statement wrote nothing; the locked way finds out why."""
+
+_STORED = UriRow(None, None)
+
+Applied = tuple[bytes, list[EntryOutcome], Mapping[int, Execution]]
+"""The response; outcomes and executions afterwards, if the batch was applied by this call."""
 
 
 class Batches:
-    """Promise: a batch of a (source, epoch) is applied once and answered alike every time."""
+    """Promise: a batch of a (source, epoch) is applied once and always gets the same response."""
 
     def __init__(
-        self, database: Database, rows: EntryStore, running: BindingCache, metrics: Metrics
+        self, database: Database, entry_store: EntryStore, cache: BindingCache, metrics: Metrics
     ) -> None:
         self._database = database
-        self._rows = rows
+        self._entry_store = entry_store
+        self._cache = cache
         self._metrics = metrics
-        self._running = running
-        self._optimistic = Optimistic(database, running)
-        self._refusals = AuditLog(database)
+        self._audit_log = AuditLog(database)
         self._queries = load("batches")
 
     async def apply(self, source_id: str, batch: BatchRequest, unit_id: int | None = None) -> bytes:
-        """The answer, as JSON. With `unit_id`, entries for other units are refused.
+        """The response, as JSON. With `unit_id`, entries for other units are refused.
 
         Raises `InvalidRequest` or `BatchOutOfStep`: nothing is applied.
         """
         entries = decode_entries(batch.entries)
-        applied = await self._optimistic.apply(source_id, batch, entries, unit_id, _answer)
+        applied = await self._apply_optimistically(source_id, batch, entries, unit_id)
         if applied is not None:
-            answer, verdicts = applied
             self._metrics.batch("applied_at_once", len(entries))
         else:
             try:
-                answer, verdicts = await self._apply_step_by_step(
-                    source_id, batch, entries, unit_id
-                )
+                applied = await self._apply_locked(source_id, batch, entries, unit_id)
             except BatchOutOfStep:
                 self._metrics.batch("out_of_step", len(entries))
                 raise
-            self._metrics.batch("applied" if verdicts else "repeated", len(entries))
-        count_verdicts(self._metrics, verdicts)
-        return answer
+            self._metrics.batch("applied" if applied[1] else "repeated", len(entries))
+        response, outcomes, executions = applied
+        self._cache.update(source_id, executions)
+        count_outcomes(self._metrics, outcomes)
+        return response
 
-    async def _apply_step_by_step(
+    async def _apply_optimistically(
         self, source_id: str, batch: BatchRequest, entries: Entries, unit_id: int | None
-    ) -> tuple[bytes, list[Verdict]]:
-        """The answer, and the verdicts unless it is a stored one."""
+    ) -> Applied | None:
+        """None if the assumptions do not hold; nothing was changed."""
+        executions = self._assume(source_id, entries) if batch.batch > 1 else None
+        if not executions:
+            return None
+        folded = fold(source_id, executions, entries, batch.sent_at_ms)
+        if any(outcome.kind != "applied" for outcome in folded.outcomes):
+            return None
+        response = _encode_response(batch.batch, folded.outcomes)
+        assumptions = Assumptions(batch, response, executions.keys(), unit_id)
+        try:
+            (row,) = await self._database.execute_returning(
+                *self._entry_store.write_statement(source_id, folded.changes, assumptions)
+            )
+        except FALLBACK_ERRORS:
+            return None
+        return (response, folded.outcomes, folded.after()) if row["is_applied"] else None
+
+    def _assume(self, source_id: str, entries: Entries) -> dict[int, Execution] | None:
+        """The executions as the entries need them to be; None if that cannot be assumed."""
+        sized: dict[tuple[str, int], dict[str, UriRow]] = {}
+        put: set[tuple[str, int, str]] = set()
+        assumed: dict[int, Execution] = {}
+        for entry in entries:
+            execution_id = entry.execution_id
+            execution = self._cache.get(source_id, execution_id)
+            if execution is None:
+                return None
+            assumed[execution_id] = execution
+            # There are three cases besides plain columns. A URI that is put is assumed to be new. A
+            # size belongs to a row that this batch puts, or to one that is assumed to be stored.
+            # What a deletion returns, and why an entry is invalid, cannot be assumed.
+            match entry:
+                case PutPortResult(global_port_id=key) | PutConsole(operator_id=key):
+                    registry = "results" if isinstance(entry, PutPortResult) else "consoles"
+                    if key in sized.get((registry, execution_id), ()):
+                        return None  # a row is stored, and its URI is unknown
+                    put.add((registry, execution_id, key))
+                case SetPortResultBytes(global_port_id=key) | SetConsoleBytes(operator_id=key):
+                    registry = "results" if isinstance(entry, SetPortResultBytes) else "consoles"
+                    if (registry, execution_id, key) not in put:
+                        sized.setdefault((registry, execution_id), {})[key] = _STORED
+                case DeleteUris() | InvalidEntry():
+                    return None
+        for (registry, execution_id), rows in sized.items():
+            with_rows = msgspec.structs.replace(assumed[execution_id], **{registry: rows})
+            assumed[execution_id] = with_rows
+        return assumed
+
+    async def _apply_locked(
+        self, source_id: str, batch: BatchRequest, entries: Entries, unit_id: int | None
+    ) -> Applied:
         work = partial(
-            self._apply, source_id=source_id, batch=batch, entries=entries, unit_id=unit_id
+            self._apply_in, source_id=source_id, batch=batch, entries=entries, unit_id=unit_id
         )
         try:
-            answer, verdicts, executions = await self._database.run(work)
+            return await self._database.run(work)
         except DATA_ERRORS:
-            answer, verdicts, executions = await self._database.run(partial(work, alone=True))
-        self._running.learn(source_id, executions)
-        return answer, verdicts
+            return await self._database.run(partial(work, isolate_failures=True))
 
-    async def _apply(
+    async def _apply_in(
         self,
         transaction: Transaction,
         *,
@@ -104,102 +192,99 @@ class Batches:
         batch: BatchRequest,
         entries: Entries,
         unit_id: int | None,
-        alone: bool = False,
-    ) -> tuple[bytes, list[Verdict], Mapping[int, Execution]]:
-        """The answer and, where the batch was applied just now, verdicts and executions."""
-        last = await self._lock_cursor(transaction, source_id, batch.epoch)
-        if (last["last_batch"], last["digest"]) == (batch.batch, batch.digest):
-            return last["answer"] or _refuse_unknown_source(source_id, batch, entries)[0], [], {}
-        if batch.batch != last["last_batch"] + 1:
+        isolate_failures: bool = False,
+    ) -> Applied:
+        cursor = await self._lock_cursor(transaction, source_id, batch.epoch)
+        if (cursor["last_batch"], cursor["digest"]) == (batch.batch, batch.digest):
+            response = cursor["response"] or _refuse_unknown_source(source_id, batch, entries)[0]
+            return response, [], {}
+        if batch.batch != cursor["last_batch"] + 1:
             raise BatchOutOfStep(
-                f"batch {batch.batch} came after batch {last['last_batch']}",
-                last_batch=last["last_batch"],
+                f"batch {batch.batch} came after batch {cursor['last_batch']}",
+                last_batch=cursor["last_batch"],
             )
-        if not last["is_known"]:
-            answer, verdicts = _refuse_unknown_source(source_id, batch, entries)
-            await self._keep(transaction, source_id, batch, b"", verdicts)
-            return answer, verdicts, {}
-        verdicts, executions = await self._rows.apply(
-            transaction, source_id, entries, batch.sent_at_ms, alone=alone, unit_id=unit_id
-        )
-        answer = _answer(batch.batch, verdicts)
-        await self._keep(transaction, source_id, batch, answer, verdicts)
-        return answer, verdicts, executions
-
-    async def _keep(
-        self,
-        transaction: Transaction,
-        source_id: str,
-        batch: BatchRequest,
-        answer: bytes,
-        verdicts: Sequence[Verdict],
-    ) -> None:
-        await self._refusals.add(transaction, source_id, _refused(verdicts))
+        executions: Mapping[int, Execution] = {}
+        if cursor["is_known"]:
+            outcomes, executions = await self._entry_store.apply(
+                transaction,
+                source_id,
+                entries,
+                batch.sent_at_ms,
+                isolate_failures=isolate_failures,
+                unit_id=unit_id,
+            )
+            stored = response = _encode_response(batch.batch, outcomes)
+        else:
+            response, outcomes = _refuse_unknown_source(source_id, batch, entries)
+            stored = b""
+        await self._audit_log.record_in(transaction, source_id, _refusals(outcomes))
         await transaction.execute(
             self._queries["advance_cursor"],
             source_id,
             batch.epoch,
             batch.batch,
             batch.digest,
-            answer,
+            stored,
         )
+        return response, outcomes, executions
 
     async def _lock_cursor(
         self, transaction: Transaction, source_id: str, epoch: str
     ) -> asyncpg.Record:
-        """The cursor, locked; begun if there was none."""
-        last = await transaction.fetch_row(self._queries["lock_cursor"], source_id, epoch)
-        if last is not None:
-            return last
-        begun = await transaction.fetch_row(self._queries["begin_cursor"], source_id, epoch)
-        if begun is not None:
+        """The cursor, locked; inserted if there is none."""
+        query = self._queries["lock_cursor"]
+        cursor = await transaction.fetch_row(query, source_id, epoch)
+        if cursor is not None:
+            return cursor
+        inserted = await transaction.fetch_row(self._queries["insert_cursor"], source_id, epoch)
+        if inserted is not None:
             await transaction.execute(
-                self._queries["forget_epochs"], source_id, MAX_EPOCHS_PER_SOURCE
+                self._queries["delete_old_epochs"], source_id, MAX_EPOCHS_PER_SOURCE
             )
-            return begun
-        last = await transaction.fetch_row(self._queries["lock_cursor"], source_id, epoch)
-        assert last is not None  # noqa: S101 (another replica has begun and committed it)
-        return last
+            return inserted
+        cursor = await transaction.fetch_row(query, source_id, epoch)
+        assert cursor is not None  # noqa: S101 (another replica has inserted and committed it)
+        return cursor
 
 
 def _refuse_unknown_source(
     source_id: str, batch: BatchRequest, entries: Entries
-) -> tuple[bytes, list[Verdict]]:
-    """For a source that was never bound to anything: nothing of its is applied.
+) -> tuple[bytes, list[EntryOutcome]]:
+    """Refuses all entries of a source that was never bound to anything.
 
-    Its answer follows from the batch alone, so that it need not be stored: keys cost nothing
-    to make, and what they leave in the database has to be small.
+    The response follows from the batch alone and is not stored: anyone can make keys, so that what
+    an unknown source leaves in the database must be small.
     """
     unbound = {
         entry.execution_id: Execution(
-            execution_id=entry.execution_id, standing=WriterStatus.NOT_BOUND
+            execution_id=entry.execution_id, writer_status=WriterStatus.NOT_BOUND
         )
         for entry in entries
     }
-    verdicts = fold(source_id, unbound, entries, batch.sent_at_ms).verdicts
-    return _answer(batch.batch, verdicts), verdicts
+    outcomes = fold(source_id, unbound, entries, batch.sent_at_ms).outcomes
+    return _encode_response(batch.batch, outcomes), outcomes
 
 
-def _refused(verdicts: Sequence[Verdict]) -> list[Refusal]:
+def _refusals(outcomes: Sequence[EntryOutcome]) -> list[Refusal]:
     return [
-        Refusal(v.user_id, v.entry.execution_id, op_of(v.entry), v.problem)
-        for v in verdicts
-        if v.problem is not None
+        Refusal(o.user_id, o.entry.execution_id, op_of(o.entry), o.problem)
+        for o in outcomes
+        if o.problem is not None
     ]
 
 
-def count_verdicts(metrics: Metrics, verdicts: Iterable[Verdict]) -> None:
-    for verdict in verdicts:
-        unknown = isinstance(verdict.entry, InvalidEntry)
-        metrics.entry("unknown" if unknown else op_of(verdict.entry), verdict.outcome)
-        if verdict.problem is not None:
-            metrics.refusal(verdict.problem.slug)
+def count_outcomes(metrics: Metrics, outcomes: Iterable[EntryOutcome]) -> None:
+    for outcome in outcomes:
+        is_invalid = isinstance(outcome.entry, InvalidEntry)
+        metrics.entry("unknown" if is_invalid else op_of(outcome.entry), outcome.kind)
+        if outcome.problem is not None:
+            metrics.refusal(outcome.problem.slug)
 
 
-def _answer(batch: int, verdicts: Sequence[Verdict]) -> bytes:
-    return msgspec.json.encode(BatchAnswer(batch, [_outcome(verdict) for verdict in verdicts]))
+def _encode_response(batch: int, outcomes: Sequence[EntryOutcome]) -> bytes:
+    return msgspec.json.encode(BatchResponse(batch, [_wire_outcome(o) for o in outcomes]))
 
 
-def _outcome(verdict: Verdict) -> Outcome:
-    problem = verdict.problem.document() if verdict.problem is not None else None
-    return Outcome(verdict.entry.seq, verdict.outcome, problem, verdict.removed)
+def _wire_outcome(outcome: EntryOutcome) -> Outcome:
+    problem = outcome.problem.document() if outcome.problem is not None else None
+    return Outcome(outcome.entry.seq, outcome.kind, problem, outcome.removed)

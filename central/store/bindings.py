@@ -1,25 +1,62 @@
-"""Bindings: which source may write to an execution, and for whom.
+"""Bindings: which source may write to an execution, and for which user.
 
-One live writing source per execution. Another may take over only when the lease of the first
-has lapsed or its binding was revoked; the taken-over binding is revoked in the same
-transaction, so late entries of the old source are refused from then on.
+## One writer per execution
+
+    (none) --create, bind--> live --revoke--> revoked --bind with the user's token--> live
+                              |
+                              +--another source binds, the lease has lapsed--> revoked (taken-over)
+
+A binding is live while it is not revoked, and an execution has at most one live binding. Another
+source takes over only if the lease of the first has lapsed; the first binding is revoked in the
+same transaction, so that its late entries are refused from then on. An operator revokes with
+`python -m central bindings revoke`.
+
+## What is cached
+
+Workflow, warehouse and user of a binding never change; the fold needs them for every entry, so
+that `BindingCache` keeps them. Whether the execution is open and the source may still write to it
+is never cached: the statement that writes checks it (`store/batches.py`).
+
+## Quota
+
+Each open binding costs a renewal every 20 s and a row in the closer's scan. `BindingQuota` counts
+them in the database, which all replicas share, but not for every create: after a count a replica
+admits a quarter of what is left, for at most a minute. The limit is exceeded by at most what the
+replicas admit at the same time.
 """
 
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
+from typing import Literal, TypeAlias
+
+import msgspec
+from cachetools import LRUCache, TTLCache
 
 from central.auth.user_tokens import User
 from central.auth.workload_tokens import UNRESTRICTED, Workload
-from central.problems import BoundElsewhere, NotTheExecutionsUser, UserDemoted
-from central.store.binding_quota import BindingQuota
-from central.store.boots import boot_superseded
-from central.store.close_executions import Closings, Reason
+from central.auth_settings import LimitSettings
+from central.domain.fold import Execution, WriterStatus
+from central.metrics import Metrics
+from central.problems import BoundElsewhere, NotTheExecutionsUser, RateLimited
+from central.store.access import boot_superseded, execution_not_found, user_demoted
 from central.store.database import Database, Transaction
-from central.store.executions import execution_not_found
+from central.store.orphans import CloseReason, ExecutionCloser
 from central.store.queries import load
 from central.store.warehouses import Warehouses
 from central.wire import calls
 from central.wire.leases import AbandonedExecutions, AbandonReason, ClosedExecutions
-from kit.texera.statuses import status_of_code
+from kit.texera.statuses import TERMINAL_CODES, Status, status_of_code
+
+MAX_CACHED_BINDINGS = 20_000
+"""About 300 bytes each; an evicted binding costs one batch that is applied under locks."""
+MAX_TRACKED_QUOTAS = 50_000
+RECOUNT_S = 60.0
+RETRY_AFTER_S = 30.0  # an execution has to end, or a lease to lapse (90 s)
+
+State: TypeAlias = Literal["open", "live", "revoked", "all"]
 
 
 class Bindings:
@@ -27,13 +64,13 @@ class Bindings:
         self,
         database: Database,
         warehouses: Warehouses,
-        closings: Closings,
-        open_bindings: BindingQuota,
+        execution_closer: ExecutionCloser,
+        quota: "BindingQuota",
         lease_s: float,
     ) -> None:
         self._database = database
-        self._closings = closings
-        self._open_bindings = open_bindings
+        self._execution_closer = execution_closer
+        self._quota = quota
         self._lease_s = lease_s
         self._queries = load("bindings")
         self._warehouses = warehouses
@@ -47,9 +84,9 @@ class Bindings:
         boot_id: str | None = None,
         workload: Workload = UNRESTRICTED,
     ) -> calls.BoundExecution:
-        """Binds the execution to the source. The same source again renews its lease.
+        """Binds the execution to the source. For a source that is bound it renews the lease.
 
-        A boot that central does not know for the execution's unit counts as none. Raises
+        A boot that is unknown for the execution's unit counts as none. Raises
         `ExecutionNotFound`, `NotTheExecutionsUser`, `UserDemoted`, `WrongComputingUnit`,
         `BootSuperseded`, `RateLimited` or `BoundElsewhere`.
         """
@@ -58,7 +95,7 @@ class Bindings:
             known_boot = await transaction.fetch_row(
                 self._queries["share_boot"], execution_id, boot_id
             )
-        # Two sources that bind at once do it one after the other, at the execution's row.
+        # Two sources that bind at the same time are serialized by the execution's row lock.
         await transaction.execute(self._queries["lock_execution"], execution_id)
         row = await transaction.fetch_row(
             self._queries["bindable_execution"],
@@ -72,7 +109,7 @@ class Bindings:
         if row["user_id"] != user.user_id:
             raise NotTheExecutionsUser("only the execution's own user may write to it")
         if not row["is_active"]:
-            raise UserDemoted("the token's user is no longer REGULAR or ADMIN")
+            raise user_demoted()
         workload.check(row["computing_unit_id"])
         if known_boot is not None and known_boot["is_superseded"]:
             raise boot_superseded(str(boot_id))
@@ -80,7 +117,7 @@ class Bindings:
         warehouse = row["bound_warehouse"]
         if not row["is_bound"]:
             if not status.is_terminal:
-                await self._open_bindings.take(transaction, user.user_id, source_id)
+                await self._quota.acquire(transaction, user.user_id, source_id)
             if row["is_bound_elsewhere"]:
                 if row["elsewhere_is_live"]:
                     raise BoundElsewhere("another sidecar is writing to this execution")
@@ -108,19 +145,20 @@ class Bindings:
             warehouse,
         )
 
-    async def open_bindings(self, source_id: str, min_age_s: float) -> calls.OpenBindings:
-        """What the source may still be writing to, bound at least so long ago."""
+    async def list_open(self, source_id: str, min_age_s: float) -> calls.OpenBindings:
+        """The source's live bindings to open executions that are at least `min_age_s` old."""
         rows = await self._database.read(self._queries["open_bindings"], source_id, min_age_s)
         return calls.OpenBindings([calls.OpenBinding(**dict(row)) for row in rows])
 
     async def abandon(
         self, source_id: str, abandoned: AbandonedExecutions, unit_id: int | None = None
     ) -> ClosedExecutions:
-        """Ends what the source says nobody runs; what is not its own is left alone.
+        """Closes executions that the source reports as abandoned; others' are left alone.
 
-        What it has no record of is ended only if it was bound when it was created: an existing
-        run that was bound belongs to a unit that will write to it again. With `unit_id` it
-        speaks for the runs of that unit only.
+        There are two cases. A run whose computing unit is down is closed. An execution that the
+        source has no record of is closed only if it was bound at its creation: a later binding
+        belongs to a unit that will write to it again. With `unit_id` only executions of that unit
+        are closed.
         """
         work = partial(self._abandon, source_id=source_id, abandoned=abandoned, unit_id=unit_id)
         return ClosedExecutions(await self._database.run(work))
@@ -140,6 +178,167 @@ class Bindings:
             unit_id,
             abandoned.reason is AbandonReason.ABANDONED_CREATE,
         )
-        reasons = {row["execution_id"]: Reason(abandoned.reason) for row in rows}
-        await self._closings.close(transaction, reasons)
+        reasons = {row["execution_id"]: CloseReason(abandoned.reason) for row in rows}
+        await self._execution_closer.close(transaction, reasons)
         return list(reasons)
+
+
+class BindingCache:
+    """Executions by source and id, each as READY and without URIs."""
+
+    def __init__(self, max_size: int = MAX_CACHED_BINDINGS) -> None:
+        self._executions: LRUCache[tuple[str, int], Execution] = LRUCache(max_size)
+
+    def add(
+        self,
+        source_id: str,
+        execution_id: int,
+        *,
+        user_id: int,
+        workflow_id: int,
+        warehouse: str | None,
+    ) -> None:
+        self._executions[source_id, execution_id] = Execution(
+            execution_id=execution_id,
+            writer_status=WriterStatus.WRITER,
+            user_id=user_id,
+            workflow_id=workflow_id,
+            warehouse=warehouse,
+        )
+
+    def update(self, source_id: str, executions: Mapping[int, Execution]) -> None:
+        """Stores what was read under locks; evicts what ended or may not be written to."""
+        for execution_id, execution in executions.items():
+            is_writable = execution.writer_status is WriterStatus.WRITER
+            if is_writable and execution.status not in TERMINAL_CODES:
+                self._executions[source_id, execution_id] = msgspec.structs.replace(
+                    execution, status=Status.READY.code, results={}, consoles={}
+                )
+            else:
+                self._executions.pop((source_id, execution_id), None)
+
+    def get(self, source_id: str, execution_id: int) -> Execution | None:
+        return self._executions.get((source_id, execution_id))
+
+
+@dataclass(slots=True)
+class _Remaining:
+    count: int
+
+
+class BindingQuota:
+    """Open bindings per user and per source."""
+
+    def __init__(
+        self,
+        settings: LimitSettings,
+        metrics: Metrics,
+        *,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = {
+            "user": settings.user_open_bindings,
+            "source": settings.source_open_bindings,
+        }
+        self._metrics = metrics
+        self._remaining: TTLCache[Hashable, _Remaining] = TTLCache(
+            MAX_TRACKED_QUOTAS, RECOUNT_S, timer=timer
+        )
+        self._queries = load("bindings")
+
+    async def acquire(self, transaction: Transaction, user_id: int, source_id: str) -> None:
+        """Admits one more binding. Raises `RateLimited`."""
+        keys = {"user": user_id, "source": source_id}
+        quotas = {owner: self._remaining.get((owner, key)) for owner, key in keys.items()}
+        if any(self._limits[owner] and not (q and q.count) for owner, q in quotas.items()):
+            row = await transaction.fetch_row(
+                self._queries["count_open_bindings"], user_id, source_id
+            )
+            assert row is not None  # noqa: S101 (the statement returns one row)
+            for owner, key in keys.items():
+                quotas[owner] = self._remaining[owner, key] = self._share(owner, row[f"of_{owner}"])
+        for quota in quotas.values():
+            if quota is not None:
+                quota.count -= 1
+
+    def _share(self, owner: str, count: int) -> _Remaining:
+        limit = self._limits[owner]
+        if limit and count >= limit:
+            self._metrics.rate_limited(owner, "bindings")
+            noun = "user" if owner == "user" else "sidecar"
+            raise RateLimited(
+                f"this {noun} has {count} unfinished executions, and may have {limit}",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        return _Remaining(max(1, (limit - count) // 4))
+
+
+class BindingFilter(msgspec.Struct, frozen=True):
+    """Selects bindings by every field that is not None."""
+
+    execution_id: int | None = None
+    source_id: str | None = None
+    user_id: int | None = None
+    workflow_id: int | None = None
+    computing_unit_id: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self == BindingFilter()
+
+
+class ListedBinding(msgspec.Struct, frozen=True):
+    """`status` is None if the execution is deleted, `lease_expires_at` if it has no lease."""
+
+    execution_id: int
+    source_id: str
+    user_id: int
+    workflow_id: int
+    computing_unit_id: int | None
+    status: Status | None
+    created_at: datetime
+    lease_expires_at: datetime | None
+    lease_is_alive: bool
+    revoked_at: datetime | None
+    revoked_reason: str | None
+
+
+class RevokedBinding(msgspec.Struct, frozen=True):
+    execution_id: int
+    source_id: str
+    user_id: int
+
+
+class Revocations:
+    """Bindings as an operator lists and revokes them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = load("bindings")
+
+    async def find(
+        self, binding_filter: BindingFilter, state: State, limit: int
+    ) -> list[ListedBinding]:
+        """The newest first."""
+        values = msgspec.structs.astuple(binding_filter)
+        rows = await self._database.read(self._queries["list_bindings"], *values, state, limit)
+        found = []
+        for row in rows:
+            columns = dict(row)
+            code = columns.pop("status_code")
+            status = None if code is None else status_of_code(code)
+            found.append(ListedBinding(status=status, **columns))
+        return found
+
+    async def revoke(self, binding_filter: BindingFilter, reason: str) -> list[RevokedBinding]:
+        """The bindings revoked by this call. Entries of their sources are refused from then on."""
+        return await self._database.run(
+            partial(self._revoke, binding_filter=binding_filter, reason=reason)
+        )
+
+    async def _revoke(
+        self, transaction: Transaction, *, binding_filter: BindingFilter, reason: str
+    ) -> list[RevokedBinding]:
+        values = msgspec.structs.astuple(binding_filter)
+        rows = await transaction.fetch(self._queries["revoke_bindings"], *values, reason)
+        return [RevokedBinding(**dict(row)) for row in rows]

@@ -1,38 +1,33 @@
-"""Boots: a computing unit's master process says that it is a new one.
+"""Boots: a computing unit reports that it runs a new master process.
 
-Its predecessors' runs cannot go on: they become FAILED here and now, in id order, waiting for
-whoever holds one of their rows. A binding is made under the boot that its sidecar names, and
-holds that boot's row until it is committed; a newer boot first supersedes the row, which waits
-for those, and then looks. So no run begins under a boot that has been superseded, and none that
-began before is overlooked.
+The executions of earlier boots cannot go on. They are closed as FAILED in the transaction that
+registers the boot, in id order; their row locks are waited for.
+
+Binding under a boot and superseding it exclude each other:
+
+    bind, create     share-lock the boot's row ........... until commit
+    register         supersede: waits for those locks, then lists the executions to close
+
+So that no execution starts under a superseded boot, and none that started before is missed.
 """
 
 from central.auth.user_tokens import User
-from central.problems import (
-    BootSuperseded,
-    ComputingUnitForbidden,
-    ComputingUnitNotFound,
-    UserDemoted,
-)
-from central.store.close_executions import Closings, Reason
+from central.store.access import boot_superseded, check_unit_writable, user_demoted
 from central.store.database import Transaction
+from central.store.orphans import CloseReason, ExecutionCloser
 from central.store.queries import load
 from central.wire.leases import ClosedExecutions
 
 
-def boot_superseded(boot_id: str) -> BootSuperseded:
-    return BootSuperseded(f"the unit has had a newer boot than {boot_id}")
-
-
 class Boots:
-    def __init__(self, closings: Closings) -> None:
-        self._closings = closings
+    def __init__(self, execution_closer: ExecutionCloser) -> None:
+        self._execution_closer = execution_closer
         self._queries = load("boots")
 
-    async def begin(
+    async def register(
         self, transaction: Transaction, user: User, source_id: str, unit_id: int, boot_id: str
     ) -> ClosedExecutions:
-        """The runs that ended with the boots before this one; the same boot, the same answer.
+        """The executions closed by this boot; a repeated call gets the same response.
 
         Raises `BootSuperseded`, or the problem for which the user may not act on the unit.
         """
@@ -44,20 +39,17 @@ class Boots:
                 raise boot_superseded(boot_id)
             return ClosedExecutions(known["closed"])
         await transaction.execute(self._queries["supersede"], unit_id)
-        await transaction.execute(self._queries["begin_boot"], unit_id, boot_id, source_id)
+        await transaction.execute(self._queries["insert_boot"], unit_id, boot_id, source_id)
         rows = await transaction.fetch(self._queries["lock_earlier_runs"], unit_id, boot_id)
-        reasons = {row["execution_id"]: Reason.SUPERSEDED_BOOT for row in rows}
-        await self._closings.close(transaction, reasons)
+        reasons = {row["execution_id"]: CloseReason.SUPERSEDED_BOOT for row in rows}
+        await self._execution_closer.close(transaction, reasons)
         await transaction.execute(self._queries["store_closed"], unit_id, boot_id, list(reasons))
         return ClosedExecutions(list(reasons))
 
     async def _check_unit(self, transaction: Transaction, user: User, unit_id: int) -> None:
-        """A boot ends runs: only who may run on the unit may say that it booted."""
-        row = await transaction.fetch_row(self._queries["unit_standing"], user.user_id, unit_id)
-        assert row is not None  # noqa: S101 (the statement always answers one row)
+        """A boot closes executions, so that registering one takes a WRITE grant on the unit."""
+        row = await transaction.fetch_row(self._queries["unit_access"], user.user_id, unit_id)
+        assert row is not None  # noqa: S101 (the statement returns one row)
         if not row["is_active"]:
-            raise UserDemoted("the token's user is no longer REGULAR or ADMIN")
-        if row["privilege"] is None and not (user.reads_everything and row["unit_exists"]):
-            raise ComputingUnitNotFound(f"there is no computing unit {unit_id} that you may use")
-        if row["privilege"] != "WRITE":
-            raise ComputingUnitForbidden(f"acting on computing unit {unit_id} takes a WRITE grant")
+            raise user_demoted()
+        check_unit_writable(row, user, unit_id)

@@ -1,23 +1,20 @@
-"""Executions that their user has selected: deleted or bookmarked together, all or none."""
-
-from collections.abc import Sequence
+"""Bulk calls: the executions that a user has selected are deleted or bookmarked, all or none."""
 
 import asyncpg
 
 from central.auth.user_tokens import User
-from central.problems import ExecutionNotFound, NotTheExecutionsUser, UserDemoted
+from central.problems import ExecutionNotFound, NotTheExecutionsUser
+from central.store.access import user_demoted, workflow_not_found
 from central.store.database import Transaction
 from central.store.queries import load
-from central.store.versions import workflow_not_found
 from central.wire import calls
-from kit.http.problems import Problem
 
 
-class Selections:
-    """One statement judges the caller and every id, and does the work if nothing is wrong.
+class BulkExecutions:
+    """One statement checks the caller and every id, and does the work if all checks pass.
 
-    Raises `WorkflowNotFound`, `UserDemoted`, `ExecutionNotFound` for an id that is not the
-    workflow's, `NotTheExecutionsUser`.
+    Raises `WorkflowNotFound`, `UserDemoted`, `ExecutionNotFound` for an id of another
+    workflow, `NotTheExecutionsUser`.
     """
 
     def __init__(self) -> None:
@@ -29,7 +26,7 @@ class Selections:
         rows = await transaction.fetch(
             self._queries["delete_executions"], *_arguments(user, selection)
         )
-        _check(rows, selection)
+        _check(rows[0], selection)
         deleted = [row for row in rows if row["execution_id"] is not None]
         return calls.DeletedExecutions(
             [calls.DeletedExecution(row["execution_id"], row["uris"]) for row in deleted]
@@ -43,7 +40,7 @@ class Selections:
             *_arguments(user, selection),
             selection.bookmarked,
         )
-        _check(rows, selection)
+        _check(rows[0], selection)
         ids = [row["execution_id"] for row in rows if row["execution_id"] is not None]
         return calls.BookmarkedExecutions(ids, selection.bookmarked)
 
@@ -52,25 +49,18 @@ def _arguments(user: User, selection: calls.Selection) -> tuple[int, bool, int, 
     return user.user_id, user.reads_everything, selection.workflow_id, selection.execution_ids
 
 
-def _check(rows: Sequence[asyncpg.Record], selection: calls.Selection) -> None:
-    problem = _refusal(rows[0], selection)
-    if problem is not None:
-        raise problem
-
-
-def _refusal(row: asyncpg.Record, selection: calls.Selection) -> Problem | None:
-    """The first reason, in the order in which a caller may learn of them."""
+def _check(row: asyncpg.Record, selection: calls.Selection) -> None:
+    """Raises the first reason, in the order in which a caller may learn of them."""
     workflow = selection.workflow_id
     if not row["reads_workflow"]:
-        return workflow_not_found(workflow)
+        raise workflow_not_found(workflow)
     if not row["is_active"]:
-        return UserDemoted("the token's user is no longer REGULAR or ADMIN")
+        raise user_demoted()
     if row["missing_id"] is not None:
-        return ExecutionNotFound(
+        raise ExecutionNotFound(
             f"execution_ids: there is no execution {row['missing_id']} of workflow {workflow}"
         )
     if row["foreign_id"] is not None:
-        return NotTheExecutionsUser(
+        raise NotTheExecutionsUser(
             f"execution_ids: execution {row['foreign_id']} is not yours, so none was changed"
         )
-    return None

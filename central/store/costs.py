@@ -1,12 +1,12 @@
-"""What the operators of a completed run cost. Written as an entry (`fold`), read here."""
+"""Operator costs of a completed execution. Written as an entry (`PutOperatorCosts`), read here."""
 
 import msgspec
 
 from central.auth.user_tokens import User
 from central.problems import NoCompletedRun
+from central.store.access import workflow_not_found
 from central.store.database import Database
 from central.store.queries import load
-from central.store.versions import workflow_not_found
 from central.wire import calls
 
 _operators = msgspec.json.Decoder(dict[str, float])

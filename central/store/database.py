@@ -1,13 +1,12 @@
-"""The connection pool, and the one place where the database's failures become ours.
+"""The connection pool, and the mapping of the database's errors to problems.
 
-The pool is opened by the first call that needs it, so the service starts and is ready while
-the database is down; calls answer `database-unavailable` until it is back. Connections carry
-no session state (no SET, no session-level lock, no LISTEN): they may come from PgBouncer in
-transaction mode, and no reset query is sent when one is given back, which saves a round trip
-per call.
+The pool is opened by the first call that needs it: the service starts and is ready while the
+database is down, and calls get `database-unavailable` until it is back. Connections carry no
+session state (no SET, session-level lock or LISTEN): they may come from PgBouncer in transaction
+mode, and no reset query is sent when one is released, which saves a round trip per call.
 
-A transaction that lost a race (deadlock, serialization, a statement planned for yesterday's
-schema) is run again by `run`; nothing else is retried here, the caller's sidecar does that.
+`run` retries transactions that failed for concurrency (deadlock, serialization, a statement that
+was prepared before a schema change). Nothing else is retried here; the calling sidecar does that.
 """
 
 import asyncio
@@ -33,7 +32,7 @@ CONNECT_TIMEOUT_S = 5.0  # longer than any healthy connect, shorter than a calle
 ACQUIRE_TIMEOUT_S = 5.0
 MAX_ATTEMPTS = 3
 RETRY_AFTER_S = 2.0  # a failover takes seconds; sidecars back off from here
-UNPREPARED_RETRY_AFTER_S = 30.0  # someone has to run `migrate`
+NOT_MIGRATED_RETRY_AFTER_S = 30.0  # an operator has to run `migrate`
 
 RETRYABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.DeadlockDetectedError,
@@ -41,7 +40,7 @@ RETRYABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.InvalidCachedStatementError,
     asyncpg.OutdatedSchemaCacheError,
 )
-UNPREPARED = (
+NOT_MIGRATED = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
     asyncpg.InvalidSchemaNameError,
@@ -51,7 +50,7 @@ UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.InternalClientError,  # a session the server has just ended, its farewell half read
+    asyncpg.InternalClientError,  # a session that the server is closing
     asyncpg.OperatorInterventionError,  # shutdown, crash, a statement over its timeout
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -67,7 +66,7 @@ class StatelessConnection(asyncpg.Connection):
 
 
 class Transaction:
-    """An open transaction. Not to be kept after its `async with` block."""
+    """An open transaction. Invalid after its `async with` block."""
 
     def __init__(self, connection: Connection, metrics: Metrics) -> None:
         self._connection = connection
@@ -83,30 +82,29 @@ class Transaction:
             return await self._connection.fetchrow(query.text, *args)
 
     async def execute(self, query: Query, *args: Any) -> int:
-        """The number of rows the statement touched."""
+        """The number of rows that the statement changed."""
         with self._metrics.statement(query.name):
             tag = await self._connection.execute(query.text, *args)
         _, _, count = tag.rpartition(" ")
         return int(count) if count.isdigit() else 0
 
-    def after_commit(self, tell: Callable[[], None]) -> None:
-        """What is said of the work (metrics, logs) once it is sure that it stays."""
-        self._after_commit.append(tell)
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Registers metrics and logs that are only right once the transaction has committed."""
+        self._after_commit.append(callback)
 
-    def committed(self) -> None:
-        """The database has committed: whatever waited for it is said."""
-        for tell in self._after_commit:
-            tell()
+    def on_committed(self) -> None:
+        for callback in self._after_commit:
+            callback()
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """What fails inside is undone alone; the transaction goes on."""
+        """An error inside rolls back to here; the transaction goes on."""
         async with self._connection.transaction():
             yield
 
 
 class Database:
-    """Promise: an answer, one of our problems, or an error that is a bug of ours."""
+    """Promise: a result, a `DatabaseUnavailable`, or an error that is a bug."""
 
     def __init__(
         self,
@@ -127,18 +125,18 @@ class Database:
         self._closed_until = -1.0
 
     async def read(self, query: Query, *args: Any) -> list[asyncpg.Record]:
-        """The rows of one statement that changes nothing."""
+        """The rows of one read-only statement."""
         with self._metrics.statement(query.name):
             async with self._acquire() as connection:
                 if self._settings.statement_cache_size == 0:
-                    # Without named statements, parse and execute must reach one server:
-                    # an old PgBouncer keeps it only for the length of a transaction.
+                    # Without named statements, parse and execute must reach the same server, which
+                    # an old PgBouncer guarantees only within a transaction.
                     async with connection.transaction(readonly=True):
                         return await connection.fetch(query.text, *args)
                 return await connection.fetch(query.text, *args)
 
-    async def change(self, query: Query, *args: Any) -> list[asyncpg.Record]:
-        """The rows of one statement that is a transaction by itself. Not run again after a race."""
+    async def execute_returning(self, query: Query, *args: Any) -> list[asyncpg.Record]:
+        """The rows of one statement that is a transaction by itself. It is not retried."""
         outcome = "rolled_back"
         try:
             with self._metrics.statement(query.name):
@@ -163,7 +161,7 @@ class Database:
                     transaction = Transaction(connection, self._metrics)
                     yield transaction
                 outcome = "committed"
-                transaction.committed()
+                transaction.on_committed()
         finally:
             self._metrics.transactions(outcome)
 
@@ -171,21 +169,18 @@ class Database:
         self,
         work: Callable[[Transaction], Awaitable[T]],
         *,
-        lost_races: tuple[type[Exception], ...] = (),
+        retry_on: tuple[type[Exception], ...] = (),
     ) -> T:
-        """What `work` returns, in one transaction, again in a new one after a lost race.
-
-        `lost_races` names further errors that mean one, for this work only.
-        """
-        races = RETRYABLE_ERRORS + lost_races
+        """The result of `work` in a transaction, retried on `RETRYABLE_ERRORS` and `retry_on`."""
+        retryable = RETRYABLE_ERRORS + retry_on
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 async with self.transaction() as transaction:
                     return await work(transaction)
-            except races as error:
+            except retryable as error:
                 if attempt == MAX_ATTEMPTS:
                     raise DatabaseUnavailable(
-                        "the call lost too many races for the same rows",
+                        "the call met too many concurrent changes of the same rows",
                         retry_after_s=RETRY_AFTER_S,
                     ) from error
             self._metrics.transactions("retried")
@@ -193,7 +188,7 @@ class Database:
         raise AssertionError("the loop returns or raises")
 
     async def close(self) -> None:
-        """Waits for calls under way, at most as long as one statement may take."""
+        """Waits for calls in progress, at most as long as one statement may take."""
         if self._pool is None:
             return
         try:
@@ -203,27 +198,27 @@ class Database:
             self._pool.terminate()
 
     def describe(self) -> dict[str, Any]:
-        """What `/status` says of the database."""
+        """The database section of `/status`."""
         if self._pool is None:
             return {"pool": "not opened"}
         size, idle = self._pool.get_size(), self._pool.get_idle_size()
         return {"pool": "open", "connections": size, "idle": idle}
 
     def connections(self) -> tuple[int, int]:
-        """Connections open, and those of them in use."""
+        """Open connections, and how many of them are in use."""
         if self._pool is None:
             return 0, 0
         size = self._pool.get_size()
         return size, size - self._pool.get_idle_size()
 
     async def open(self) -> None:
-        """Opens the pool. Raises `DatabaseUnavailable`; calls do it too when they have to."""
-        async with self._translated():
+        """Opens the pool before the first call does. Raises `DatabaseUnavailable`."""
+        async with self._map_errors():
             await self._open_pool()
 
     @asynccontextmanager
     async def _acquire(self) -> AsyncIterator[Connection]:
-        async with self._translated():
+        async with self._map_errors():
             pool = self._pool or await self._open_pool()
             async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                 yield connection
@@ -233,8 +228,8 @@ class Database:
             if self._pool is not None:
                 return self._pool
             if self._clock() < self._closed_until:
-                # Callers that queued behind a failed attempt need not each make their own.
-                raise OSError("the last attempt to connect has just failed")
+                # Callers that waited for a failed attempt do not each make their own.
+                raise OSError("the last attempt to connect failed")
             try:
                 pool = await asyncpg.create_pool(
                     self._settings.url,
@@ -252,21 +247,21 @@ class Database:
             return pool
 
     @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
+    async def _map_errors(self) -> AsyncIterator[None]:
         try:
             yield
-        except UNPREPARED as error:
+        except NOT_MIGRATED as error:
             self._metrics.database_error("unprepared")
             raise DatabaseUnavailable(
                 "the database is not prepared for this version: run `python -m central migrate`"
                 f" ({error})",
-                retry_after_s=UNPREPARED_RETRY_AFTER_S,
+                retry_after_s=NOT_MIGRATED_RETRY_AFTER_S,
             ) from error
         except UNAVAILABLE as error:
             self._metrics.database_error("unavailable")
             raise _unavailable(error) from error
         except asyncpg.InterfaceError as error:
-            # asyncpg has one class for "the connection is closed" and for wrong arguments.
+            # asyncpg has one class for closed connections and for wrong arguments.
             if "clos" not in str(error):
                 raise
             self._metrics.database_error("unavailable")
@@ -274,8 +269,8 @@ class Database:
 
 
 def _unavailable(error: BaseException) -> DatabaseUnavailable:
-    reason = type(error).__name__  # its text may hold host names and roles
+    reason = type(error).__name__  # its text may contain host names and roles
     return DatabaseUnavailable(
-        f"the database did not answer ({reason}); the call may be repeated",
+        f"the database did not respond ({reason}); the call may be retried",
         retry_after_s=RETRY_AFTER_S,
     )

@@ -1,33 +1,48 @@
-"""The rows that entries change: locked, read, folded, and written once per table.
+"""Entries: the rows that they change, locked, read, folded and written.
 
-The order matters. First the locks, in id order, on the rows that the source may write to;
-then, with snapshots of their own, what else the fold has to know: why a row could not be
-locked, who ended an execution, which URIs are stored; then the fold; then one statement per
-table that has changes. Most batches need nothing else known, and lock and write is all they
-do. Nothing here waits for a row of another call's: a batch that finds one locked defers its
-entries. A revocation counts from the statement that locks: a batch under way is still applied.
+## Order
 
-Should the database refuse the values (SQLSTATE class 22 or 23: a size that an INT column
-cannot hold, a constraint that this release does not know of), the transaction cannot go on.
-It is run again `alone`: halves of the entries under savepoints, halved further where they
-fail, until the entries at fault stand alone and are refused. That is the same as folding all
-of them together, because folding is associative, and costs the ordinary batch no savepoint.
+1. Locks, in id order, on the executions that the source may write to. Rows locked by someone else
+   are skipped, and their entries deferred: a batch waits for nobody.
+2. Facts, in one statement and so in one snapshot, which has what others committed before the locks
+   were granted: bindings, statuses, who ended an execution, stored URIs. A revocation that commits
+   later does not stop this batch.
+3. The fold (`central/domain/fold.py`), which decides.
+4. Writes, in one statement (`write_changes`).
+
+## Values that the database refuses
+
+A size that an INT column cannot hold, or a constraint that this release does not know of
+(SQLSTATE class 22 or 23), aborts the transaction. The caller runs it again with
+`isolate_failures`: the entries are bisected under savepoints until those at fault are alone, and
+only these are refused. The result is the same as of one fold, because folding is associative; an
+ordinary batch pays for no savepoint.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import msgspec
 from asyncpg import DataError, IntegrityConstraintViolationError
+from msgspec import UNSET
 
 from central import problems
-from central.domain.fold import Changes, Execution, Verdict, WriterStatus, fold
-from central.domain.uri_registry import UriRow
+from central.domain.fold import (
+    Changes,
+    EntryOutcome,
+    Execution,
+    ExecutionChange,
+    WriterStatus,
+    fold,
+)
+from central.domain.uri_registry import RegistryChange, UriRow
 from central.store.database import Transaction
-from central.store.queries import load
-from central.store.unnest_arrays import cost_columns, execution_columns, registry_columns
+from central.store.queries import Query, load
 from central.wire.entries import (
     AnyEntry,
+    BatchRequest,
     DeleteUris,
     InvalidEntry,
     PutConsole,
@@ -36,15 +51,26 @@ from central.wire.entries import (
     SetPortResultBytes,
 )
 from kit.http.problems import Problem
-from kit.texera.statuses import TERMINAL_CODES
 
 DATA_ERRORS = (DataError, IntegrityConstraintViolationError)
 
 Entries = Sequence[AnyEntry | InvalidEntry]
 
+_registry = msgspec.json.Decoder(dict[str, UriRow])
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """What `write_changes` checks where the rows were not locked and read before."""
+
+    batch: BatchRequest
+    response: bytes
+    execution_ids: Collection[int]
+    unit_id: int | None
+
 
 class EntryStore:
-    """Applies entries inside a transaction that the caller opened and commits."""
+    """Applies entries inside a transaction that the caller opens and commits."""
 
     def __init__(self) -> None:
         self._queries = load("entries")
@@ -56,23 +82,22 @@ class EntryStore:
         entries: Entries,
         sent_at_ms: int,
         *,
-        alone: bool = False,
-        wait: bool = False,
+        isolate_failures: bool = False,
+        wait_for_lock: bool = False,
         unit_id: int | None = None,
-    ) -> tuple[list[Verdict], Mapping[int, Execution]]:
-        """The verdict on each entry, in order, and the executions as they are then.
+    ) -> tuple[list[EntryOutcome], Mapping[int, Execution]]:
+        """The outcome of each entry, in order, and the executions after them.
 
-        Raises one of `DATA_ERRORS` if the database refuses a value, after which the
-        transaction is lost: run it again with `alone`, and only the entries at fault are
-        refused. With `wait` a single locked row is waited for instead of deferred. With
-        `unit_id` only executions of that computing unit are written to.
+        Raises one of `DATA_ERRORS` if the database refuses a value. The transaction is lost then;
+        run it again with `isolate_failures`. With `wait_for_lock` the row of a single execution is
+        waited for instead of deferred. With `unit_id` only its executions are written to.
         """
-        executions = await self._lock(transaction, source_id, entries, unit_id, wait=wait)
-        if alone:
+        executions = await self._lock(transaction, source_id, entries, unit_id, wait_for_lock)
+        if isolate_failures:
             return await self._bisect(transaction, source_id, executions, entries, sent_at_ms)
         folded = fold(source_id, executions, entries, sent_at_ms)
         await self._write(transaction, source_id, folded.changes)
-        return folded.verdicts, folded.after()
+        return folded.outcomes, folded.after()
 
     async def _lock(
         self,
@@ -80,68 +105,35 @@ class EntryStore:
         source_id: str,
         entries: Entries,
         unit_id: int | None,
-        *,
-        wait: bool,
+        wait_for_lock: bool,
     ) -> dict[int, Execution]:
-        ids = _ids(entries)
+        """The executions and their facts, read after the locks; deleted ones are left out."""
+        ids = sorted({e.execution_id for e in entries if not isinstance(e, InvalidEntry)})
         if not ids:
             return {}
-        if wait:
-            assert len(ids) == 1  # noqa: S101 (rows that are waited for one by one may deadlock)
-            locked = await transaction.fetch(
+        if wait_for_lock:
+            assert len(ids) == 1  # noqa: S101 (waiting for several rows could deadlock)
+            rows = await transaction.fetch(
                 self._queries["lock_execution"], source_id, ids[0], unit_id
             )
         else:
-            locked = await transaction.fetch(
+            rows = await transaction.fetch(
                 self._queries["lock_executions"], source_id, ids, unit_id
             )
-        held = {row["execution_id"]: row["status"] for row in locked}
-        registries = await self._read_registries(transaction, entries, held.keys())
-        endings = await self._read_endings(transaction, held)
-        executions = {
-            row["execution_id"]: _writable(row, registries, endings.get(row["execution_id"]))
-            for row in locked
+        locked = {row["execution_id"] for row in rows}
+        results, consoles = _registries_of(entries)
+        facts = await transaction.fetch(
+            self._queries["read_facts"],
+            source_id,
+            ids,
+            [i in locked and i in results for i in ids],
+            [i in locked and i in consoles for i in ids],
+        )
+        return {
+            row["execution_id"]: _execution(row, row["execution_id"] in locked, unit_id)
+            for row in facts
+            if row["user_id"] is None or row["status"] is not None
         }
-        if len(executions) < len(ids):
-            missing = [execution_id for execution_id in ids if execution_id not in executions]
-            executions |= await self._read_standings(transaction, source_id, missing, unit_id)
-        return executions
-
-    async def _read_standings(
-        self, transaction: Transaction, source_id: str, ids: Sequence[int], unit_id: int | None
-    ) -> dict[int, Execution]:
-        """Why the source may not write to these; none of an execution of its own that is gone."""
-        standings = self._queries["read_standings"]
-        rows = await transaction.fetch(standings, source_id, ids, unit_id)
-        return {row["execution_id"]: _not_writable(row) for row in rows}
-
-    async def _read_endings(
-        self, transaction: Transaction, statuses: Mapping[int, int]
-    ) -> dict[int, asyncpg.Record]:
-        """Who ended what has ended. An ending counts while the row has the status it speaks of."""
-        ended = [key for key, status in statuses.items() if status in TERMINAL_CODES]
-        if not ended:
-            return {}
-        rows = await transaction.fetch(self._queries["read_endings"], ended)
-        return {r["execution_id"]: r for r in rows if r["status"] == statuses[r["execution_id"]]}
-
-    async def _read_registries(
-        self, transaction: Transaction, entries: Entries, held: Set[int]
-    ) -> dict[tuple[str, int], dict[str, UriRow]]:
-        results: set[int] = set()
-        consoles: set[int] = set()
-        for entry in entries:
-            if isinstance(entry, PutPortResult | SetPortResultBytes | DeleteUris):
-                results.add(entry.execution_id)
-            if isinstance(entry, PutConsole | SetConsoleBytes | DeleteUris):
-                consoles.add(entry.execution_id)
-        registries: dict[tuple[str, int], dict[str, UriRow]] = {}
-        if held & (results | consoles):
-            asked = (list(results & held), list(consoles & held))
-            for row in await transaction.fetch(self._queries["read_registries"], *asked):
-                registry = registries.setdefault((row["registry"], row["execution_id"]), {})
-                registry[row["key"]] = UriRow(row["uri"], row["size_bytes"])
-        return registries
 
     async def _bisect(
         self,
@@ -150,88 +142,112 @@ class EntryStore:
         executions: Mapping[int, Execution],
         entries: Entries,
         sent_at_ms: int,
-    ) -> tuple[list[Verdict], Mapping[int, Execution]]:
+    ) -> tuple[list[EntryOutcome], Mapping[int, Execution]]:
         folded = fold(source_id, executions, entries, sent_at_ms)
         try:
             async with transaction.savepoint():
                 await self._write(transaction, source_id, folded.changes)
-            return folded.verdicts, folded.after()
+            return folded.outcomes, folded.after()
         except DATA_ERRORS as error:
             if len(entries) == 1:
                 refused = msgspec.structs.replace(
-                    folded.verdicts[0], outcome="refused", problem=_problem(error), removed=None
+                    folded.outcomes[0], kind="refused", problem=_problem(error), removed=None
                 )
                 return [refused], executions
-        verdicts: list[Verdict] = []
+        outcomes: list[EntryOutcome] = []
         middle = len(entries) // 2
         for half in (entries[:middle], entries[middle:]):
-            halves_verdicts, executions = await self._bisect(
+            half_outcomes, executions = await self._bisect(
                 transaction, source_id, executions, half, sent_at_ms
             )
-            verdicts += halves_verdicts
-        return verdicts, executions
+            outcomes += half_outcomes
+        return outcomes, executions
 
     async def _write(self, transaction: Transaction, source_id: str, changes: Changes) -> None:
-        queries = self._queries
-        if changes.executions:
-            columns = execution_columns(changes.executions)
-            await transaction.execute(queries["write_executions"], source_id, *columns)
         deleted_results = [key for key, change in changes.results.items() if change is None]
         deleted_consoles = [key for key, change in changes.consoles.items() if change is None]
         if deleted_results or deleted_consoles:
             await transaction.execute(
-                queries["delete_registry_rows"],
+                self._queries["delete_registry_rows"],
                 [execution_id for execution_id, _ in deleted_results],
                 [key for _, key in deleted_results],
                 [execution_id for execution_id, _ in deleted_consoles],
                 [key for _, key in deleted_consoles],
             )
-        if any(changes.results.values()):
-            await transaction.execute(queries["write_results"], *registry_columns(changes.results))
-        if any(changes.consoles.values()):
-            consoles = registry_columns(changes.consoles)
-            await transaction.execute(queries["write_consoles"], *consoles)
-        if changes.operator_costs:
-            costs = cost_columns(changes.operator_costs)
-            await transaction.execute(queries["write_operator_costs"], *costs)
+        if (
+            changes.executions
+            or any(changes.results.values())
+            or any(changes.consoles.values())
+            or changes.operator_costs
+        ):
+            await transaction.execute(*self.write_statement(source_id, changes))
+
+    def write_statement(
+        self, source_id: str, changes: Changes, assumptions: Assumptions | None = None
+    ) -> tuple[Query, *tuple[Any, ...]]:
+        """The statement that writes `changes`, with its arguments.
+
+        Without `assumptions` the caller has locked the rows and read the facts.
+        """
+        if assumptions is None:
+            expected: tuple[Any, ...] = (True, None, None, None, None, [], None)
+        else:
+            batch = assumptions.batch
+            cursor = (batch.epoch, batch.batch, batch.digest, assumptions.response)
+            expected = (False, *cursor, list(assumptions.execution_ids), assumptions.unit_id)
+        return (
+            self._queries["write_changes"],
+            source_id,
+            *expected,
+            *_execution_arrays(changes.executions),
+            *_registry_arrays(changes.results),
+            *_registry_arrays(changes.consoles),
+            *_cost_arrays(changes.operator_costs),
+        )
 
 
-def _ids(entries: Entries) -> list[int]:
-    return sorted({e.execution_id for e in entries if not isinstance(e, InvalidEntry)})
+def _registries_of(entries: Entries) -> tuple[set[int], set[int]]:
+    """The executions whose port results, and those whose consoles, the fold needs."""
+    results: set[int] = set()
+    consoles: set[int] = set()
+    for entry in entries:
+        if isinstance(entry, PutPortResult | SetPortResultBytes | DeleteUris):
+            results.add(entry.execution_id)
+        if isinstance(entry, PutConsole | SetConsoleBytes | DeleteUris):
+            consoles.add(entry.execution_id)
+    return results, consoles
 
 
-def _writable(
-    row: asyncpg.Record,
-    registries: Mapping[tuple[str, int], Mapping[str, UriRow]],
-    ending: asyncpg.Record | None,
-) -> Execution:
-    execution_id = row["execution_id"]
+def _execution(row: asyncpg.Record, is_locked: bool, unit_id: int | None) -> Execution:
+    status = _writer_status(row, is_locked, unit_id)
+    if status is not WriterStatus.WRITER:
+        return Execution(
+            execution_id=row["execution_id"], writer_status=status, user_id=row["user_id"]
+        )
     return Execution(
-        execution_id=execution_id,
-        standing=WriterStatus.WRITER,
+        execution_id=row["execution_id"],
+        writer_status=status,
         user_id=row["user_id"],
         workflow_id=row["workflow_id"],
         warehouse=row["warehouse"],
         status=row["status"],
-        ended_by=ending["source_id"] if ending else None,
-        ended_provisionally=ending["provisional"] if ending else False,
-        results=registries.get(("result", execution_id), {}),
-        consoles=registries.get(("console", execution_id), {}),
+        ended_by=row["ended_by"],
+        ended_provisionally=bool(row["ended_provisionally"]),
+        results=_registry.decode(row["results"]) if row["results"] else {},
+        consoles=_registry.decode(row["consoles"]) if row["consoles"] else {},
     )
 
 
-def _not_writable(row: asyncpg.Record) -> Execution:
+def _writer_status(row: asyncpg.Record, is_locked: bool, unit_id: int | None) -> WriterStatus:
     if row["user_id"] is None:
-        standing = WriterStatus.NOT_BOUND
-    elif row["is_revoked"]:
-        standing = WriterStatus.REVOKED
-    elif row["is_elsewhere"]:
-        standing = WriterStatus.OTHER_UNIT
-    elif not row["is_active"]:
-        standing = WriterStatus.DEMOTED
-    else:
-        standing = WriterStatus.ROW_LOCKED
-    return Execution(execution_id=row["execution_id"], standing=standing, user_id=row["user_id"])
+        return WriterStatus.NOT_BOUND
+    if row["is_revoked"]:
+        return WriterStatus.REVOKED
+    if unit_id is not None and row["computing_unit_id"] != unit_id:
+        return WriterStatus.OTHER_UNIT
+    if not row["is_active"]:
+        return WriterStatus.DEMOTED
+    return WriterStatus.WRITER if is_locked else WriterStatus.ROW_LOCKED
 
 
 def _problem(error: asyncpg.PostgresError) -> Problem:
@@ -239,3 +255,36 @@ def _problem(error: asyncpg.PostgresError) -> Problem:
         return problems.ExecutionNotFound("the execution was deleted meanwhile")
     constraint = f" ({error.constraint_name})" if getattr(error, "constraint_name", None) else ""
     return problems.ValueOutOfRange(f"{error}{constraint}")
+
+
+def _execution_arrays(executions: Mapping[int, ExecutionChange]) -> list[Sequence[object]]:
+    """$9 to $18 of `write_changes`."""
+    changes = executions.values()
+    columns: list[list[object]] = [
+        [change.status for change in changes],
+        [change.status_age_ms for change in changes],
+        [change.result for change in changes],
+        [change.log_location is not UNSET or None for change in changes],
+        [None if change.log_location is UNSET else change.log_location for change in changes],
+        [change.runtime_stats_uri for change in changes],
+        [change.runtime_stats_bytes for change in changes],
+        [change.name for change in changes],
+        [change.bookmarked for change in changes],
+    ]
+    # `unnest` fills shorter arrays with nulls, so that a column that nobody named costs nothing.
+    return [list(executions), *(c if any(v is not None for v in c) else [] for c in columns)]
+
+
+def _registry_arrays(
+    changes: Mapping[tuple[int, str], RegistryChange | None],
+) -> list[list[object]]:
+    """Execution id, key, URI or None, bytes; without deletions."""
+    rows = [(*key, change.uri, change.size_bytes) for key, change in changes.items() if change]
+    return [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
+
+
+def _cost_arrays(operator_costs: Mapping[int, Mapping[str, float]]) -> list[list[object]]:
+    return [
+        list(operator_costs),
+        [msgspec.json.encode(operators).decode() for operators in operator_costs.values()],
+    ]

@@ -1,28 +1,33 @@
-"""Executions: created with their binding in one statement, read by who may read the workflow."""
+"""Executions: created with their binding in one statement, read by who may read the workflow.
+
+Every execution belongs to a version of its workflow. A workflow that was never saved has none; its
+first execution makes one, as in Texera.
+"""
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import asyncpg
 
 from central.auth.user_tokens import User
 from central.problems import (
-    ComputingUnitForbidden,
-    ComputingUnitNotFound,
     ComputingUnitTerminated,
-    ExecutionNotFound,
     NoExecution,
-    UserDemoted,
+    NoVersion,
     WorkflowForbidden,
 )
-from central.store.binding_cache import BindingCache
-from central.store.binding_quota import BindingQuota
-from central.store.boots import boot_superseded
+from central.store.access import (
+    boot_superseded,
+    check_unit_writable,
+    execution_not_found,
+    user_demoted,
+    workflow_not_found,
+)
+from central.store.bindings import BindingCache, BindingQuota
 from central.store.database import Database, Transaction
 from central.store.queries import load
-from central.store.versions import Versions, workflow_not_found
 from central.store.warehouses import Warehouses
 from central.wire import calls
-from kit.http.problems import Problem
 from kit.texera.statuses import Status, status_of_code
 
 DEFAULT_NAME = "Untitled Execution"
@@ -30,25 +35,20 @@ DEFAULT_NAME = "Untitled Execution"
 _COLUMNS = [name for name in calls.Execution.__struct_fields__ if name != "status"]
 
 
-def execution_not_found(execution_id: int) -> ExecutionNotFound:
-    """The same words whether it does not exist or the caller may not know that it does."""
-    return ExecutionNotFound(f"there is no execution {execution_id} that you may read")
-
-
 class Executions:
-    """Every statement judges the caller itself; no row of what they may not read leaves here."""
+    """Every statement judges its caller: rows that they may not read never leave the database."""
 
     def __init__(
         self,
         database: Database,
         warehouses: Warehouses,
-        running: BindingCache,
-        open_bindings: BindingQuota,
+        binding_cache: BindingCache,
+        quota: BindingQuota,
         lease_s: float,
     ) -> None:
         self._database = database
-        self._running = running
-        self._open_bindings = open_bindings
+        self._binding_cache = binding_cache
+        self._quota = quota
         self._warehouses = warehouses
         self._versions = Versions(database)
         self._lease_s = lease_s
@@ -57,8 +57,8 @@ class Executions:
     async def create(
         self, transaction: Transaction, user: User, source_id: str, request: calls.ExecutionRequest
     ) -> calls.NewExecution:
-        """The new run, READY and bound to the source. Times are the database's."""
-        await self._open_bindings.take(transaction, user.user_id, source_id)
+        """The new execution, READY and bound to the source. Times are the database's."""
+        await self._quota.acquire(transaction, user.user_id, source_id)
         warehouse = None
         if request.warehouse_id is not None:
             warehouse = await self._warehouses.of_user(transaction, user, request.warehouse_id)
@@ -67,7 +67,7 @@ class Executions:
             await self._versions.create_first(transaction, request.workflow_id)
             row = await self._insert(transaction, user, source_id, request)
         if row["execution_id"] is None:
-            raise _why_not_created(row, user, request)
+            _raise_creation_problem(row, user, request)
         execution_id = row["execution_id"]
         if warehouse is not None:
             await transaction.execute(
@@ -76,7 +76,7 @@ class Executions:
             await transaction.execute(
                 self._queries["set_binding_warehouse"], execution_id, source_id, warehouse
             )
-        self._running.created(
+        self._binding_cache.add(
             source_id,
             execution_id,
             user_id=user.user_id,
@@ -109,13 +109,13 @@ class Executions:
             self._lease_s,
             request.boot_id,
         )
-        assert row is not None  # noqa: S101 (the statement always answers one row)
+        assert row is not None  # noqa: S101 (the statement returns one row)
         return row
 
     async def read(
         self, user: User, execution_id: int, workflow_id: int | None = None
     ) -> calls.Execution:
-        """The row; with `workflow_id` only if it is an execution of that workflow."""
+        """The row; with `workflow_id` only if it belongs to that workflow."""
         rows = await self._database.read(
             self._queries["read_execution"],
             execution_id,
@@ -137,7 +137,7 @@ class Executions:
         before: int | None = None,
         limit: int,
     ) -> calls.ExecutionPage:
-        """Newest first; one more than asked is looked at, to know whether there are more."""
+        """Newest first. One row more than `limit` is read, to know whether there is a next page."""
         rows = await self._database.read(
             self._queries["list_executions"],
             workflow_id,
@@ -151,9 +151,9 @@ class Executions:
         if not rows:
             raise workflow_not_found(workflow_id)
         found = [execution_of(row) for row in rows if row["execution_id"] is not None]
-        more = len(found) > limit
+        has_more = len(found) > limit
         found = found[:limit]
-        return calls.ExecutionPage(found, found[-1].execution_id if more else None)
+        return calls.ExecutionPage(found, found[-1].execution_id if has_more else None)
 
     async def latest(
         self, user: User, workflow_id: int, computing_unit_id: int | None
@@ -165,27 +165,49 @@ class Executions:
 
 
 def execution_of(row: asyncpg.Record) -> calls.Execution:
-    """A row that has the columns of `list_executions`, and maybe others."""
+    """From a row that has the columns of `list_executions`, and possibly others."""
     columns = {name: row[name] for name in _COLUMNS}
     return calls.Execution(status=status_of_code(row["status_code"]), **columns)
 
 
-def _why_not_created(row: asyncpg.Record, user: User, request: calls.ExecutionRequest) -> Problem:
-    """The first reason, in the order in which a caller may learn of them.
+def _raise_creation_problem(
+    row: asyncpg.Record, user: User, request: calls.ExecutionRequest
+) -> NoReturn:
+    """Raises the first reason, in the order in which a caller may learn of them.
 
-    Whether something exists is for those to know who hold a grant on it, and for ADMIN.
+    Whether a workflow or unit exists is known to holders of a grant on it, and to ADMIN.
     """
     workflow, unit = request.workflow_id, request.computing_unit_id
     if not row["is_active"]:
-        return UserDemoted("the token's user is no longer REGULAR or ADMIN")
+        raise user_demoted()
     if not row["reads_workflow"]:
         if user.reads_everything and row["workflow_exists"]:
-            return WorkflowForbidden(f"running workflow {workflow} takes a grant on it")
-        return workflow_not_found(workflow)
-    if row["unit_privilege"] is None and not (user.reads_everything and row["unit_exists"]):
-        return ComputingUnitNotFound(f"there is no computing unit {unit} that you may use")
-    if row["unit_privilege"] != "WRITE":
-        return ComputingUnitForbidden(f"running on computing unit {unit} takes a WRITE grant on it")
+            raise WorkflowForbidden(f"running workflow {workflow} takes a grant on it")
+        raise workflow_not_found(workflow)
+    check_unit_writable(row, user, unit, "running")
     if row["unit_is_terminated"]:
-        return ComputingUnitTerminated(f"computing unit {unit} has been terminated")
-    return boot_superseded(str(request.boot_id))
+        raise ComputingUnitTerminated(f"computing unit {unit} has been terminated")
+    raise boot_superseded(str(request.boot_id))
+
+
+class Versions:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = load("executions")
+
+    async def latest(self, user: User, workflow_id: int) -> calls.Version:
+        """Raises `WorkflowNotFound` or `NoVersion`."""
+        rows = await self._database.read(
+            self._queries["latest_version"], workflow_id, user.user_id, user.reads_everything
+        )
+        if not rows:
+            raise workflow_not_found(workflow_id)
+        version_id = rows[0]["version_id"]
+        if version_id is None:
+            raise NoVersion(f"workflow {workflow_id} has no version before its first run")
+        return calls.Version(workflow_id, version_id)
+
+    async def create_first(self, transaction: Transaction, workflow_id: int) -> None:
+        """Makes the first version of a workflow that has none; once, also for concurrent calls."""
+        await transaction.execute(self._queries["lock_versions"], workflow_id)
+        await transaction.execute(self._queries["create_first_version"], workflow_id)

@@ -1,4 +1,4 @@
-"""The plan of an export: its look-ups, and what `central.domain.export_rules` makes of them."""
+"""Export plans: the look-ups for `central.domain.export_rules`."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ import msgspec
 from central.auth.user_tokens import User
 from central.domain import export_rules
 from central.problems import ComputingUnitNotFound, WorkflowUnreadable
+from central.store.access import workflow_not_found
 from central.store.database import Database
 from central.store.queries import load
-from central.store.versions import workflow_not_found
 from kit.texera.uris import resolve_output_port
 
 _results = msgspec.json.Decoder(dict[str, str])
@@ -41,10 +41,10 @@ class Exports:
         blocked = await self._blocked(user, workflow_id, facts["content"])
         results = _results.decode(facts["results"])
 
-        def planned(operator: export_rules.ExportedOperator) -> export_rules.PlannedOperator:
+        def plan_operator(operator: export_rules.ExportedOperator) -> export_rules.PlannedOperator:
             blocked_by = blocked.get(operator.id, [])
             port = resolve_output_port(results, operator.id, operator.port_id, False)
-            name = request.file_name or export_rules.file_name_of(
+            name = request.file_name or export_rules.export_file_name(
                 facts["name"], operator, facts["version_id"], facts["utc_now"]
             )
             uri = results[port] if port is not None and not blocked_by else None
@@ -53,29 +53,31 @@ class Exports:
             )
 
         return export_rules.ExportPlan(
-            facts["execution_id"], facts["version_id"], [planned(o) for o in request.operators]
+            facts["execution_id"],
+            facts["version_id"],
+            [plan_operator(o) for o in request.operators],
         )
 
     async def _blocked(self, user: User, workflow_id: int, content: str) -> dict[str, list[str]]:
-        # What cannot be read might read anything, so nothing of it leaves.
+        # An unreadable workflow may read any dataset, so that nothing of it is exported.
         try:
             workflow: Any = msgspec.json.decode(content) if content else None
         except (msgspec.DecodeError, RecursionError) as error:
             raise WorkflowUnreadable(
                 f"the content of workflow {workflow_id} is not JSON: {error}"
             ) from error
-        read = export_rules.datasets_read(workflow)
-        if not read:
+        datasets = export_rules.datasets_by_operator(workflow)
+        if not datasets:
             return {}
-        asked = sorted(set(read.values()))
+        names = sorted(set(datasets.values()))
         rows = await self._database.read(
             self._queries["restricted_datasets"],
             user.user_id,
-            [dataset.owner_email for dataset in asked],
-            [dataset.name for dataset in asked],
+            [dataset.owner_email for dataset in names],
+            [dataset.name for dataset in names],
         )
         restricted = {
-            asked[row["place"] - 1]: export_rules.DatasetName(row["owner_email"], row["name"])
+            names[row["position"] - 1]: export_rules.DatasetName(row["owner_email"], row["name"])
             for row in rows
         }
-        return export_rules.blocked_operators(workflow, read, restricted)
+        return export_rules.blocked_operators(workflow, datasets, restricted)

@@ -1,8 +1,7 @@
-"""Idempotency keys: a repeated call gets the first answer, and the work is done once.
+"""Idempotency keys: the work is done once, and a repeated call gets the first response.
 
-A key is claimed in the transaction that does the work and keeps its answer there, so either
-both exist or neither. A repeat that arrives while the first is still at work waits for it at
-the key's row.
+The key is claimed, and the response stored, in the transaction that does the work, so that all of
+it is committed or none. A repeated call that arrives meanwhile waits for the key's row lock.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,7 +17,7 @@ from central.store.queries import load
 
 @dataclass(frozen=True, slots=True)
 class KeyedCall:
-    """What a key stands for: this user's call of this route with this body."""
+    """A key is scoped to the user and the route; the digest detects another body."""
 
     user_id: int
     route: str
@@ -27,54 +26,55 @@ class KeyedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """An answer as it was first given: HTTP status and JSON."""
+class StoredResponse:
+    """The first response: HTTP status and JSON."""
 
     status: int
     body: bytes
 
 
 class IdempotencyKeys:
-    """Promise: of calls with the same key, one does the work, and all get its answer."""
+    """Promise: of calls with the same key one does the work, and all get its response."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._queries = load("idempotency")
 
-    async def once(
-        self, call: KeyedCall, work: Callable[[Transaction], Awaitable[StoredAnswer]]
-    ) -> StoredAnswer:
-        """Raises `IdempotencyKeyReused` for another body; what `work` raises keeps no key."""
-
-        # A foreign key is violated when what the call names is deleted while it runs: run
-        # again, the work finds that it is gone.
+    async def run_once(
+        self, call: KeyedCall, work: Callable[[Transaction], Awaitable[StoredResponse]]
+    ) -> StoredResponse:
+        """Raises `IdempotencyKeyReused` for another body. No key is kept if `work` raises."""
+        # A foreign key is violated if a row that the call names is deleted meanwhile. The retry
+        # finds it deleted.
         return await self._database.run(
-            partial(self._once, call=call, work=work),
-            lost_races=(ForeignKeyViolationError,),
+            partial(self._run_once, call=call, work=work),
+            retry_on=(ForeignKeyViolationError,),
         )
 
-    async def _once(
+    async def _run_once(
         self,
         transaction: Transaction,
         *,
         call: KeyedCall,
-        work: Callable[[Transaction], Awaitable[StoredAnswer]],
-    ) -> StoredAnswer:
+        work: Callable[[Transaction], Awaitable[StoredResponse]],
+    ) -> StoredResponse:
         names = (call.user_id, call.route, call.key)
         claimed = await transaction.fetch_row(self._queries["claim_key"], *names, call.body_sha256)
         if claimed is None:
-            return await self._stored(transaction, call)
-        answer = await work(transaction)
-        await transaction.execute(self._queries["store_answer"], *names, answer.status, answer.body)
-        return answer
+            return await self._find_response(transaction, call)
+        response = await work(transaction)
+        await transaction.execute(
+            self._queries["store_response"], *names, response.status, response.body
+        )
+        return response
 
-    async def _stored(self, transaction: Transaction, call: KeyedCall) -> StoredAnswer:
+    async def _find_response(self, transaction: Transaction, call: KeyedCall) -> StoredResponse:
         stored = await transaction.fetch_row(
-            self._queries["stored_answer"], call.user_id, call.route, call.key
+            self._queries["find_response"], call.user_id, call.route, call.key
         )
         assert stored is not None  # noqa: S101 (the claim met this row; keys live for a day)
         if stored["body_sha256"] != call.body_sha256:
             raise IdempotencyKeyReused(
                 "Idempotency-Key: this key was used for a call with another body"
             )
-        return StoredAnswer(stored["status"], stored["answer"])
+        return StoredResponse(stored["status"], stored["response"])

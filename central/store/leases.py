@@ -1,10 +1,29 @@
-"""Leases: until when a source is taken to be alive for each execution it is bound to.
+"""Leases: until when each bound, open execution counts as alive.
 
-A lease begins with the binding (`bindings.bind`, `executions.create`), is renewed here, and its
-row leaves with the end of the execution, in the same statement (`rows.write_executions`,
-`closings.close_executions`). A lapsed lease is renewed like any other: as long as nobody closed
-the run or bound it elsewhere, a late renewal is no loss. What is never done here is to bring a
-run back that was closed: the source is told, and its own terminal status will still count.
+## Life of a lease
+
+    bindings.bind, executions.create --> held --renew--> held
+                                          |
+                                          +--no renewal for lease_s--> lapsed --renew--> held
+    the execution ends (write_changes, close_executions): the row is deleted in that statement
+
+A lapsed lease is renewed like any other while nobody closed the execution or bound it to another
+source. A closed execution is never reopened: the source is told, and its own terminal status
+replaces the provisional FAILED.
+
+## Renewal availability
+
+A lapsed lease says that a sidecar is down only if it could have renewed. One row of the database,
+`cu_metadata.renewal_availability`, holds since when all replicas together have accepted renewals.
+Each replica updates it every ninth of a lease (`heartbeat`). The period starts again
+
+- after a gap of a third of a lease without a heartbeat: central or its database was down, or the
+  database's clock jumped. A shorter gap cannot lapse a healthy lease, which has at least seven
+  ninths of its time left when the gap starts and is renewed at its end;
+- after a replica failed a renewal (`record_failure`).
+
+A replica that starts or stops while others serve makes no gap: its sidecars reach another one
+within a second. A replica that cannot reach the database closes its connections, so that they do.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,32 +34,35 @@ import asyncpg
 from central.metrics import Metrics
 from central.store.database import Database, Transaction
 from central.store.queries import load
-from central.store.renewal_availability import RenewalAvailability
 from central.wire.leases import LostLease, LostReason, RenewedLeases
 from kit.texera.statuses import TERMINAL_CODES
 
-SEEN_PERIOD_S = 60.0
-"""How often at most a renewal moves `last_update_time`: upstream's sweep of idle units thinks in
-minutes, and each move is a new version of a wide row."""
+TOUCH_PERIOD_S = 60.0
+"""A renewal updates `last_update_time` at most this often: upstream's sweep of idle units works in
+minutes, and each update is a new version of a wide row."""
 
 
 class Leases:
     def __init__(
-        self, database: Database, continuity: RenewalAvailability, metrics: Metrics, lease_s: float
+        self,
+        database: Database,
+        availability: "RenewalAvailability",
+        metrics: Metrics,
+        lease_s: float,
     ) -> None:
         self._database = database
         self._metrics = metrics
         metrics.init_labels(losses=map(str, LostReason))
-        self.continuity = continuity
+        self.availability = availability
         self._lease_s = lease_s
         self._queries = load("leases")
 
     async def renew(
         self, source_id: str, execution_ids: Sequence[int], unit_id: int | None = None
     ) -> RenewedLeases:
-        """Renews all of them by one statement, and says which the source no longer holds.
+        """Renews all of them in one statement, and returns those that the source has lost.
 
-        With `unit_id` it speaks for the runs of that unit only.
+        With `unit_id` only executions of that unit are renewed.
         """
         work = partial(
             self._renew, source_id=source_id, execution_ids=execution_ids, unit_id=unit_id
@@ -59,31 +81,31 @@ class Leases:
         unit_id: int | None,
     ) -> list[LostLease]:
         renewed = await transaction.fetch(
-            self._queries["renew"], source_id, execution_ids, self._lease_s, SEEN_PERIOD_S, unit_id
+            self._queries["renew"], source_id, execution_ids, self._lease_s, TOUCH_PERIOD_S, unit_id
         )
         missing = set(execution_ids).difference(row["execution_id"] for row in renewed)
-        return await self._judge(transaction, source_id, missing, unit_id) if missing else []
+        return await self._find_lost(transaction, source_id, missing, unit_id) if missing else []
 
-    async def _judge(
+    async def _find_lost(
         self,
         transaction: Transaction,
         source_id: str,
         execution_ids: Iterable[int],
         unit_id: int | None,
     ) -> list[LostLease]:
-        """Why these were not renewed. What is open and bound to the source gets a lease."""
+        """Why these were not renewed. Open executions bound to the source get a new lease."""
         lost: list[LostLease] = []
         unleased: list[asyncpg.Record] = []
-        standings = self._queries["standings"]
-        for row in await transaction.fetch(standings, source_id, sorted(execution_ids), unit_id):
-            reason = why_lost(row)
+        facts = self._queries["read_lease_facts"]
+        for row in await transaction.fetch(facts, source_id, sorted(execution_ids), unit_id):
+            reason = lost_reason(row)
             if reason is not None:
                 lost.append(LostLease(row["execution_id"], reason))
             elif not row["is_leased"]:
                 unleased.append(row)
         if unleased:
             await transaction.execute(
-                self._queries["lease_anew"],
+                self._queries["insert_missing_leases"],
                 source_id,
                 [row["execution_id"] for row in unleased],
                 [row["computing_unit_id"] for row in unleased],
@@ -92,19 +114,56 @@ class Leases:
         return lost
 
 
-def why_lost(standing: asyncpg.Record) -> LostReason | None:
-    """None where the lease is the source's: its row was locked by somebody at that moment.
-
-    To a source that never was bound nothing is told, not even whether there is such a run.
-    """
-    if not standing["is_bound"]:
+def lost_reason(facts: asyncpg.Record) -> LostReason | None:
+    """None if the source holds the lease: another transaction had locked its row."""
+    if not facts["is_bound"]:
+        # The first check: a source that was never bound must not learn whether a run exists.
         return LostReason.NOT_BOUND
-    if standing["status"] is None:
+    if facts["status"] is None:
         return LostReason.GONE
-    if standing["is_revoked"]:
-        is_elsewhere = standing["revoked_reason"] == "taken-over"
-        return LostReason.BOUND_ELSEWHERE if is_elsewhere else LostReason.REVOKED
-    if standing["status"] in TERMINAL_CODES:
-        is_ours = standing["is_provisional"] and standing["ending_status"] == standing["status"]
-        return LostReason.CLOSED if is_ours else LostReason.ENDED
+    if facts["is_revoked"]:
+        is_taken_over = facts["revoked_reason"] == "taken-over"
+        return LostReason.BOUND_ELSEWHERE if is_taken_over else LostReason.REVOKED
+    if facts["status"] in TERMINAL_CODES:
+        is_closed = facts["is_provisional"] and facts["ending_status"] == facts["status"]
+        return LostReason.CLOSED if is_closed else LostReason.ENDED
     return None
+
+
+def max_gap_s(lease_s: float) -> float:
+    """The longest time without a heartbeat in which renewals still count as available."""
+    return lease_s / 3
+
+
+class RenewalAvailability:
+    """This replica's reports. Only `heartbeat` writes to the database."""
+
+    def __init__(self, database: Database, lease_s: float) -> None:
+        self._database = database
+        self._max_gap_s = max_gap_s(lease_s)
+        self._queries = load("leases")
+        self._has_failed = False
+
+    def record_failure(self) -> None:
+        """A renewal could not be served."""
+        self._has_failed = True
+
+    async def heartbeat(self) -> float:
+        """Reports that this replica serves; returns the seconds since renewals are available.
+
+        Raises `DatabaseUnavailable`.
+        """
+        has_failed, self._has_failed = self._has_failed, False
+        try:
+            return await self._database.run(partial(self._heartbeat, has_failed=has_failed))
+        except BaseException:
+            self._has_failed = self._has_failed or has_failed
+            raise
+
+    async def _heartbeat(self, transaction: Transaction, *, has_failed: bool) -> float:
+        row = await transaction.fetch_row(
+            self._queries["record_heartbeat"], self._max_gap_s, has_failed
+        )
+        assert row is not None  # noqa: S101 (the statement returns one row)
+        available_s: float = row["available_s"]
+        return available_s

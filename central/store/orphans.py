@@ -1,129 +1,259 @@
-"""Orphans: runs whose sidecar is silent, or whose unit says that they are over. SQL only: what
-is to be done with them is `central/jobs/orphan_closer.py`'s to decide."""
+"""Orphans: open executions that nobody will end, found and closed as FAILED.
 
-from collections.abc import Mapping
+The FAILED is provisional (`central/domain/fold.py`): the first terminal status of a bound source
+replaces it. There are two kinds:
+
+- bound executions (`OrphanStore`) whose lease has lapsed, or whose unit was terminated or has
+  booted again. `central/jobs/orphan_closer.py` decides which of them are closed;
+- executions that no sidecar ever bound (`UnboundExecutions`). The closer leaves them alone,
+  because without a lease nothing is known but the time of Texera's last update and whether the
+  unit was terminated. An operator lists and closes them.
+
+Whoever closes holds the rows' locks and has found them open. The reason is stored in
+`cu_metadata.terminal_statuses` and logged after the commit.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
 from functools import partial
+from typing import Literal, TypeAlias
 
 import asyncpg
+import msgspec
 
-from central.store.close_executions import Closings, Reason
+from central.metrics import Metrics
 from central.store.database import Database, Transaction
+from central.store.leases import max_gap_s
 from central.store.queries import load
-from central.store.renewal_availability import longest_break_s
+from kit.http.logs import fields
+from kit.texera.statuses import Status, status_of_code
+
+logger = logging.getLogger(__name__)
 
 BOOT_HORIZON_S = 3600.0
-"""A boot's own call closes what it finds; what it could not see shows within seconds."""
+"""Only younger boots are checked: a boot's own call closes what it finds, and what it could not
+see is visible within seconds."""
+CLOSE_CHUNK = 500
+"""Unbound executions closed in one transaction."""
+SCAN_CHUNK = 20_000
+"""Executions that one statement of `find` reads: some ten milliseconds, on tables of any size."""
+
+UnitState: TypeAlias = Literal["running", "terminated", "none"]
+
+
+class CloseReason(StrEnum):
+    """Why an execution was closed."""
+
+    LEASE_LAPSED = "lease-lapsed"
+    SUPERSEDED_BOOT = "superseded-boot"
+    UNIT_TERMINATED = "unit-terminated"
+    ABANDONED_CREATE = "abandoned-create"
+    UNIT_GONE = "unit-gone"
+    STALE = "stale"
+
+
+class ExecutionCloser:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        metrics.init_labels(closings=map(str, CloseReason))
+        self._queries = load("orphans")
+
+    async def close(self, transaction: Transaction, reasons: Mapping[int, CloseReason]) -> None:
+        """Closes executions that this transaction has locked and found open."""
+        if reasons:
+            query = self._queries["close_executions"]
+            await transaction.execute(query, list(reasons), [str(r) for r in reasons.values()])
+            transaction.after_commit(partial(self._report, reasons))
+
+    def _report(self, reasons: Mapping[int, CloseReason]) -> None:
+        for execution_id, reason in reasons.items():
+            self._metrics.closed(reason)
+            logger.warning(
+                "execution closed", extra=fields(execution_id=execution_id, reason=str(reason))
+            )
 
 
 @dataclass(frozen=True)
 class Orphans:
-    """What one look found. `silent` and `over` hold open executions with their reasons."""
+    """The result of one scan: open executions with the reason for closing them."""
 
-    silent: Mapping[int, Reason] = field(default_factory=dict)
-    """Their leases have lapsed, and nothing else speaks against them."""
-    over: Mapping[int, Reason] = field(default_factory=dict)
-    """Their unit was terminated, or has booted anew."""
-    unheard_count: int = 0
-    """How many sidecars' silence nothing explains: the lapsed leases of units that were not
-    terminated, and those that have gone without a renewal for half their length."""
+    lapsed: Mapping[int, CloseReason] = field(default_factory=dict)
+    """Their lease has lapsed; there is no other evidence."""
+    ended: Mapping[int, CloseReason] = field(default_factory=dict)
+    """Their unit was terminated, or has booted again."""
+    unexplained_count: int = 0
+    """Leases of units that were not terminated and that have lapsed, or have not been renewed for
+    half their length."""
     lease_count: int = 0
-    """All leases; counted only if more than `few` are unheard, and no further than needed."""
+    """All leases; counted only if more than `min_suspicious` are unexplained, and only as far as
+    the comparison needs."""
 
 
 class OrphanStore:
-    """Each method is a short transaction, and does nothing while another replica is at it."""
+    """Each method is a short transaction, without effect while another replica runs one."""
 
-    def __init__(self, database: Database, closings: Closings, lease_s: float) -> None:
+    def __init__(
+        self, database: Database, execution_closer: ExecutionCloser, lease_s: float
+    ) -> None:
         self._database = database
-        self._closings = closings
+        self._execution_closer = execution_closer
         self._lease_s = lease_s
         self._queries = load("orphans")
 
-    async def look(self, few: int, one_in: int) -> Orphans | None:
-        """What there is to be closed; None if another replica is looking or closing.
+    async def scan(self, min_suspicious: int, max_lapsed_fraction: int) -> Orphans | None:
+        """The orphans; None while another replica scans or closes.
 
-        Leases are counted as far as it takes to know whether more than one in so many, and more
-        than a few, are unheard.
+        Leases are counted only as far as needed to know whether more than `min_suspicious`, and
+        more than one in `max_lapsed_fraction`, are unexplained.
         """
-        return await self._database.run(partial(self._look, few=few, one_in=one_in))
+        return await self._database.run(
+            partial(
+                self._scan, min_suspicious=min_suspicious, max_lapsed_fraction=max_lapsed_fraction
+            )
+        )
 
-    async def _look(self, transaction: Transaction, *, few: int, one_in: int) -> Orphans | None:
-        if not await self._is_ours(transaction):
+    async def _scan(
+        self, transaction: Transaction, *, min_suspicious: int, max_lapsed_fraction: int
+    ) -> Orphans | None:
+        if not await self._try_lock(transaction):
             return None
         await transaction.execute(self._queries["drop_ended_leases"])
-        silent, over, unexplained_count = await self._find(transaction)
-        if not silent:
-            return Orphans(silent, over)
+        lapsed, ended, lapsed_count = await self._find(transaction)
+        if not lapsed:
+            return Orphans(lapsed, ended)
         overdue = await transaction.fetch_row(self._queries["count_overdue"], self._lease_s / 2)
-        unheard_count = unexplained_count + (overdue["overdue_count"] if overdue else 0)
-        if unheard_count <= few:
-            return Orphans(silent, over, unheard_count)
-        counted = await transaction.fetch_row(self._queries["count_leases"], unheard_count * one_in)
-        return Orphans(silent, over, unheard_count, counted["lease_count"] if counted else 0)
+        unexplained_count = lapsed_count + (overdue["overdue_count"] if overdue else 0)
+        if unexplained_count <= min_suspicious:
+            return Orphans(lapsed, ended, unexplained_count)
+        counted = await transaction.fetch_row(
+            self._queries["count_leases"], unexplained_count * max_lapsed_fraction
+        )
+        lease_count = counted["lease_count"] if counted else 0
+        return Orphans(lapsed, ended, unexplained_count, lease_count)
 
     async def _find(
         self, transaction: Transaction
-    ) -> tuple[dict[int, Reason], dict[int, Reason], int]:
-        """Who is silent, who is over, and of how many silent ones nothing says why."""
-        silent: dict[int, Reason] = {}
-        over: dict[int, Reason] = {}
+    ) -> tuple[dict[int, CloseReason], dict[int, CloseReason], int]:
+        """The lapsed, the ended, and the number of lapsed ones that nothing explains."""
+        lapsed: dict[int, CloseReason] = {}
+        ended: dict[int, CloseReason] = {}
         explained: set[int] = set()
-        for row in await self._find_silent(transaction, None):
+        for row in await self._find_lapsed(transaction, None):
             if row["is_terminated"]:
-                over[row["execution_id"]] = Reason.UNIT_TERMINATED
+                ended[row["execution_id"]] = CloseReason.UNIT_TERMINATED
             else:
-                silent[row["execution_id"]] = Reason.LEASE_LAPSED
+                lapsed[row["execution_id"]] = CloseReason.LEASE_LAPSED
             if row["is_explained"]:
                 explained.add(row["execution_id"])
         for row in await transaction.fetch(
             self._queries["find_ended_units"], self._lease_s, BOOT_HORIZON_S
         ):
-            execution_id, is_terminated = row["execution_id"], row["is_terminated"]
-            over[execution_id] = Reason.UNIT_TERMINATED if is_terminated else Reason.SUPERSEDED_BOOT
-            silent.pop(execution_id, None)
-        return silent, over, len(silent.keys() - explained)
+            execution_id = row["execution_id"]
+            ended[execution_id] = (
+                CloseReason.UNIT_TERMINATED if row["is_terminated"] else CloseReason.SUPERSEDED_BOOT
+            )
+            lapsed.pop(execution_id, None)
+        return lapsed, ended, len(lapsed.keys() - explained)
 
     async def lapsed(self, unit_id: int | None) -> list[int]:
         """Open executions, of one unit or of all, whose leases have lapsed, in id order."""
         return await self._database.run(partial(self._lapsed, unit_id=unit_id))
 
     async def _lapsed(self, transaction: Transaction, *, unit_id: int | None) -> list[int]:
-        rows = await self._find_silent(transaction, unit_id)
+        rows = await self._find_lapsed(transaction, unit_id)
         return [row["execution_id"] for row in rows]
 
-    async def _find_silent(
+    async def _find_lapsed(
         self, transaction: Transaction, unit_id: int | None
     ) -> list[asyncpg.Record]:
-        return await transaction.fetch(self._queries["find_silent"], self._lease_s, unit_id)
+        return await transaction.fetch(self._queries["find_lapsed"], self._lease_s, unit_id)
 
     async def close(
-        self, reasons: Mapping[int, Reason], *, operator_override: bool = False
+        self, reasons: Mapping[int, CloseReason], *, operator_override: bool = False
     ) -> list[int] | None:
-        """Closes those that are still what they were found to be. Answers which that were.
+        """Closes those that are unchanged since the scan, and returns their ids.
 
-        None if another replica is looking or closing. Silence is believed only while renewals
-        are served, or at a human's word.
+        None while another replica scans or closes. A lapsed lease counts only while renewals are
+        available, or with `operator_override`.
         """
         lease_s = None if operator_override else self._lease_s
         return await self._database.run(partial(self._close, reasons=reasons, lease_s=lease_s))
 
     async def _close(
-        self, transaction: Transaction, *, reasons: Mapping[int, Reason], lease_s: float | None
+        self, transaction: Transaction, *, reasons: Mapping[int, CloseReason], lease_s: float | None
     ) -> list[int] | None:
-        if not await self._is_ours(transaction):
+        if not await self._try_lock(transaction):
             return None
         rows = await transaction.fetch(
             self._queries["lock_orphans"],
             list(reasons),
-            [reason is Reason.LEASE_LAPSED for reason in reasons.values()],
+            [reason is CloseReason.LEASE_LAPSED for reason in reasons.values()],
             lease_s,
-            longest_break_s(self._lease_s),
+            max_gap_s(self._lease_s),
         )
         locked = {row["execution_id"]: reasons[row["execution_id"]] for row in rows}
-        await self._closings.close(transaction, locked)
+        await self._execution_closer.close(transaction, locked)
         return sorted(locked)
 
-    async def _is_ours(self, transaction: Transaction) -> bool:
-        row = await transaction.fetch_row(self._queries["try_closer"])
-        return row is not None and bool(row["is_ours"])
+    async def _try_lock(self, transaction: Transaction) -> bool:
+        row = await transaction.fetch_row(self._queries["try_closer_lock"])
+        return row is not None and bool(row["is_locked"])
+
+
+class UnboundFilter(msgspec.Struct, frozen=True):
+    """Selects executions by every field that is not None."""
+
+    min_age_s: float
+    unit_state: UnitState | None = None
+    computing_unit_id: int | None = None
+
+
+class UnboundRun(msgspec.Struct, frozen=True):
+    """`unit_state` is "none" if the row names no unit, or a deleted one."""
+
+    execution_id: int
+    workflow_id: int
+    user_id: int
+    computing_unit_id: int | None
+    status: Status
+    unit_state: UnitState
+    updated_at: datetime
+
+
+class UnboundExecutions:
+    def __init__(self, database: Database, execution_closer: ExecutionCloser) -> None:
+        self._database = database
+        self._execution_closer = execution_closer
+        self._queries = load("orphans")
+
+    async def find(self, unbound_filter: UnboundFilter) -> AsyncIterator[UnboundRun]:
+        """All matches in id order, read chunk by chunk."""
+        last_id = 0
+        while rows := await self._database.read(
+            self._queries["find_unbound"],
+            *msgspec.structs.astuple(unbound_filter),
+            last_id,
+            SCAN_CHUNK,
+        ):
+            for row in rows:
+                columns = dict(row)
+                last_id = columns.pop("last_id")
+                code = columns.pop("status_code")
+                if code is not None:
+                    yield UnboundRun(status=status_of_code(code), **columns)
+
+    async def close(self, runs: Sequence[UnboundRun], min_age_s: float) -> list[int]:
+        """Closes those that are unchanged since they were found, `CLOSE_CHUNK` at most."""
+        ids = [run.execution_id for run in runs]
+        return await self._database.run(partial(self._close, ids=ids, min_age_s=min_age_s))
+
+    async def _close(
+        self, transaction: Transaction, *, ids: Sequence[int], min_age_s: float
+    ) -> list[int]:
+        rows = await transaction.fetch(self._queries["lock_unbound"], ids, min_age_s)
+        reasons = {row["execution_id"]: CloseReason.STALE for row in rows}
+        await self._execution_closer.close(transaction, reasons)
+        return list(reasons)

@@ -1,7 +1,6 @@
 """Queries by name: `central/sql/<noun>.sql` holds blocks that begin with `-- name: block_name`.
 
-The comment lines under a block's name explain its `$n`; they stay in the file and are not
-sent to the database.
+The comment lines under a block's name explain its `$n`; they are not sent to the database.
 """
 
 import re

@@ -1,9 +1,9 @@
-"""Retention: how long rows of our own are kept, and the purge of those that are older.
+"""Retention: how long rows of `cu_metadata` are kept, and the purge of older ones.
 
-A purge is many short transactions, each under an advisory lock that lets one replica do it, each
-taking a bounded number of rows and skipping what somebody holds. What may still be needed is
-never among them: the bindings of open runs, a unit's current boot, the cursor of a spool that
-has delivered lately, a key that a caller may still repeat.
+A purge is many short transactions, each under an advisory lock (one replica at a time), with a
+bounded number of rows, skipping locked ones. Rows that may still be needed are never purged:
+bindings of open executions, a unit's current boot, cursors of spools that deliver, keys that a
+caller may repeat.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ from central.store.queries import load
 CHUNK = 1000
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What there is of one kind, and how long it is kept."""
+class RetainedRows(msgspec.Struct, frozen=True):
+    """Rows of one kind, and how long they are kept."""
 
     kind: str
     rows: int
@@ -33,7 +33,7 @@ class Retention:
     def __init__(self, database: Database, metrics: Metrics, settings: RetentionSettings) -> None:
         self._database = database
         self._metrics = metrics
-        self._keep_s: Mapping[str, float] = {
+        self._retention_s: Mapping[str, float] = {
             "bindings": settings.bindings_s,
             "boots": settings.bindings_s,
             "cursors": settings.cursors_s,
@@ -42,27 +42,31 @@ class Retention:
         }
         self._queries = load("retention")
 
-    async def report(self) -> list[Kept]:
+    async def report(self) -> list[RetainedRows]:
         rows = await self._database.read(self._queries["report"])
         return [
-            Kept(row["kind"], row["row_count"], row["oldest_at"], self._keep_s[row["kind"]])
+            RetainedRows(
+                row["kind"], row["row_count"], row["oldest_at"], self._retention_s[row["kind"]]
+            )
             for row in rows
         ]
 
     async def purge(self) -> dict[str, int]:
-        """Purges all kinds to the end. Answers how many rows of each have gone."""
-        purged = dict.fromkeys(self._keep_s, 0)
-        for kind, keep_s in self._keep_s.items():
+        """Purges all kinds completely. Returns the number of purged rows by kind."""
+        purged = dict.fromkeys(self._retention_s, 0)
+        for kind, retention_s in self._retention_s.items():
             count = CHUNK
             while count == CHUNK:
-                count = await self._database.run(partial(self._purge, kind=kind, keep_s=keep_s))
+                count = await self._database.run(
+                    partial(self._purge, kind=kind, retention_s=retention_s)
+                )
                 purged[kind] += count
                 self._metrics.purged(kind, count)
         return purged
 
-    async def _purge(self, transaction: Transaction, *, kind: str, keep_s: float) -> int:
-        ours = await transaction.fetch_row(self._queries["try_purge"])
-        if ours is None or not ours["is_ours"]:
+    async def _purge(self, transaction: Transaction, *, kind: str, retention_s: float) -> int:
+        lock = await transaction.fetch_row(self._queries["try_purge_lock"])
+        if lock is None or not lock["is_locked"]:
             return 0
         statements = {
             "bindings": self._queries["purge_bindings"],
@@ -71,4 +75,4 @@ class Retention:
             "idempotency_keys": self._queries["purge_idempotency_keys"],
             "refusals": self._queries["purge_refusals"],
         }
-        return await transaction.execute(statements[kind], keep_s, CHUNK)
+        return await transaction.execute(statements[kind], retention_s, CHUNK)

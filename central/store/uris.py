@@ -1,11 +1,11 @@
-"""The registry of URIs, as whoever may read the workflow sees it."""
+"""URIs of an execution, read by who may read its workflow. They are written as entries."""
 
 import msgspec
 
 from central.auth.user_tokens import User
 from central.problems import ConsoleNotFound, ResultUriNotFound
+from central.store.access import execution_not_found
 from central.store.database import Database
-from central.store.executions import execution_not_found
 from central.store.queries import load
 from central.wire import calls
 from kit.texera.uris import port_prefix, resolve_output_port
@@ -36,7 +36,7 @@ class Uris:
     async def result_uri(
         self, user: User, execution_id: int, query: calls.ResultUriQuery
     ) -> calls.ResultUri:
-        """The result of a logical port, of its terminal layer where several match."""
+        """The result of a logical port; if several match, of the terminal layer."""
         rows = await self._database.read(
             self._queries["operator_results"],
             execution_id,

@@ -163,7 +163,7 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     removed: Removed | None = None
 
 
-class BatchAnswer(Struct, frozen=True):
+class BatchResponse(Struct, frozen=True):
     """The outcomes, in the order of the entries. A batch sent again gets the same bytes."""
 
     batch: int

@@ -69,7 +69,7 @@ def test_central_writes_the_sample_answer() -> None:
     removed = central.Removed(
         [central.RemovedResult(PORT, URI, 7)], [central.RemovedConsole("op-1", CONSOLE, 8)]
     )
-    answer = central.BatchAnswer(
+    answer = central.BatchResponse(
         1,
         [
             central.Outcome(1, "applied"),

@@ -1,4 +1,4 @@
-"""What tests of the write path share: runs to write to, a source that cuts batches, replicas."""
+"""Fixtures of the write path: executions, a source that cuts batches, replicas of central."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
 from central.store.batches import Batches
-from central.store.binding_cache import REMEMBERED, BindingCache
+from central.store.bindings import MAX_CACHED_BINDINGS, BindingCache
 from central.store.database import Database
 from central.store.entries import EntryStore
 from central.wire.entries import BatchRequest, digest_of
@@ -28,7 +28,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 @dataclass
 class Replica:
-    """One process of central, as far as batches go."""
+    """The parts of one process of central that apply batches."""
 
     batches: Batches
     database: Database
@@ -40,20 +40,20 @@ class Replica:
 
 @asynccontextmanager
 async def replica(
-    database: databases.Database, *, remembered: int = REMEMBERED
+    database: databases.Database, *, max_cached: int = MAX_CACHED_BINDINGS
 ) -> AsyncIterator[Replica]:
     metrics = Metrics(CollectorRegistry())
     pool = Database(DatabaseSettings(database.central_url), metrics)
-    running = BindingCache(remembered)
+    cache = BindingCache(max_cached)
     try:
-        yield Replica(Batches(pool, EntryStore(), running, metrics), pool, metrics)
+        yield Replica(Batches(pool, EntryStore(), cache, metrics), pool, metrics)
     finally:
         await pool.close()
 
 
 @dataclass
 class Source:
-    """A sidecar, as far as batches go: its id, its epoch, and entries with numbers."""
+    """The parts of a sidecar that make batches: id, epoch, numbered entries."""
 
     source_id: str = "source-a"
     epoch: str = "a" * 32
@@ -74,15 +74,15 @@ class Source:
         return BatchRequest(1, self.epoch, number, digest_of(raw), SENT_AT_MS, raw)
 
 
-def outcomes(answer: bytes) -> list[str]:
+def outcomes(response: bytes) -> list[str]:
     """Per entry: applied, deferred, or the slug of the refusal."""
     return [
         outcome["problem"]["type"] if "problem" in outcome else outcome["outcome"]
-        for outcome in json.loads(answer)["outcomes"]
+        for outcome in json.loads(response)["outcomes"]
     ]
 
 
-async def told(
+async def apply_batch(
     central: Replica, source: Source, number: int, *entries: dict[str, Any]
 ) -> list[str]:
     """The outcomes of a batch sent to `central`."""
@@ -92,7 +92,7 @@ async def told(
 async def add_runs(
     connection: Connection, count: int, *, source_id: str | None = "source-a", status: int = 0
 ) -> list[int]:
-    """The ids of new runs by the owner, bound to `source_id`."""
+    """The ids of new executions of the owner, bound to `source_id`."""
     rows = await connection.fetch(
         """
         insert into texera_db.workflow_executions

@@ -10,11 +10,9 @@ from prometheus_client import CollectorRegistry
 from central.jobs.orphan_closer import OrphanCloser
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
-from central.store.close_executions import Closings
 from central.store.database import Database
-from central.store.leases import Leases
-from central.store.orphans import OrphanStore
-from central.store.renewal_availability import RenewalAvailability
+from central.store.leases import Leases, RenewalAvailability
+from central.store.orphans import ExecutionCloser, OrphanStore
 from central.wire.leases import LostReason
 from tests import databases
 from tests.integration.central.batching import Connection, add_runs
@@ -52,11 +50,11 @@ class Replica:
 async def replica(database: databases.Database) -> AsyncIterator[Replica]:
     metrics = Metrics(CollectorRegistry())
     pool = Database(DatabaseSettings(database.central_url, 0, 5), metrics)
-    continuity = RenewalAvailability(pool, LEASE_S)
-    orphans = OrphanStore(pool, Closings(metrics), LEASE_S)
-    closer = OrphanCloser(continuity, orphans, metrics, lease_s=LEASE_S, period_s=10.0)
+    availability = RenewalAvailability(pool, LEASE_S)
+    orphans = OrphanStore(pool, ExecutionCloser(metrics), LEASE_S)
+    closer = OrphanCloser(availability, orphans, metrics, lease_s=LEASE_S, period_s=10.0)
     try:
-        yield Replica(pool, metrics, Leases(pool, continuity, metrics, LEASE_S), closer)
+        yield Replica(pool, metrics, Leases(pool, availability, metrics, LEASE_S), closer)
     finally:
         await pool.close()
 
@@ -70,7 +68,7 @@ async def advance(connection: Connection, seconds: float) -> None:
         ), bindings as (
             update cu_metadata.bindings set created_at = created_at - make_interval(secs => $1)
         ), boots as (
-            update cu_metadata.boots set begun_at = begun_at - make_interval(secs => $1),
+            update cu_metadata.boots set started_at = started_at - make_interval(secs => $1),
                 superseded_at = superseded_at - make_interval(secs => $1)
         ), units as (
             update texera_db.workflow_computing_unit
@@ -79,9 +77,9 @@ async def advance(connection: Connection, seconds: float) -> None:
             update texera_db.workflow_executions
             set last_update_time = last_update_time - make_interval(secs => $1)
         )
-        update cu_metadata.continuity set
-            served_since = served_since - make_interval(secs => $1),
-            beat_at = beat_at - make_interval(secs => $1)
+        update cu_metadata.renewal_availability set
+            available_since = available_since - make_interval(secs => $1),
+            heartbeat_at = heartbeat_at - make_interval(secs => $1)
         """,
         float(seconds),
     )

@@ -51,7 +51,7 @@ async def costs(
     return counts[1:]
 
 
-async def test_an_ordinary_batch_takes_one_statement_and_step_by_step_at_most_nine(
+async def test_an_ordinary_batch_takes_one_statement_and_a_locked_one_seven(
     central: Replica, cluster: Cluster, database: Database, owner_connection: Connection
 ) -> None:
     if not cluster.binaries.has_statement_statistics:
@@ -85,7 +85,7 @@ async def test_an_ordinary_batch_takes_one_statement_and_step_by_step_at_most_ni
         [source.update(eid, name="ended") for eid in known],
     ]
 
-    assert await costs(central, database, source, batches) == [1, 1, 9, 1, 7]
+    assert await costs(central, database, source, batches) == [1, 1, 7, 1, 7]
 
 
 async def test_a_repeated_batch_takes_three_statements(

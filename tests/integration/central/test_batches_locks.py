@@ -10,9 +10,9 @@ from tests.integration.central.batching import (
     Replica,
     Source,
     add_runs,
+    apply_batch,
     replica,
     run,
-    told,
     uris,
 )
 
@@ -34,7 +34,7 @@ async def test_a_foreign_source_changes_nothing_and_holds_nobody_up(
         await holder.execute(
             "select from texera_db.workflow_executions where eid = $1 for update", eid
         )
-        refused = await told(central, stranger, 1, stranger.update(eid, status="FAILED"))
+        refused = await apply_batch(central, stranger, 1, stranger.update(eid, status="FAILED"))
         await holder.execute("rollback")
 
     assert refused == ["not-bound"]
@@ -54,13 +54,13 @@ async def test_what_waits_when_the_right_to_write_ends_is_refused_with_the_reaso
 ) -> None:
     source = Source()
     ids = await add_runs(owner_connection, 2)
-    await told(central, source, 1, source.update(ids[0], status="RUNNING"))
+    await apply_batch(central, source, 1, source.update(ids[0], status="RUNNING"))
     await owner_connection.execute(statement)
 
     entries = [source.update(eid, status="COMPLETED") for eid in ids]
 
-    assert await told(central, source, 2, *entries) == [slug, slug]
-    assert await told(central, source, 3, entries[0]) == [slug]
+    assert await apply_batch(central, source, 2, *entries) == [slug, slug]
+    assert await apply_batch(central, source, 3, entries[0]) == [slug]
 
 
 async def test_a_slow_delete_delays_its_own_runs_only_and_ends_as_gone(
@@ -80,9 +80,9 @@ async def test_a_slow_delete_delays_its_own_runs_only_and_ends_as_gone(
     async with connected(database.owner_url) as deleter:
         await deleter.execute("begin")
         await deleter.execute("delete from texera_db.workflow_executions where eid = $1", slow)
-        first = await told(central, source, 1, *entries)
+        first = await apply_batch(central, source, 1, *entries)
         await deleter.execute("commit")
-    second = await told(central, source, 2, *entries[3:])
+    second = await apply_batch(central, source, 2, *entries[3:])
 
     assert first == ["applied", "deferred", "applied", "deferred", "deferred"]
     assert second == ["execution-not-found"] * 2
@@ -105,11 +105,13 @@ async def test_what_others_committed_just_before_the_lock_is_seen(
             " values ($1, 4, true)",
             eid,
         )
-        held = await told(central, source, 1, source.update(eid, status="COMPLETED"))
+        held = await apply_batch(central, source, 1, source.update(eid, status="COMPLETED"))
         await closer.execute("commit")
 
     assert held == ["deferred"]
-    assert await told(central, source, 2, source.update(eid, status="COMPLETED")) == ["applied"]
+    assert await apply_batch(central, source, 2, source.update(eid, status="COMPLETED")) == [
+        "applied"
+    ]
 
 
 async def test_a_direct_insert_of_a_uri_in_flight_defers_instead_of_waiting(
@@ -125,11 +127,11 @@ async def test_a_direct_insert_of_a_uri_in_flight_defers_instead_of_waiting(
             " values ($1, 'op')",
             eid,
         )
-        held = await told(central, source, 1, put)
+        held = await apply_batch(central, source, 1, put)
         await direct.execute("commit")
 
     assert held == ["deferred"]
-    assert await told(central, source, 2, put) == ["applied"]
+    assert await apply_batch(central, source, 2, put) == ["applied"]
     assert await owner_connection.fetchval(
         "select console_messages_uri from texera_db.operator_executions"
         " where workflow_execution_id = $1",

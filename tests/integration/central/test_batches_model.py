@@ -113,7 +113,7 @@ class World:
 
         deliveries = [r.batches.apply(self.names[name], batch) for r in self.replicas[: 1 + twice]]
         for answer in await asyncio.gather(*deliveries):
-            assert told(answer) == expected
+            assert outcomes(answer) == expected
 
     async def again(self, name: str, steps_back: int) -> None:
         """A duplicate that was delayed on its way, at the other replica."""
@@ -124,7 +124,7 @@ class World:
         last = max(other.batch for other, _ in sent if other.epoch == batch.epoch)
         delivery = self.replicas[1].batches.apply(self.names[name], batch)
         if batch.batch == last:
-            assert told(await delivery) == expected
+            assert outcomes(await delivery) == expected
         else:
             with pytest.raises(BatchOutOfStep):
                 await delivery
@@ -165,7 +165,7 @@ class World:
             )
 
 
-def told(answer: bytes) -> list[str]:
+def outcomes(answer: bytes) -> list[str]:
     return [o.get("problem", {}).get("type", o["outcome"]) for o in json.loads(answer)["outcomes"]]
 
 

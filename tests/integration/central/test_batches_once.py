@@ -156,10 +156,10 @@ async def test_an_answer_lost_after_the_commit_is_told_again(
         )
 
     async with replica(database) as another:
-        told = await another.batches.apply(source.source_id, batch)
+        response = await another.batches.apply(source.source_id, batch)
 
-    assert told == first
-    assert outcomes(told) == ["applied", "status-conflict"]
+    assert response == first
+    assert outcomes(response) == ["applied", "status-conflict"]
     assert await applications(owner_connection) == [(eid, 5)]
 
 

@@ -16,10 +16,10 @@ from tests.integration.central.batching import (
     Replica,
     Source,
     add_runs,
+    apply_batch,
     outcomes,
     replica,
     run,
-    told,
     uris,
 )
 from tests.integration.central.rows import until_blocking
@@ -39,7 +39,7 @@ async def known(central: Replica, owner_connection: Connection) -> tuple[Source,
     """A source whose first batch has made central know the run."""
     (eid,) = await add_runs(owner_connection, 1)
     source = Source()
-    assert await told(central, source, 1, source.update(eid, status="READY")) == ["applied"]
+    assert await apply_batch(central, source, 1, source.update(eid, status="READY")) == ["applied"]
     return source, eid
 
 
@@ -103,10 +103,10 @@ async def test_it_leaves_the_rows_that_step_by_step_leaves(
 
     for number in (2, 3):
         entries = ordinary(source, eid) if number == 2 else [source.update(eid, status="FAILED")]
-        assert set(await told(central, source, number, *entries)) == {"applied"}
+        assert set(await apply_batch(central, source, number, *entries)) == {"applied"}
     async with replica(database) as stranger:  # knows neither run
         entries = [*ordinary(slow_source, other), slow_source.update(other, status="FAILED")]
-        assert set(await told(stranger, slow_source, 1, *entries)) == {"applied"}
+        assert set(await apply_batch(stranger, slow_source, 1, *entries)) == {"applied"}
 
     assert at_once(central) == 2
     mine = json.dumps(await stored(owner_connection, eid), default=str)
@@ -175,7 +175,7 @@ async def test_what_is_not_as_assumed_is_judged_step_by_step(
     source, eid = known
     await trouble(owner_connection, eid)
 
-    assert await told(central, source, 2, *ordinary(source, eid)) == expected
+    assert await apply_batch(central, source, 2, *ordinary(source, eid)) == expected
 
     assert at_once(central) == 0
     # What can be seen beforehand is no error in the database's log.
@@ -188,9 +188,9 @@ async def test_a_size_without_a_row_is_refused_and_one_with_a_row_is_set(
     source, eid = known
     size = source.entry("set_port_result_bytes", eid, global_port_id=PORT, result_bytes=4)
 
-    assert await told(central, source, 2, size) == ["port-result-not-found"]
+    assert await apply_batch(central, source, 2, size) == ["port-result-not-found"]
     await same_uri(owner_connection, eid)
-    assert await told(central, source, 3, size) == ["applied"]
+    assert await apply_batch(central, source, 3, size) == ["applied"]
 
     assert at_once(central) == 1
     (row,) = (await stored(owner_connection, eid))["operator_port_executions"]
@@ -206,7 +206,7 @@ async def test_a_locked_row_is_deferred(
             "select from texera_db.workflow_executions where eid = $1 for update", eid
         )
 
-        assert await told(central, source, 2, source.update(eid, name="n")) == ["deferred"]
+        assert await apply_batch(central, source, 2, source.update(eid, name="n")) == ["deferred"]
 
 
 async def test_a_resend_gets_the_stored_answer_and_a_stray_batch_changes_nothing(
@@ -219,7 +219,7 @@ async def test_a_resend_gets_the_stored_answer_and_a_stray_batch_changes_nothing
     assert await central.batches.apply(source.source_id, batch) == first
     for number in (2, 4):
         with pytest.raises(BatchOutOfStep):
-            await told(central, source, number, source.update(eid, name="stray"))
+            await apply_batch(central, source, number, source.update(eid, name="stray"))
     assert (await run(owner_connection, eid))["name"] == "second"
     assert at_once(central) == 1
 
@@ -229,7 +229,7 @@ async def test_two_replicas_with_one_batch_apply_it_once(
 ) -> None:
     source, eid = known
     async with replica(database) as second:
-        assert await told(second, source, 2, source.update(eid, name="n2")) == ["applied"]
+        assert await apply_batch(second, source, 2, source.update(eid, name="n2")) == ["applied"]
         for number in range(3, 13):
             batch = source.batch(number, source.update(eid, name=f"n{number}"))
             answers = await asyncio.gather(
@@ -248,7 +248,7 @@ async def test_a_row_that_comes_between_snapshot_and_lock_undoes_it(
         transaction = holder.transaction()
         await transaction.start()
         await holder.execute("select from cu_metadata.cursors for update")
-        batch = asyncio.create_task(told(central, source, 2, *ordinary(source, eid)))
+        batch = asyncio.create_task(apply_batch(central, source, 2, *ordinary(source, eid)))
         await until_blocking(holder)
         await another_uri(owner_connection, eid)
         await transaction.rollback()
@@ -271,7 +271,7 @@ async def test_a_value_that_the_schema_cannot_hold_is_refused_alone(
         source.update(eid, runtime_stats_bytes=3_000_000_000),
     ]
 
-    assert await told(central, source, 2, *entries) == ["applied", "value-out-of-range"]
+    assert await apply_batch(central, source, 2, *entries) == ["applied", "value-out-of-range"]
     assert at_once(central) == 0
 
 
@@ -281,9 +281,9 @@ async def test_what_is_forgotten_costs_only_a_slower_batch(
     source = Source()
     ids = await add_runs(owner_connection, 5)
 
-    async with replica(database, remembered=2) as forgetful:
+    async with replica(database, max_cached=2) as forgetful:
         for number in range(1, 7):
             entries = [source.update(eid, name=f"n{number}") for eid in ids]
-            assert set(await told(forgetful, source, number, *entries)) == {"applied"}
+            assert set(await apply_batch(forgetful, source, number, *entries)) == {"applied"}
 
         assert at_once(forgetful) == 0

@@ -36,14 +36,14 @@ async def hundred_with(
     entries = [source.update(eid, status="RUNNING", name="good") for eid in ids]
     entries.insert(BAD, bad)
 
-    told = outcomes(await central.batches.apply(source.source_id, source.batch(1, *entries)))
+    received = outcomes(await central.batches.apply(source.source_id, source.batch(1, *entries)))
 
     names = await connection.fetch(
         "select status, name from texera_db.workflow_executions where eid = any ($1)", ids
     )
     assert [tuple(row) for row in names] == [(1, "good")] * 99
-    assert told.pop(BAD) != "applied"
-    assert told == ["applied"] * 99
+    assert received.pop(BAD) != "applied"
+    assert received == ["applied"] * 99
     return outcomes(await central.batches.apply(source.source_id, source.batch(1, *entries)))[BAD]
 
 
@@ -193,9 +193,9 @@ async def test_refusals_are_audited_but_not_what_is_late(
         source.entry("f\x00y" * 40, 2**40),
     ]
 
-    told = outcomes(await central.batches.apply(source.source_id, source.batch(1, *entries)))
+    received = outcomes(await central.batches.apply(source.source_id, source.batch(1, *entries)))
 
-    assert told == ["late", "status-conflict", "unknown-operation"]
+    assert received == ["late", "status-conflict", "unknown-operation"]
     audited = await owner_connection.fetch(
         "select source_id, user_id, execution_id, op, slug from cu_metadata.refusals order by id"
     )

@@ -14,11 +14,11 @@ from tests.integration.central.batching import (
     Replica,
     Source,
     add_runs,
+    apply_batch,
     bind,
     outcomes,
     replica,
     run,
-    told,
     uris,
 )
 
@@ -36,9 +36,9 @@ async def test_every_column_is_written_and_no_other(
     (eid,) = await add_runs(owner_connection, 1)
     stats_uri = uris(eid).runtime_stats_uri()
 
-    await told(central, source, 1, source.update(eid, name="first", log_location="/log"))
+    await apply_batch(central, source, 1, source.update(eid, name="first", log_location="/log"))
     before = await run(owner_connection, eid)
-    await told(
+    await apply_batch(
         central,
         source,
         2,
@@ -62,11 +62,11 @@ async def test_the_time_of_a_status_is_now_minus_its_age_and_never_moves_back(
     (eid,) = await add_runs(owner_connection, 1)
     hour, minute = 3_600_000, 60_000
 
-    await told(central, source, 1, source.update(eid, status="RUNNING", age_ms=hour))
+    await apply_batch(central, source, 1, source.update(eid, status="RUNNING", age_ms=hour))
     first = await run(owner_connection, eid)
-    await told(central, source, 2, source.update(eid, status="PAUSED", age_ms=2 * hour))
+    await apply_batch(central, source, 2, source.update(eid, status="PAUSED", age_ms=2 * hour))
     older = await run(owner_connection, eid)
-    await told(central, source, 3, source.update(eid, status="COMPLETED", age_ms=minute))
+    await apply_batch(central, source, 3, source.update(eid, status="COMPLETED", age_ms=minute))
     last = await run(owner_connection, eid)
 
     assert timedelta(hours=1) <= first["age"] < timedelta(hours=1, seconds=30)
@@ -79,14 +79,18 @@ async def test_who_ended_a_run_is_remembered_from_batch_to_batch(
 ) -> None:
     source, other = Source(), Source("source-b")
     mine, theirs = await add_runs(owner_connection, 2)
-    await told(central, source, 1, *(source.update(eid, status="KILLED") for eid in (mine, theirs)))
+    await apply_batch(
+        central, source, 1, *(source.update(eid, status="KILLED") for eid in (mine, theirs))
+    )
     await owner_connection.execute(
         "update cu_metadata.bindings set revoked_at = now() where execution_id = $1", theirs
     )
     await bind(owner_connection, other.source_id, [theirs])
 
-    assert await told(central, source, 2, source.update(mine, status="COMPLETED")) == ["applied"]
-    assert await told(central, other, 1, other.update(theirs, status="COMPLETED")) == [
+    assert await apply_batch(central, source, 2, source.update(mine, status="COMPLETED")) == [
+        "applied"
+    ]
+    assert await apply_batch(central, other, 1, other.update(theirs, status="COMPLETED")) == [
         "status-conflict"
     ]
     assert (await run(owner_connection, mine))["status"] == 3
@@ -104,9 +108,9 @@ async def test_the_closers_failed_is_replaced_once(
         eid,
     )
 
-    late = await told(central, source, 1, source.update(eid, status="RUNNING"))
-    replaced = await told(central, source, 2, source.update(eid, status="COMPLETED"))
-    conflict = await told(central, source, 3, source.update(eid, status="FAILED"))
+    late = await apply_batch(central, source, 1, source.update(eid, status="RUNNING"))
+    replaced = await apply_batch(central, source, 2, source.update(eid, status="COMPLETED"))
+    conflict = await apply_batch(central, source, 3, source.update(eid, status="FAILED"))
 
     assert late + replaced + conflict == ["late", "applied", "status-conflict"]
     ending = await owner_connection.fetchrow(
@@ -129,7 +133,7 @@ async def test_an_ending_of_another_status_than_the_rows_does_not_count(
         eid,
     )
 
-    assert await told(central, source, 1, source.update(eid, status="FAILED")) == [
+    assert await apply_batch(central, source, 1, source.update(eid, status="FAILED")) == [
         "status-conflict"
     ]
 
@@ -148,7 +152,7 @@ async def test_registries_are_put_sized_answered_on_delete_and_put_again(
     resize = source.entry("set_port_result_bytes", eid, global_port_id=PORT, result_bytes=2**40)
     delete = source.entry("delete_uris", eid)
 
-    assert await told(central, source, 1, put, console, resize, put) == ["applied"] * 4
+    assert await apply_batch(central, source, 1, put, console, resize, put) == ["applied"] * 4
     stored = await registries(owner_connection, eid)
     answer = await central.batches.apply(
         source.source_id, source.batch(2, delete, resize, console, resize, put)
@@ -171,7 +175,7 @@ async def test_registries_are_put_sized_answered_on_delete_and_put_again(
         (PORT, uris(eid).result_uri(PORT), 0),
         ("op", uris(eid).console_uri("op"), 3),
     ]
-    assert await told(central, source, 3, delete) == ["applied"]
+    assert await apply_batch(central, source, 3, delete) == ["applied"]
     assert await registries(owner_connection, eid) == []
 
 
@@ -180,7 +184,7 @@ async def test_operator_costs_are_replaced(central: Replica, owner_connection: C
     (eid,) = await add_runs(owner_connection, 1)
     for number, operators in enumerate(({"a": 1.5, "b": 2}, {"a": 1e300}), start=1):
         entry = source.entry("put_operator_costs", eid, operators=operators)
-        assert await told(central, source, number, entry) == ["applied"]
+        assert await apply_batch(central, source, number, entry) == ["applied"]
 
     stored = await owner_connection.fetchval(
         "select operators ->> 'a' from cu_metadata.operator_costs where execution_id = $1", eid
@@ -199,7 +203,7 @@ async def test_a_warehouse_stands_in_the_uris_of_its_execution(
     def put(uri: str) -> dict[str, Any]:
         return source.entry("put_port_result", eid, global_port_id=PORT, result_uri=uri)
 
-    result = await told(
+    result = await apply_batch(
         central, source, 1, put(plain), put(plain.replace("//", "///wh/user-1-w", 1))
     )
 

@@ -75,14 +75,14 @@ async def test_a_superseded_boot_may_neither_boot_nor_create_nor_bind(
     execution_id = await execution_by_sql(owner_connection, status=1)
     target = f"/v1/executions/{execution_id}/binding"
 
-    told = [
+    outcomes = [
         await boot(sidecar, "one"),
         await sidecar.create(boot_id="one"),
         await sidecar.call("POST", target, {"boot_id": "one"}, user=WORLD.owner),
     ]
     bound = await sidecar.call("POST", target, {"boot_id": "two"}, user=WORLD.owner)
 
-    assert [reply.outcome for reply in told] == [(409, "boot-superseded")] * 3
+    assert [reply.outcome for reply in outcomes] == [(409, "boot-superseded")] * 3
     assert bound.status == 200
     assert (
         await owner_connection.fetchval(

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from central.api.leases import LEASES
-from central.store.leases import SEEN_PERIOD_S
+from central.store.leases import TOUCH_PERIOD_S
 from central.wire.leases import LostReason
 from dev.postgres import Cluster
 from dev.world import WORLD
@@ -15,10 +15,10 @@ from tests.integration.central.batching import (
     Source,
     add_runs,
     applications,
+    apply_batch,
     bind,
     count_applications,
     run,
-    told,
 )
 from tests.integration.central.batching import replica as batches_of
 from tests.integration.central.central_fixtures import Sidecar
@@ -78,7 +78,7 @@ async def test_a_renewal_moves_last_update_time_but_not_each_time(
     for _ in range(3):
         await central.renew("source-a", [eid])
     at_once = await applications(owner_connection)
-    await advance(owner_connection, SEEN_PERIOD_S + 1)
+    await advance(owner_connection, TOUCH_PERIOD_S + 1)
     await central.renew("source-a", [eid])
 
     moved = await applications(owner_connection)
@@ -145,9 +145,9 @@ async def test_unknown_source_renews_and_learns_nothing(
     await advance(owner_connection, 50)
     nowhere = 2**31 - 1
 
-    told = await central.renew("source-z", [eid, ended, nowhere])
+    apply_batch = await central.renew("source-z", [eid, ended, nowhere])
 
-    assert told == dict.fromkeys([eid, ended, nowhere], LostReason.NOT_BOUND)
+    assert apply_batch == dict.fromkeys([eid, ended, nowhere], LostReason.NOT_BOUND)
     kept = await lease(owner_connection, eid)
     assert kept is not None
     assert kept["left_s"] < 45
@@ -223,11 +223,11 @@ async def test_terminal_status_in_a_batch_ends_the_lease(
     known, ended, other = await add_leased(owner_connection, 3)
 
     async with batches_of(database) as batches:
-        await told(batches, source, 1, source.update(known, status="RUNNING"))
+        await apply_batch(batches, source, 1, source.update(known, status="RUNNING"))
         ends = [source.update(known, status="COMPLETED")]  # applied as expected
-        first = await told(batches, source, 2, *ends)
+        first = await apply_batch(batches, source, 2, *ends)
         ends = [source.update(ended, status="KILLED"), source.update(ended, status="RUNNING")]
-        second = await told(batches, source, 3, *ends)
+        second = await apply_batch(batches, source, 3, *ends)
 
     assert (first, second) == (["applied"], ["applied", "late"])
     left = await owner_connection.fetch("select execution_id from cu_metadata.leases")
@@ -254,10 +254,10 @@ async def test_the_route_renews_for_the_source_that_signs(
 async def test_failed_renewal_interrupts_renewal_availability(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
-    continuity = sidecar.client.app[LEASES].continuity
-    await continuity.beat()
+    availability = sidecar.client.app[LEASES].availability
+    await availability.heartbeat()
     await advance(owner_connection, 20)
-    served_s = await continuity.beat()
+    served_s = await availability.heartbeat()
 
     await owner_connection.execute("alter table cu_metadata.leases rename to away")
     reply = await sidecar.call("POST", "/v1/lease-renewals", {"execution_ids": [1]})
@@ -265,4 +265,4 @@ async def test_failed_renewal_interrupts_renewal_availability(
 
     assert served_s > 19
     assert reply.outcome == (503, "database-unavailable")
-    assert await continuity.beat() == 0
+    assert await availability.heartbeat() == 0

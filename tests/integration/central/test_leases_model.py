@@ -35,7 +35,8 @@ from tests.integration.central.lease_model import FAILED, SIDECARS, UNITS, Rules
 
 STEP_S = 15.0
 RESET = """
-truncate cu_metadata.leases, cu_metadata.boots, cu_metadata.continuity, cu_metadata.bindings,
+truncate cu_metadata.leases, cu_metadata.boots, cu_metadata.renewal_availability,
+    cu_metadata.bindings,
     cu_metadata.terminal_statuses, cu_metadata.cursors;
 delete from texera_db.workflow_executions where eid > 1000;
 update texera_db.workflow_computing_unit set terminate_time = null;
@@ -113,7 +114,7 @@ class Fleet(RuleBasedStateMachine):
         source, number = self.sources[sidecar], next(self.batch_numbers[sidecar])
         entry = source.update(own[-1], status=status)
 
-        told = self.run_real(batching.told(self.database.batches, source, number, entry))
+        told = self.run_real(batching.apply_batch(self.database.batches, source, number, entry))
 
         run = self.model.runs[own[-1]]
         before = (run.status, run.ended_by)
@@ -164,7 +165,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(replica=st.integers(0, 1))
     def a_renewal_fails(self, replica: int) -> None:
-        self.database.replicas[replica].leases.continuity.broken()
+        self.database.replicas[replica].leases.availability.record_failure()
         self.run_real(self.database.replicas[replica].closer.heartbeat())
         self.model.beat(is_broken=True)
 

@@ -34,7 +34,7 @@ select execution_id, source_id, computing_unit_id, now() + interval '90 seconds'
 from cu_metadata.bindings where execution_id <= 100000 + {leased};
 insert into cu_metadata.terminal_statuses (execution_id, status)
 select eid, 3 from texera_db.workflow_executions where eid > 100000 + {leased};
-insert into cu_metadata.boots (computing_unit_id, boot_id, source_id, begun_at, superseded_at)
+insert into cu_metadata.boots (computing_unit_id, boot_id, source_id, started_at, superseded_at)
 select cuid, 'boot ' || n, 's', now() - interval '1 day', case when n < 3 then now() end
 from texera_db.workflow_computing_unit, generate_series(1, 3) n where cuid > 10000;
 update cu_metadata.leases set expires_at = now() - interval '1 second'
@@ -43,25 +43,25 @@ where execution_id % 5000 = 7;
 
 STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "renew": ("leases", ["source-0", ASKED, 90.0, 60.0, None]),
-    "standings": ("leases", ["source-0", ASKED, None]),
-    "lease_anew": ("leases", ["source-0", ASKED, ASKED, 90.0]),
-    "beat": ("continuity", [30.0, False]),
+    "read_lease_facts": ("leases", ["source-0", ASKED, None]),
+    "insert_missing_leases": ("leases", ["source-0", ASKED, ASKED, 90.0]),
+    "beat": ("availability", [30.0, False]),
     "drop_ended_leases": ("orphans", []),
-    "find_silent": ("orphans", [90.0, None]),
+    "find_lapsed": ("orphans", [90.0, None]),
     "count_overdue": ("orphans", [45.0]),
     "find_ended_units": ("orphans", [90.0, 3600.0]),
     "lock_orphans": ("orphans", [ASKED[:100], [True] * 100, 90.0, 30.0]),
-    "close_executions": ("closings", [ASKED[:100], ["lease-lapsed"] * 100]),
+    "close_executions": ("execution_closer", [ASKED[:100], ["lease-lapsed"] * 100]),
     "lock_earlier_runs": ("boots", [10_001, "boot 4"]),
     "find_boot": ("boots", [10_001, "boot 4"]),
     "supersede": ("boots", [10_001]),
     "share_boot": ("bindings", [100_001, "boot 3"]),
     "open_bindings": ("bindings", ["source-0", 0.0]),
-    "find_debris": ("debris", [3600.0, None, None, 120_000, 1000]),
-    "lock_debris": ("debris", [ASKED[:500], 3600.0]),
+    "find_unbound": ("orphans", [3600.0, None, None, 120_000, 1000]),
+    "lock_unbound": ("orphans", [ASKED[:500], 3600.0]),
     "lock_abandoned": ("bindings", ["source-0", ASKED, None, True]),
 }
-SMALL_TABLES = {"continuity", "workflow_version"}
+SMALL_TABLES = {"availability", "workflow_version"}
 
 
 async def fill(connection: Connection, *, analyzed: bool) -> None:
@@ -116,7 +116,7 @@ def literal(value: Any) -> str:
 
 
 async def tuples_scanned(connection: Connection) -> dict[str, int]:
-    """Rows that sequential scans have read, by table, as far as sessions have told."""
+    """Rows that sequential scans have read, by table, as far as sessions have reported."""
     await connection.execute("select pg_stat_clear_snapshot()")
     rows = await connection.fetch("select relname, seq_tup_read from pg_stat_user_tables")
     return {row["relname"]: row["seq_tup_read"] for row in rows}

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from central.store.close_executions import Reason
+from central.store.orphans import CloseReason
 from central.wire.leases import LostReason
 from dev.world import WORLD
 from tests.databases import Database
@@ -13,9 +13,9 @@ from tests.integration.central.batching import (
     Connection,
     Source,
     add_runs,
+    apply_batch,
     bind,
     run,
-    told,
 )
 from tests.integration.central.batching import (
     replica as batches_of,
@@ -65,7 +65,7 @@ async def test_counters_start_at_zero(
 ) -> None:
     """Prometheus sees no increase in a series that begins with its first one."""
     for sample, reasons_ in (
-        ("central_closed_executions_total", Reason),
+        ("central_closed_executions_total", CloseReason),
         ("central_lost_leases_total", LostReason),
     ):
         shown = [
@@ -84,9 +84,9 @@ async def test_terminal_status_of_the_source_replaces_the_closers(
     await central.run_once()
 
     async with batches_of(database) as batches:
-        late = await told(batches, source, 1, source.update(eid, status="RUNNING"))
+        late = await apply_batch(batches, source, 1, source.update(eid, status="RUNNING"))
         after_late = await statuses(owner_connection, [eid])
-        end = await told(batches, source, 2, source.update(eid, status="COMPLETED"))
+        end = await apply_batch(batches, source, 2, source.update(eid, status="COMPLETED"))
 
     assert (late, after_late) == (["late"], [4])
     assert (end, await statuses(owner_connection, [eid])) == (["applied"], [3])

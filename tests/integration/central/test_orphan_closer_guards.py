@@ -67,7 +67,7 @@ async def test_failed_renewal_in_one_replica_stops_all_closers(
     (silent,) = await add_leased(owner_connection, 1)
     async with replica(database) as other:
         await serve_for(owner_connection, central, LEASE_S + 10)
-        other.leases.continuity.broken()
+        other.leases.availability.record_failure()
         await other.closer.heartbeat()
 
         withheld = await central.run_once()
@@ -199,11 +199,11 @@ async def test_outage_during_a_pass_ends_the_pass(
     ids = await add_leased(owner_connection, 2)
     await serve_for(owner_connection, central, LEASE_S + 10)
     orphans = central.closer._orphans
-    look = orphans.look
+    look = orphans.scan
 
     async def look_and_hear_of_a_failed_renewal(few: int, one_in: int) -> object:
         found = await look(few, one_in)
-        central.leases.continuity.broken()
+        central.leases.availability.record_failure()
         await central.closer.heartbeat()
         return found
 
@@ -229,7 +229,7 @@ async def test_any_5xx_of_a_renewal_counts_as_outage(
     failure: Exception,
 ) -> None:
     leases = sidecar.client.app[LEASES]
-    await leases.continuity.beat()
+    await leases.availability.heartbeat()
     await advance(owner_connection, 10)
 
     async def fail(*_: object) -> None:
@@ -239,7 +239,7 @@ async def test_any_5xx_of_a_renewal_counts_as_outage(
     reply = await sidecar.call("POST", "/v1/lease-renewals", {"execution_ids": [1]})
 
     assert reply.status >= 500
-    assert await leases.continuity.beat() < 5
+    assert await leases.availability.heartbeat() < 5
 
 
 async def test_4xx_of_a_renewal_is_no_outage(
@@ -247,7 +247,7 @@ async def test_4xx_of_a_renewal_is_no_outage(
 ) -> None:
     """Else anybody could keep the closer from its work."""
     leases = sidecar.client.app[LEASES]
-    await leases.continuity.beat()
+    await leases.availability.heartbeat()
     await advance(owner_connection, 10)
 
     replies = [
@@ -259,4 +259,4 @@ async def test_4xx_of_a_renewal_is_no_outage(
     ]
 
     assert [reply.status for reply in replies] == [401, 400, 200]
-    assert await leases.continuity.beat() > 9
+    assert await leases.availability.heartbeat() > 9

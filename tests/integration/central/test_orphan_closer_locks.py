@@ -95,14 +95,14 @@ async def test_renewal_during_a_pass_keeps_the_run_open(
     (eid,) = await add_leased(owner_connection, 1)
     await serve_for(owner_connection, central, LEASE_S + 10)
     orphans = central.closer._orphans
-    look = orphans.look
+    scan = orphans.scan
 
-    async def look_and_be_overtaken(few: int, one_in: int) -> object:
-        found = await look(few, one_in)
+    async def scan_and_be_overtaken(min_suspicious: int, max_lapsed_fraction: int) -> object:
+        found = await scan(min_suspicious, max_lapsed_fraction)
         await central.renew("source-a", [eid])
         return found
 
-    monkeypatch.setattr(orphans, "look", look_and_be_overtaken)
+    monkeypatch.setattr(orphans, "scan", scan_and_be_overtaken)
 
     assert await central.run_once() == 0
 
@@ -116,16 +116,16 @@ async def test_terminal_status_during_a_pass_is_kept(
     (eid,) = await add_leased(owner_connection, 1)
     await serve_for(owner_connection, central, LEASE_S + 10)
     orphans = central.closer._orphans
-    look = orphans.look
+    scan = orphans.scan
 
-    async def look_and_be_overtaken(few: int, one_in: int) -> object:
-        found = await look(few, one_in)
+    async def scan_and_be_overtaken(min_suspicious: int, max_lapsed_fraction: int) -> object:
+        found = await scan(min_suspicious, max_lapsed_fraction)
         await owner_connection.execute(
             "update texera_db.workflow_executions set status = 3 where eid = $1", eid
         )
         return found
 
-    monkeypatch.setattr(orphans, "look", look_and_be_overtaken)
+    monkeypatch.setattr(orphans, "scan", scan_and_be_overtaken)
 
     assert await central.run_once() == 0
 

@@ -45,7 +45,7 @@ async def fill(connection: Connection, days: float) -> None:
         insert into cu_metadata.refusals (source_id, op, slug, detail, refused_at)
         values ('source', 'op', 'late', '', now() - interval '{days} days');
         insert into cu_metadata.boots
-            (computing_unit_id, boot_id, source_id, begun_at, superseded_at)
+            (computing_unit_id, boot_id, source_id, started_at, superseded_at)
         values (1, '{days}', 's', now() - interval '{days} days', now() - interval '{days} days');
         """  # noqa: S608 (numbers)
     )
@@ -80,7 +80,7 @@ async def test_what_may_still_be_needed_is_kept_however_old(
     await bind(owner_connection, "gone", [2**31 - 1])
     await owner_connection.execute(
         "update cu_metadata.bindings set created_at = now() - interval '10 years';"
-        "insert into cu_metadata.boots (computing_unit_id, boot_id, source_id, begun_at)"
+        "insert into cu_metadata.boots (computing_unit_id, boot_id, source_id, started_at)"
         " values (1, 'current', 's', now() - interval '10 years')"
     )
 

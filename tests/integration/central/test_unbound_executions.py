@@ -13,8 +13,7 @@ from central.jobs.orphan_closer import CHUNK
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
 from central.store import database as store
-from central.store.close_executions import Closings
-from central.store.unbound_executions import UnboundExecutions, UnboundFilter
+from central.store.orphans import ExecutionCloser, UnboundExecutions, UnboundFilter
 from dev.world import WORLD
 from tests.databases import Database
 from tests.integration.central.batching import Connection, add_runs
@@ -138,11 +137,11 @@ async def test_every_page_size_lists_each_run_once(
     monkeypatch: pytest.MonkeyPatch,
     part: int,
 ) -> None:
-    monkeypatch.setattr("central.store.unbound_executions.PART", part)
+    monkeypatch.setattr("central.store.orphans.PART", part)
     metrics = Metrics(CollectorRegistry())
     pool = store.Database(DatabaseSettings(database.central_url, 0, 2), metrics)
     try:
-        found = UnboundExecutions(pool, Closings(metrics)).find(UnboundFilter(48 * 3600))
+        found = UnboundExecutions(pool, ExecutionCloser(metrics)).find(UnboundFilter(48 * 3600))
         listed = [run.execution_id async for run in found]
     finally:
         await pool.close()

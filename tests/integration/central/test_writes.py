@@ -192,8 +192,12 @@ async def test_an_unbound_or_revoked_source_is_refused_even_with_the_users_token
     revoked = await line.call("PATCH", f"/v1/executions/{eid}", {"name": "n"})
     missing = await line.call("PATCH", "/v1/executions/999999", {"name": "n"})
 
-    told = [(status, answer["type"]) for status, answer in (foreign, revoked, missing)]
-    assert told == [(403, "not-bound"), (403, "binding-revoked"), (404, "execution-not-found")]
+    refusals = [(status, answer["type"]) for status, answer in (foreign, revoked, missing)]
+    assert refusals == [
+        (403, "not-bound"),
+        (403, "binding-revoked"),
+        (404, "execution-not-found"),
+    ]
 
 
 @pytest.mark.parametrize("body", [{}, {"name": ""}, {"status": None, "result": None}])

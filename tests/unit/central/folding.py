@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from central.domain.fold import Execution, Folded, WriterStatus, fold
+from central.domain.fold import Execution, FoldResult, WriterStatus, fold
 from central.domain.uri_registry import UriRow
 from central.wire.entries import AnyEntry, InvalidEntry, UpdateExecution
 from kit.texera.uris import UriMinter
@@ -21,7 +21,11 @@ SENT_AT_MS = 1_000_000_000
 
 
 def execution(execution_id: int = EID, **known: Any) -> Execution:
-    defaults: dict[str, Any] = {"standing": WriterStatus.WRITER, "user_id": 1, "workflow_id": WID}
+    defaults: dict[str, Any] = {
+        "writer_status": WriterStatus.WRITER,
+        "user_id": 1,
+        "workflow_id": WID,
+    }
     return Execution(execution_id=execution_id, **(defaults | known))
 
 
@@ -52,11 +56,11 @@ def folded(
     executions: Execution | Sequence[Execution] | None,
     *entries: AnyEntry | InvalidEntry,
     source: str = SOURCE,
-) -> Folded:
+) -> FoldResult:
     rows = [executions] if isinstance(executions, Execution) else executions or []
     return fold(source, {row.execution_id: row for row in rows}, entries, SENT_AT_MS)
 
 
-def outcomes(result: Folded) -> list[str]:
+def outcomes(result: FoldResult) -> list[str]:
     """Per entry: applied, deferred, or the slug of the refusal."""
-    return [v.problem.slug if v.problem else v.outcome for v in result.verdicts]
+    return [v.problem.slug if v.problem else v.kind for v in result.outcomes]

@@ -10,8 +10,8 @@ from central.domain.export_rules import (
     ExportedOperator,
     blocked_operators,
     dataset_of_path,
-    datasets_read,
-    file_name_of,
+    datasets_by_operator,
+    export_file_name,
 )
 
 LICENSED = DatasetName("stranger@example.org", "prices")
@@ -55,7 +55,7 @@ def test_a_block_spreads_downstream_only_and_through_cycles() -> None:
             ("chart", "loop"), ("loop", "join"),
         ],
     )  # fmt: skip
-    read = datasets_read(workflow)
+    read = datasets_by_operator(workflow)
 
     blocked = blocked_operators(workflow, read, {LICENSED: LICENSED})
 
@@ -72,7 +72,7 @@ def test_every_dataset_in_the_way_is_named() -> None:
 
     restricted = {other: other, LICENSED: LICENSED}
 
-    blocked = blocked_operators(workflow, datasets_read(workflow), restricted)
+    blocked = blocked_operators(workflow, datasets_by_operator(workflow), restricted)
 
     assert blocked["join"] == ["maps (b@x.org)", "prices (stranger@example.org)"]
     assert blocked["s2"] == ["maps (b@x.org)"]
@@ -82,7 +82,7 @@ def test_a_dataset_is_blocked_as_it_is_named_and_shown_as_it_is_called() -> None
     workflow = content({"scan": "/Stranger@Example.org/Prices/v1/f"}, [])
     named = DatasetName("Stranger@Example.org", "Prices")
 
-    blocked = blocked_operators(workflow, datasets_read(workflow), {named: LICENSED})
+    blocked = blocked_operators(workflow, datasets_by_operator(workflow), {named: LICENSED})
 
     assert blocked == {"scan": ["prices (stranger@example.org)"]}
 
@@ -98,7 +98,7 @@ def test_a_dataset_is_blocked_as_it_is_named_and_shown_as_it_is_called() -> None
     ],
 )  # fmt: skip
 def test_a_strange_workflow_blocks_nothing(strange: Any) -> None:
-    read = datasets_read(strange)
+    read = datasets_by_operator(strange)
 
     assert blocked_operators(strange, read, {LICENSED: LICENSED}) == {}
 
@@ -110,12 +110,12 @@ def test_a_strange_workflow_blocks_nothing(strange: Any) -> None:
 def test_a_file_is_named_by_texeras_rule(output_type: str, extension: str) -> None:
     operator = ExportedOperator("HashJoin-1", output_type)
 
-    name = file_name_of("Sales", operator, 402, NOON)
+    name = export_file_name("Sales", operator, 402, NOON)
 
     assert name == f"Sales-opHashJoin-1-v402-2026-11-24_12-00-05.{extension}"
 
 
 def test_slashes_are_taken_out_of_a_made_up_name() -> None:
-    name = file_name_of("a/b\\c", ExportedOperator("x/y", "csv"), None, NOON)
+    name = export_file_name("a/b\\c", ExportedOperator("x/y", "csv"), None, NOON)
 
     assert name == "abc-opxy-v0-2026-11-24_12-00-05.csv"

@@ -95,7 +95,7 @@ def worlds(draw: st.DrawFn) -> dict[int, Execution]:
         stored = UriMinter(WID, execution_id).result_uri(PORT) if uri == "minted" else uri
         rows[execution_id] = execution(
             execution_id,
-            standing=draw(st.sampled_from([WriterStatus.WRITER] * 4 + [WriterStatus.REVOKED])),
+            writer_status=draw(st.sampled_from([WriterStatus.WRITER] * 4 + [WriterStatus.REVOKED])),
             status=draw(STATUSES),
             ended_by=draw(st.sampled_from([SOURCE, None])),
             results=draw(st.sampled_from([{}, {PORT: UriRow(stored, 1)}])),
@@ -152,16 +152,16 @@ def test_folding_in_parts_is_folding_together(
     whole.write(together.changes)
 
     for parts in ([[each] for each in made], [made[:cut], made[cut:]]):
-        current, verdicts, tables = rows, [], tables_of(rows)
+        current, outcomes, tables = rows, [], tables_of(rows)
         for part in parts:
             step = fold(SOURCE, current, part, SENT_AT_MS)
-            verdicts += step.verdicts
+            outcomes += step.outcomes
             tables.write(step.changes)
             current = step.after()
 
-        told = [(v.entry, v.outcome, v.removed, v.problem and v.problem.slug) for v in verdicts]
-        assert told == [
-            (v.entry, v.outcome, v.removed, v.problem and v.problem.slug) for v in together.verdicts
+        separate = [(v.entry, v.kind, v.removed, v.problem and v.problem.slug) for v in outcomes]
+        assert separate == [
+            (v.entry, v.kind, v.removed, v.problem and v.problem.slug) for v in together.outcomes
         ]
         assert current == together.after()
         assert tables == whole
@@ -182,19 +182,19 @@ def model(
     stored: int, killer: bool, provisional: bool, statuses: list[int]
 ) -> tuple[int, list[str]]:
     """The rules of TEXERA.md and DESIGN.md in a table, written without a look at the fold."""
-    told = []
+    separate = []
     for status in statuses:
         ended = stored >= 3
         if status < 0 or (ended and status == stored and not provisional):
-            told.append("applied")
+            separate.append("applied")
         elif ended and status < 3:
-            told.append("late")
+            separate.append("late")
         elif ended and not provisional and not (killer and (stored, status) == (5, 3)):
-            told.append("status-conflict")
+            separate.append("status-conflict")
         else:
-            told.append("applied")
+            separate.append("applied")
             stored, killer, provisional = status, status == 5, False
-    return stored, told
+    return stored, separate
 
 
 @settings(max_examples=500)

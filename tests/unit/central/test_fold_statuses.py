@@ -2,7 +2,7 @@
 
 import pytest
 
-from central.domain.fold import OLDEST_AGE_MS
+from central.domain.fold import MAX_AGE_MS
 from tests.unit.central.folding import (
     EID,
     OTHER_SOURCE,
@@ -49,9 +49,9 @@ def test_another_terminal_status_is_a_conflict_that_names_the_winner(
 ) -> None:
     result = folded(ended(winner), update(status=loser))
 
-    (verdict,) = result.verdicts
-    assert verdict.problem is not None
-    document = verdict.problem.document()
+    (outcome,) = result.outcomes
+    assert outcome.problem is not None
+    document = outcome.problem.document()
     assert document["type"] == "status-conflict"
     assert document["winner"] == ["COMPLETED", "FAILED", "KILLED"][winner - COMPLETED]
     assert document["winner"] in document["detail"]
@@ -77,7 +77,7 @@ def test_the_closers_failed_gives_way_to_the_first_terminal_status_of_the_source
 ) -> None:
     closed = ended(FAILED, by=None, provisionally=True)
 
-    result = folded(closed, update(status=code, age_ms=OLDEST_AGE_MS), update(status=FAILED))
+    result = folded(closed, update(status=code, age_ms=MAX_AGE_MS), update(status=FAILED))
 
     assert outcomes(result)[0] == "applied"
     assert result.changes.executions[EID].status == code
@@ -152,7 +152,7 @@ def test_an_age_is_held_between_zero_and_seven_days() -> None:
     from_long_ago = folded(execution(), update(status=RUNNING, age_ms=10**12))
 
     assert from_the_future.changes.executions[EID].status_age_ms == 0
-    assert from_long_ago.changes.executions[EID].status_age_ms == OLDEST_AGE_MS == 604_800_000
+    assert from_long_ago.changes.executions[EID].status_age_ms == MAX_AGE_MS == 604_800_000
 
 
 def test_only_named_columns_are_written_and_the_last_writer_wins() -> None:

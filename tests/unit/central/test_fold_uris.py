@@ -157,7 +157,7 @@ def test_delete_answers_what_it_removed_and_later_entries_see_the_rows_gone() ->
 
     result = folded(both, entry(DeleteUris), resize(9), entry(DeleteUris))
 
-    first, _, second = result.verdicts
+    first, _, second = result.outcomes
     assert first.removed is not None
     assert first.removed.results == [
         RemovedResult(PORT, RESULT_URI, 5),

@@ -18,17 +18,16 @@ from central.jobs.orphan_closer import (
 )
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable
-from central.store.close_executions import Reason
-from central.store.orphans import Orphans
+from central.store.orphans import CloseReason, Orphans
 
 LEASE_S = 90.0
 
 
-def silent(count: int, first: int = 1) -> dict[int, Reason]:
-    return dict.fromkeys(range(first, first + count), Reason.LEASE_LAPSED)
+def silent(count: int, first: int = 1) -> dict[int, CloseReason]:
+    return dict.fromkeys(range(first, first + count), CloseReason.LEASE_LAPSED)
 
 
-OVER = {901: Reason.SUPERSEDED_BOOT, 902: Reason.UNIT_TERMINATED}
+OVER = {901: CloseReason.SUPERSEDED_BOOT, 902: CloseReason.UNIT_TERMINATED}
 
 
 def decide(orphans: Orphans, uninterrupted_s: float = LEASE_S) -> Plan:
@@ -36,7 +35,7 @@ def decide(orphans: Orphans, uninterrupted_s: float = LEASE_S) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("unheard_count", "lease_count", "is_withheld"),
+    ("unexplained_count", "lease_count", "is_withheld"),
     [
         (1, 1, False),
         (3, 3, False),
@@ -47,9 +46,9 @@ def decide(orphans: Orphans, uninterrupted_s: float = LEASE_S) -> Plan:
     ],
 )
 def test_more_than_three_and_a_fifth_of_the_leases_are_withheld(
-    unheard_count: int, lease_count: int, is_withheld: bool
+    unexplained_count: int, lease_count: int, is_withheld: bool
 ) -> None:
-    orphans = Orphans(silent(1), {}, unheard_count, lease_count)
+    orphans = Orphans(silent(1), {}, unexplained_count, lease_count)
 
     assert decide(orphans) == (Plan({}, 1) if is_withheld else Plan(silent(1)))
 
@@ -93,18 +92,18 @@ class FakeStores:
         self.silent_count = 2
         self.close_s = 0.0
 
-    async def beat(self) -> float:
+    async def heartbeat(self) -> float:
         self.heartbeats.append(self.now_s)
         if not self.is_available:
             raise DatabaseUnavailable("down", retry_after_s=1)
         return self.now_s - 1000.0
 
-    async def look(self, few: int, one_in: int) -> Orphans | None:
+    async def scan(self, few: int, one_in: int) -> Orphans | None:
         assert (few, one_in) == (MIN_SUSPICIOUS, MAX_LAPSED_FRACTION)
         self.scans.append(self.now_s)
         return None if self.is_locked else Orphans(silent(self.silent_count), {}, 0)
 
-    async def close(self, reasons: Mapping[int, Reason]) -> list[int] | None:
+    async def close(self, reasons: Mapping[int, CloseReason]) -> list[int] | None:
         self.closed += reasons
         self.now_s += self.close_s
         return list(reasons)

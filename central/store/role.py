@@ -1,4 +1,4 @@
-"""The database server and the service's role, inspected for `doctor`."""
+"""The service's role and its session, as the database reports them, for `doctor`."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ class SessionFacts(msgspec.Struct, frozen=True):
 
 
 class Privilege(msgspec.Struct, frozen=True, order=True):
-    """`column` is "" for a privilege on the table as a whole."""
+    """`column` is "" for a privilege on the whole table."""
 
     table: str
     privilege: str
@@ -35,7 +35,7 @@ class RoleInspection:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queries = load("role_inspection")
+        self._queries = load("role")
 
     async def session(self) -> SessionFacts:
         (row,) = await self._database.read(self._queries["session_facts"])

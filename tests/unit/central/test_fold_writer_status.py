@@ -9,7 +9,7 @@ from tests.unit.central.folding import EID, entry, execution, folded, outcomes, 
 
 
 @pytest.mark.parametrize(
-    ("standing", "slug"),
+    ("writer_status", "slug"),
     [
         (WriterStatus.NOT_BOUND, "not-bound"),
         (WriterStatus.REVOKED, "binding-revoked"),
@@ -17,9 +17,9 @@ from tests.unit.central.folding import EID, entry, execution, folded, outcomes, 
     ],
 )
 def test_a_source_without_standing_is_refused_with_the_reason(
-    standing: WriterStatus, slug: str
+    writer_status: WriterStatus, slug: str
 ) -> None:
-    result = folded(execution(standing=standing), update(status=3), entry(DeleteUris))
+    result = folded(execution(writer_status=writer_status), update(status=3), entry(DeleteUris))
 
     assert outcomes(result) == [slug, slug]
     assert not result.changes.executions
@@ -30,7 +30,7 @@ def test_a_row_that_is_gone_is_refused_for_good() -> None:
 
 
 def test_a_locked_row_defers_every_entry_of_its_execution_and_of_no_other() -> None:
-    locked = execution(EID, standing=WriterStatus.ROW_LOCKED)
+    locked = execution(EID, writer_status=WriterStatus.ROW_LOCKED)
 
     result = folded(
         [locked, execution(8)],
@@ -55,4 +55,4 @@ def test_an_entry_that_cannot_be_read_is_refused_alone() -> None:
 def test_a_verdict_says_for_whom_the_entry_was_made() -> None:
     result = folded(execution(user_id=12), update(status="PAUSING"), update(execution_id=99))
 
-    assert [verdict.user_id for verdict in result.verdicts] == [12, None]
+    assert [outcome.user_id for outcome in result.outcomes] == [12, None]

@@ -287,3 +287,32 @@ async def test_what_is_forgotten_costs_only_a_slower_batch(
             assert set(await apply_batch(forgetful, source, number, *entries)) == {"applied"}
 
         assert at_once(forgetful) == 0
+
+
+@pytest.mark.parametrize("is_optimistic", [True, False])
+async def test_the_end_of_a_reopened_orphan_is_final_both_ways(
+    central: Replica,
+    known: tuple[Source, int],
+    owner_connection: Connection,
+    is_optimistic: bool,
+) -> None:
+    """The closer ended it and an operator reopened it by SQL: the provisional end is stored."""
+    source, eid = known
+    await owner_connection.execute(
+        """
+        insert into cu_metadata.terminal_statuses (execution_id, status, provisional, reason)
+        values ($1, 4, true, 'lease-lapsed')
+        """,
+        eid,
+    )
+    entries = [source.update(eid, status="COMPLETED")]
+    if not is_optimistic:  # what a deletion returns cannot be assumed
+        entries.append(source.entry("delete_uris", eid))
+
+    assert set(await apply_batch(central, source, 2, *entries)) == {"applied"}
+
+    assert at_once(central) == is_optimistic
+    (ending,) = (await stored(owner_connection, eid))["terminal_statuses"]
+    assert ending == (3, source.source_id, False, None)
+    failed = source.update(eid, status="FAILED")
+    assert await apply_batch(central, source, 3, failed) == ["status-conflict"]

@@ -38,7 +38,7 @@ async def fill(connection: Connection, days: float) -> None:
         update texera_db.workflow_executions
         set last_update_time = now() at time zone 'utc' - interval '{days} days' where eid = {eid};
         insert into cu_metadata.terminal_statuses (execution_id, status) values ({eid}, 3);
-        insert into cu_metadata.cursors (source_id, epoch, last_batch, digest, answer, updated_at)
+        insert into cu_metadata.cursors (source_id, epoch, last_batch, digest, response, updated_at)
         values ('source', '{days}', 1, '', '', now() - interval '{days} days');
         insert into cu_metadata.idempotency_keys (user_id, route, key, body_sha256, created_at)
         values (1, 'route', '{days}', '', now() - interval '{days} days');

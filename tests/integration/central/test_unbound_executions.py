@@ -110,7 +110,7 @@ async def test_close_closes_what_matches_the_filters_and_nothing_else(
     assert sorted(closed) == sorted([*others, *(stale_runs[name] for name in names)])
     after = dict(zip(stale_runs, await statuses_of(owner_connection, stale_runs), strict=True))
     assert after == before | dict.fromkeys(names, 4)
-    assert await reasons(owner_connection, closed) == dict.fromkeys(closed, "debris")
+    assert await reasons(owner_connection, closed) == dict.fromkeys(closed, "stale")
 
 
 async def statuses_of(connection: Connection, runs: dict[str, int]) -> list[int]:
@@ -137,7 +137,7 @@ async def test_every_page_size_lists_each_run_once(
     monkeypatch: pytest.MonkeyPatch,
     part: int,
 ) -> None:
-    monkeypatch.setattr("central.store.orphans.PART", part)
+    monkeypatch.setattr("central.store.orphans.SCAN_CHUNK", part)
     metrics = Metrics(CollectorRegistry())
     pool = store.Database(DatabaseSettings(database.central_url, 0, 2), metrics)
     try:

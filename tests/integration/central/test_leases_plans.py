@@ -45,13 +45,13 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "renew": ("leases", ["source-0", ASKED, 90.0, 60.0, None]),
     "read_lease_facts": ("leases", ["source-0", ASKED, None]),
     "insert_missing_leases": ("leases", ["source-0", ASKED, ASKED, 90.0]),
-    "beat": ("availability", [30.0, False]),
+    "record_heartbeat": ("leases", [30.0, False]),
     "drop_ended_leases": ("orphans", []),
     "find_lapsed": ("orphans", [90.0, None]),
     "count_overdue": ("orphans", [45.0]),
     "find_ended_units": ("orphans", [90.0, 3600.0]),
     "lock_orphans": ("orphans", [ASKED[:100], [True] * 100, 90.0, 30.0]),
-    "close_executions": ("execution_closer", [ASKED[:100], ["lease-lapsed"] * 100]),
+    "close_executions": ("orphans", [ASKED[:100], ["lease-lapsed"] * 100]),
     "lock_earlier_runs": ("boots", [10_001, "boot 4"]),
     "find_boot": ("boots", [10_001, "boot 4"]),
     "supersede": ("boots", [10_001]),
@@ -61,7 +61,7 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "lock_unbound": ("orphans", [ASKED[:500], 3600.0]),
     "lock_abandoned": ("bindings", ["source-0", ASKED, None, True]),
 }
-SMALL_TABLES = {"availability", "workflow_version"}
+SMALL_TABLES = {"renewal_availability", "workflow_version"}
 
 
 async def fill(connection: Connection, *, analyzed: bool) -> None:

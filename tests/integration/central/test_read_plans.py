@@ -59,7 +59,7 @@ OTHERS = {
     "executions.list_executions": f"{WORKFLOW}, {USER}, false, {UNIT}, null, null, 2",
     "expired.expired_executions": f"{UNIT}, {USER}, 0, 100",
     "exports.export_facts": f"{WORKFLOW}, {UNIT}, {USER}, false",
-    "versions.latest_version": f"{WORKFLOW}, {USER}, false",
+    "executions.latest_version": f"{WORKFLOW}, {USER}, false",
 }
 
 

@@ -193,6 +193,7 @@ def _end_malformed(connection: sqlite3.Connection, directory: Path) -> list[Writ
 def _restore_unreachable(path: Path, wal: WalFile, folder: QuarantineFolder) -> RecoveryReport:
     """Adds to the file what only the unreachable commits of its log have."""
     kept_log = folder.copy(path.with_name(path.name + schema.WAL_SUFFIX))
+    ReserveFile(path.parent).release(0)  # the copy needs the space more
     # Not a link: SQLite takes two names of one file for one database, and its index for both.
     with (
         salvage.readable_copy(path, wal, copy_file=shutil.copyfile) as source,

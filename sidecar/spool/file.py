@@ -51,6 +51,7 @@ class SpoolFile:
         set_next_seq: Callable[[int], None],
         on_corrupted: Callable[[Sequence[WriteRecord]], None],
         faults: FaultInjector,
+        new_writer: Callable[..., GroupCommitWriter] = GroupCommitWriter,
     ) -> None:
         self._directory = directory
         self._path = directory / schema.FILE_NAME
@@ -59,7 +60,7 @@ class SpoolFile:
         self._on_corrupted = on_corrupted
         self._reserve = ReserveFile(directory)
         self._lock = SpoolLock(directory)
-        self.writer = GroupCommitWriter(self._open_in_thread, faults=faults)
+        self.writer = new_writer(self._open_in_thread, faults=faults)
         self._reader = Reader(self._path)
         self._vacuuming: asyncio.Task[None] | None = None
         self.lost_count = 0

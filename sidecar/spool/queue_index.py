@@ -19,6 +19,9 @@ MAX_COALESCIBLE = 10_000
 DEFER_BASE_S = 0.05
 DEFER_MAX_S = 2.0
 """A deferred execution (its row is locked by someone else) is not cut for this long, doubling."""
+DEFER_DOUBLINGS_MAX = 32
+"""Beyond it the delay is at its maximum for long, and the power would not fit a float one day: a
+row that stays locked for half an hour is deferred a thousand times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,8 @@ class QueueIndex:
             queue = self._queues.get(execution_id)
             if queue is None:
                 continue  # all its entries were lost to corruption while the batch was in flight
-            delay_s = min(DEFER_MAX_S, DEFER_BASE_S * 2**queue.defer_count)
+            doublings = min(queue.defer_count, DEFER_DOUBLINGS_MAX)
+            delay_s = min(DEFER_MAX_S, DEFER_BASE_S * 2**doublings)
             queue.deferred_until = now + delay_s
             queue.defer_count += 1
 

@@ -17,6 +17,7 @@ from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.file import SpoolFile
 from sidecar.spool.index_snapshot import IndexSnapshot
 from sidecar.spool.queue_index import QueueIndex
+from sidecar.spool.writer import GroupCommitWriter
 
 COALESCE_WINDOW_S = 1.0
 """How long a size-only write may wait for a later one to the same row (DESIGN.md section 4)."""
@@ -39,6 +40,7 @@ class Spool:
         faults: FaultInjector = NO_FAULTS,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        new_writer: Callable[..., GroupCommitWriter] = GroupCommitWriter,
     ) -> None:
         self._file = SpoolFile(
             directory,
@@ -46,6 +48,7 @@ class Spool:
             self._set_next_seq,
             self._report_corrupted,
             faults,
+            new_writer,
         )
         self._capacity = CapacityGuard(limits)
         self._faults = faults

@@ -124,6 +124,7 @@ class GroupCommitWriter:
         self._open_file = open_file
         self._faults = faults
         self._inbox: SimpleQueue[_WriteTask | None] = SimpleQueue()
+        self._next_task: _WriteTask | None = None
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -189,18 +190,31 @@ class GroupCommitWriter:
     # In the thread
 
     def _run(self) -> None:
-        next_task: _WriteTask | None = None
         try:
-            while (task := next_task or self._inbox.get()) is not None:
-                group, next_task, is_last = self._group_of(task)
-                self._commit(group)
-                self._loop.call_soon_threadsafe(_resolve, group)
-                if is_last:
-                    return
-                self._checkpoint()
+            while self.commit_next():
+                pass
         finally:
-            if self._opened is not None:
-                self._opened.close()
+            self.close_file()
+
+    def commit_next(self) -> bool:
+        """Commits the next group; waits for its first task. False after the last one.
+
+        The thread is this in a loop. A simulation has no thread: it overrides `start`, `submit` and
+        `close`, and takes each step itself when its event loop decides to (tests/simulation).
+        """
+        task, self._next_task = self._next_task or self._inbox.get(), None
+        if task is None:
+            return False
+        group, self._next_task, is_last = self._group_of(task)
+        self._commit(group)
+        self._loop.call_soon_threadsafe(_resolve, group)
+        if not is_last:
+            self._checkpoint()
+        return not is_last
+
+    def close_file(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
 
     def _group_of(self, first: _WriteTask) -> tuple[list[_WriteTask], _WriteTask | None, bool]:
         """The tasks that share a commit, a task taken too early, and whether it is the last."""

@@ -12,6 +12,8 @@ from sidecar.upstream.client import CallContext, CentralClient, CentralResponse
 
 T = TypeVar("T")
 WIRE_VERSION = 1
+EXECUTIONS_PER_CALL = 5_000
+"""In one renewal or abandonment. Central refuses more than 10,000 as a whole."""
 
 
 class BatchResponse(msgspec.Struct):
@@ -128,10 +130,17 @@ class Central:
         return await self._calls.call(name, "POST", target, context=context, body=body)
 
     async def renew_leases(self, execution_ids: Sequence[int]) -> RenewedLeases:
-        """Renews the leases of these runs, through a connection pool of its own."""
-        body = msgspec.json.encode({"execution_ids": execution_ids})
-        reply = await self._signed("renewal", "POST", "/v1/lease-renewals", body)
-        return _decoded(reply, _renewed)
+        """Renews the leases of these runs, through a connection pool of its own.
+
+        If one of several calls fails, its problem is raised: the next round renews all again.
+        """
+        renewed: list[RenewedLeases] = []
+        for chunk in _chunks(execution_ids):
+            body = msgspec.json.encode({"execution_ids": chunk})
+            reply = await self._signed("renewal", "POST", "/v1/lease-renewals", body)
+            renewed.append(_decoded(reply, _renewed))
+        lost = [lease for leases in renewed for lease in leases.lost]
+        return RenewedLeases(min(leases.lease_s for leases in renewed), lost)
 
     async def open_bindings(self, *, min_age_s: float) -> list[int]:
         """The unfinished executions bound to this source for at least this long."""
@@ -145,9 +154,12 @@ class Central:
         Returns those that were open.
         """
         named = {} if reason is None else {"reason": reason}
-        body = msgspec.json.encode({"execution_ids": execution_ids, **named})
-        reply = await self._signed("abandon", "POST", "/v1/bindings/abandoned", body)
-        return _decoded(reply, _closed).closed
+        closed: list[int] = []
+        for chunk in _chunks(execution_ids):
+            body = msgspec.json.encode({"execution_ids": chunk, **named})
+            reply = await self._signed("abandon", "POST", "/v1/bindings/abandoned", body)
+            closed += _decoded(reply, _closed).closed
+        return closed
 
     async def _signed(
         self, name: str, method: str, target: str, body: bytes = b""
@@ -183,6 +195,12 @@ class Central:
                 retry_after_s=1,
                 from_unknown_server=True,
             ) from error
+
+
+def _chunks(execution_ids: Sequence[int]) -> list[Sequence[int]]:
+    """At least one: an empty list is a call too."""
+    starts = range(0, max(1, len(execution_ids)), EXECUTIONS_PER_CALL)
+    return [execution_ids[start : start + EXECUTIONS_PER_CALL] for start in starts]
 
 
 def _decoded(reply: CentralResponse, decoder: "msgspec.json.Decoder[T]") -> T:

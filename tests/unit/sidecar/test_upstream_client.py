@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.spool.entry import Batch
-from sidecar.upstream.central_api import Central
+from sidecar.upstream.central_api import EXECUTIONS_PER_CALL, Central
 from sidecar.upstream.client import CallContext, CentralClient, CentralResponse, open_session
 from sidecar.upstream.source_identity import SourceIdentity
 
@@ -226,3 +226,29 @@ async def test_invalid_headers_only_fail_the_call(
 
     with pytest.raises((CentralUnavailable, UpstreamProblem)):
         await peer.call(single_attempt=True)
+
+
+async def test_more_leases_than_a_call_takes_are_renewed_in_several_calls(peer: Peer) -> None:
+    run_ids = list(range(2 * EXECUTIONS_PER_CALL + 1))
+    leases = '{"lease_s": 90, "lost": [{"execution_id": %d, "reason": "ended"}]}'
+    peer.script = [response(body=leases % eid) for eid in (3, EXECUTIONS_PER_CALL, run_ids[-1])]
+    central = Central(peer.client, peer.client, peer.client)
+
+    renewed = await central.renew_leases(run_ids)
+
+    sent = [(await call.json())["execution_ids"] for call in peer.calls]
+    assert [len(ids) for ids in sent] == [EXECUTIONS_PER_CALL, EXECUTIONS_PER_CALL, 1]
+    assert [eid for ids in sent for eid in ids] == run_ids
+    assert [lease.execution_id for lease in renewed.lost] == [3, EXECUTIONS_PER_CALL, run_ids[-1]]
+
+
+async def test_more_executions_than_a_call_takes_are_abandoned_in_several_calls(
+    peer: Peer,
+) -> None:
+    run_ids = list(range(EXECUTIONS_PER_CALL + 1))
+    peer.script = [response(body='{"closed": [1, 2]}'), response(body='{"closed": [5000]}')]
+    central = Central(peer.client, peer.client, peer.client)
+
+    assert await central.abandon(run_ids) == [1, 2, 5000]
+
+    assert len(peer.calls) == 2

@@ -199,15 +199,15 @@ async def test_outage_during_a_pass_ends_the_pass(
     ids = await add_leased(owner_connection, 2)
     await serve_for(owner_connection, central, LEASE_S + 10)
     orphans = central.closer._orphans
-    look = orphans.scan
+    scan = orphans.scan
 
-    async def look_and_hear_of_a_failed_renewal(few: int, one_in: int) -> object:
-        found = await look(few, one_in)
+    async def scan_then_fail_renewal(few: int, one_in: int) -> object:
+        found = await scan(few, one_in)
         central.leases.availability.record_failure()
         await central.closer.heartbeat()
         return found
 
-    monkeypatch.setattr(orphans, "look", look_and_hear_of_a_failed_renewal)
+    monkeypatch.setattr(orphans, "scan", scan_then_fail_renewal)
 
     assert await central.run_once() == 0
 

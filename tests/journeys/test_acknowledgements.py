@@ -12,25 +12,25 @@ from dev.bench.raw_http_client import RawHttpClient
 from tests.databases import Database
 from tests.journeys.crashing.processes import Sidecar
 from tests.journeys.crashing.proxy import Proxy, proxy_to
-from tests.journeys.crashing.trial import Trial, trial
+from tests.journeys.crashing.scenario import Scenario, scenario
 
 MAX_RATIO = 2.0
 PHASE_S = 0.5
 ROUNDS, MAX_ROUNDS = 5, 20  # a busy machine may need more of them until noise evens out
 SHORT_TIMEOUT = {"SIDECAR_UPSTREAM_TIMEOUT_S": "0.2"}  # so that a phase sees sends begin and fail
 
-Outage: TypeAlias = Callable[[Trial, Proxy], AbstractAsyncContextManager[None]]
+Outage: TypeAlias = Callable[[Scenario, Proxy], AbstractAsyncContextManager[None]]
 
 
 @asynccontextmanager
-async def stopped(it: Trial, _: Proxy) -> AsyncIterator[None]:
+async def stopped(it: Scenario, _: Proxy) -> AsyncIterator[None]:
     """Central is stopped: it accepts connections and never responds."""
     with it.central.process.stopped():
         yield
 
 
 @asynccontextmanager
-async def down(it: Trial, _: Proxy) -> AsyncIterator[None]:
+async def down(it: Scenario, _: Proxy) -> AsyncIterator[None]:
     """Central is killed: connections are refused."""
     await it.central.process.kill()
     yield
@@ -39,7 +39,7 @@ async def down(it: Trial, _: Proxy) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def black_hole(_: Trial, proxy: Proxy) -> AsyncIterator[None]:
+async def black_hole(_: Scenario, proxy: Proxy) -> AsyncIterator[None]:
     """The network drops everything."""
     proxy.silence()
     yield
@@ -71,7 +71,7 @@ async def test_acknowledgements_stay_fast_while_central_is_unavailable(
 ) -> None:
     normal: list[float] = []
     unavailable: list[float] = []
-    async with trial(database, seed=1) as it, proxy_to(it.central, chance=it.chance) as proxy:
+    async with scenario(database, seed=1) as it, proxy_to(it.central, chance=it.chance) as proxy:
         sidecar = await it.add_sidecar(forked=False, central_url=proxy.url, settings=SHORT_TIMEOUT)
 
         async with it.writing():

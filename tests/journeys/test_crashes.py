@@ -1,9 +1,9 @@
-"""Hundreds of killed sidecars: what they had acknowledged arrives, once and in order.
+"""Hundreds of killed sidecars: what they had acknowledged is applied, once and in order.
 
-Several sidecars, each with several writers on several executions, are killed at random moments and
+Several sidecars, each with several writers on several executions, are killed at random times and
 started again, over and over; half of the kills are power cuts (`crashing.lossy_disk`). In the end
-everything is delivered, and judged by what the writers were told (`crashing.judge`). Each create is
-repeated until it is answered, and has made one execution, which nobody has taken for abandoned.
+everything is delivered and compared with the writers' history (`crashing.checker`). Each create is
+repeated until it gets a response, and has made one execution, which was not closed as orphaned.
 
 CRASH_KILLS and CRASH_SEED set how many and which; `make soak` is the long form.
 """
@@ -19,7 +19,7 @@ import pytest
 from dev.world import FIRST_NEW_ID
 from tests.databases import Database, connected
 from tests.journeys.crashing.processes import Sidecar, sample
-from tests.journeys.crashing.trial import Trial, trial
+from tests.journeys.crashing.scenario import Scenario, scenario
 
 KILLS = int(os.environ.get("CRASH_KILLS", "300"))
 SEED = int(os.environ.get("CRASH_SEED", secrets.randbelow(10**6)))
@@ -40,7 +40,7 @@ async def torment(sidecar: Sidecar, kills: Iterator[int], chance: random.Random)
     await sidecar.until_ready()
 
 
-async def created(it: Trial) -> list[int]:
+async def created(it: Scenario) -> list[int]:
     """All new executions there are."""
     query = "select eid from texera_db.workflow_executions where eid >= $1 order by eid"
     async with connected(it.database.owner_url) as connection:
@@ -61,7 +61,7 @@ def calls(name: str) -> str:
 
 @pytest.mark.timeout(180 + KILLS)
 async def test_killed_sidecars_lose_nothing_and_repeat_nothing(database: Database) -> None:
-    async with trial(database, SEED, create_share=CREATE_SHARE) as it:
+    async with scenario(database, SEED, create_share=CREATE_SHARE) as it:
         # The first is the very command of production, and is killed without losing power.
         sidecars = [await it.add_sidecar(forked=number > 0) for number in range(SIDECARS)]
         kills = iter(range(KILLS))  # whoever is ready for the next one takes it
@@ -72,17 +72,17 @@ async def test_killed_sidecars_lose_nothing_and_repeat_nothing(database: Databas
 
         for sidecar in sidecars:
             await until_asked_for_open_bindings(sidecar)
-        assert await it.complaints() == [], f"CRASH_SEED={SEED}"
+        assert await it.violations() == [], f"CRASH_SEED={SEED}"
         assert await created(it) == sorted(it.execution_ids())
         assert [await sample(s.ops_url, calls("abandon")) for s in sidecars] == [0] * SIDECARS
-        assert len(it.ledger.acknowledged()) > 5 * KILLS
+        assert len(it.history.acknowledged()) > 5 * KILLS
 
 
 @pytest.mark.timeout(180)
 async def test_what_is_acknowledged_between_failed_syncs_survives_a_power_cut(
     database: Database,
 ) -> None:
-    async with trial(database, SEED) as it:
+    async with scenario(database, SEED) as it:
         sidecar = await it.add_sidecar()
         for writer in it.writers:
             writer.is_refused_at_times = True
@@ -98,6 +98,6 @@ async def test_what_is_acknowledged_between_failed_syncs_survives_a_power_cut(
         await sidecar.kill(it.chance)
         sidecar.start()
         await sidecar.until_ready()
-        assert await it.complaints() == [], f"CRASH_SEED={SEED}"
-        assert len(it.ledger.acknowledged()) < len(it.ledger.writes)
+        assert await it.violations() == [], f"CRASH_SEED={SEED}"
+        assert len(it.history.acknowledged()) < len(it.history.writes)
         assert sidecar.log.read_text().count("spool commit failed") > FAILING_DEATHS

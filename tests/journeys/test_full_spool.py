@@ -15,7 +15,7 @@ from sidecar.spool.entry import NewEntry, Priority
 from sidecar.spool.spool import Spool
 from tests.databases import Database
 from tests.journeys.crashing.processes import Sidecar, sample, until
-from tests.journeys.crashing.trial import trial
+from tests.journeys.crashing.scenario import scenario
 
 SPOOL_MIB = 256  # the default (docs/operations.md)
 MOST_MIB = 96
@@ -65,7 +65,7 @@ def size_mib(directory: Path) -> float:
 async def test_memory_is_bounded_while_a_full_spool_is_replayed(
     database: Database,
 ) -> None:
-    async with trial(database, 1) as it:
+    async with scenario(database, 1) as it:
         sidecar = await it.add_sidecar(forked=False)
         await sidecar.process.kill()
         count = await fill(sidecar, document_bytes=8_000)

@@ -12,10 +12,10 @@ import pytest
 from dev.postgres import create_cluster, running
 from dev.texera import create_owner
 from tests.databases import Database, create_template, free_port, open_folder
-from tests.journeys.crashing.gates import Gate
+from tests.journeys.crashing.pause_points import PausePoint
 from tests.journeys.crashing.processes import Postgres, Sidecar, sample, until
 from tests.journeys.crashing.proxy import Cut, proxy_to
-from tests.journeys.crashing.trial import trial
+from tests.journeys.crashing.scenario import scenario
 
 SEED = 5
 ROUNDS = 3
@@ -33,7 +33,7 @@ async def until_timed_out(sidecar: Sidecar, count: int) -> None:
 
 @pytest.mark.parametrize("cut", Cut)
 async def test_a_cut_connection_loses_and_repeats_nothing(database: Database, cut: Cut) -> None:
-    async with trial(database, SEED) as it, proxy_to(it.central, chance=it.chance) as proxy:
+    async with scenario(database, SEED) as it, proxy_to(it.central, chance=it.chance) as proxy:
         await it.add_sidecar(central_url=proxy.url)
         proxy.cut, proxy.cut_share = cut, 0.4
 
@@ -41,11 +41,11 @@ async def test_a_cut_connection_loses_and_repeats_nothing(database: Database, cu
             await until(lambda: proxy.cut_count >= 10)
         proxy.cut = None
 
-        assert await it.complaints() == []
+        assert await it.violations() == []
 
 
 async def test_a_hung_central_loses_and_repeats_nothing(database: Database) -> None:
-    async with trial(database, SEED) as it:
+    async with scenario(database, SEED) as it:
         sidecar = await it.add_sidecar(settings=SHORT_TIMEOUT)
 
         async with it.writing():
@@ -53,11 +53,11 @@ async def test_a_hung_central_loses_and_repeats_nothing(database: Database) -> N
                 with it.central.process.stopped():
                     await until_timed_out(sidecar, 1)
 
-        assert await it.complaints() == []
+        assert await it.violations() == []
 
 
 async def test_a_black_hole_loses_and_repeats_nothing(database: Database) -> None:
-    async with trial(database, SEED) as it, proxy_to(it.central, chance=it.chance) as proxy:
+    async with scenario(database, SEED) as it, proxy_to(it.central, chance=it.chance) as proxy:
         sidecar = await it.add_sidecar(central_url=proxy.url, settings=SHORT_TIMEOUT)
 
         async with it.writing():
@@ -66,12 +66,12 @@ async def test_a_black_hole_loses_and_repeats_nothing(database: Database) -> Non
                 await until_timed_out(sidecar, 3)
                 proxy.heal()  # what was sent before arrives now, late
 
-        assert await it.complaints() == []
+        assert await it.violations() == []
         assert await it.central.batches("repeated") > 0
 
 
 async def test_two_replicas_given_each_batch_at_once_apply_it_once(database: Database) -> None:
-    async with trial(database, SEED) as it:
+    async with scenario(database, SEED) as it:
         other = await it.add_central()
         async with proxy_to(it.central, other, chance=it.chance) as proxy:
             await it.add_sidecar(central_url=proxy.url)
@@ -81,7 +81,7 @@ async def test_two_replicas_given_each_batch_at_once_apply_it_once(database: Dat
                 await until(lambda: proxy.cut_count >= 10)
             proxy.cut = None
 
-            assert await it.complaints() == []
+            assert await it.violations() == []
             assert await it.central.batches("repeated") > 0
             assert await other.batches("repeated") > 0
             assert await it.central.batches("applied_at_once") > 0
@@ -101,23 +101,23 @@ def crashable() -> Iterator[tuple[Postgres, Database]]:
 
 
 @pytest.mark.parametrize(
-    "gate",
-    [Gate.BEFORE_COMMIT, Gate.DURING_COMMIT],
+    "pause_point",
+    [PausePoint.BEFORE_COMMIT, PausePoint.DURING_COMMIT],
     ids=["before-commit", "during-commit"],
 )
 async def test_a_postgres_that_crashes_in_mid_batch_loses_and_repeats_nothing(
-    crashable: tuple[Postgres, Database], gate: Gate
+    crashable: tuple[Postgres, Database], pause_point: PausePoint
 ) -> None:
     postgres, database = crashable
-    async with postgres.running(), trial(database, SEED, gate=gate) as it:
+    async with postgres.running(), scenario(database, SEED, pause_point=pause_point) as it:
         await it.add_sidecar()
 
         async with it.writing():
             for _ in range(ROUNDS):
-                async with it.closed_gate() as closed:
-                    await closed.holds_a_batch()
+                async with it.paused_batches() as paused:
+                    await paused.until_reached()
                     await postgres.crash()
                 postgres.start()
                 await postgres.until_ready()
 
-        assert await it.complaints() == []
+        assert await it.violations() == []

@@ -15,7 +15,7 @@ from dev.bench.raw_http_client import RawHttpClient, RawResponse
 from kit.http.service import EXIT_CANNOT_CREATE
 from tests.databases import Database
 from tests.journeys.crashing.processes import Sidecar
-from tests.journeys.crashing.trial import Trial, trial
+from tests.journeys.crashing.scenario import Scenario, scenario
 
 PATIENCE_S = 60.0
 TMPFS_BYTES = 12 * 1024 * 1024  # the ballast takes a third of it
@@ -71,7 +71,7 @@ async def until(
 
 
 @asynccontextmanager
-async def away(it: Trial) -> AsyncIterator[None]:
+async def away(it: Scenario) -> AsyncIterator[None]:
     """Central is down while the block runs."""
     await it.central.process.kill()
     yield
@@ -97,7 +97,7 @@ def remount(volume: Path, mode: str) -> None:
 
 
 async def test_a_full_spool_takes_the_ends_of_runs_and_nothing_else(database: Database) -> None:
-    async with trial(database, 1) as it:
+    async with scenario(database, 1) as it:
         settings = {"SIDECAR_SPOOL_MAX_ENTRIES": "1000"}
         client = Client(await it.add_sidecar(forked=False, settings=settings))
         first, second, _ = client.sidecar.execution_ids
@@ -118,7 +118,7 @@ async def test_a_full_spool_takes_the_ends_of_runs_and_nothing_else(database: Da
 async def test_a_volume_without_space_takes_the_ends_of_runs_and_recovers(
     database: Database,
 ) -> None:
-    async with trial(database, 2) as it:
+    async with scenario(database, 2) as it:
         with small_volume(it.folder / "small") as volume:
             settings = {"SIDECAR_SPOOL_DIR": str(volume)}
             client = Client(await it.add_sidecar(forked=False, settings=settings))
@@ -145,7 +145,7 @@ async def test_a_volume_without_space_takes_the_ends_of_runs_and_recovers(
 async def test_a_read_only_volume_does_not_prevent_the_start_and_loses_nothing(
     database: Database,
 ) -> None:
-    async with trial(database, 3) as it:
+    async with scenario(database, 3) as it:
         with small_volume(it.folder / "small") as volume:
             settings = {"SIDECAR_SPOOL_DIR": str(volume)}
             client = Client(await it.add_sidecar(forked=False, settings=settings))
@@ -182,7 +182,7 @@ async def test_a_read_only_volume_does_not_prevent_the_start_and_loses_nothing(
 
 
 async def test_a_volume_that_vanishes_and_comes_back_loses_nothing(database: Database) -> None:
-    async with trial(database, 4) as it:
+    async with scenario(database, 4) as it:
         client = Client(await it.add_sidecar(forked=False))
         first, second, _ = client.sidecar.execution_ids
         live = client.sidecar.volume.live
@@ -209,7 +209,7 @@ async def test_a_spool_put_back_after_central_went_on_loses_nothing(
     database: Database, tmp_path: Path
 ) -> None:
     """The file of an hour ago, with the old key: central has had more than it knows of."""
-    async with trial(database, 5) as it:
+    async with scenario(database, 5) as it:
         client = Client(await it.add_sidecar(forked=False))
         first, second, third = client.sidecar.execution_ids
         live = client.sidecar.volume.live
@@ -240,7 +240,7 @@ async def test_a_spool_put_back_after_central_went_on_loses_nothing(
 async def test_a_second_sidecar_on_a_spool_in_use_ends_at_once_and_disturbs_nobody(
     database: Database,
 ) -> None:
-    async with trial(database, 6) as it:
+    async with scenario(database, 6) as it:
         client = Client(await it.add_sidecar(forked=False))
         execution_id = client.sidecar.execution_ids[0]
         settings = {"SIDECAR_SPOOL_DIR": str(client.sidecar.volume.live)}

@@ -112,9 +112,9 @@ async def test_unknown_source_leaves_bounded_rows(sidecar: Sidecar, owner_connec
 
     assert first.body == again.body
     cursors = await owner_connection.fetch(
-        "select answer from cu_metadata.cursors where source_id = $1", stranger.source_id
+        "select response from cu_metadata.cursors where source_id = $1", stranger.source_id
     )
-    assert [bytes(row["answer"]) for row in cursors] == [b""] * MAX_EPOCHS_PER_SOURCE
+    assert [bytes(row["response"]) for row in cursors] == [b""] * MAX_EPOCHS_PER_SOURCE
 
 
 @pytest.mark.parametrize("is_bound_to_something", [False, True])

@@ -19,8 +19,8 @@ from dev.problems import StartFailed
 from dev.processes import tail
 from dev.tokens import JWT_SECRET, mint
 from dev.world import WORLD
+from tests.journeys.crashing.fork_server import ForkServer, Order
 from tests.journeys.crashing.volume import Volume
-from tests.journeys.crashing.zygote import Order, Zygote
 from tests.systems import ROOT, free_port_base
 
 READY_TIMEOUT_S = 90.0  # of one that starts in half a second: whoever soaks does something else too
@@ -114,17 +114,17 @@ async def _is_ready(ops_url: str) -> bool:
 class Sidecar:
     """A sidecar's place in the world: its ports, its volume, and the process that is there now.
 
-    With a zygote its disk can lose power; without, it is the very command of production.
+    With a fork server its disk can lose power; without, the production command is run.
     """
 
     folder: Path
     central_url: str
-    zygote: Zygote | None = None
+    fork_server: ForkServer | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     execution_ids: list[int] = field(default_factory=list)
     """What its writers write to."""
     failing_syncs: float = 0.0
-    """The share of its disk's syncs that fail, from its next start on; needs a zygote."""
+    """The share of its disk's syncs that fail, from its next start on; needs a fork server."""
 
     def __post_init__(self) -> None:
         self.token = mint(WORLD.owner.user_id)
@@ -135,7 +135,7 @@ class Sidecar:
         self.ops_url = f"http://{HOST}:{self.ports.sidecar_ops}"
 
     def start(self, fault: str | None = None, fault_count: int = 1) -> None:
-        """Start a process; `fault` needs a zygote."""
+        """Start a process; `fault` needs a fork server."""
         own = {
             "SIDECAR_CENTRAL_URL": self.central_url,
             "SIDECAR_LISTEN": f"{HOST}:{self.ports.sidecar}",
@@ -143,10 +143,10 @@ class Sidecar:
             "SIDECAR_SPOOL_DIR": str(self.volume.live),
         }
         variables = environment(**(own | dict(self.settings)))
-        if self.zygote is not None:
+        if self.fork_server is not None:
             synced = str(self.volume.synced)
             order = Order(variables, str(self.log), synced, fault, fault_count, self.failing_syncs)
-            self.process = Process(*self.zygote.fork(order))
+            self.process = Process(*self.fork_server.fork(order))
         else:
             argv = [sys.executable, "-m", "sidecar", "serve"]
             self.process = start_process(argv, variables, self.log)
@@ -155,14 +155,14 @@ class Sidecar:
         await until_ready(self.ops_url, self.log)
 
     async def kill(self, chance: random.Random) -> None:
-        """By SIGKILL alone, or (with a zygote) by a power cut just as well."""
+        """By SIGKILL alone, or (with a fork server) as well by a power cut."""
         self.process.signal(signal.SIGKILL)
         await self.dies(chance)
 
     async def dies(self, chance: random.Random) -> None:
         """Wait until the process has ended, and perhaps cut the power then."""
         await self.process.ends()
-        if self.zygote is not None and chance.random() < 0.5:
+        if self.fork_server is not None and chance.random() < 0.5:
             self.volume.cut_power(chance)
 
 

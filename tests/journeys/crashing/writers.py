@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from dev.bench.raw_http_client import RawHttpClient, RawResponse
 from dev.world import WORLD
 from kit.texera.uris import GlobalPortId, UriMinter
-from tests.journeys.crashing.ledger import Kind, Ledger, Write
+from tests.journeys.crashing.history import History, Kind, Write
 
 RETRY_S = 0.005
 CREATED, ACCEPTED, UNAVAILABLE = 201, 202, 503
@@ -38,7 +38,7 @@ class Writer:
         self,
         name: str,
         place: Place,
-        ledger: Ledger,
+        history: History,
         chance: random.Random,
         *,
         longest_pause_s: float,
@@ -46,7 +46,7 @@ class Writer:
     ) -> None:
         self._name = name
         self._place = place
-        self._ledger = ledger
+        self._history = history
         self._chance = chance
         self._longest_pause_s = longest_pause_s
         self._create_share = create_share
@@ -86,16 +86,16 @@ class Writer:
         path = f"/v1/executions/{execution_id}"
         if kind is Kind.RESULT:
             value = f"{self._name}-{number}"
-            write = self._ledger.send(execution_id, kind, "", value)
+            write = self._history.send(execution_id, kind, "", value)
             await self._put(line, write, "PATCH", path, {"result": value})
         elif kind is Kind.PORT or port is None:
             port = str(GlobalPortId(f"{self._name}x{number}", "main", 0, False, False))
             uri = UriMinter(WORLD.workflow_id, execution_id).result_uri(port)
-            write = self._ledger.send(execution_id, Kind.PORT, port, uri)
+            write = self._history.send(execution_id, Kind.PORT, port, uri)
             if await self._put(line, write, "PUT", f"{path}/ports/{port}", {"result_uri": uri}):
                 self._ports[execution_id] = port
         else:
-            write = self._ledger.send(execution_id, kind, port, str(number))
+            write = self._history.send(execution_id, kind, port, str(number))
             await self._put(line, write, "PATCH", f"{path}/ports/{port}", {"result_bytes": number})
 
     async def _put(
@@ -105,12 +105,12 @@ class Writer:
         try:
             answer = await line.send(line.request(method, path, body))
         except OSError:
-            self._ledger.give_up(write)
+            self._history.give_up(write)
             raise
         if answer.status == UNAVAILABLE and self.is_refused_at_times:
-            self._ledger.give_up(write)  # it may have been stored all the same
+            self._history.give_up(write)  # it may have been stored all the same
             return False
-        _settle(self._ledger, write, answer)
+        _settle(self._history, write, answer)
         return True
 
 
@@ -144,17 +144,17 @@ async def create_execution(line: RawHttpClient, key: str | None = None) -> int:
     return int(answer.json()["execution_id"])
 
 
-async def finish(place: Place, ledger: Ledger) -> None:
+async def finish(place: Place, history: History) -> None:
     """Ends the executions and waits until everything has been delivered."""
     async with RawHttpClient(place.url, place.token) as line:
         for execution_id in place.execution_ids:
-            write = ledger.send(execution_id, Kind.END, "", "COMPLETED")
+            write = history.send(execution_id, Kind.END, "", "COMPLETED")
             end = line.request("PATCH", f"/v1/executions/{execution_id}", {"status": "COMPLETED"})
-            _settle(ledger, write, await line.send(end))
+            _settle(history, write, await line.send(end))
         flushed = await line.send(line.request("POST", f"/v1/flush?timeout={FLUSH_TIMEOUT_S}"))
     assert flushed.status == 200, flushed.body
 
 
-def _settle(ledger: Ledger, write: Write, answer: RawResponse) -> None:
+def _settle(history: History, write: Write, answer: RawResponse) -> None:
     assert answer.status == ACCEPTED, answer.body
-    ledger.acknowledge(write, answer.json()["write_id"])
+    history.acknowledge(write, answer.json()["write_id"])

@@ -1,10 +1,10 @@
-"""A trial: sidecars with their writers before one central, whatever happens to them, and a verdict.
+"""A crash test: sidecars with their writers, central, faults, and the check of what was stored.
 
-async with trial(database, seed) as it:
+async with scenario(database, seed) as it:
     sidecar = await it.add_sidecar()
     async with it.writing():
         ...  # kill, stop, cut
-    assert await it.complaints() == []
+    assert await it.violations() == []
 """
 
 import random
@@ -14,29 +14,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.databases import Database, connected, open_folder
-from tests.journeys.crashing.gates import ClosedGate, Gate, closed_gate
-from tests.journeys.crashing.judge import complaints
-from tests.journeys.crashing.ledger import Ledger
+from tests.journeys.crashing.checker import violations
+from tests.journeys.crashing.fork_server import ForkServer
+from tests.journeys.crashing.history import History
+from tests.journeys.crashing.pause_points import PausedBatch, PausePoint, paused_batches
 from tests.journeys.crashing.processes import Central, Sidecar
-from tests.journeys.crashing.witness import observe, watch
+from tests.journeys.crashing.recorder import observe, watch
 from tests.journeys.crashing.writers import Writer, create_executions, finish, writing
-from tests.journeys.crashing.zygote import Zygote
 
 WRITERS, EXECUTIONS = 3, 3  # of each sidecar; every writer writes to every execution
 
 
 @dataclass
-class Trial:
-    """What takes part. Whoever ends a process starts it again before the verdict."""
+class Scenario:
+    """The processes and writers. A test that kills a process starts it again before the check."""
 
     database: Database
     folder: Path
-    zygote: Zygote
+    fork_server: ForkServer
     chance: random.Random
     create_share: float
     longest_pause_s: float = 0.004
     """Of a writer: without any, writing takes the time that all else needs."""
-    ledger: Ledger = field(default_factory=Ledger)
+    history: History = field(default_factory=History)
     centrals: list[Central] = field(default_factory=list)
     sidecars: list[Sidecar] = field(default_factory=list)
     writers: list[Writer] = field(default_factory=list)
@@ -48,11 +48,11 @@ class Trial:
         central_url: str | None = None,
         settings: Mapping[str, str] = {},
     ) -> Sidecar:
-        """A sidecar that runs, with executions; `forked` from the zygote, or by its command."""
+        """A running sidecar with executions, forked from the fork server or started by command."""
         sidecar = Sidecar(
             self.folder / f"sidecar-{len(self.sidecars)}",
             central_url or self.central.url,
-            self.zygote if forked else None,
+            self.fork_server if forked else None,
             settings,
         )
         self.sidecars.append(sidecar)
@@ -65,7 +65,7 @@ class Trial:
                 Writer(
                     name,
                     sidecar,
-                    self.ledger,
+                    self.history,
                     self.chance,
                     longest_pause_s=self.longest_pause_s,
                     create_share=self.create_share,
@@ -87,35 +87,39 @@ class Trial:
         return self.centrals[0]
 
     def execution_ids(self) -> list[int]:
-        """All executions that somebody was told of."""
+        """All executions that a writer knows."""
         return [execution_id for sidecar in self.sidecars for execution_id in sidecar.execution_ids]
 
-    def closed_gate(self) -> AbstractAsyncContextManager[ClosedGate]:
-        return closed_gate(self.database.owner_url)
+    def paused_batches(self) -> AbstractAsyncContextManager[PausedBatch]:
+        return paused_batches(self.database.owner_url)
 
     def writing(self) -> AbstractAsyncContextManager[None]:
         return writing(self.writers)
 
-    async def complaints(self) -> list[str]:
-        """The first few things that are wrong, once everything has been delivered; or none."""
+    async def violations(self) -> list[str]:
+        """The first ten violations once everything has been delivered."""
         for sidecar in self.sidecars:
-            await finish(sidecar, self.ledger)
+            await finish(sidecar, self.history)
         async with connected(self.database.owner_url) as connection:
             seen = await observe(connection, self.execution_ids())
-        return complaints(self.ledger, seen)[:10]
+        return violations(self.history, seen)[:10]
 
 
 @asynccontextmanager
-async def trial(
-    database: Database, seed: int, *, create_share: float = 0.0, gate: Gate | None = None
-) -> AsyncIterator[Trial]:
+async def scenario(
+    database: Database,
+    seed: int,
+    *,
+    create_share: float = 0.0,
+    pause_point: PausePoint | None = None,
+) -> AsyncIterator[Scenario]:
     """`create_share` of the writers' calls create an execution, which needs central to be there."""
     async with connected(database.owner_url) as connection:
         await watch(connection)
-        if gate is not None:
-            await connection.execute(gate.sql())
-    with open_folder() as folder, Zygote() as zygote:
-        it = Trial(database, folder, zygote, random.Random(seed), create_share)
+        if pause_point is not None:
+            await connection.execute(pause_point.sql())
+    with open_folder() as folder, ForkServer() as fork_server:
+        it = Scenario(database, folder, fork_server, random.Random(seed), create_share)
         try:
             await it.add_central()
             yield it

@@ -1,4 +1,4 @@
-"""Compares what writers were told with what Postgres saw.
+"""Compares the history of the writers' calls with what Postgres recorded.
 
 Every acknowledged write was applied exactly once; what was not acknowledged, at most once; per
 execution in the order of the acknowledgements; under one numbering (a new epoch would mean that
@@ -8,20 +8,20 @@ exactly once was given up); and the rows are what these writes, in this order, m
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from tests.journeys.crashing.ledger import Kind, Ledger, Write
-from tests.journeys.crashing.witness import Execution, Observations
+from tests.journeys.crashing.history import History, Kind, Write
+from tests.journeys.crashing.recorder import Execution, Observations
 
 COMPLETED = 3
 UNCHANGED = ""
 """An execution's `result` before anybody wrote one."""
 
 
-def complaints(ledger: Ledger, seen: Observations) -> list[str]:
-    """What is wrong, in words; empty if all promises were kept."""
+def violations(history: History, seen: Observations) -> list[str]:
+    """The promises that were broken, one sentence each."""
     by_execution: dict[int, list[Write]] = {}
-    for write in ledger.writes:
+    for write in history.writes:
         by_execution.setdefault(write.execution_id, []).append(write)
-    found = [*_of_entries(ledger, seen), *_of_order(ledger, seen)]
+    found = [*_of_entries(history, seen), *_of_order(history, seen)]
     for execution_id, writes in sorted(by_execution.items()):
         execution = seen.executions[execution_id]
         texts = [
@@ -34,7 +34,7 @@ def complaints(ledger: Ledger, seen: Observations) -> list[str]:
     return found
 
 
-def _of_entries(ledger: Ledger, seen: Observations) -> Iterator[str]:
+def _of_entries(history: History, seen: Observations) -> Iterator[str]:
     applied = Counter((s, seq) for s, _, seq, outcome in seen.entries if outcome == "applied")
     refused = {(s, seq) for s, _, seq, outcome in seen.entries if outcome == "refused"}
     yield from (
@@ -43,16 +43,16 @@ def _of_entries(ledger: Ledger, seen: Observations) -> Iterator[str]:
     yield from (f"{source} {seq}: refused" for source, seq in sorted(refused))
     epochs = Counter(source for source, _ in {(s, epoch) for s, epoch, _, _ in seen.entries})
     yield from (f"{source}: {n} epochs" for source, n in epochs.items() if n > 1)
-    for write in ledger.acknowledged():
+    for write in history.acknowledged():
         source = seen.executions[write.execution_id].source_id
         if write.kind is not Kind.SIZE and not applied[source, write.seq or 0]:
             yield f"{source} {write.seq}: acknowledged and lost ({write.kind} {write.value})"
 
 
-def _of_order(ledger: Ledger, seen: Observations) -> Iterator[str]:
+def _of_order(history: History, seen: Observations) -> Iterator[str]:
     """Numbers follow acknowledgements, and applications follow numbers."""
     executions: dict[tuple[str, int], int] = {}
-    for write in ledger.acknowledged():
+    for write in history.acknowledged():
         assert write.seq is not None
         entry = seen.executions[write.execution_id].source_id, write.seq
         if entry in executions:  # the first of the two was lost, and its number with it
@@ -71,7 +71,7 @@ def _of_order(ledger: Ledger, seen: Observations) -> Iterator[str]:
 
 
 def _of_history(values: list[str]) -> Iterator[str]:
-    """A writer waits for each answer, so its numbers only grow; one that returns is a double."""
+    """A writer sends one at a time, so its numbers only grow; a smaller one was applied twice."""
     highest: dict[str, int] = {}
     for value in values:
         writer, _, number = value.partition("-")
@@ -105,7 +105,7 @@ def _of_ports(writes: Iterable[Write], execution: Execution) -> Iterator[str]:
             sizes[write.key] = max(sizes.get(write.key, 0), int(write.value))
     for key, size in sizes.items():
         stored = execution.ports.get(key, ("", None))[1] or 0
-        if stored < size:  # more is a write whose acknowledgement was cut off
+        if stored < size:  # more is a write whose acknowledgement was lost
             yield f"port {key} has {stored} bytes, not {size}"
 
 

@@ -1,9 +1,9 @@
-"""What Postgres saw: triggers in the test's database that the services know nothing of.
+"""Records what Postgres stores, by triggers in the test's database.
 
-Central stores the answer to a batch in the transaction that applies it, so a trigger on the
-cursors can count how often each entry was applied, by source, epoch and number. That an answer
-tells the truth is for the rows themselves to say: a second trigger keeps every value that an
-execution's `result` ever had, and each port's row is in its table or is not.
+Central stores the response to a batch in the transaction that applies it, so a trigger on the
+cursors counts how often each entry was applied, by source, epoch and number. Whether a response is
+true is checked against the rows: a second trigger records every value of an execution's `result`,
+and each port's row is in its table or not.
 """
 
 from dataclasses import dataclass
@@ -14,33 +14,33 @@ import asyncpg
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _TRIGGERS = """
-create table public.witnessed_entries (
+create table public.recorded_entries (
     position bigserial, source_id text, epoch text, seq bigint, outcome text
 );
-create table public.witnessed_results (position bigserial, execution_id int, result text);
+create table public.recorded_results (position bigserial, execution_id int, result text);
 
-create function public.witness_entries() returns trigger
+create function public.record_entries() returns trigger
 language plpgsql security definer as $$
 begin
-    insert into public.witnessed_entries (source_id, epoch, seq, outcome)
+    insert into public.recorded_entries (source_id, epoch, seq, outcome)
     select new.source_id, new.epoch, (outcome ->> 'seq')::bigint, outcome ->> 'outcome'
-    from jsonb_array_elements(convert_from(new.answer, 'UTF8')::jsonb -> 'outcomes')
+    from jsonb_array_elements(convert_from(new.response, 'UTF8')::jsonb -> 'outcomes')
         with ordinality as answered (outcome, ordinal)
     order by ordinal;
     return null;
 end $$;
-create trigger witness_entries after insert or update on cu_metadata.cursors
-for each row when (new.answer <> '') execute function public.witness_entries();
+create trigger record_entries after insert or update on cu_metadata.cursors
+for each row when (new.response <> '') execute function public.record_entries();
 
-create function public.witness_results() returns trigger
+create function public.record_results() returns trigger
 language plpgsql security definer as $$
 begin
-    insert into public.witnessed_results (execution_id, result) values (new.eid, new.result);
+    insert into public.recorded_results (execution_id, result) values (new.eid, new.result);
     return null;
 end $$;
-create trigger witness_results after update on texera_db.workflow_executions
+create trigger record_results after update on texera_db.workflow_executions
 for each row when (new.result is distinct from old.result)
-execute function public.witness_results();
+execute function public.record_results();
 """
 
 
@@ -57,26 +57,26 @@ class Execution:
 
 @dataclass(frozen=True)
 class Observations:
-    """Everything the database can say."""
+    """Everything that was recorded."""
 
     entries: list[tuple[str, str, int, str]]
-    """Source, epoch, number and outcome of each entry answered, in the order of the commits."""
+    """Source, epoch, number and outcome of each entry, in the order of the commits."""
     results: dict[int, list[str]]
     """Each execution's values of `result`, oldest first."""
     executions: dict[int, Execution]
 
 
 async def watch(connection: Connection) -> None:
-    """From now on everything is seen. The connection is the tables' owner's."""
+    """Install the triggers. The connection is the tables' owner's."""
     await connection.execute(_TRIGGERS)
 
 
 async def observe(connection: Connection, execution_ids: list[int]) -> Observations:
     entries = await connection.fetch(
-        "select source_id, epoch, seq, outcome from public.witnessed_entries order by position"
+        "select source_id, epoch, seq, outcome from public.recorded_entries order by position"
     )
     results: dict[int, list[str]] = {}
-    for row in await connection.fetch("select * from public.witnessed_results order by position"):
+    for row in await connection.fetch("select * from public.recorded_results order by position"):
         results.setdefault(row["execution_id"], []).append(row["result"])
     ports: dict[int, dict[str, tuple[str, int | None]]] = {}
     for row in await connection.fetch(

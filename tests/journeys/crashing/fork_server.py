@@ -4,9 +4,9 @@ Most of a sidecar's 0.3 s of start are imports, so a few hundred starts in a min
 this. What is forked is the service itself: `lifecycle.serve` with its settings from the
 environment, as `python -m sidecar serve` runs it, in a process of its own that can be killed.
 
-    python -m tests.journeys.crashing.zygote
+    python -m tests.journeys.crashing.fork_server
 
-reads an `Order` per line from standard input and answers the process id of each.
+reads an `Order` per line from standard input and prints the process id of each.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Order:
     """The share of the disk's syncs that fail."""
 
 
-class Zygote:
+class ForkServer:
     """The process, for the `with` block. Its sidecars end with it at the latest."""
 
     def __enter__(self) -> Self:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.journeys.crashing.judge import COMPLETED, complaints
-from tests.journeys.crashing.ledger import Kind, Ledger
-from tests.journeys.crashing.witness import Execution, Observations
+from tests.journeys.crashing.checker import COMPLETED, violations
+from tests.journeys.crashing.history import History, Kind
+from tests.journeys.crashing.recorder import Execution, Observations
 
 EXECUTION = 7
 ROWS = Execution("s", COMPLETED, "w-3", {"p": ("uri", 5)})
@@ -14,9 +14,9 @@ ENTRIES = [("s", "e", seq, "applied") for seq in range(1, 6)]
 HONEST = Observations(ENTRIES, {EXECUTION: ["w-1", "w-3"]}, {EXECUTION: ROWS})
 
 
-def ledger() -> Ledger:
+def history() -> History:
     """Five acknowledged writes, and one between them that nothing was promised of."""
-    book = Ledger()
+    book = History()
     for kind, key, value, seq in (
         (Kind.RESULT, "", "w-1", 1),
         (Kind.RESULT, "", "w-2", None),
@@ -38,11 +38,11 @@ def rows(**changes: object) -> Observations:
 
 
 def test_the_honest_are_not_accused() -> None:
-    assert complaints(ledger(), HONEST) == []
+    assert violations(history(), HONEST) == []
 
 
 @pytest.mark.parametrize(
-    ("seen", "complaint"),
+    ("seen", "violation"),
     [
         (replace(HONEST, entries=ENTRIES[1:]), "acknowledged and lost"),
         (replace(HONEST, entries=[*ENTRIES, ENTRIES[4]]), "applied 2 times"),
@@ -56,19 +56,19 @@ def test_the_honest_are_not_accused() -> None:
         (rows(status=1), "its status is 1"),
     ],
 )
-def test_each_broken_promise_is_a_complaint(seen: Observations, complaint: str) -> None:
-    assert [text for text in complaints(ledger(), seen) if complaint in text]
+def test_each_broken_promise_is_a_complaint(seen: Observations, violation: str) -> None:
+    assert [text for text in violations(history(), seen) if violation in text]
 
 
 @pytest.mark.parametrize(
-    ("execution_id", "complaint"), [(EXECUTION, "4 was given after 5"), (8, "4 was given twice")]
+    ("execution_id", "violation"), [(EXECUTION, "4 was given after 5"), (8, "4 was given twice")]
 )
 def test_a_number_given_out_of_order_or_twice_is_a_complaint(
-    execution_id: int, complaint: str
+    execution_id: int, violation: str
 ) -> None:
     seen = replace(HONEST, executions={EXECUTION: ROWS, 8: replace(ROWS, result="w-4")})
-    book = ledger()
+    book = history()
     write = book.send(execution_id, Kind.RESULT, "", "w-4")
     book.acknowledge(write, "spool-4")
 
-    assert [text for text in complaints(book, seen) if complaint in text]
+    assert [text for text in violations(book, seen) if violation in text]

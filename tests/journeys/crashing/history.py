@@ -1,4 +1,4 @@
-"""What writers were told: each write they sent, and whether it was acknowledged."""
+"""The history of a crash test: each write that was sent, and whether it was acknowledged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
 @dataclass
 class Write:
-    """One call. `sent` and `ended` are moments of one logical clock."""
+    """One call. `sent` and `ended` are times of one logical clock."""
 
     execution_id: int
     kind: Kind
@@ -34,7 +34,7 @@ class Write:
 
 
 @dataclass
-class Ledger:
+class History:
     """Every write of a test, in the order they were sent."""
 
     writes: list[Write] = field(default_factory=list)
@@ -42,20 +42,20 @@ class Ledger:
     _highest: dict[int, int] = field(default_factory=dict)
 
     def send(self, execution_id: int, kind: Kind, key: str, value: str) -> Write:
-        """Note it before it goes out: it may arrive without being answered."""
+        """Record a write before it is sent: it may arrive although no response does."""
         after = self._highest.get(execution_id, 0)
         self.writes.append(Write(execution_id, kind, key, value, next(self._clock), after))
         return self.writes[-1]
 
     def acknowledge(self, write: Write, write_id: str) -> None:
-        """The sidecar has promised it. A write id ends with the spool's number of the write."""
+        """Record its acknowledgement. A write id ends with the spool's number of the write."""
         write.ended = next(self._clock)
         write.seq = int(write_id.rpartition("-")[2])
         highest = self._highest.get(write.execution_id, 0)
         self._highest[write.execution_id] = max(highest, write.seq)
 
     def give_up(self, write: Write) -> None:
-        """The connection broke: it is not known whether the write was taken."""
+        """The connection broke: whether the write was accepted is unknown."""
         write.ended = next(self._clock)
 
     def acknowledged(self) -> list[Write]:

@@ -9,7 +9,7 @@
 
 Ready does not depend on the database: the first call opens the pool, and a replica that is cut
 off has to answer with the reason. Beside the listeners run the orphan closer, the purger and,
-with TLS, the reload of the certificate; the process ends if one of them fails.
+with TLS, the reload of the certificate; one that fails is restarted (`Supervisor`).
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import logging
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from kit.http.logs import fields
 from kit.http.ops import serve_ops
 from kit.http.problems import Problem
 from kit.http.reloading_files import ReloadingFiles
-from kit.http.service import background, stop_on_signals
+from kit.http.service import Supervisor, stop_on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ async def serve(settings: Settings) -> int:
     stop = stop_on_signals()
     not_ready_because = ["starting"]
     metrics = Metrics(CollectorRegistry())
+    tasks = Supervisor(metrics.restarts)
     database = Database(settings.database, metrics)
     metrics.watch_connections(database.connections)
     stores = build_stores(database, metrics, settings.lease_s, settings.limits)
@@ -79,8 +81,12 @@ async def serve(settings: Settings) -> int:
     )
 
     def describe() -> Mapping[str, Any]:
-        config, pool = settings.describe(), database.describe()
-        return {"version": __version__, "config": config, "database": pool}
+        return {
+            "version": __version__,
+            "config": settings.describe(),
+            "database": database.describe(),
+            "tasks": tasks.describe(),
+        }
 
     async with AsyncExitStack() as life:
         life.push_async_callback(database.close)
@@ -91,15 +97,15 @@ async def serve(settings: Settings) -> int:
         context = None
         if settings.tls is not None:
             certificate = ServerCertificate(settings.tls.certificate_file, settings.tls.key_file)
-            await life.enter_async_context(background(certificate.files.watch()))
+            await life.enter_async_context(tasks.supervise("certificate", certificate.files.watch))
             context = certificate.context
         await life.enter_async_context(ops)
         await life.enter_async_context(listening(api, settings.listen, callers, context))
         opening = asyncio.create_task(_open(database))
         life.callback(opening.cancel)
-        await life.enter_async_context(background(closer.run()))
+        await life.enter_async_context(tasks.supervise("closer", closer.run))
         retention = Retention(database, metrics, settings.retention)
-        await life.enter_async_context(background(purger.run(retention)))
+        await life.enter_async_context(tasks.supervise("purger", partial(purger.run, retention)))
         not_ready_because.clear()
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()

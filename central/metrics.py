@@ -114,6 +114,12 @@ class Metrics:
             "For how long renewals have been served, by any replica; 0 while unknown.",
             registry=registry,
         )
+        self._task_restarts = Counter(
+            "central_task_restarts_total",
+            "Restarts of background tasks after an unforeseen error, by task.",
+            ["task"],
+            registry=registry,
+        )
         self._purged = Counter(
             "central_purged_rows_total",
             "Rows deleted at the end of their retention, by kind.",
@@ -186,6 +192,9 @@ class Metrics:
             self._closed.labels(reason)
         for reason in losses:
             self._lost_leases.labels(reason)
+
+    def restarts(self, task: str, more: int) -> None:
+        self._task_restarts.labels(task).inc(more)
 
     def closed(self, reason: str) -> None:
         self._closed.labels(reason).inc()

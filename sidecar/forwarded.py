@@ -70,7 +70,7 @@ class ForwardedCalls:
         async with self._boot_lock:
             reply = await self._central.post("boot", target, body, idempotency_key, context)
             result = _closed.decode(reply.body)
-            await self._spool.record_boot(Boot(unit_id, request.boot_id), result.closed)
+            await self._spool.bindings.record_boot(Boot(unit_id, request.boot_id), result.closed)
         self._reads.invalidate(None, result.closed)
         return result
 

@@ -15,20 +15,21 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from kit.http.body_reader import BodyReader
 from kit.http.connection_limits import ConnectionLimiter
 from kit.http.logs import fields
 from kit.http.ops import serve_ops
-from kit.http.service import background, stop_on_signals
+from kit.http.service import Supervisor, stop_on_signals
 from sidecar import __version__
 from sidecar.api.services import Services
 from sidecar.cache.access import AccessCache
 from sidecar.delivery.loop import Delivery
 from sidecar.forwarded import ForwardedCalls
 from sidecar.leases.health_check import unit_probe
-from sidecar.leases.orphaned_creates import close_orphaned
+from sidecar.leases.orphaned_creates import OrphanedCreates
 from sidecar.leases.renewer import LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.reads import Reads
@@ -64,13 +65,14 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
     stop = stop_on_signals()
     async with AsyncExitStack() as life:
         sidecar = await life.enter_async_context(build_sidecar(settings, faults))
-        spool = sidecar.spool
+        spool, supervise = sidecar.spool, sidecar.tasks.supervise
         if not sidecar.bindings_lost:
-            await life.enter_async_context(background(close_orphaned(spool, sidecar.central)))
+            orphaned = OrphanedCreates(spool, sidecar.central)
+            await life.enter_async_context(supervise("orphaned-creates", orphaned.close))
         await life.enter_async_context(_listening(sidecar))
-        delivery = await life.enter_async_context(background(sidecar.delivery.run()))
-        await life.enter_async_context(background(sidecar.lease_renewer.run()))
-        await life.enter_async_context(background(run_maintenance(spool)))
+        delivery = await life.enter_async_context(supervise("delivery", sidecar.delivery.run))
+        await life.enter_async_context(supervise("lease-renewer", sidecar.lease_renewer.run))
+        await life.enter_async_context(supervise("maintenance", partial(run_maintenance, spool)))
 
         sidecar.not_ready_because = []
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
@@ -94,6 +96,7 @@ class Sidecar:
         spool: Spool,
         central: Central,
         metrics: Metrics,
+        tasks: Supervisor,
         faults: FaultInjector,
         *,
         bindings_lost: bool = False,
@@ -114,6 +117,7 @@ class Sidecar:
         self.spool = spool
         self.central = central
         self.metrics = metrics
+        self.tasks = tasks
         responses = ResponseCache(int(settings.cache_max_bytes * RESPONSE_CACHE_SHARE), metrics)
         fast_path = ProtocolFactory(responses, WriteFastPath(metrics))
         self.protocol_factory = fast_path if settings.response_cache else None
@@ -135,7 +139,7 @@ class Sidecar:
             fail_runs_on_restart=settings.fail_runs_on_cu_restart,
             bindings_lost=bindings_lost,
         )
-        spool.on_bound = self.lease_renewer.on_bound
+        spool.bindings.on_bound = self.lease_renewer.on_bound
         spool.on_append.append(self.lease_renewer.on_write)
         self.bindings_lost = bindings_lost
         self.not_ready_because = ["starting"]
@@ -156,6 +160,7 @@ class Sidecar:
             "spool": self.spool.describe(),
             "cache": {"bytes": self.services.reads.size_bytes},
             "leases": self.lease_renewer.describe(),
+            "tasks": self.tasks.describe(),
             "upstream": {
                 "reachable": self.central.is_reachable,
                 "clock_offset_s": self.central.clock_offset_s,
@@ -178,12 +183,13 @@ async def build_sidecar(
     await spool.open()
     bindings_lost = spool_was_lost or spool.binding_losses > 0
     metrics = Metrics()
+    tasks = Supervisor(metrics.restarts)
     try:
         ca_file, token_file = settings.central_ca_file, settings.workload_token_file
         trust = None if ca_file is None else TrustStore(ca_file)
         workload = None if token_file is None else WorkloadToken(token_file)
         async with (
-            nullcontext() if trust is None else background(trust.files.watch()),
+            nullcontext() if trust is None else tasks.supervise("credentials", trust.files.watch),
             # A pool each for what a CU waits for, for batches and for renewals.
             open_session(trust) as calls,
             open_session(trust) as deliveries,
@@ -203,7 +209,14 @@ async def build_sidecar(
                 )
             )
             yield Sidecar(
-                settings, identity, spool, central, metrics, faults, bindings_lost=bindings_lost
+                settings,
+                identity,
+                spool,
+                central,
+                metrics,
+                tasks,
+                faults,
+                bindings_lost=bindings_lost,
             )
     finally:
         await spool.close()

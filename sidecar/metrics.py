@@ -92,6 +92,12 @@ class Metrics:
             ["call", "outcome"],
             registry=registry,
         )
+        self._task_restarts = Counter(
+            "sidecar_task_restarts_total",
+            "Restarts of background tasks after an unforeseen error, by task.",
+            ["task"],
+            registry=registry,
+        )
         self.delivery_parked = Gauge(
             "sidecar_delivery_parked",
             "1 while central refuses whole batches: delivery is parked and nothing is dropped.",
@@ -120,6 +126,9 @@ class Metrics:
     def connection_dropped(self, reason: str) -> None:
         """`reason`: `refused` or `evicted`."""
         self._dropped_connections.labels(reason).inc()
+
+    def restarts(self, task: str, more: int) -> None:
+        self._task_restarts.labels(task).inc(more)
 
     def lease_lost(self, reason: str) -> None:
         known = reason if reason in LOST_REASONS else "other"  # of a newer central

@@ -62,13 +62,13 @@ class Writes:
         binding, grant = to_binding_and_grant(created, reply, context, created_here=True)
         # A repeat of an old create must not reopen an execution that has ended.
         if self._spool.bindings.binding(binding.execution_id) is None:
-            await asyncio.shield(self._spool.record_binding(binding, grant))
+            await asyncio.shield(self._spool.bindings.record(binding, grant))
             self._reads.on_create(binding, grant.token_digest, grant.user_id, grant.expires_at)
         return msgspec.convert(created, v1.NewExecution)
 
     def _with_boot(self, body: bytes) -> bytes:
         """The create's body with the computing unit's current boot, where it is known."""
-        boot, new = self._spool.boot, msgspec.json.decode(body)
+        boot, new = self._spool.bindings.boot, msgspec.json.decode(body)
         if boot is None or new["computing_unit_id"] != boot.computing_unit_id:
             return body
         return msgspec.json.encode(new | {"boot_id": boot.boot_id})
@@ -93,13 +93,13 @@ class Writes:
         return (binding, grant) if binding is not None and grant is not None else None
 
     async def _bind(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
-        boot = self._spool.boot
+        boot = self._spool.bindings.boot
         boot_id = boot.boot_id if boot is not None else None
         reply = await self._central.bind(execution_id, context, boot_id)
         binding, grant = to_binding_and_grant(reply.decode(), reply, context, created_here=False)
         known = self._spool.bindings.binding(execution_id)
         binding = known if known is not None else binding
-        await self._spool.record_binding(binding, grant)
+        await self._spool.bindings.record(binding, grant)
         self._access.grant(grant.token_digest, execution_id, grant.user_id, grant.expires_at)
         return binding, grant
 

@@ -20,7 +20,6 @@ from yarl import URL
 import sidecar.lifecycle
 from dev.tokens import mint
 from dev.world import WORLD, User
-from kit.http.service import background
 from sidecar.server.app import build_app
 from sidecar.settings import Settings
 from tests.integration.central.central_fixtures import Sidecar as CentralCaller
@@ -125,7 +124,9 @@ async def running_stack(
         )
         async with (
             sidecar.lifecycle.build_sidecar(settings) as running,
-            background(running.delivery.run()) if is_delivering else nullcontext(),
+            running.tasks.supervise("delivery", running.delivery.run)
+            if is_delivering
+            else nullcontext(),
             TestClient(TestServer(build_app(running.services, running.metrics))) as client,
         ):
             yield Stack(client, running, central)

@@ -271,6 +271,9 @@ class KeySet:
         except (FetchFailed, ValueError) as error:
             self._metrics.jwks_fetch(self._issuer, "failed")
             logger.error("jwks fetch failed", extra=fields(keys_of=self._issuer, reason=str(error)))
+        except Exception:  # a fault of ours must not become a 500 of whoever waits for the keys
+            self._metrics.jwks_fetch(self._issuer, "failed")
+            logger.exception("jwks fetch failed", extra=fields(keys_of=self._issuer))
         else:
             self._metrics.jwks_fetch(self._issuer, "fetched")
         finally:

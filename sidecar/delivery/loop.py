@@ -76,6 +76,7 @@ class Delivery:
         self._work = asyncio.Event()
         self._draining = asyncio.Event()
         self._unconfirmed_batch: Batch | None = None
+        self._has_run = False
         self.parked_because: str | None = None
         spool.on_append.append(lambda execution_id: self.wake())
         spool.on_corrupted = self._on_corrupted
@@ -87,8 +88,12 @@ class Delivery:
         """Delivers until cancelled, or after `begin_drain` until the spool is empty."""
         corrupted, self._spool.unreported = self._spool.unreported, []
         self._on_corrupted(corrupted)
+        is_index_suspect, self._has_run = self._has_run, True  # an unforeseen error ended a run
         while True:
             try:
+                if is_index_suspect:
+                    await self._spool.reload_index()
+                    is_index_suspect = False
                 await self._recover_interrupted_settle()
                 batch = await self._next_batch()
                 if batch is None:

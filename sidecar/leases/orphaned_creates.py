@@ -33,31 +33,42 @@ class BindingsApi(Protocol):
     async def abandon(self, execution_ids: Sequence[int]) -> list[int]: ...
 
 
-async def close_orphaned(
-    spool: Spool,
-    central: BindingsApi,
-    *,
-    monotonic: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
-) -> list[int]:
-    """Closes what was bound before now and is unknown to the spool. Returns the closed ids.
+class OrphanedCreates:
+    """Those from before this object was made. `close` runs once per process, and only if the spool
+    has all its bindings."""
 
-    Runs once per process, and only if the spool has all its bindings. Retries until central
-    has answered.
-    """
-    started_at = monotonic()
-    await sleep(GRACE_S)
-    backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S)
-    while True:
-        try:
-            bound = await central.open_bindings(min_age_s=monotonic() - started_at)
-            unknown = [eid for eid in bound if spool.bindings.binding(eid) is None]
-            closed = await central.abandon(unknown) if unknown else []
-        except (CentralUnavailable, UpstreamProblem) as problem:
-            if backoff.failure_count == 0:
-                logger.info("orphaned creates not checked", extra=fields(detail=problem.detail))
-            await sleep(backoff.next_s())
-            continue
-        if closed:
-            logger.warning("orphaned creates closed", extra=fields(execution_ids=closed))
-        return closed
+    def __init__(
+        self,
+        spool: Spool,
+        central: BindingsApi,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+    ) -> None:
+        self._spool = spool
+        self._central = central
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._started_at = monotonic()
+
+    async def close(self) -> list[int]:
+        """Closes what was bound before and is unknown to the spool. Returns the closed ids.
+
+        Retries until central has answered.
+        """
+        await self._sleep(GRACE_S)
+        backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S)
+        while True:
+            try:
+                age_s = self._monotonic() - self._started_at
+                bound = await self._central.open_bindings(min_age_s=age_s)
+                unknown = [eid for eid in bound if self._spool.bindings.binding(eid) is None]
+                closed = await self._central.abandon(unknown) if unknown else []
+            except (CentralUnavailable, UpstreamProblem) as problem:
+                if backoff.failure_count == 0:
+                    logger.info("orphaned creates not checked", extra=fields(detail=problem.detail))
+                await self._sleep(backoff.next_s())
+                continue
+            if closed:
+                logger.warning("orphaned creates closed", extra=fields(execution_ids=closed))
+            return closed

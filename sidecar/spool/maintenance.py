@@ -26,7 +26,7 @@ async def run_maintenance(spool: Spool) -> None:
             with suppress(SpoolUnavailable):  # logged and shown by `/readyz` already
                 await spool.retry_open()
         try:
-            await spool.purge_bindings()
+            await spool.bindings.purge()
             await spool.vacuum()
         except SpoolUnavailable as problem:  # retried in the next period
             logger.warning("spool maintenance put off", extra=fields(detail=problem.detail))

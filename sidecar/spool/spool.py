@@ -9,7 +9,7 @@ from typing import Any
 from sidecar.problems import SpoolVolumeFull
 from sidecar.spool import batches, bindings, history, schema
 from sidecar.spool.batches import BATCH_MAX_ENTRIES, FormedBatch
-from sidecar.spool.bindings import Binding, BindingIndex, Boot, Grant, PermissionChanges
+from sidecar.spool.bindings import PermissionChanges
 from sidecar.spool.capacity import RETRY_AFTER_S, CapacityGuard, SpoolLimits
 from sidecar.spool.clock import MonotonicWallClock
 from sidecar.spool.entry import Batch, Entry, NewEntry, Outcome, Priority, WriteRecord, WriteState
@@ -17,6 +17,7 @@ from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.file import SpoolFile
 from sidecar.spool.index_snapshot import IndexSnapshot
 from sidecar.spool.queue_index import QueueIndex
+from sidecar.spool.stored_bindings import StoredBindings
 from sidecar.spool.writer import GroupCommitWriter
 
 COALESCE_WINDOW_S = 1.0
@@ -62,11 +63,7 @@ class Spool:
         self._damaged_batches = 0
         self.spool_id = ""
         self.queues = QueueIndex(COALESCE_WINDOW_S)
-        self.bindings = BindingIndex()
-        self.boot: Boot | None = None
-        """The computing unit's present boot, if it has registered one."""
-        self.on_bound: Callable[[int], None] = lambda execution_id: None
-        """Called with the execution of each new binding."""
+        self.bindings = StoredBindings(self._file, self.now_ms)
         self.on_append: list[Callable[[int], None]] = []
         """Called with the execution of each write that has become durable, before `append` returns,
         and even if its caller was cancelled."""
@@ -94,7 +91,7 @@ class Spool:
             self.queues.restore(*summary)
         self.queues.coalesced_count = snapshot.coalesced_count
         self.bindings.load(snapshot.bindings, snapshot.grants, self.now_ms())
-        self.boot = snapshot.boot
+        self.bindings.boot = snapshot.boot
         self.on_reopened()
 
     def _set_next_seq(self, seq: int) -> None:
@@ -400,50 +397,16 @@ class Spool:
         epoch: str = await self._file.write(batches.start_epoch, index)
         return epoch
 
-    # Bindings
-
-    async def record_binding(self, binding: Binding, grant: Grant) -> None:
-        """Stores central's authorization of this sidecar and of this token for an execution."""
-
-        def store(connection: sqlite3.Connection) -> None:
-            bindings.record(connection, binding, grant)
-
-        def index(_: None) -> None:
-            self.bindings.add(binding, grant)
-            self.on_bound(binding.execution_id)
-
-        await self._file.write(store, index)
-
-    async def record_boot(self, boot: Boot, closed: Sequence[int]) -> None:
-        """Stores the unit's new boot, and the end of the runs that central closed for it."""
-        changes = PermissionChanges(ended=frozenset(closed), revoked=frozenset())
-        now_ms = self.now_ms()
-
-        def store(connection: sqlite3.Connection) -> None:
-            bindings.record_boot(connection, boot)
-            bindings.apply(connection, changes, now_ms)
-
-        def index(_: None) -> None:
-            self.boot = boot
-            self.bindings.apply(changes, now_ms)
-
-        await self._file.write(store, index)
-
-    async def purge_bindings(self) -> None:
-        """Forgets executions that ended more than the grace ago."""
-        expired = self.bindings.expired(self.now_ms())
-        if expired:
-            await self._file.write(
-                lambda connection: bindings.forget(connection, expired),
-                lambda _: self.bindings.forget(expired),
-            )
-
     # Maintenance
 
     async def retry_open(self) -> None:
         """Opens the file again if the volume could not be used. Raises `SpoolUnavailable`."""
         if self._file.unavailable_because is not None:
             await self._file.write(lambda connection: None)
+
+    async def reload_index(self) -> None:
+        """Loads the index in memory from the file anew. Raises `SpoolUnavailable`."""
+        await self._file.write(IndexSnapshot.of, self._load, needs_sync=False)
 
     async def vacuum(self) -> None:
         """Returns the space of settled writes to the volume."""

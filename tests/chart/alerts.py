@@ -63,6 +63,8 @@ HEALTHY: Mapping[str, str] = {
     f'central_lost_leases_total{{{CENTRAL}, reason="closed"}}': "2x40",
     f'central_lost_leases_total{{{CENTRAL}, reason="ended"}}': "0+1x40",
     f"sidecar_renewal_age_seconds{{{SIDECAR}}}": "20 40 50 3 20x36",
+    f'sidecar_task_restarts_total{{{SIDECAR}, task="delivery"}}': "0x40",
+    f'central_task_restarts_total{{{CENTRAL}, task="closer"}}': "2x40",
     f"sidecar_spool_epochs{{{SIDECAR}}}": "0x40",
     f'sidecar_rate_limited_calls_total{{{SIDECAR}, limit="writes"}}': "3x40",
     f"sidecar_delivery_parked{{{SIDECAR}}}": "0 1 0x38",
@@ -98,6 +100,11 @@ FIRING: Mapping[str, Firing] = {
         {f'central_database_connections{{{CENTRAL}, state="in_use"}}': "10x40"},
         "All connections of metadata-texera-cu-sidecar-central-0 have been in use for 10 minutes.",
         SCRAPED_CENTRAL | {"state": "in_use"},
+    ),
+    "TexeraCentralTaskFailing": Firing(
+        {f'central_task_restarts_total{{{CENTRAL}, task="closer"}}': "2x25 3x15"},
+        "The task closer of central fails and is restarted.",
+        {"task": "closer"},
     ),
     "TexeraCentralKeySet": Firing(
         {FETCHED: "1x40", NOT_FETCHED: "0+1x40"},
@@ -149,6 +156,11 @@ FIRING: Mapping[str, Firing] = {
         },
         "12 writes wait in computing-unit-7 and none is delivered.",
         SCRAPED_POD,
+    ),
+    "TexeraSidecarTaskFailing": Firing(
+        {f'sidecar_task_restarts_total{{{SIDECAR}, task="delivery"}}': "0x25 1x15"},
+        "The task delivery of computing-unit-7 fails and is restarted.",
+        {"pod": "computing-unit-7", "task": "delivery"},
     ),
     "TexeraSidecarLeasesAtRisk": Firing(
         {f"sidecar_renewal_age_seconds{{{SIDECAR}}}": "20x25 60 60 60 60 60 60x10"},

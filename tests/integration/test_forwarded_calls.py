@@ -9,7 +9,6 @@ import pytest
 
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
 from dev.world import WORLD
-from kit.http.service import background
 from sidecar.forwarded import STATUS_WAIT_S
 from tests.databases import Database
 from tests.stacks import COMMITTED, LocalReply, Stack, running_stack
@@ -137,7 +136,7 @@ async def read_before_delivery(stack: Stack, target: str) -> LocalReply:
     """The response to a read that began before the delivery of pending writes."""
     reading = asyncio.ensure_future(stack.get(target))
     await asyncio.wait({reading}, timeout=0.3)  # a read that does not wait has returned by now
-    async with background(stack.sidecar.delivery.run()):
+    async with stack.sidecar.tasks.supervise("delivery", stack.sidecar.delivery.run):
         return await reading
 
 

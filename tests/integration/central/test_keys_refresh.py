@@ -145,3 +145,21 @@ async def test_fetch_sends_nothing_of_the_caller(issuer: Issuer) -> None:
 
     (headers,) = issuer.requests
     assert set(headers) <= {"Host", "Accept", "Accept-Encoding", "User-Agent"}
+
+
+async def test_an_unforeseen_error_in_a_fetch_is_a_failed_fetch(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    verifier = KeySetVerifier(issuer.url)
+
+    def fail(*_: object) -> None:
+        raise OverflowError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("central.auth.keys.parse_jwks", fail)
+        with pytest.raises(KeysUnavailable):
+            await verifier.verify(signed(RSA_KEY, "one"))
+    assert "OverflowError" in caplog.text
+
+    verifier.now += FETCH_PAUSE_S
+    assert (await verifier.verify(signed(RSA_KEY, "one"))).user_id == 1

@@ -65,7 +65,7 @@ class FakeUnit:
 
 async def bind(spool: Spool, *execution_ids: int, ended_at_ms: int | None = None) -> None:
     for execution_id in execution_ids:
-        await spool.record_binding(
+        await spool.bindings.record(
             Binding(execution_id, 1, 2, 3, None, True, ended_at_ms),
             Grant(b"digest", execution_id, 3, 2**31),
         )

@@ -188,7 +188,7 @@ class World:
         )
         expires_at = int(self.clock.now_s) + TERM_S
         grant = Grant(token_digest(token), execution_id, 1, expires_at)
-        await self.spool.record_binding(binding, grant)
+        await self.spool.bindings.record(binding, grant)
         if created_here:
             self.reads.on_create(binding, grant.token_digest, 1, expires_at)
 

@@ -57,4 +57,4 @@ async def test_a_boot_with_a_delayed_response_does_not_replace_its_successor(
     await asyncio.gather(first, second)
 
     assert central.applied == ["first", "second"]
-    assert spool.boot == Boot(2, "second")
+    assert spool.bindings.boot == Boot(2, "second")

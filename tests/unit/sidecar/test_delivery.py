@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from kit.http.service import Supervisor
 from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome, WriteState
 from tests.unit.sidecar.delivery_fixtures import (
@@ -164,3 +165,29 @@ async def test_a_refusal_ends_its_own_write_only_and_is_logged(
     assert harness.count("sidecar_refused_writes_total", type=slug) == 1
     (line,) = [record for record in caplog.records if record.message == "write refused"]
     assert line.levelname == ("INFO" if slug == "late" else "WARNING")
+
+
+async def test_an_unforeseen_error_restarts_delivery_and_nothing_is_lost(
+    harness: DeliveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error comes between the commit of the outcomes and the index in memory."""
+    seqs = [await harness.spool.append(update(name=name)) for name in "ab"]
+    errors = iter([OverflowError("in a listener")])
+
+    def fail_once(*_: object) -> None:
+        for error in errors:
+            raise error
+
+    monkeypatch.setattr(harness.listener, "on_settled", fail_once)
+    tasks = Supervisor(harness.metrics.restarts, uniform=lambda low, high: 0.0)
+
+    async with tasks.supervise("delivery", harness.delivery.run):
+        await until(lambda: bool(harness.central.batches))
+        last = await harness.spool.append(update(name="c"))
+        record = await harness.delivery.wait_settled(last, 30)
+
+    assert record is not None
+    assert record.state is WriteState.COMMITTED
+    assert [await state_of(harness.spool, seq) for seq in seqs] == [WriteState.COMMITTED] * 2
+    assert harness.spool.queues.entry_count == 0
+    assert harness.count("sidecar_task_restarts_total", task="delivery") == 1

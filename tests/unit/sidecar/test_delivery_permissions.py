@@ -13,7 +13,7 @@ TOKEN_DIGEST = b"d" * 32
 
 async def cache_grant(spool: Spool, execution_id: int = EID) -> None:
     binding = Binding(execution_id, 1, 2, USER, None, created_here=True)
-    await spool.record_binding(binding, Grant(TOKEN_DIGEST, execution_id, USER, 2_000))
+    await spool.bindings.record(binding, Grant(TOKEN_DIGEST, execution_id, USER, 2_000))
 
 
 def is_granted(spool: Spool) -> bool:
@@ -59,8 +59,8 @@ async def test_grants_outlive_the_end_of_their_run_by_ten_minutes(
     spool = await spools.open()
 
     spools.now_s += 599
-    await spool.purge_bindings()
+    await spool.bindings.purge()
     assert is_granted(spool)
     spools.now_s += 2
-    await spool.purge_bindings()
+    await spool.bindings.purge()
     assert is_granted(spool) is not is_over

@@ -99,7 +99,7 @@ async def test_a_lost_lease_is_shown_and_not_renewed_until_bound_again(
 ) -> None:
     await bind(rig.spool, 3, 7)
     renewer = rig.renewer()
-    rig.spool.on_bound = renewer.on_bound
+    rig.spool.bindings.on_bound = renewer.on_bound
     rig.central.lost = {7: reason}
     with caplog.at_level("INFO"):
         await renewer.renew()

@@ -1,8 +1,9 @@
 """Orphaned creates of an earlier process, and the boot that outlives it."""
 
-from sidecar.leases.orphaned_creates import GRACE_S, close_orphaned
+from sidecar.leases.orphaned_creates import GRACE_S, OrphanedCreates
 from sidecar.spool.bindings import Boot
 from sidecar.spool.schema import FILE_NAME
+from sidecar.spool.spool import Spool
 from tests.unit.sidecar.lease_fixtures import REFUSED, UNREACHABLE, FakeLeaseCentral, bind
 from tests.unit.sidecar.spool_fixtures import Spools
 
@@ -17,11 +18,15 @@ class Clock:
         self.now_s += seconds
 
 
+def orphaned_creates(spool: Spool, central: FakeLeaseCentral, clock: Clock) -> OrphanedCreates:
+    return OrphanedCreates(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
+
+
 async def test_a_bound_execution_unknown_to_the_spool_is_closed(spools: Spools) -> None:
     spool, central, clock = await spools.open(), FakeLeaseCentral(open=[5, 7, 9]), Clock()
     await bind(spool, 7)
 
-    closed = await close_orphaned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
+    closed = await orphaned_creates(spool, central, clock).close()
 
     assert (closed, central.abandoned) == ([5, 9], [5, 9])
     assert central.ages_s == [GRACE_S]  # excludes what this process has created
@@ -35,7 +40,7 @@ async def test_a_create_repeated_within_the_grace_period_is_kept(
     async def sleep(seconds: float) -> None:
         await bind(spool, 5)
 
-    assert await close_orphaned(spool, central, sleep=sleep) == []
+    assert await OrphanedCreates(spool, central, sleep=sleep).close() == []
 
     assert central.abandoned == []
 
@@ -44,7 +49,7 @@ async def test_closing_orphans_is_retried_until_central_answers(spools: Spools) 
     spool, clock = await spools.open(), Clock()
     central = FakeLeaseCentral(open=[5], script=[UNREACHABLE, REFUSED, *[UNREACHABLE] * 10])
 
-    await close_orphaned(spool, central, monotonic=lambda: clock.now_s, sleep=clock.sleep)
+    await orphaned_creates(spool, central, clock).close()
 
     assert central.abandoned == [5]
     assert len(clock.waits_s) == 13
@@ -53,18 +58,18 @@ async def test_closing_orphans_is_retried_until_central_answers(spools: Spools) 
 
 async def test_the_boot_outlives_restarts_and_corruption(spools: Spools) -> None:
     spool = await spools.open()
-    before = spool.boot
-    await spool.record_boot(Boot(2, "first"), [])
-    await spool.record_boot(Boot(2, "second boot, with spaces"), [])
+    before = spool.bindings.boot
+    await spool.bindings.record_boot(Boot(2, "first"), [])
+    await spool.bindings.record_boot(Boot(2, "second boot, with spaces"), [])
 
     reopened = await spools.open()
-    kept = reopened.boot
+    kept = reopened.bindings.boot
     await spools.close()
     spools.edit("DROP TABLE in_flight")
     salvaged = await spools.open()
 
     assert before is None
-    assert kept == salvaged.boot == Boot(2, "second boot, with spaces")
+    assert kept == salvaged.bindings.boot == Boot(2, "second boot, with spaces")
     assert salvaged.epochs_started == 1
     assert (spools.directory / FILE_NAME).exists()
 
@@ -73,7 +78,7 @@ async def test_runs_closed_by_a_boot_have_ended_bindings(spools: Spools) -> None
     spool = await spools.open()
     await bind(spool, 5, 7)
 
-    await spool.record_boot(Boot(2, "new"), [5])
+    await spool.bindings.record_boot(Boot(2, "new"), [5])
 
     for known in (spool, await spools.open()):
         ended = {b.execution_id for b in known.bindings.all() if b.ended_at_ms is not None}

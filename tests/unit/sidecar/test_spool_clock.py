@@ -64,7 +64,7 @@ def made_at_ms(entry: Entry) -> int:
 
 async def ended_run(spool: Spool) -> None:
     binding = Binding(EID, 1, 1, USER, None, created_here=True)
-    await spool.record_binding(binding, Grant(DIGEST, EID, USER, 2**40))
+    await spool.bindings.record(binding, Grant(DIGEST, EID, USER, 2**40))
     seq = await spool.append(update(priority=Priority.TERMINAL, status="COMPLETED"))
     batch = await cut(spool)
     await spool.settle(batch, [Outcome(seq, "applied")], lambda records: None)
@@ -112,11 +112,11 @@ async def test_a_run_that_ended_is_writable_for_its_grace_whatever_is_done_to_th
     await ended_run(spool)
     clocks.wall_s += jump_s
     clocks.passes(GRACE_AFTER_END_MS / 1000 - 1)
-    await spool.purge_bindings()
+    await spool.bindings.purge()
     assert is_admitted(spool)
 
     clocks.passes(2)
-    await spool.purge_bindings()
+    await spool.bindings.purge()
 
     assert not is_admitted(spool)
 
@@ -129,10 +129,10 @@ async def test_a_clock_set_back_between_two_lives_keeps_nobody_admitted_for_ever
     await clocks.close()
     clocks.wall_s -= DAY_S
     spool = await clocks.spool()
-    await spool.purge_bindings()
+    await spool.bindings.purge()
     assert is_admitted(spool)
 
     clocks.passes(GRACE_AFTER_END_MS / 1000 + 1)
-    await spool.purge_bindings()
+    await spool.bindings.purge()
 
     assert not is_admitted(spool)

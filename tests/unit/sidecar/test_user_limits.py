@@ -46,7 +46,7 @@ class Limited:
         return max_count
 
     async def bind(self, execution_id: int, user_id: int) -> None:
-        await self.spool.record_binding(
+        await self.spool.bindings.record(
             Binding(execution_id, 1, 1, user_id, None, created_here=True),
             Grant(bytes([user_id]), execution_id, user_id, 2**31),
         )

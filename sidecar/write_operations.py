@@ -147,23 +147,30 @@ def _check_uri(uri: str, expected_uri: str, field: str) -> None:
 def apply_pending_execution(row: v1.Execution, write: dict[str, Any]) -> None:
     """Applies a pending write to a row, by the rules that central will apply.
 
-    Central refuses a write as a whole if its status does not follow the row's terminal status;
-    only KILLED may still become COMPLETED.
+    Central refuses a write as a whole if its status does not follow the row's terminal status.
     """
     if write["op"] != "update_execution":
         return
     if "status" in write:
         status = Status(write["status"])
-        is_stored = status.code != TRANSIENT_CODE
-        replaces_end = is_stored and row.status.is_terminal and status is not row.status
-        if replaces_end and (row.status, status) != (Status.KILLED, Status.COMPLETED):
-            return
-        if is_stored:
+        if status.code != TRANSIENT_CODE:
+            if not _may_follow(row, status):
+                return
             row.set_status(status)
     for name in ("result", "log_location", "name", "bookmarked", "runtime_stats_bytes"):
         if name in write:
             setattr(row, name, write[name])
     row.runtime_stats_uri = write.get("runtime_stats_uri", row.runtime_stats_uri)
+
+
+def _may_follow(row: v1.Execution, status: Status) -> bool:
+    """Whether central will store the status: a terminal one is final, unless it is provisional or
+    KILLED becomes COMPLETED."""
+    if not row.status.is_terminal or status is row.status:
+        return True
+    if row.provisional:
+        return status.is_terminal
+    return (row.status, status) == (Status.KILLED, Status.COMPLETED)
 
 
 def apply_pending_costs(costs: v1.LatestCosts, write: dict[str, Any]) -> None:

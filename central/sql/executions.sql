@@ -110,7 +110,14 @@ select
     coalesce(e.bookmarked, false) as bookmarked, e.environment_version, e.log_location,
     e.runtime_stats_uri, coalesce(e.runtime_stats_size, 0) as runtime_stats_bytes,
     e.starting_time at time zone 'utc' as started_at,
-    e.last_update_time at time zone 'utc' as updated_at
+    e.last_update_time at time zone 'utc' as updated_at,
+    e.status = 4 and coalesce(
+        (
+            select ending.provisional from cu_metadata.terminal_statuses ending
+            where ending.execution_id = e.eid and ending.status = e.status
+        ),
+        false
+    ) as provisional
 from texera_db.workflow_executions e
 join texera_db.workflow_version v using (vid)
 where e.eid = $1
@@ -133,7 +140,14 @@ select
     coalesce(e.bookmarked, false) as bookmarked, e.environment_version, e.log_location,
     e.runtime_stats_uri, coalesce(e.runtime_stats_size, 0) as runtime_stats_bytes,
     e.starting_time at time zone 'utc' as started_at,
-    e.last_update_time at time zone 'utc' as updated_at
+    e.last_update_time at time zone 'utc' as updated_at,
+    e.status = 4 and coalesce(
+        (
+            select ending.provisional from cu_metadata.terminal_statuses ending
+            where ending.execution_id = e.eid and ending.status = e.status
+        ),
+        false
+    ) as provisional
 from texera_db.workflow w
 left join lateral (
     select run.*

@@ -18,7 +18,14 @@ select
     coalesce(e.bookmarked, false) as bookmarked, e.environment_version, e.log_location,
     e.runtime_stats_uri, coalesce(e.runtime_stats_size, 0) as runtime_stats_bytes,
     e.starting_time at time zone 'utc' as started_at,
-    e.last_update_time at time zone 'utc' as updated_at
+    e.last_update_time at time zone 'utc' as updated_at,
+    e.status = 4 and coalesce(
+        (
+            select ending.provisional from cu_metadata.terminal_statuses ending
+            where ending.execution_id = e.eid and ending.status = e.status
+        ),
+        false
+    ) as provisional
 from (select) as always
 left join lateral (
     select run.*, v.wid

@@ -208,8 +208,11 @@ class OpenBindings(msgspec.Struct, frozen=True):
     bindings: list[OpenBinding]
 
 
-class Execution(msgspec.Struct, frozen=True):
-    """A row of `workflow_executions`, with the workflow of its version."""
+class Execution(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A row of `workflow_executions`, with the workflow of its version.
+
+    `provisional`: closed as an orphan; a terminal status of the source still replaces the FAILED.
+    """
 
     execution_id: int
     workflow_id: int
@@ -227,6 +230,7 @@ class Execution(msgspec.Struct, frozen=True):
     runtime_stats_bytes: int
     started_at: datetime
     updated_at: datetime | None
+    provisional: bool = False
 
 
 class ExecutionPage(msgspec.Struct, frozen=True):

@@ -151,8 +151,11 @@ class NewExecution(msgspec.Struct, frozen=True):
     started_at: str
 
 
-class Execution(msgspec.Struct):
-    """A row as central returns it, with the sidecar's pending writes applied."""
+class Execution(msgspec.Struct, omit_defaults=True):
+    """A row as central returns it, with the sidecar's pending writes applied.
+
+    `provisional`: central closed the run as an orphan; its own end still replaces the FAILED.
+    """
 
     execution_id: int
     workflow_id: int
@@ -170,10 +173,12 @@ class Execution(msgspec.Struct):
     runtime_stats_bytes: int | None
     started_at: str
     updated_at: str | None
+    provisional: bool = False
 
     def set_status(self, status: Status) -> None:
         self.status = status_of_code(status.code)
         self.status_code = status.code
+        self.provisional = False
 
 
 class ExecutionPage(msgspec.Struct):

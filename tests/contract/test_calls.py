@@ -71,6 +71,10 @@ OLD_ROW = central.Execution(
     501, 101, 401, None, 1, Status.UNKNOWN, -1, None, "n", False, "e", "file:///l", None, 0,
     STARTED, None,
 )  # fmt: skip
+CLOSED_ROW = central.Execution(
+    1002, 101, 402, 201, 1, Status.FAILED, 4, None, "n", False, "e", None, None, 0,
+    STARTED, UPDATED, True,
+)  # fmt: skip
 ANSWERS: dict[str, tuple[Any, Any]] = {
     "create-answer-1": (
         central.NewExecution(1001, 101, 402, 201, 1, Status.READY, 0, STARTED, "user-1-mine"),
@@ -78,6 +82,7 @@ ANSWERS: dict[str, tuple[Any, Any]] = {
     ),
     "execution-answer-1": (ROW, v1.Execution),
     "old-execution-answer-1": (OLD_ROW, v1.Execution),
+    "closed-execution-answer-1": (CLOSED_ROW, v1.Execution),
     "executions-answer-1": (central.ExecutionPage([ROW, OLD_ROW], 501), v1.ExecutionPage),
     "uris-answer-1": (
         central.ExecutionUris(

@@ -42,6 +42,8 @@ class Execution:
     runtime_stats_bytes: int
     started_at: datetime
     updated_at: datetime | None
+    provisional: bool = False
+    """FAILED because nothing was heard of the run; its own end still replaces it."""
 
 
 @dataclass(frozen=True, slots=True)

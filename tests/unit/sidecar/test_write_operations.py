@@ -241,6 +241,30 @@ def test_only_killed_may_become_completed() -> None:
         assert with_pending(row(end), status=other, name="new") == row(end)
 
 
+@pytest.mark.parametrize("end", [Status.COMPLETED, Status.FAILED, Status.KILLED])
+def test_the_runs_own_end_replaces_a_provisional_failed(end: Status) -> None:
+    closed = row(Status.FAILED, provisional=True)
+
+    assert with_pending(closed, status=end.value, name="new") == row(end, name="new")
+
+
+def test_a_status_that_is_no_end_is_late_after_a_provisional_failed() -> None:
+    closed = row(Status.FAILED, provisional=True)
+
+    assert with_pending(closed, status="RUNNING", name="new") == row(
+        Status.FAILED, provisional=True
+    )
+    assert with_pending(closed, name="new") == row(Status.FAILED, provisional=True, name="new")
+
+
+def test_the_second_end_after_a_provisional_failed_is_refused() -> None:
+    closed = row(Status.FAILED, provisional=True)
+
+    ended = with_pending(closed, status="COMPLETED")
+
+    assert with_pending(ended, status="KILLED", name="new") == row(Status.COMPLETED)
+
+
 @pytest.mark.parametrize("transient", ["PAUSING", "RESUMING", "TERMINATED", "UNKNOWN"])
 def test_a_transient_status_is_ignored_and_its_other_fields_apply(transient: str) -> None:
     assert with_pending(row(), status=transient, name="new") == row(name="new")

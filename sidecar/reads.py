@@ -207,9 +207,12 @@ class Reads:
     # Coherence with the sidecar's own writes
 
     def on_create(self, binding: Binding, digest: bytes, user_id: int, expires_at: int) -> None:
-        """A new execution: its creator may read it."""
+        """A create has returned: its caller may read the execution."""
         self._access.grant(digest, binding.execution_id, user_id, expires_at)
-        self._cache.on_create(binding.execution_id, binding.workflow_id)
+        if binding.created_here:
+            self._cache.on_create(binding.execution_id, binding.workflow_id)
+        else:
+            self._cache.invalidate(binding.workflow_id, [binding.execution_id])
 
     def invalidate(self, workflow_id: int | None, execution_ids: Sequence[int] = ()) -> None:
         """A forwarded call changed these at central (deleted, bookmarked, cleared, closed)."""

@@ -55,11 +55,16 @@ class Writes:
     async def create(
         self, body: bytes, idempotency_key: str | None, context: CallContext
     ) -> v1.NewExecution:
-        """Creates an execution at central and makes its binding durable before it returns."""
+        """Creates an execution at central and makes its binding durable before it returns.
+
+        A replayed response may be of a create before the spool was lost: others may have written
+        to the execution since, so it is bound like one that was created elsewhere.
+        """
         body = self._with_boot(body)
         reply = await self._central.create_execution(body, idempotency_key, context)
         created = reply.decode()
-        binding, grant = to_binding_and_grant(created, reply, context, created_here=True)
+        is_new = not reply.is_replayed
+        binding, grant = to_binding_and_grant(created, reply, context, created_here=is_new)
         # A repeat of an old create must not reopen an execution that has ended.
         if self._spool.bindings.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.bindings.record(binding, grant))

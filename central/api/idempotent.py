@@ -14,6 +14,9 @@ from kit.http.routing import Response, TypedRequest
 
 IDEMPOTENCY_KEYS: web.AppKey[IdempotencyKeys] = web.AppKey("idempotency_keys", IdempotencyKeys)
 
+REPLAYED = {"Idempotent-Replayed": "true"}
+"""Header of a repeat's response: what it says was true when the first call was made."""
+
 Result = TypeVar("Result", bound=msgspec.Struct)
 
 
@@ -39,4 +42,4 @@ async def run_once(
         digest(request.raw_body),
     )
     stored = await request.app[IDEMPOTENCY_KEYS].run_once(keyed, work_and_encode)
-    return Response(stored.body, stored.status)
+    return Response(stored.body, stored.status, REPLAYED if stored.is_replayed else {})

@@ -27,10 +27,11 @@ class KeyedCall:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """The first response: HTTP status and JSON."""
+    """The first response: HTTP status and JSON. `is_replayed`: an earlier call did the work."""
 
     status: int
     body: bytes
+    is_replayed: bool = False
 
 
 class IdempotencyKeys:
@@ -77,4 +78,4 @@ class IdempotencyKeys:
             raise IdempotencyKeyReused(
                 "Idempotency-Key: this key was used for a call with another body"
             )
-        return StoredResponse(stored["status"], stored["response"])
+        return StoredResponse(stored["status"], stored["response"], is_replayed=True)

@@ -72,7 +72,8 @@ class CallContext:
 class CentralResponse:
     """A success. User and expiry are those of the call's token.
 
-    304, without a body, if the caller's ETag still matches.
+    304, without a body, if the caller's ETag still matches. `is_replayed`: the stored response to
+    an earlier call with the same idempotency key.
     """
 
     status: int
@@ -80,6 +81,7 @@ class CentralResponse:
     user_id: int | None = None
     token_expires_at: int | None = None
     etag: str | None = None
+    is_replayed: bool = False
 
     @property
     def is_unchanged(self) -> bool:
@@ -201,6 +203,7 @@ class CentralClient:
                 _integer(headers.get("X-User-Id")),
                 _integer(headers.get("X-Token-Expires-At")),
                 headers.get("ETag"),
+                "Idempotent-Replayed" in headers,
             )
         document = problem_document(media_type, body)
         if document is None or status in OVERLOAD_STATUSES:

@@ -143,7 +143,9 @@ async def test_a_key_belongs_to_its_user_its_source_and_its_body(sidecar: Sideca
 
     first = await create(sidecar, WORLD.owner)
 
-    assert (await create(sidecar, WORLD.owner)).body == first.body
+    repeated = await create(sidecar, WORLD.owner)
+    assert repeated.body == first.body
+    assert [r.headers.get("Idempotent-Replayed") for r in (first, repeated)] == [None, "true"]
     assert (await create(sidecar, WORLD.owner, CREATE | {"name": "other"})).outcome == (
         422,
         "idempotency-key-reused",

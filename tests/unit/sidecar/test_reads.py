@@ -6,17 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.cache.access import token_digest
 from sidecar.problems import (
     CentralUnavailable,
     TokenExpired,
     UpstreamProblem,
 )
+from sidecar.spool.bindings import Binding
 from sidecar.wire import v1
 from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.read_fixtures import (
     ACCESS_TTL_S,
     EXECUTION_CACHE_TTL_S,
     STALE_S,
+    TERM_S,
+    TOKEN,
+    UNIT,
     WORKFLOW,
     World,
     caller,
@@ -176,6 +181,23 @@ async def test_an_execution_created_here_is_the_latest_at_once(here: World) -> N
 
     newest = await here.reads.latest(WORKFLOW, None, caller())
     assert newest.value.execution.execution_id == NEWER_EID
+
+
+async def test_a_replayed_create_is_the_latest_at_once_and_claims_no_authority(
+    here: World,
+) -> None:
+    """Its first attempt took effect after the latest was cached, and its response was lost."""
+    await here.reads.latest(WORKFLOW, None, caller())
+    here.central.add(NEWER_EID)
+    here.central.registries[NEWER_EID].results[PORT] = ("uri", 1)
+    binding = Binding(NEWER_EID, WORKFLOW, UNIT, 1, None, created_here=False)
+
+    here.reads.on_create(binding, token_digest(TOKEN), 1, int(here.clock.now_s) + TERM_S)
+
+    newest = await here.reads.latest(WORKFLOW, None, caller())
+    assert newest.value.execution_id == NEWER_EID
+    uris = await here.reads.uris(NEWER_EID, caller())
+    assert uris.value.results == {PORT: ("uri", 1)}
 
 
 async def test_an_execution_created_elsewhere_is_the_latest_after_the_ttl(here: World) -> None:

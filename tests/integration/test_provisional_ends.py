@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from dev.world import WORLD
-from kit.http.service import background
 from tests.databases import Database
 from tests.stacks import running_stack
 
@@ -29,7 +28,8 @@ async def test_an_acknowledged_end_replaces_a_provisional_failed_in_every_read(
         acknowledged = await stack.call("PATCH", targets[0], {"status": "COMPLETED"})
         pending = await stack.get(targets[0])
         pending_everywhere = await statuses()
-        async with background(stack.sidecar.delivery.run()):
+        sidecar = stack.sidecar
+        async with sidecar.tasks.supervise("delivery", sidecar.delivery.run):
             flushed = await stack.call("POST", "/v1/flush")
         delivered = await statuses()
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from kit.http.problems import Problem
+from kit.texera.statuses import TERMINAL_CODES
 from sidecar.cache.access import AccessCache, token_digest
 from sidecar.cache.single_flight import SingleFlight
 from sidecar.delivery.loop import Delivery
@@ -101,9 +102,12 @@ class Writes:
         boot = self._spool.bindings.boot
         boot_id = boot.boot_id if boot is not None else None
         reply = await self._central.bind(execution_id, context, boot_id)
-        binding, grant = to_binding_and_grant(reply.decode(), reply, context, created_here=False)
+        bound = reply.decode()
+        binding, grant = to_binding_and_grant(bound, reply, context, created_here=False)
         known = self._spool.bindings.binding(execution_id)
-        binding = known if known is not None else binding
+        is_over = bound["status_code"] in TERMINAL_CODES
+        if known is not None and (known.ended_at_ms is None or is_over):
+            binding = known  # else it was lost in between, and another source may have written
         await self._spool.bindings.record(binding, grant)
         self._access.grant(grant.token_digest, execution_id, grant.user_id, grant.expires_at)
         return binding, grant

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from kit.http.logs import fields
 from sidecar.leases.health_check import UnitProbe, UnitState
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, UpstreamProblem
+from sidecar.problems import CentralUnavailable, SpoolUnavailable, UpstreamProblem
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central_api import LostLease, RenewedLeases
+from sidecar.upstream.central_api import RenewedLeases
 from sidecar.upstream.resilience import Backoff
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,10 @@ must outlast this wait and the next round."""
 ROUNDS_PER_LEASE = 3
 EXPECTED_LOSSES = frozenset({"ended"})
 """The run ended by another way than through this sidecar: no warning."""
+LOST_FOR_GOOD = frozenset(
+    {"ended", "bound-elsewhere", "binding-revoked", "execution-not-found", "not-bound"}
+)
+"""Not `closed`: the run may be alive, and its own terminal status must be admitted at any time."""
 UNIT_GONE = "unit-gone"
 """The reason for giving up a run whose lease central would still renew."""
 
@@ -86,6 +90,8 @@ class LeaseRenewer:
         self._lost: dict[int, str] = {}
         self._unreported: set[int] = set()
         """Lost as unit-gone, and central has not been asked to close them yet."""
+        self._bound_in_round: set[int] = set()
+        """What a response says of these may be from before they were bound."""
         self._round_timeout_s = ROUND_TIMEOUT_S
         self._renewed_at = monotonic()
 
@@ -97,6 +103,7 @@ class LeaseRenewer:
 
     def on_bound(self, execution_id: int) -> None:
         """Central has bound the execution to this sidecar (again)."""
+        self._bound_in_round.add(execution_id)
         self._lost.pop(execution_id, None)
         self._unreported.discard(execution_id)
 
@@ -147,8 +154,15 @@ class LeaseRenewer:
         if not await self._check_unit():
             self._metrics.lease_renewals.labels("unit-down").inc()
             return self._until_next(self._period_s / CHECKS_PER_PERIOD)
+        self._bound_in_round.clear()
         leases = await self._central.renew_leases(execution_ids)
-        self._on_renewed(leases.lost)
+        lost = {
+            lease.execution_id: lease.reason
+            for lease in leases.lost
+            if lease.execution_id not in self._bound_in_round
+        }
+        self._on_renewed(lost)
+        await self._end_bindings(lost)
         self._period_s = min(self._max_period_s, leases.lease_s / RENEWALS_PER_LEASE)
         self._backoff.limit_s = min(BACKOFF_LIMIT_S, leases.lease_s / BACKOFFS_PER_LEASE)
         self._round_timeout_s = min(ROUND_TIMEOUT_S, leases.lease_s / ROUNDS_PER_LEASE)
@@ -205,7 +219,17 @@ class LeaseRenewer:
             self._unreported.update(gone)
         return is_up
 
-    def _on_renewed(self, lost: list[LostLease]) -> None:
+    async def _end_bindings(self, lost: Mapping[int, str]) -> None:
+        """They leave the spool after the grace, else they would pile up and be renewed again by
+        each start."""
+        ended = [eid for eid, reason in lost.items() if reason in LOST_FOR_GOOD]
+        if ended:
+            try:
+                await self._spool.bindings.end(ended)
+            except SpoolUnavailable as problem:  # the next start learns it again
+                logger.warning("lost bindings kept", extra=fields(detail=problem.detail))
+
+    def _on_renewed(self, lost: Mapping[int, str]) -> None:
         if self._backoff.failure_count:
             logger.info(
                 "leases are renewed again", extra=fields(failures=self._backoff.failure_count)
@@ -213,7 +237,7 @@ class LeaseRenewer:
         self._backoff.reset()
         self._renewed_at = self._monotonic()
         self._metrics.lease_renewals.labels("renewed").inc()
-        self._drop({lease.execution_id: lease.reason for lease in lost})
+        self._drop(lost)
         # An execution without a binding is not held anyway.
         known = {binding.execution_id for binding in self._spool.bindings.all()}
         for execution_id in self._lost.keys() - known - self._recovered:

@@ -209,8 +209,9 @@ def _fix_members(connection: sqlite3.Connection, chosen: Sequence[Entry]) -> Bat
     meta = schema.read_meta(connection)
     number = meta["batch"] + 1
     connection.executemany(
-        "INSERT INTO in_flight VALUES (?, ?)",
-        [(position, entry.seq) for position, entry in enumerate(chosen)],
+        "INSERT INTO in_flight VALUES (?, ?, coalesce("
+        "(SELECT generation FROM bindings WHERE execution_id = ?), 0))",
+        [(position, entry.seq, entry.execution_id) for position, entry in enumerate(chosen)],
     )
     schema.write_meta(connection, batch=number, digest=digest)
     return Batch(meta["epoch"], number, digest, tuple(chosen))

@@ -151,7 +151,7 @@ def load_bindings(connection: sqlite3.Connection) -> list[Binding]:
         " ended_at_ms FROM bindings WHERE typeof(workflow_id) = 'integer'"
         " AND typeof(computing_unit_id) IN ('integer', 'null') AND typeof(user_id) = 'integer'"
         " AND typeof(warehouse) IN ('text', 'null') AND typeof(created_here) = 'integer'"
-        " AND typeof(ended_at_ms) IN ('integer', 'null')"
+        " AND typeof(ended_at_ms) IN ('integer', 'null') AND typeof(generation) = 'integer'"
     )
     return [
         Binding(eid, wid, unit_id, user_id, warehouse, bool(created_here), ended_at_ms)
@@ -171,7 +171,10 @@ def load_grants(connection: sqlite3.Connection) -> list[Grant]:
 def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO bindings (execution_id, workflow_id, computing_unit_id, user_id,"
-        " warehouse, created_here, ended_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        " warehouse, created_here, ended_at_ms, generation) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
+        # Above that of its last binding, which may be forgotten by now except by the batch.
+        " 1 + max((SELECT coalesce(max(generation), 0) FROM bindings WHERE execution_id = ?1),"
+        " (SELECT coalesce(max(generation), 0) FROM in_flight)))",
         (
             binding.execution_id,
             binding.workflow_id,
@@ -186,6 +189,27 @@ def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> No
         "INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?)",
         (grant.token_digest, grant.execution_id, grant.user_id, grant.expires_at),
     )
+
+
+def without_rebound(
+    connection: sqlite3.Connection, changes: PermissionChanges
+) -> PermissionChanges:
+    """The changes that still hold when a batch's outcomes are stored.
+
+    Central may have judged the batch before it bound an execution again, and repeats that outcome
+    whenever the batch is sent again: such a refusal says nothing of the newer binding.
+    """
+    newer = (
+        "SELECT 1 FROM bindings WHERE execution_id = ?1 AND generation > (SELECT"
+        " max(in_flight.generation) FROM in_flight JOIN entries USING (seq)"
+        " WHERE entries.execution_id = ?1)"
+    )
+    revoked = (
+        execution_id
+        for execution_id in changes.revoked
+        if connection.execute(newer, (execution_id,)).fetchone() is None
+    )
+    return replace(changes, revoked=frozenset(revoked))
 
 
 def apply(connection: sqlite3.Connection, changes: PermissionChanges, now_ms: int) -> None:

@@ -99,7 +99,8 @@ _SETTLED = _Table("settled", f"position, {_SETTLED_COLUMNS}", "position")
 _COALESCED = _Table("coalesced", "seq, chain_id, checksum", "seq")
 _BINDINGS = _Table(
     "bindings",
-    "execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here, ended_at_ms",
+    "execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here, ended_at_ms,"
+    " generation",
     "execution_id",
 )
 _GRANTS = _Table(
@@ -202,6 +203,9 @@ def copy_rows(source: sqlite3.Connection, target: sqlite3.Connection) -> Salvage
                 target.execute("DELETE FROM entries WHERE seq = ?", (seq,))
     for table in (_BINDINGS, _GRANTS):
         for row in _rows(source, table):
+            if table is _BINDINGS:
+                older = "DELETE FROM bindings WHERE execution_id = ? AND generation < ?"
+                target.execute(older, (row[0], row[-1]))
             marks = ", ".join("?" * len(row))
             target.execute(f"INSERT OR IGNORE INTO {table.name} VALUES ({marks})", row)  # noqa: S608
     found.lost = {seq for seq in found.lost if isinstance(seq, int) and not _knows(target, seq)}

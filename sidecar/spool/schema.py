@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FILE_NAME = "spool.sqlite3"
 WAL_SUFFIX, SHM_SUFFIX = "-wal", "-shm"
 PAGE_BYTES = 4096
@@ -38,8 +38,13 @@ CREATE TABLE entries (
 );
 CREATE INDEX entries_by_execution ON entries (execution_id, seq);
 CREATE INDEX entries_by_chain ON entries (chain_id) WHERE chain_id IS NOT NULL;
--- The members of the batch in flight, in order. Empty when there is none.
-CREATE TABLE in_flight (position INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+-- The members of the batch in flight, in order. Empty when there is none. `generation` is that of
+-- the execution's binding when the batch was cut, 0 without one.
+CREATE TABLE in_flight (
+    position INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    generation INTEGER NOT NULL
+);
 -- Settled writes, newest last.
 CREATE TABLE settled (
     position INTEGER PRIMARY KEY,
@@ -60,7 +65,7 @@ CREATE TABLE coalesced (
     checksum INTEGER
 );
 CREATE INDEX coalesced_by_chain ON coalesced (chain_id);
--- Executions that this sidecar may write to.
+-- Executions that this sidecar may write to. `generation` grows each time central binds it again.
 CREATE TABLE bindings (
     execution_id INTEGER PRIMARY KEY,
     workflow_id INTEGER NOT NULL,
@@ -68,7 +73,8 @@ CREATE TABLE bindings (
     user_id INTEGER NOT NULL,
     warehouse TEXT,
     created_here INTEGER NOT NULL,
-    ended_at_ms INTEGER
+    ended_at_ms INTEGER,
+    generation INTEGER NOT NULL
 );
 -- Tokens (their digests, never the tokens) that central has authorized, per execution.
 CREATE TABLE grants (

@@ -351,15 +351,19 @@ class Spool:
         """
         by_seq = {outcome.seq: outcome for outcome in outcomes}
         known = [by_seq[entry.seq] for entry in batch.entries if entry.seq in by_seq]
-        changes = PermissionChanges.of(batch.entries, by_seq)
+        judged = PermissionChanges.of(batch.entries, by_seq)
         now_ms = self.now_ms()
 
-        def store(connection: sqlite3.Connection) -> tuple[list[WriteRecord], bool]:
+        def store(
+            connection: sqlite3.Connection,
+        ) -> tuple[list[WriteRecord], PermissionChanges, bool]:
+            changes = bindings.without_rebound(connection, judged)
             bindings.apply(connection, changes, now_ms)
-            return batches.settle(connection, known), schema.is_mostly_free(connection)
+            records = batches.settle(connection, known)
+            return records, changes, schema.is_mostly_free(connection)
 
-        def index(stored: tuple[list[WriteRecord], bool]) -> list[WriteRecord]:
-            records, is_mostly_free = stored
+        def index(stored: tuple[list[WriteRecord], PermissionChanges, bool]) -> list[WriteRecord]:
+            records, changes, is_mostly_free = stored
             self._has_batch = False
             settled = {record.seq for record in records}
             gone = [entry for entry in batch.entries if entry.seq in settled]

@@ -1,7 +1,7 @@
 """Bindings, grants and the boot: changed in the spool's file, and then in memory."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from sidecar.spool import bindings
 from sidecar.spool.bindings import Binding, BindingIndex, Boot, Grant, PermissionChanges
@@ -32,17 +32,22 @@ class StoredBindings(BindingIndex):
 
         await self._file.write(store, index)
 
-    async def record_boot(self, boot: Boot, closed: Sequence[int]) -> None:
+    async def record_boot(self, boot: Boot, closed: Iterable[int]) -> None:
         """Stores the unit's new boot, and the end of the runs that central closed for it."""
-        changes = PermissionChanges(ended=frozenset(closed), revoked=frozenset())
+        await self.end(closed, boot=boot)
+
+    async def end(self, execution_ids: Iterable[int], *, boot: Boot | None = None) -> None:
+        """Stores that these ended, or are no longer this sidecar's: forgotten after the grace."""
+        changes = PermissionChanges(ended=frozenset(execution_ids), revoked=frozenset())
         now_ms = self._now_ms()
 
         def store(connection: sqlite3.Connection) -> None:
-            bindings.record_boot(connection, boot)
+            if boot is not None:
+                bindings.record_boot(connection, boot)
             bindings.apply(connection, changes, now_ms)
 
         def index(_: None) -> None:
-            self.boot = boot
+            self.boot = boot or self.boot
             self.apply(changes, now_ms)
 
         await self._file.write(store, index)

@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from central.auth_settings import LimitSettings
 from central.wire import calls as central
 from central.wire import leases
 from sidecar import metrics
 from sidecar.leases.renewer import UNIT_GONE
 from sidecar.problems import CentralUnavailable
-from sidecar.upstream.central_api import Central, LostLease, RenewedLeases
+from sidecar.upstream.central_api import EXECUTIONS_PER_CALL, Central, LostLease, RenewedLeases
 from sidecar.upstream.client import CallContext, CentralResponse
 from sidecar.wire import forwarded
 from tests.contract.test_calls import sample, with_news
@@ -117,3 +118,12 @@ def test_open_bindings_are_listed_by_age_and_those_unknown_abandoned() -> None:
     binding = central.OpenBinding(1001, 101, 201, 1, CREATED)
     written = msgspec.json.encode(central.OpenBindings([binding]))
     assert written == sample("open-bindings-answer-1")
+
+
+def test_a_source_may_not_have_more_open_bindings_than_a_renewal_takes() -> None:
+    """A binding beyond the default limit is refused (`rate-limited`), so one call renews all."""
+    largest = list(range(1, EXECUTIONS_PER_CALL + 1))
+    request = msgspec.json.encode({"execution_ids": largest})
+
+    assert LimitSettings().source_open_bindings <= EXECUTIONS_PER_CALL
+    assert msgspec.json.decode(request, type=leases.ExecutionList).execution_ids == largest

@@ -6,7 +6,7 @@ from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.entry import Priority
 from sidecar.spool.spool import Spool
 from tests.unit.sidecar.delivery_fixtures import Answer, DeliveryHarness, applied, refused
-from tests.unit.sidecar.spool_fixtures import EID, USER, Spools, update
+from tests.unit.sidecar.spool_fixtures import EID, USER, Spools, cut, update
 
 TOKEN_DIGEST = b"d" * 32
 
@@ -64,3 +64,44 @@ async def test_grants_outlive_the_end_of_their_run_by_ten_minutes(
     spools.now_s += 2
     await spool.bindings.purge()
     assert is_granted(spool) is not is_over
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_refusal_from_before_a_new_binding_keeps_that_binding(
+    harness: DeliveryHarness, spools: Spools, is_restarted: bool
+) -> None:
+    """Central judged the batch, bound the execution again, and then its first response arrived."""
+    await cache_grant(harness.spool)
+    await harness.spool.append(update(name="n"))
+    batch = await cut(harness.spool)
+    await cache_grant(harness.spool)
+    spool = await spools.open() if is_restarted else harness.spool
+
+    await spool.settle(batch, refused("binding-revoked")(batch), lambda records: None)
+
+    assert is_granted(spool)
+    reopened = await spools.open()
+    assert is_granted(reopened)
+    await reopened.append(update(name="n"))
+    newer = await cut(reopened)
+    await reopened.settle(newer, refused("binding-revoked")(newer), lambda records: None)
+    assert not is_granted(reopened)
+
+
+async def test_a_refusal_from_before_a_binding_was_forgotten_and_renewed_keeps_the_new_one(
+    harness: DeliveryHarness, spools: Spools
+) -> None:
+    spool = harness.spool
+    for _ in range(3):
+        await cache_grant(spool)
+    await spool.append(update(name="n"))
+    batch = await cut(spool)
+    await spool.bindings.end([EID])
+    spools.now_s += 601
+    await spool.bindings.purge()
+    assert not is_granted(spool)
+    await cache_grant(spool)
+
+    await spool.settle(batch, refused("not-bound")(batch), lambda records: None)
+
+    assert is_granted(spool)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,6 +11,7 @@ from sidecar.leases.health_check import UnitState
 from sidecar.leases.renewer import BACKOFF_LIMIT_S, LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable
+from sidecar.upstream.central_api import RenewedLeases
 from tests.unit.sidecar.lease_fixtures import (
     PERIOD_S,
     REFUSED,
@@ -116,6 +118,50 @@ async def test_a_lost_lease_is_shown_and_not_renewed_until_bound_again(
     assert record.levelname == ("INFO" if reason == "ended" else "WARNING")
     label = reason if "newer" not in reason else "other"
     assert rig.count("sidecar_lost_leases_total", reason=label) == 1
+
+
+@pytest.mark.parametrize(
+    "reason", ["ended", "bound-elsewhere", "binding-revoked", "execution-not-found", "not-bound"]
+)
+async def test_a_binding_that_central_no_longer_has_is_forgotten_after_the_grace(
+    rig: RenewerRig, spools: Spools, reason: str
+) -> None:
+    """Else a sidecar that lives for long would renew ever more runs that ended elsewhere."""
+    await bind(rig.spool, 3, 7)
+    rig.central.lost = {7: reason, 3: "closed"}
+    await rig.renewer().renew()
+
+    spool = await spools.open()
+    rig.spool, rig.central.lost = spool, {}
+    await rig.renewer().renew()
+    known_in_grace = spool.bindings.binding(7)
+    spools.now_s += 601
+    await spool.bindings.purge()
+
+    assert rig.central.renewed == [[3, 7], [3]]
+    assert known_in_grace is not None
+    assert spool.bindings.binding(7) is None
+    # Closed provisionally: the run's own terminal status must be admitted whenever it comes.
+    assert spool.bindings.binding(3) is not None
+
+
+async def test_a_run_bound_while_its_renewal_is_in_the_air_is_held(rig: RenewerRig) -> None:
+    """What the response says of it may be from before."""
+    await bind(rig.spool, 3, 7)
+    rig.central.lost = {3: "binding-revoked", 7: "binding-revoked"}
+    renewer = rig.renewer()
+    rig.spool.bindings.on_bound = renewer.on_bound
+    renew_leases = rig.central.renew_leases
+
+    async def bind_meanwhile(execution_ids: Sequence[int]) -> RenewedLeases:
+        renewed = await renew_leases(execution_ids)
+        await bind(rig.spool, 7)
+        return renewed
+
+    rig.central.renew_leases = bind_meanwhile  # type: ignore[method-assign]
+    await renewer.renew()
+
+    assert renewer.held() == [7]
 
 
 async def test_failures_back_off_until_a_success(rig: RenewerRig) -> None:

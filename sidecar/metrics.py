@@ -62,6 +62,11 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.forgotten_batches = Counter(
+            "sidecar_forgotten_batches_total",
+            "Batches answered by central that its cursor no longer has; their writes may be lost.",
+            registry=registry,
+        )
         self.batch_entries = Histogram(
             "sidecar_batch_entries",
             "Entries in each delivered batch.",

@@ -2,6 +2,7 @@
 
 
 -- name: lock_cursor
+-- The lock makes a resend wait for the standby that the batch itself may not have waited for.
 -- `is_known`: the source was bound to something at some time. $1 source, $2 epoch
 select
     last_batch,

@@ -13,8 +13,17 @@ both happen or neither. There are three cases:
 
 Two replicas that receive the same batch meet at the row's lock, and the second finds it applied. A
 connection that is cut loses nothing: before the commit nothing happened, after it a resend gets the
-stored response. Only commits that a database failover drops are lost; they are sent again under a
-new epoch.
+stored response, and until either is decided the resend waits at the row's lock.
+
+## Failover
+
+Locking the row is a commit of its own, which under synchronous replication waits for the standby as
+every commit does. So a batch that Postgres shows although its wait was cancelled (by our timeout)
+is not answered before the standby has it: a synchronous failover loses nothing that was answered.
+
+An asynchronous failover may lose answered batches, their cursor with them. Nobody sends these
+again: the sidecar has settled them. Its next batch is out of step, what is unsettled comes under a
+new epoch (at least once), and the sidecar reports the batches between the cursor and its own.
 
 ## Two ways to apply a batch
 

@@ -52,4 +52,10 @@ drops the entries: no reader finds a write neither pending nor in the cache. Wai
 
 Nothing that is on disk. A settlement is not synced: after a power cut the batch is sent again and
 answered as before. After a new epoch what was unsettled is delivered at least once.
+
+A database that loses commits in a failover loses settled writes, which are not sent again. The
+next batch is out of step then. If central's cursor is behind the last settled batch of the epoch,
+an error names the batches in between and `sidecar_forgotten_batches_total` counts them. (A cursor
+that retention deleted looks the same: "may be lost".) `GET /v1/writes` still says `committed`, and
+a sidecar that sends nothing more does not find out.
 """

@@ -232,8 +232,21 @@ class Delivery:
             "batch out of step: a new epoch begins, unsettled writes are delivered at least once",
             extra=fields(batch=batch.number, new_epoch=epoch, detail=problem.detail),
         )
+        self._report_forgotten(batch, problem.document().get("last_batch"))
         # A new epoch is always in step; the wait bounds the loop should central disagree.
         await self._back_off(self._parked_backoff.next_s())
+
+    def _report_forgotten(self, batch: Batch, last_batch: object) -> None:
+        """Central's cursor is behind the batches of this epoch that it had answered."""
+        if not isinstance(last_batch, int) or not 0 <= last_batch < batch.number - 1:
+            return
+        self._metrics.forgotten_batches.inc(batch.number - 1 - last_batch)
+        logger.error(
+            "central no longer has batches that it had answered: their writes may be lost",
+            extra=fields(
+                epoch=batch.epoch, first_batch=last_batch + 1, last_batch=batch.number - 1
+            ),
+        )
 
     async def _back_off(self, wait_s: float) -> None:
         """Sends nothing meanwhile, whatever arrives. A drain that begins ends the wait once."""

@@ -13,7 +13,7 @@ from dev.postgres import create_cluster, running
 from dev.texera import create_owner
 from tests.databases import Database, create_template, free_port, open_folder
 from tests.journeys.crashing.pause_points import PausePoint
-from tests.journeys.crashing.processes import Postgres, Sidecar, sample, until
+from tests.journeys.crashing.processes import Postgres, Sidecar, until, until_sampled
 from tests.journeys.crashing.proxy import Cut, proxy_to
 from tests.journeys.crashing.scenario import scenario
 
@@ -25,10 +25,7 @@ SHORT_TIMEOUT = {"SIDECAR_UPSTREAM_TIMEOUT_S": "0.4"}
 async def until_timed_out(sidecar: Sidecar, count: int) -> None:
     """Waits until the sidecar has failed `count` more times to send its batch."""
     name = 'sidecar_upstream_requests_total{call="batch",outcome="unreachable"}'
-    before = await sample(sidecar.ops_url, name)
-    async with asyncio.timeout(30):
-        while await sample(sidecar.ops_url, name) < before + count:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until_sampled(sidecar.ops_url, name, more=count)
 
 
 @pytest.mark.parametrize("cut", Cut)

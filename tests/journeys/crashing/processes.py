@@ -93,6 +93,14 @@ async def sample(ops_url: str, name: str) -> int:
     return sum(int(float(value)) for sample_name, _, value in values if sample_name == name)
 
 
+async def until_sampled(ops_url: str, name: str, *, more: int) -> None:
+    """Wait until a service's counter is so much higher. TimeoutError if it does not come to it."""
+    before = await sample(ops_url, name)
+    async with asyncio.timeout(READY_TIMEOUT_S):
+        while await sample(ops_url, name) < before + more:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 async def until_ready(ops_url: str, log: Path) -> None:
     """Wait until a service's ops listener calls it ready."""
     deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
@@ -191,6 +199,7 @@ class Central:
 
     database_url: str
     log: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ports = Ports(free_port_base())
@@ -204,6 +213,7 @@ class Central:
             CENTRAL_LISTEN=f"{HOST}:{self.ports.central}",
             CENTRAL_OPS_LISTEN=f"{HOST}:{self.ports.central_ops}",
             CENTRAL_LEASE_S=LEASE_S,
+            **self.settings,
         )
         self.process = start_process(
             [sys.executable, "-m", "central", "serve"], variables, self.log

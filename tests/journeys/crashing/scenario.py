@@ -36,6 +36,7 @@ class Scenario:
     create_share: float
     longest_pause_s: float = 0.004
     """Of a writer: without any, writing takes the time that all else needs."""
+    central_settings: Mapping[str, str] = field(default_factory=dict)
     history: History = field(default_factory=History)
     centrals: list[Central] = field(default_factory=list)
     sidecars: list[Sidecar] = field(default_factory=list)
@@ -75,7 +76,8 @@ class Scenario:
 
     async def add_central(self) -> Central:
         """A further replica that runs."""
-        central = Central(self.database.central_url, self.folder / f"central-{len(self.centrals)}")
+        log = self.folder / f"central-{len(self.centrals)}"
+        central = Central(self.database.central_url, log, self.central_settings)
         self.centrals.append(central)
         central.start()
         await central.until_ready()
@@ -112,6 +114,7 @@ async def scenario(
     *,
     create_share: float = 0.0,
     pause_point: PausePoint | None = None,
+    central_settings: Mapping[str, str] = {},
 ) -> AsyncIterator[Scenario]:
     """`create_share` of the writers' calls create an execution, which needs central to be there."""
     async with connected(database.owner_url) as connection:
@@ -119,7 +122,10 @@ async def scenario(
         if pause_point is not None:
             await connection.execute(pause_point.sql())
     with open_folder() as folder, ForkServer() as fork_server:
-        it = Scenario(database, folder, fork_server, random.Random(seed), create_share)
+        chance = random.Random(seed)
+        it = Scenario(
+            database, folder, fork_server, chance, create_share, central_settings=central_settings
+        )
         try:
             await it.add_central()
             yield it

@@ -22,8 +22,11 @@ def refused(slug: str) -> Answer:
     return lambda batch: [Outcome(e.seq, "refused", {"type": slug}) for e in batch.entries]
 
 
-def relayed(slug: str, status: int, headers: dict[str, str] | None = None) -> UpstreamProblem:
-    return UpstreamProblem({"type": slug, "status": status, "detail": slug}, headers or {})
+def relayed(
+    slug: str, status: int, headers: dict[str, str] | None = None, **members: object
+) -> UpstreamProblem:
+    document = {"type": slug, "status": status, "detail": slug} | members
+    return UpstreamProblem(document, headers or {})
 
 
 UNREACHABLE = CentralUnavailable("cannot be reached", retry_after_s=1)

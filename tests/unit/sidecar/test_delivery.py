@@ -119,6 +119,35 @@ async def test_a_batch_out_of_step_begins_an_epoch_and_cuts_anew(harness: Delive
     )  # a central that is out of step with everything is no busy loop
 
 
+@pytest.mark.parametrize(
+    ("last_batch", "forgotten"), [(0, 2), (1, 1), (2, 0), (3, 0), (-1, 0), ("1", 0), (None, 0)]
+)
+async def test_answered_batches_that_centrals_cursor_lacks_are_named_and_counted(
+    harness: DeliveryHarness,
+    last_batch: object,
+    forgotten: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in "ab":
+        await harness.spool.append(update(name=name))
+        await harness.deliver_all()
+    seq = await harness.spool.append(update(name="c"))
+    harness.central.script = [relayed("batch-out-of-step", 409, last_batch=last_batch)]
+
+    await harness.deliver_all()
+
+    assert harness.central.numbers()[-2:] == [[seq], [seq]]
+    assert harness.count("sidecar_forgotten_batches_total") == forgotten
+    named = [
+        (line.levelname, line.fields)  # type: ignore[attr-defined]
+        for line in caplog.records
+        if line.message.startswith("central no longer has batches that it had answered")
+    ]
+    epoch = harness.central.batches[0].epoch
+    expected = {"epoch": epoch, "first_batch": 3 - forgotten, "last_batch": 2}
+    assert named == ([("ERROR", expected)] if forgotten else [])
+
+
 async def test_a_deferred_write_keeps_the_order_of_its_execution(
     harness: DeliveryHarness, spools: Spools
 ) -> None:

@@ -154,6 +154,19 @@ with cursor as materialized (
       and execution.status not in (3, 4, 5)
     order by execution.eid
     for update of execution skip locked
+), bound as materialized (
+    -- The snapshot may be older than the locks. A row lock takes the newest version of the binding:
+    -- a take-over that committed before the execution was locked is seen, a later one waits for it.
+    select binding.execution_id
+    from locked
+    cross join lateral (
+        select execution_id from cu_metadata.bindings
+        where bindings.execution_id = locked.eid
+          and bindings.source_id = $1
+          and bindings.revoked_at is null
+        limit 1
+        for share skip locked
+    ) binding
 ), result_change as materialized (
     select *
     from unnest($19::int[], $20::text[], $21::text[], $22::bigint[])
@@ -166,7 +179,7 @@ with cursor as materialized (
     select
         $2::boolean
         or exists (select from cursor)
-        and (select count(*) from locked) = cardinality($7::int[])
+        and (select count(*) from bound) = cardinality($7::int[])
         and not exists (
             select from result_change change
             left join texera_db.operator_port_executions port

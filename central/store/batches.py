@@ -52,8 +52,10 @@ statement checks the assumptions and writes, or writes nothing. Everything else 
                     v                                   v
                 response                             response
 
-Both judge by the same facts (the view `cu_metadata.writers`, statuses, registries), each in one
-snapshot, and both write by the same statement. The fold decides in both.
+Both judge by the same facts (the view `cu_metadata.writers`, statuses, registries), and both write
+by the same statement. The fold decides in both. The snapshot of the optimistic statement is older
+than its locks: what a take-over, an end or another URI changes meanwhile is read again under the
+locks. Only a user who is demoted while the statement waits may still be written for.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -259,6 +259,26 @@ async def test_a_row_that_comes_between_snapshot_and_lock_undoes_it(
     assert at_once(central) == 0
 
 
+async def test_a_take_over_between_snapshot_and_lock_refuses_the_batch(
+    central: Replica, database: Database, known: tuple[Source, int], owner_connection: Connection
+) -> None:
+    """The statement has its snapshot and waits for the cursor while another source binds."""
+    source, eid = known
+    async with connected(database.superuser_url) as holder:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("select from cu_metadata.cursors for update")
+        end = source.update(eid, status="COMPLETED")
+        batch = asyncio.create_task(apply_batch(central, source, 2, end))
+        await until_blocking(holder)
+        await revoked(owner_connection, eid)
+        await transaction.rollback()
+
+    assert await batch == ["binding-revoked"]
+    assert (await run(owner_connection, eid))["status"] == 0
+    assert at_once(central) == 0
+
+
 async def test_a_value_that_the_schema_cannot_hold_is_refused_alone(
     central: Replica, known: tuple[Source, int], owner_connection: Connection
 ) -> None:

@@ -24,6 +24,7 @@ from dev.tokens import mint
 from dev.world import WORLD, User
 from tests.databases import Database, connected
 from tests.integration.central.batching import PORT, Connection, add_runs, run, uris
+from tests.integration.central.rows import until_blocking
 from tests.integration.central.signing import SigningKey, served
 
 COMMITTED = (200, {"state": "committed"})
@@ -281,3 +282,25 @@ async def test_a_size_that_an_int_column_cannot_hold_is_a_422(
         assert (status, answer["type"]) == (422, "value-out-of-range")
         assert (await run(connection, eid))["name"] == "Untitled Execution"
     await pool.close()
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+async def test_a_revocation_while_a_write_waits_for_the_row_refuses_it(
+    line: Line, eid: int, method: str, database: Database, owner_connection: Connection
+) -> None:
+    path, body = f"/v1/executions/{eid}", {"status": "COMPLETED"}
+    call = (method, path, body) if method == "PATCH" else (method, f"{path}/uris", None)
+    async with connected(database.superuser_url) as holder, holder.transaction():
+        await holder.execute(
+            "select from texera_db.workflow_executions where eid = $1 for update", eid
+        )
+        write = asyncio.create_task(line.call(*call))
+        await until_blocking(holder)
+        await owner_connection.execute(
+            "update cu_metadata.bindings set revoked_at = now() where execution_id = $1", eid
+        )
+
+    status, answer = await write
+
+    assert (status, answer["type"]) == (403, "binding-revoked")
+    assert (await run(owner_connection, eid))["status"] == 0

@@ -54,8 +54,8 @@ class Metrics:
         )
         self._credentials = Counter(
             "central_credentials_total",
-            "Verified credentials, by kind and verdict.",
-            ["kind", "verdict"],
+            "Verified credentials, by kind and result.",
+            ["kind", "result"],
             registry=registry,
         )
         self._jwks_fetches = Counter(
@@ -162,9 +162,9 @@ class Metrics:
     def database_error(self, reason: str) -> None:
         self._database_errors.labels(reason).inc()
 
-    def credential(self, kind: str, verdict: str) -> None:
-        """`kind` is token, assertion or workload; `verdict` accepted, cached or a slug."""
-        self._credentials.labels(kind, verdict).inc()
+    def credential(self, kind: str, result: str) -> None:
+        """`kind` is token, assertion or workload; `result` accepted, cached or a slug."""
+        self._credentials.labels(kind, result).inc()
 
     def rate_limited(self, who: str, what: str) -> None:
         """`who`: user, source, new_sources; `what`: calls, concurrent_calls, bytes, bindings."""

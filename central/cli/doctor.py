@@ -22,7 +22,7 @@ from central.settings import Settings, read_settings
 from central.store.database import Database
 from central.store.role import Privilege, RoleInspection, SessionFacts
 from kit.http import checks
-from kit.http.checks import Check, CheckFunction, Fail, Verdict, Warn
+from kit.http.checks import Check, CheckFunction, CheckStatus, Fail, Warn
 from kit.http.problems import Problem
 
 SUPPORTED_VERSIONS = range(14, 19)
@@ -52,7 +52,7 @@ async def run_checks(settings: Settings, *, now: Callable[[], float] = time.time
         session = await inspection.session()
         offset_s = session.database_now.timestamp() - (asked_at + now()) / 2
     except Problem as problem:
-        return [*found, Check("database", Verdict.FAIL, problem.detail)]
+        return [*found, Check("database", CheckStatus.FAIL, problem.detail)]
     else:
         return found + await checks.run_checks(
             {

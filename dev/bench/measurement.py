@@ -67,7 +67,7 @@ class Goal:
         return self.measured.median <= self.limit
 
     @property
-    def verdict(self) -> str:
+    def result(self) -> str:
         if self.is_met:
             return "met"
         return f"missed by {(self.measured.median / self.limit - 1) * 100:.0f} %"

@@ -57,11 +57,11 @@ class Report:
         for goal in goals:
             lines.append(
                 f"| {goal.what} | {goal.limit:g} {goal.unit} |"
-                f" {goal.measured.text(goal.digits)} {goal.unit} | {goal.verdict} |"
+                f" {goal.measured.text(goal.digits)} {goal.unit} | {goal.result} |"
             )
         lines.append("")
         if missed:
-            named = "; ".join(f"{goal.what} ({goal.verdict})" for goal in missed)
+            named = "; ".join(f"{goal.what} ({goal.result})" for goal in missed)
             lines.append(f"**Missed: {named}.**")
         else:
             lines.append("None of these goals is missed.")

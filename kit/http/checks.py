@@ -18,7 +18,7 @@ CLOCK_FAIL_S = 30.0
 """The leeway of tokens and assertions."""
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     OK = auto()
     WARN = auto()
     FAIL = auto()
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 class Check(msgspec.Struct, frozen=True):
     name: str
-    verdict: Verdict
+    status: CheckStatus
     detail: str
 
 
@@ -51,12 +51,12 @@ async def _run(name: str, function: CheckFunction) -> Check:
         result = function()
         detail = await result if inspect.isawaitable(result) else result
     except Warn as warning:
-        return Check(name, Verdict.WARN, str(warning))
+        return Check(name, CheckStatus.WARN, str(warning))
     except Problem as problem:
-        return Check(name, Verdict.FAIL, problem.detail)
+        return Check(name, CheckStatus.FAIL, problem.detail)
     except (Fail, OSError, ValueError) as error:
-        return Check(name, Verdict.FAIL, str(error))
-    return Check(name, Verdict.OK, detail)
+        return Check(name, CheckStatus.FAIL, str(error))
+    return Check(name, CheckStatus.OK, detail)
 
 
 def check_clock(offset_s: float, other: str) -> str:
@@ -76,7 +76,7 @@ def add_parser(commands: Any, description: str) -> Any:
 
 
 def exit_code(checks: Iterable[Check]) -> int:
-    return int(any(check.verdict is Verdict.FAIL for check in checks))
+    return int(any(check.status is CheckStatus.FAIL for check in checks))
 
 
 def format_checks(checks: Sequence[Check], *, as_json: bool) -> str:
@@ -84,4 +84,4 @@ def format_checks(checks: Sequence[Check], *, as_json: bool) -> str:
     if as_json:
         return msgspec.json.encode({"checks": checks}).decode()
     width = max(len(check.name) for check in checks)
-    return "\n".join(f"{c.verdict.upper():<5} {c.name:<{width}}  {c.detail}" for c in checks)
+    return "\n".join(f"{c.status.upper():<5} {c.name:<{width}}  {c.detail}" for c in checks)

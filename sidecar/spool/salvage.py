@@ -112,7 +112,7 @@ _META = _Table("meta", "name, value", "name")
 
 
 @dataclass
-class Salvaged:
+class RecoveredRows:
     """Rows that were copied, and what is known of those that were not."""
 
     kept_count: int = 0
@@ -130,10 +130,10 @@ class Salvaged:
 
 
 def _rows(
-    source: sqlite3.Connection, table: _Table, found: Salvaged | None = None
+    source: sqlite3.Connection, table: _Table, found: RecoveredRows | None = None
 ) -> Iterator[tuple[Any, ...]]:
     """All rows that SQLite can read: from both ends up to damage, then by the index's keys."""
-    found = found or Salvaged()
+    found = found or RecoveredRows()
     query = f"SELECT {table.columns} FROM {table.name} NOT INDEXED"  # noqa: S608
     seen: set[Any] = set()
     for order in ("ASC", "DESC"):
@@ -160,13 +160,13 @@ def _rows(
             return
 
 
-def copy_rows(source: sqlite3.Connection, target: sqlite3.Connection) -> Salvaged:
+def copy_rows(source: sqlite3.Connection, target: sqlite3.Connection) -> RecoveredRows:
     """Adds to `target` what it does not know: outcomes, then entries, then replaced writes.
 
     The batch in flight of `target` stays as it is. A power failure may have torn its settling,
     which is not synced, and with a part of its outcomes it could not be sent again unchanged.
     """
-    found = Salvaged()
+    found = RecoveredRows()
     in_flight = {seq for (seq,) in target.execute("SELECT seq FROM in_flight")}
     for _, *record in sorted(_rows(source, _SETTLED), key=lambda row: row[0]):
         if _is_intact_record(record):

@@ -162,8 +162,8 @@ def test_the_sidecar_writes_the_request_and_central_reads_all_of_it(name: str) -
 
     assert msgspec.json.encode(value) == sample(name)
     read = msgspec.to_builtins(msgspec.json.decode(sample(name), type=kind))
-    told = msgspec.json.decode(sample(name))
-    assert {member: read[member] for member in told} == told
+    document = msgspec.json.decode(sample(name))
+    assert {member: read[member] for member in document} == document
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -179,8 +179,8 @@ def test_central_writes_the_answer_and_the_sidecar_reads_all_of_it(name: str) ->
 
     assert msgspec.json.encode(value) == sample(name)
     read = msgspec.to_builtins(msgspec.json.decode(sample(name), type=kind))
-    told = msgspec.json.decode(sample(name))
-    assert read == {key: told[key] for key in told if key not in LEFT_OUT.get(name, ())}
+    document = msgspec.json.decode(sample(name))
+    assert read == {key: document[key] for key in document if key not in LEFT_OUT.get(name, ())}
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -195,11 +195,11 @@ def test_the_documents_describe_the_sample(name: str) -> None:
 @pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_of_a_newer_central_is_read(name: str) -> None:
     _, kind = ANSWERS[name]
-    told = msgspec.json.decode(sample(name))
+    document = msgspec.json.decode(sample(name))
     if name == "operator-costs-answer-1":
-        newer = told | {"colour": "red"}  # the map's keys are operators, not members
+        newer = document | {"colour": "red"}  # the map's keys are operators, not members
     else:
-        newer = with_news(told)
+        newer = with_news(document)
 
     read = msgspec.json.decode(msgspec.json.encode(newer), type=kind)
 
@@ -208,9 +208,9 @@ def test_an_answer_of_a_newer_central_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["uris-answer-1", "no-uris-answer-1"])
 def test_the_sidecar_remembers_the_registry_as_it_was_answered(name: str) -> None:
-    told = msgspec.json.decode(sample(name))
+    document = msgspec.json.decode(sample(name))
 
-    assert UriRegistry.from_json(msgspec.json.encode(told)).to_json() == told
+    assert UriRegistry.from_json(msgspec.json.encode(document)).to_json() == document
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,8 @@ def test_a_boot_goes_from_the_unit_to_central_as_it_is_and_its_answer_back() -> 
     assert msgspec.json.encode(request) == sample("boot-request-1")
     assert msgspec.json.decode(sample("boot-request-1"), type=leases.BootRequest).boot_id == BOOT
     assert msgspec.json.encode(leases.ClosedExecutions([1001, 1002])) == sample("boot-answer-1")
-    told = msgspec.json.decode(sample("boot-answer-1"), type=forwarded.ClosedExecutions)
-    assert told.closed == [1001, 1002]
+    decoded = msgspec.json.decode(sample("boot-answer-1"), type=forwarded.ClosedExecutions)
+    assert decoded.closed == [1001, 1002]
 
 
 def test_the_boot_goes_with_each_binding() -> None:

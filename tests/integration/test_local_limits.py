@@ -12,8 +12,8 @@ from tests.stacks import COMMITTED, running_stack
 async def test_a_runaway_program_gets_429_and_its_run_still_ends(
     database: Database, tmp_path: Path
 ) -> None:
-    few = {"SIDECAR_LIMIT_WRITES_PER_S": "0.05", "SIDECAR_LIMIT_BURST_S": "100"}
-    async with running_stack(database.central_url, tmp_path, few) as stack:
+    low_limits = {"SIDECAR_LIMIT_WRITES_PER_S": "0.05", "SIDECAR_LIMIT_BURST_S": "100"}
+    async with running_stack(database.central_url, tmp_path, low_limits) as stack:
         run = f"/v1/executions/{await stack.create()}"
         written = [await stack.call("PATCH", run, {"name": f"n{n}"}) for n in range(7)]
         others_run = f"/v1/executions/{await stack.create(WORLD.writer)}"
@@ -32,8 +32,8 @@ async def test_a_runaway_program_gets_429_and_its_run_still_ends(
 async def test_centrals_limit_is_passed_on_and_is_no_outage(
     database: Database, tmp_path: Path
 ) -> None:
-    few = {"CENTRAL_LIMIT_USER_CALLS_PER_S": "0.08", "CENTRAL_LIMIT_BURST_S": "100"}
-    async with running_stack(database.central_url, tmp_path, few) as stack:
+    low_limits = {"CENTRAL_LIMIT_USER_CALLS_PER_S": "0.08", "CENTRAL_LIMIT_BURST_S": "100"}
+    async with running_stack(database.central_url, tmp_path, low_limits) as stack:
         mine = [await stack.get(f"/v1/executions/{n}") for n in range(900_001, 900_012)]
         other = await stack.get(f"/v1/executions/{WORLD.completed_execution_id}", WORLD.reader)
         is_reachable = stack.sidecar.central.is_reachable
@@ -48,8 +48,8 @@ async def test_centrals_limit_is_passed_on_and_is_no_outage(
 async def test_neither_polls_nor_tokens_made_up_keep_a_run_from_ending(
     database: Database, tmp_path: Path
 ) -> None:
-    few = {"SIDECAR_LIMIT_CONCURRENT_CALLS": "3"}
-    async with running_stack(database.central_url, tmp_path, few) as stack:
+    low_limits = {"SIDECAR_LIMIT_CONCURRENT_CALLS": "3"}
+    async with running_stack(database.central_url, tmp_path, low_limits) as stack:
         run = f"/v1/executions/{await stack.create()}"
         others_run = f"/v1/executions/{await stack.create(WORLD.writer)}"
         poll = f"{run}/result-uri?operator_id=op-1&wait=20"

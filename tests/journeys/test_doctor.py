@@ -22,7 +22,7 @@ def doctor(up: Up, role: str, *arguments: str, given: str = "", **variables: str
     )
     assert done.stderr == ""
     found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    failed = any(check["verdict"] == "fail" for check in found.values())
+    failed = any(check["status"] == "fail" for check in found.values())
     assert done.returncode == (1 if failed else 0)
     return found
 
@@ -30,15 +30,15 @@ def doctor(up: Up, role: str, *arguments: str, given: str = "", **variables: str
 def test_central_passes(up: Up) -> None:
     found = doctor(up, "central")
 
-    assert [name for name, check in found.items() if check["verdict"] == "fail"] == []
+    assert [name for name, check in found.items() if check["status"] == "fail"] == []
 
 
 def test_the_sidecar_passes_beside_a_running_one_but_for_its_volume(up: Up) -> None:
     found = doctor(up, "sidecar")
 
-    bad = {name for name, check in found.items() if check["verdict"] == "fail"}
+    bad = {name for name, check in found.items() if check["status"] == "fail"}
     assert bad <= {"volume"}
-    assert {found[name]["verdict"] for name in ("central", "environment", "source key")} == {"ok"}
+    assert {found[name]["status"] for name in ("central", "environment", "source key")} == {"ok"}
 
 
 def test_the_units_environment_is_judged_without_showing_values(up: Up) -> None:
@@ -47,7 +47,7 @@ def test_the_units_environment_is_judged_without_showing_values(up: Up) -> None:
 
     found = doctor(up, "sidecar", "--unit-environment", "-", given=unit)
 
-    assert found["unit environment"]["verdict"] == "fail"
+    assert found["unit environment"]["status"] == "fail"
     assert "AUTH_JWT_SECRET" in found["unit environment"]["detail"]
     assert "USER_JWT_TOKEN" in found["unit environment"]["detail"]
     assert "hidden-secret" not in json.dumps(found)
@@ -57,5 +57,5 @@ def test_the_units_environment_is_judged_without_showing_values(up: Up) -> None:
 def test_another_audience_is_reported(up: Up) -> None:
     found = doctor(up, "sidecar", SIDECAR_ASSERTION_AUDIENCE="another")
 
-    assert found["central"]["verdict"] == "fail"
+    assert found["central"]["status"] == "fail"
     assert "aud" in found["central"]["detail"]

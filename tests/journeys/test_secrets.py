@@ -29,7 +29,7 @@ BODY = "canary-of-a-body-4f1c"
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[tuple[dict[str, str], dict[str, bytes]]]:
+def artifacts() -> Iterator[tuple[dict[str, str], dict[str, bytes]]]:
     """The secrets by name, and everything that was written by where."""
     with open_folder() as folder, running_system(folder) as up:
         answers = used_and_misused(up)
@@ -142,22 +142,26 @@ def places(written: dict[str, bytes], secret: str) -> list[str]:
     return [where for where, text in written.items() if secret.lower().encode() in text.lower()]
 
 
-def test_no_secret_is_written_anywhere(told: tuple[dict[str, str], dict[str, bytes]]) -> None:
-    secrets, written = told
+def test_no_secret_is_written_anywhere(artifacts: tuple[dict[str, str], dict[str, bytes]]) -> None:
+    secrets, written = artifacts
 
     found = {name: places(written, secret) for name, secret in secrets.items()}
     assert {name: where for name, where in found.items() if where} == {}
 
 
-def test_no_body_is_in_a_log_or_on_a_page(told: tuple[dict[str, str], dict[str, bytes]]) -> None:
-    _, written = told
+def test_no_body_is_in_a_log_or_on_a_page(
+    artifacts: tuple[dict[str, str], dict[str, bytes]],
+) -> None:
+    _, written = artifacts
 
     assert [where for where in places(written, BODY) if "spool" not in where] == []
 
 
-def test_the_search_looked_at_what_it_should(told: tuple[dict[str, str], dict[str, bytes]]) -> None:
+def test_the_search_looked_at_what_it_should(
+    artifacts: tuple[dict[str, str], dict[str, bytes]],
+) -> None:
     """A search of the wrong files would find nothing either."""
-    _, written = told
+    _, written = artifacts
 
     names = {Path(where).name for where in written}
     assert {"sidecar.log", "central.log", "sidecar-again.log", "spool.sqlite3"} <= names

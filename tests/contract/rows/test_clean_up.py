@@ -166,15 +166,15 @@ async def test_row_15_hazard_a_killed_run_is_not_made_a_failed_one(now: Pair) ->
 async def test_row_15_hazard_other_units_rows_and_running_ones_are_left_alone(now: Pair) -> None:
     """The old query had no filter by unit: each unit swept every unit's rows."""
     await now.both("UPDATE texera_db.workflow_executions SET log_location = 'file:///log'")
-    swept = [row["eid"] for row in await now.old_rows.fetch(EXPIRED, a_day_ago())]
+    selected = [row["eid"] for row in await now.old_rows.fetch(EXPIRED, a_day_ago())]
     foreign = {WORLD.stuck_execution_id, WORLD.other_unit_execution_id}
 
     found = await now.new.get(f"{UNIT}?ttl_seconds={DAY_S}")
-    refused = await now.new.call("POST", f"{UNIT}/clear", {"execution_ids": swept})
+    refused = await now.new.call("POST", f"{UNIT}/clear", {"execution_ids": selected})
 
     mine = [row["execution_id"] for row in found.body["executions"]]
-    assert foreign < set(swept)
-    assert mine == [eid for eid in swept if eid not in foreign]
+    assert foreign < set(selected)
+    assert mine == [eid for eid in selected if eid not in foreign]
     assert refused.outcome == (404, "execution-not-found")
     before, after = await now.tables()
     assert before == after

@@ -45,7 +45,7 @@ class Rules:
 
     now_s: float = 0.0
     served_since: float | None = None
-    beat_at: float = 0.0
+    heartbeat_at: float = 0.0
     runs: dict[int, Run] = field(default_factory=dict)
     leases: dict[int, float] = field(default_factory=dict)
     """Expiry, by execution id."""
@@ -53,11 +53,11 @@ class Rules:
     closing_count: int = 0
     """How many times a run was closed as FAILED."""
 
-    def beat(self, *, is_broken: bool = False) -> None:
-        silence_s = self.now_s - self.beat_at
+    def heartbeat(self, *, is_broken: bool = False) -> None:
+        silence_s = self.now_s - self.heartbeat_at
         if self.served_since is None or is_broken or not -BREAK_S <= silence_s < BREAK_S:
             self.served_since = self.now_s
-        self.beat_at = self.now_s
+        self.heartbeat_at = self.now_s
 
     def silent(self) -> list[int]:
         return [

@@ -221,16 +221,16 @@ async def test_a_user_gets_what_their_relation_allows(
 
 @pytest.mark.parametrize("scene", [scene for scene in SCENES if scene != PRIVATE], ids=str)
 async def test_rules_hold_for_every_user_in_every_scene(sidecar: Sidecar, scene: Scene) -> None:
-    told, expected = {}, {}
+    actual, expected = {}, {}
     for route in USER_ROUTES:
         execution_id = await begun(sidecar, scene)
         where, body = call_of(route, scene, execution_id)
         for user in in_order(scene):
             call = (route.method, route.path, user.name)
             reply = await sidecar.call(route.method, where, body, user=user)
-            told[call], expected[call] = reply.outcome, expected_of(route, scene, user)
+            actual[call], expected[call] = reply.outcome, expected_of(route, scene, user)
 
-    assert told == expected
+    assert actual == expected
 
 
 NAMING_A_RUN = [
@@ -254,7 +254,7 @@ async def test_hidden_and_missing_rows_run_the_same_statements(
             if sample.name == "central_statement_seconds_count"
         }
 
-    told = []
+    actual = []
     for execution_id in (eid, 999_999):
         where, body = call_of(route, PRIVATE, execution_id)
         before = statements()
@@ -262,10 +262,10 @@ async def test_hidden_and_missing_rows_run_the_same_statements(
         done = {name: n - before.get(name, 0) for name, n in statements().items()}
         reply.body.pop("request_id")
         reply.body["detail"] = reply.body["detail"].replace(str(execution_id), "N")
-        told.append((reply.status, reply.body, {name: n for name, n in done.items() if n}))
+        actual.append((reply.status, reply.body, {name: n for name, n in done.items() if n}))
 
-    assert told[0] == told[1]
-    assert told[0][0] == 404
+    assert actual[0] == actual[1]
+    assert actual[0][0] == 404
 
 
 @pytest.mark.parametrize("route", named(USER_ROUTES))
@@ -300,9 +300,9 @@ async def test_a_call_signed_for_another_target_gets_401(
     headers = sidecar.key.headers(route.method, "/v1/other", token=token, idempotency_key="k")
 
     async with sidecar.client.request(route.method, where, headers=headers) as response:
-        told = await response.json(content_type=None)
+        actual = await response.json(content_type=None)
 
-    assert (response.status, told["type"]) == (401, "assertion-invalid")
+    assert (response.status, actual["type"]) == (401, "assertion-invalid")
 
 
 @pytest.mark.parametrize("route", named(BOUND_ROUTES))

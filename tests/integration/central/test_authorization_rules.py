@@ -94,12 +94,12 @@ async def test_unreadable_row_gets_the_404_of_a_missing_one(sidecar: Sidecar) ->
         (f"/v1/workflows/{WORLD.workflow_id}/executions", "/v1/workflows/999999/executions"),
     ):
         number = hidden.split("/")[3]
-        told = await sidecar.get(hidden, WORLD.stranger)
+        refused = await sidecar.get(hidden, WORLD.stranger)
         absent = await sidecar.get(missing, WORLD.stranger)
 
-        assert told.status == absent.status == 404
-        assert told.body["title"] == absent.body["title"]
-        assert told.body["detail"] == absent.body["detail"].replace("999999", number)
+        assert refused.status == absent.status == 404
+        assert refused.body["title"] == absent.body["title"]
+        assert refused.body["detail"] == absent.body["detail"].replace("999999", number)
 
 
 async def test_direct_grant_overrides_project_grants(

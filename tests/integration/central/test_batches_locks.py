@@ -26,7 +26,7 @@ async def central(database: Database) -> AsyncIterator[Replica]:
 async def test_a_foreign_source_changes_nothing_and_holds_nobody_up(
     central: Replica, database: Database, owner_connection: Connection
 ) -> None:
-    stranger = Source("source-z")
+    unbound = Source("source-z")
     (eid,) = await add_runs(owner_connection, 1)
 
     async with connected(database.owner_url) as holder:
@@ -34,7 +34,7 @@ async def test_a_foreign_source_changes_nothing_and_holds_nobody_up(
         await holder.execute(
             "select from texera_db.workflow_executions where eid = $1 for update", eid
         )
-        refused = await apply_batch(central, stranger, 1, stranger.update(eid, status="FAILED"))
+        refused = await apply_batch(central, unbound, 1, unbound.update(eid, status="FAILED"))
         await holder.execute("rollback")
 
     assert refused == ["not-bound"]

@@ -24,7 +24,7 @@ from tests.integration.central.batching import (
 )
 from tests.integration.central.rows import until_blocking
 
-Trouble: TypeAlias = Callable[[Connection, int], Awaitable[Any]]
+Fault: TypeAlias = Callable[[Connection, int], Awaitable[Any]]
 OTHER_URI = "vfs:///elsewhere"
 
 
@@ -104,9 +104,9 @@ async def test_it_leaves_the_rows_that_step_by_step_leaves(
     for number in (2, 3):
         entries = ordinary(source, eid) if number == 2 else [source.update(eid, status="FAILED")]
         assert set(await apply_batch(central, source, number, *entries)) == {"applied"}
-    async with replica(database) as stranger:  # knows neither run
+    async with replica(database) as other_replica:  # knows neither run
         entries = [*ordinary(slow_source, other), slow_source.update(other, status="FAILED")]
-        assert set(await apply_batch(stranger, slow_source, 1, *entries)) == {"applied"}
+        assert set(await apply_batch(other_replica, slow_source, 1, *entries)) == {"applied"}
 
     assert at_once(central) == 2
     mine = json.dumps(await stored(owner_connection, eid), default=str)
@@ -155,7 +155,7 @@ async def same_uri(connection: Connection, eid: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "expected"),
+    ("fault", "expected"),
     [
         (ended, ["late", "applied", "applied", "applied", "applied"]),
         (revoked, ["binding-revoked"] * 5),
@@ -169,11 +169,11 @@ async def test_what_is_not_as_assumed_is_judged_step_by_step(
     central: Replica,
     known: tuple[Source, int],
     owner_connection: Connection,
-    trouble: Trouble,
+    fault: Fault,
     expected: list[str],
 ) -> None:
     source, eid = known
-    await trouble(owner_connection, eid)
+    await fault(owner_connection, eid)
 
     assert await apply_batch(central, source, 2, *ordinary(source, eid)) == expected
 

@@ -10,7 +10,7 @@ from central.cli.doctor import check_secret, run_checks
 from central.migrations.grants import granted_privileges
 from central.settings import read_settings
 from dev.tokens import JWT_SECRET
-from kit.http.checks import Check, Fail, Verdict, Warn
+from kit.http.checks import Check, CheckStatus, Fail, Warn
 from tests.databases import CENTRAL_ROLE, Database, connected
 from tests.integration.central.command_fixtures import central
 from tests.integration.central.issuer import EC_KEY, RSA_KEY, Issuer, jwk
@@ -37,7 +37,7 @@ async def found(database: Database, **variables: str) -> dict[str, Check]:
 
 
 def bad(checks: dict[str, Check]) -> dict[str, str]:
-    return {name: c.detail for name, c in checks.items() if c.verdict is not Verdict.OK}
+    return {name: c.detail for name, c in checks.items() if c.status is not CheckStatus.OK}
 
 
 async def test_a_migrated_database_and_a_strong_secret_pass(database: Database) -> None:
@@ -60,7 +60,7 @@ async def test_the_command_prints_lines_or_json(database: Database) -> None:
     assert lines.exit_code == for_scripts.exit_code == 0
     assert {line.split()[0] for line in lines.output.splitlines()} == {"OK"}
     by_name = {check["name"]: check for check in json.loads(for_scripts.output)["checks"]}
-    assert by_name["jwt secret"]["verdict"] == "warn"  # `dev up`'s own says what it is
+    assert by_name["jwt secret"]["status"] == "warn"  # `dev up`'s own says what it is
     for text in (lines.output + lines.errors, for_scripts.output + for_scripts.errors):
         assert STRONG not in text
         assert JWT_SECRET.lower() not in text.lower()

@@ -114,12 +114,12 @@ class Fleet(RuleBasedStateMachine):
         source, number = self.sources[sidecar], next(self.batch_numbers[sidecar])
         entry = source.update(own[-1], status=status)
 
-        told = self.run_real(batching.apply_batch(self.database.batches, source, number, entry))
+        outcomes = self.run_real(batching.apply_batch(self.database.batches, source, number, entry))
 
         run = self.model.runs[own[-1]]
         before = (run.status, run.ended_by)
         was_open = run.is_open
-        assert told == [run.write(sidecar, status)]
+        assert outcomes == [run.write(sidecar, status)]
         if not run.is_open and (run.status, run.ended_by) != before:
             self.model.leases.pop(own[-1], None)
             self.model.closing_count += was_open and run.status == FAILED
@@ -153,9 +153,9 @@ class Fleet(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         """Central serves all the while."""
         self.run_real(serve_for(self.database.connection, self.database.replicas[0], seconds))
-        self.model.beat()
+        self.model.heartbeat()
         self.model.now_s += seconds
-        self.model.beat_at = self.model.now_s
+        self.model.heartbeat_at = self.model.now_s
 
     @rule(seconds=st.sampled_from([STEP_S, 3 * STEP_S, 2 * LEASE_S, -3 * STEP_S, -2 * LEASE_S]))
     def nobody_serves(self, seconds: float) -> None:
@@ -167,7 +167,7 @@ class Fleet(RuleBasedStateMachine):
     def a_renewal_fails(self, replica: int) -> None:
         self.database.replicas[replica].leases.availability.record_failure()
         self.run_real(self.database.replicas[replica].closer.heartbeat())
-        self.model.beat(is_broken=True)
+        self.model.heartbeat(is_broken=True)
 
     @rule(unit=st.sampled_from([201, 202]))
     def terminate(self, unit: int) -> None:
@@ -204,7 +204,7 @@ class Fleet(RuleBasedStateMachine):
 
         counts = self.run_real(passes())
 
-        self.model.beat()
+        self.model.heartbeat()
         orphans = self.model.orphans()
         self.model.close(orphans)
         self.model.drop_ended_leases()
@@ -225,7 +225,7 @@ class Fleet(RuleBasedStateMachine):
 
         self.run_real(race())
 
-        self.model.beat()
+        self.model.heartbeat()
         allowed = self.model.orphans()
         alone = {eid: reason for eid, reason in allowed.items() if eid not in own}
         statuses = self.run_real(

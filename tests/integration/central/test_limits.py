@@ -13,11 +13,13 @@ from tests.integration.central.rows import execution_by_sql
 
 VERSION = f"/v1/workflows/{WORLD.workflow_id}/versions/latest"
 WAITING = "select count(*) from pg_locks where not granted"
-FEW = {"CENTRAL_LIMIT_BURST_S": "100"}  # and rates so low that the length of a test gives none
+LOW_RATES = {
+    "CENTRAL_LIMIT_BURST_S": "100"
+}  # and rates so low that the length of a test gives none
 
 
 def serving(database: Database, **limits: str) -> Any:
-    variables = FEW | {f"CENTRAL_LIMIT_{name}": value for name, value in limits.items()}
+    variables = LOW_RATES | {f"CENTRAL_LIMIT_{name}": value for name, value in limits.items()}
     return running_central(database.central_url, variables=variables)
 
 

@@ -60,7 +60,9 @@ def settings(texera: str, role: str) -> MigrateSettings:
     return MigrateSettings(texera, role_url(texera, role))
 
 
-async def told(settings: MigrateSettings, steps: Sequence[Migration] | None = None) -> list[str]:
+async def run_migrate(
+    settings: MigrateSettings, steps: Sequence[Migration] | None = None
+) -> list[str]:
     """What a run reports."""
     lines: list[str] = []
     await migrate(settings, lines.append, steps)
@@ -68,7 +70,7 @@ async def told(settings: MigrateSettings, steps: Sequence[Migration] | None = No
 
 
 async def test_a_second_run_changes_nothing(settings: MigrateSettings, role: str) -> None:
-    first, second = await told(settings), await told(settings)
+    first, second = await run_migrate(settings), await run_migrate(settings)
 
     assert first[:-1] == [
         *(f"applied {step.name}" for step in STEPS),
@@ -81,7 +83,7 @@ async def test_a_second_run_changes_nothing(settings: MigrateSettings, role: str
 
 
 async def test_runs_at_once_apply_each_step_once(settings: MigrateSettings) -> None:
-    reports = await asyncio.gather(*(told(settings) for _ in range(5)))
+    reports = await asyncio.gather(*(run_migrate(settings) for _ in range(5)))
 
     assert sum("applied 0001_own_tables.sql" in report for report in reports) == 1
     assert sum(report[0] == PREPARED for report in reports) == 4
@@ -90,7 +92,7 @@ async def test_runs_at_once_apply_each_step_once(settings: MigrateSettings) -> N
 async def test_a_run_waits_for_the_one_under_way(settings: MigrateSettings) -> None:
     async with connected(settings.owner_url) as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK)
-        running = asyncio.ensure_future(told(settings))
+        running = asyncio.ensure_future(run_migrate(settings))
         await until_blocking(connection)
         assert not await connection.fetchval("SELECT to_regnamespace('cu_metadata')")
 
@@ -98,10 +100,10 @@ async def test_a_run_waits_for_the_one_under_way(settings: MigrateSettings) -> N
 
 
 async def test_a_new_password_is_taken_over(settings: MigrateSettings, role: str) -> None:
-    await told(settings)
+    await run_migrate(settings)
     changed = MigrateSettings(settings.owner_url, role_url(settings.owner_url, role, "another"))
 
-    await told(changed)
+    await run_migrate(changed)
 
     async with connected(changed.role_url):
         pass
@@ -110,7 +112,7 @@ async def test_a_new_password_is_taken_over(settings: MigrateSettings, role: str
 
 
 async def test_the_roles_timeouts_stand_on_the_role(settings: MigrateSettings) -> None:
-    await told(settings)
+    await run_migrate(settings)
 
     async with connected(settings.role_url) as connection:
         values = [
@@ -123,12 +125,12 @@ async def test_the_roles_timeouts_stand_on_the_role(settings: MigrateSettings) -
 
 
 async def test_a_step_changed_after_it_was_applied_is_refused(settings: MigrateSettings) -> None:
-    await told(settings)
+    await run_migrate(settings)
     step = STEPS[0]
     changed = Migration(step.number, step.name, step.text + "-- a word more\n")
 
     with pytest.raises(MigrationFailed, match="is not what was applied to this database"):
-        await told(settings, [changed])
+        await run_migrate(settings, [changed])
 
 
 async def test_a_step_that_fails_leaves_nothing_behind(settings: MigrateSettings) -> None:
@@ -137,15 +139,15 @@ async def test_a_step_that_fails_leaves_nothing_behind(settings: MigrateSettings
     )
 
     with pytest.raises(MigrationFailed, match=r"9999_broken\.sql: syntax error"):
-        await told(settings, [*STEPS, broken])
+        await run_migrate(settings, [*STEPS, broken])
 
     async with connected(settings.owner_url) as connection:
         assert await connection.fetchval("SELECT to_regnamespace('cu_metadata')") is None
-    assert (await told(settings))[0] == "applied 0001_own_tables.sql"
+    assert (await run_migrate(settings))[0] == "applied 0001_own_tables.sql"
 
 
 async def test_a_later_step_follows_on_an_applied_one(settings: MigrateSettings) -> None:
-    await told(settings)
+    await run_migrate(settings)
     later = Migration(
         LAST + 1,
         "9999_later.sql",
@@ -153,7 +155,7 @@ async def test_a_later_step_follows_on_an_applied_one(settings: MigrateSettings)
         "-- migrate:down\ndrop table cu_metadata.bindings;\n",
     )
 
-    report = await told(settings, [*STEPS, later])
+    report = await run_migrate(settings, [*STEPS, later])
 
     assert report[:2] == ["applied 9999_later.sql", f"schema cu_metadata is at {LAST + 1:04d}"]
     async with connected(settings.owner_url) as connection:
@@ -174,7 +176,7 @@ async def test_texeras_tables_stay_as_they_are(settings: MigrateSettings) -> Non
     """
     async with connected(settings.owner_url) as connection:
         before = await connection.fetchval(look)
-        await told(settings)
+        await run_migrate(settings)
         assert await connection.fetchval(look) == before
 
 
@@ -184,7 +186,7 @@ async def test_texeras_tables_stay_as_they_are(settings: MigrateSettings) -> Non
 async def test_another_database_is_told_apart(cluster: Cluster, role: str) -> None:
     async with empty_database(cluster) as url:
         with pytest.raises(MigrationFailed, match="is it Texera's database"):
-            await told(MigrateSettings(url, role_url(url, role)))
+            await run_migrate(MigrateSettings(url, role_url(url, role)))
 
 
 async def test_the_owner_and_a_superuser_are_no_roles_of_the_service(
@@ -192,7 +194,9 @@ async def test_the_owner_and_a_superuser_are_no_roles_of_the_service(
 ) -> None:
     for name in ("texera", "postgres"):
         with pytest.raises(MigrationFailed, match="takes a role of its own"):
-            await told(MigrateSettings(settings.owner_url, role_url(settings.owner_url, name)))
+            await run_migrate(
+                MigrateSettings(settings.owner_url, role_url(settings.owner_url, name))
+            )
 
 
 async def test_an_owner_who_may_not_create_roles_is_told_what_to_do(
@@ -202,10 +206,10 @@ async def test_an_owner_who_may_not_create_roles_is_told_what_to_do(
         await superuser.execute("ALTER ROLE texera NOCREATEROLE")
         try:
             with pytest.raises(MigrationFailed, match=r"have `create role .* run, then"):
-                await told(settings)
+                await run_migrate(settings)
 
             await superuser.execute(f"CREATE ROLE {identifier(role)} LOGIN")
-            report = await told(settings)
+            report = await run_migrate(settings)
             assert any("are left alone" in line for line in report)
         finally:
             await superuser.execute("ALTER ROLE texera CREATEROLE")

@@ -201,8 +201,8 @@ async def test_outage_during_a_pass_ends_the_pass(
     orphans = central.closer._orphans
     scan = orphans.scan
 
-    async def scan_then_fail_renewal(few: int, one_in: int) -> object:
-        found = await scan(few, one_in)
+    async def scan_then_fail_renewal(min_suspicious: int, max_fraction: int) -> object:
+        found = await scan(min_suspicious, max_fraction)
         central.leases.availability.record_failure()
         await central.closer.heartbeat()
         return found

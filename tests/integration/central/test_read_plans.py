@@ -154,11 +154,11 @@ async def test_an_unfinished_index_is_made_anew(indexed: Database) -> None:
             f"texera_db.{name}",
         )
 
-    told: list[str] = []
-    await create_indexes(indexed.owner_url, told.append)
-    await create_indexes(indexed.owner_url, told.append)
+    lines: list[str] = []
+    await create_indexes(indexed.owner_url, lines.append)
+    await create_indexes(indexed.owner_url, lines.append)
 
-    assert [line for line in told if "unfinished" in line] == [
+    assert [line for line in lines if "unfinished" in line] == [
         f"drop index concurrently texera_db.{name}: an interrupted run had left it unfinished"
     ]
     async with connected(indexed.owner_url) as connection:

@@ -102,17 +102,17 @@ async def test_unbound_sources_share_one_audit_limit(
 
 
 async def test_unknown_source_leaves_bounded_rows(sidecar: Sidecar, owner_connection: Any) -> None:
-    stranger = sidecar.another()
+    unbound = sidecar.another()
     entries = [{"execution_id": n, "op": "update_execution", "name": "x"} for n in range(1, 50)]
 
-    first = await stranger.deliver(*entries, epoch="a" * 32)
-    again = await stranger.deliver(*entries, epoch="a" * 32)
+    first = await unbound.deliver(*entries, epoch="a" * 32)
+    again = await unbound.deliver(*entries, epoch="a" * 32)
     for _ in range(30):
-        await stranger.deliver(*entries)
+        await unbound.deliver(*entries)
 
     assert first.body == again.body
     cursors = await owner_connection.fetch(
-        "select response from cu_metadata.cursors where source_id = $1", stranger.source_id
+        "select response from cu_metadata.cursors where source_id = $1", unbound.source_id
     )
     assert [bytes(row["response"]) for row in cursors] == [b""] * MAX_EPOCHS_PER_SOURCE
 
@@ -132,9 +132,9 @@ async def test_a_source_learns_nothing_of_executions_it_is_not_bound_to(
 
     probed = await prober.deliver(*entries)
 
-    told = {
+    responses = {
         outcome["problem"]["detail"].replace(str(entry["execution_id"]), "N")
         for entry, outcome in zip(entries, probed.body["outcomes"], strict=True)
     }
     assert probed.outcomes == ["not-bound"] * 3
-    assert len(told) == 1
+    assert len(responses) == 1

@@ -47,10 +47,10 @@ async def test_bindings_are_listed_by_what_they_are_of(
     assert ids(ls(database, "--computing-unit", str(WORLD.other_computing_unit_id))) == set()
     assert len(ls(database, "--limit", "1")) == 1
 
-    told = central(database.central_url, "bindings", "ls").output.splitlines()
-    assert told[0].split() == ["EXECUTION", "USER", "UNIT", "STATUS", "CREATED", "STATE", "SOURCE"]
-    assert {line.split()[0] for line in told[1:]} == {str(owners), str(writers)}
-    assert any("lapsed at" in line for line in told)
+    lines = central(database.central_url, "bindings", "ls").output.splitlines()
+    assert lines[0].split() == ["EXECUTION", "USER", "UNIT", "STATUS", "CREATED", "STATE", "SOURCE"]
+    assert {line.split()[0] for line in lines[1:]} == {str(owners), str(writers)}
+    assert any("lapsed at" in line for line in lines)
 
 
 async def test_what_is_revoked_is_written_to_no_more(sidecar: Sidecar, database: Database) -> None:

@@ -29,7 +29,7 @@ def sidecar_settings(url: str, ca_file: Path, folder: Path) -> Settings:
 
 
 async def test_sidecar_trusts_the_configured_ca_only(database: Database, tmp_path: Path) -> None:
-    authority, stranger = Authority(), Authority()
+    authority, other_authority = Authority(), Authority()
     files = tmp_path / "tls.crt", tmp_path / "tls.key"
     authority.issue(*files)
     variables = {"CENTRAL_TLS_CERT_FILE": str(files[0]), "CENTRAL_TLS_KEY_FILE": str(files[1])}
@@ -37,7 +37,9 @@ async def test_sidecar_trusts_the_configured_ca_only(database: Database, tmp_pat
     with running(database.central_url, **variables) as central:
         url = f"localhost:{central.port}"
         trusted = sidecar_settings(f"https://{url}", authority.write(tmp_path / "ca"), tmp_path)
-        other = sidecar_settings(f"https://{url}", stranger.write(tmp_path / "other"), tmp_path)
+        other = sidecar_settings(
+            f"https://{url}", other_authority.write(tmp_path / "other"), tmp_path
+        )
         plain = sidecar_settings(f"http://{url}", tmp_path / "ca", tmp_path)
 
         assert "accepts this sidecar's signature" in await check_central(trusted)

@@ -50,11 +50,11 @@ async def test_tricks_are_refused_and_nothing_is_stored(
         method = "PATCH" if op == "update_execution" else "PUT"
         texts = foreign(uri, workflow_id, execution_id)
         assert len(texts) > 40
-        told = {
+        actual = {
             text: (await sidecar.call(method, path, {name: text}, user=WORLD.owner)).outcome
             for text in texts
         }
-        assert told == dict.fromkeys(texts, (422, "uri-mismatch"))
+        assert actual == dict.fromkeys(texts, (422, "uri-mismatch"))
         batch = [{"execution_id": execution_id, "op": op, name: text, **ids} for text in texts]
         assert (await sidecar.deliver(*batch)).outcomes == ["uri-mismatch"] * len(texts)
 

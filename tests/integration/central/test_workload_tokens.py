@@ -101,7 +101,7 @@ async def test_call_without_a_valid_workload_token_is_refused(
     run = f"/v1/executions/{execution_id}"
     closed.pod = {} if shown is None else {HEADER: shown}
 
-    told = [
+    refusals = [
         await closed.create(),
         await closed.bind(execution_id),
         await closed.call("PATCH", run, {"status": "KILLED"}, user=WORLD.owner),
@@ -109,7 +109,7 @@ async def test_call_without_a_valid_workload_token_is_refused(
         await closed.call("GET", "/v1/bindings"),
     ]
 
-    assert [reply.outcome for reply in told] == [(401, slug)] * 5
+    assert [reply.outcome for reply in refusals] == [(401, slug)] * 5
     assert (await closed.get(run)).body["status"] == "READY"  # reading takes the user's token only
 
 
@@ -119,7 +119,7 @@ async def test_pod_of_another_unit_is_refused(closed: Sidecar) -> None:
     run = f"/v1/executions/{execution_id}"
     closed.pod = {HEADER: token(ELSEWHERE)}
 
-    told = [
+    refusals = [
         await closed.create(),
         await closed.bind(execution_id),
         await closed.call("PATCH", run, {"status": "KILLED"}, user=WORLD.owner),
@@ -142,7 +142,7 @@ async def test_pod_of_another_unit_is_refused(closed: Sidecar) -> None:
 
     refused = await closed.deliver(kill, epoch=epoch, number=2)
     assert refused.outcomes == ["wrong-computing-unit"]
-    assert [reply.outcome for reply in told] == [(403, "wrong-computing-unit")] * 5
+    assert [reply.outcome for reply in refusals] == [(403, "wrong-computing-unit")] * 5
     assert (await closed.get(run)).body["status"] == "READY"
 
 
@@ -168,12 +168,12 @@ async def test_warn_mode_refuses_nothing_and_counts_all(
         right = await sidecar.create()
 
     assert [r.status for r in (without, nonsense, elsewhere, right)] == [201] * 4
-    told = [
+    refusals = [
         record.__dict__["fields"]["problem"]
         for record in caplog.records
         if record.message == "workload would be refused"
     ]
-    assert told == ["workload-missing", "workload-invalid", "wrong-computing-unit"]
+    assert refusals == ["workload-missing", "workload-invalid", "wrong-computing-unit"]
 
 
 async def test_unavailable_cluster_keys_stop_writes_not_reads(

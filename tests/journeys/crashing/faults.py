@@ -6,7 +6,7 @@ import threading
 
 from sidecar.spool.fault_injection import FaultPoint
 
-LAST_MOMENT_S = 0.03
+LAST_CHANCE_S = 0.03
 """From the point to the death: time for the other thread to say what it should not say yet."""
 
 
@@ -24,5 +24,5 @@ class DeathAt:
         with self._counting:
             self._left -= 1
             if not self._left:
-                threading.Event().wait(LAST_MOMENT_S)
+                threading.Event().wait(LAST_CHANCE_S)
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -108,7 +108,7 @@ def become_sidecar(order: Order) -> NoReturn:
         LossyDisk(
             Path(order.synced),
             lambda name: chance.random() < order.failing_syncs,
-            forgets=chance.random() < 0.5,
+            drops=chance.random() < 0.5,
         ).install()
     faults = DeathAt(order.fault, order.fault_count) if order.fault else NO_FAULTS
     settings = Settings.from_environment(os.environ)

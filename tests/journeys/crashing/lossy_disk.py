@@ -89,10 +89,10 @@ class _File:
     def truncate(self, size: int) -> None:
         self._changes.append((size, None))
 
-    def lose(self, *, forgets: bool) -> None:
+    def lose(self, *, drops: bool) -> None:
         """What a failed sync should have written is taken for written, and perhaps forgotten."""
         self._changes.clear()
-        if forgets:
+        if drops:
             old = self._kept_as.read_bytes() if self._kept_as.exists() else b""
             descriptor = os.open(self._path, os.O_WRONLY)  # stays open, as above
             os.pwrite(descriptor, old.ljust(self._path.stat().st_size, b"\0"), 0)
@@ -132,11 +132,11 @@ class LossyDisk:
         kept: Path,
         fails: Callable[[str], bool] = lambda name: False,
         *,
-        forgets: bool = False,
+        drops: bool = False,
     ) -> None:
         self._kept = kept
         self._fails = fails
-        self._forgets = forgets
+        self._drops = drops
         self._by_name: dict[str, _File] = {}
         self._by_handle: dict[int, _File] = {}
         self._wrapped: dict[int, _Methods] = {}
@@ -181,15 +181,15 @@ class LossyDisk:
 
     def _sync(self, file: _File) -> bool:
         if self._fails(file.name):
-            file.lose(forgets=self._forgets)
+            file.lose(drops=self._drops)
             return False
         file.sync()
         return True
 
-    def _open(self, vfs: int, name: int | None, handle: int, flags: int, told: int) -> int:
+    def _open(self, vfs: int, name: int | None, handle: int, flags: int, flags_out: int) -> int:
         path = Path(os.fsdecode(ctypes.string_at(name))) if name else None
         is_new = path is not None and not path.exists()
-        result: int = self._usual.open(vfs, name, handle, flags, told)
+        result: int = self._usual.open(vfs, name, handle, flags, flags_out)
         if result or path is None:
             return result
         if is_new or path.name not in self._by_name:

@@ -101,14 +101,14 @@ def run(program: str, volume: Volume, answer: Path, *arguments: str) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("moment", ["commit", "write-back"])
+@pytest.mark.parametrize("at", ["commit", "write-back"])
 @pytest.mark.parametrize("fate", ["readable", "forgotten"])
 async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
-    tmp_path: Path, fate: str, moment: str
+    tmp_path: Path, fate: str, at: str
 ) -> None:
     """Central may have the second batch: to go back to the first would deliver it twice."""
     volume, answer = Volume.create(tmp_path / "volume"), tmp_path / "answer"
-    run(PROGRAM, volume, answer, fate, moment)
+    run(PROGRAM, volume, answer, fate, at)
     volume.cut_power(random.Random(1))  # with this seed all that was not synced is lost
 
     spool = Spool(volume.live, SpoolLimits(2**26))

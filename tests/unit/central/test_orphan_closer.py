@@ -98,8 +98,8 @@ class FakeStores:
             raise DatabaseUnavailable("down", retry_after_s=1)
         return self.now_s - 1000.0
 
-    async def scan(self, few: int, one_in: int) -> Orphans | None:
-        assert (few, one_in) == (MIN_SUSPICIOUS, MAX_LAPSED_FRACTION)
+    async def scan(self, min_suspicious: int, max_fraction: int) -> Orphans | None:
+        assert (min_suspicious, max_fraction) == (MIN_SUSPICIOUS, MAX_LAPSED_FRACTION)
         self.scans.append(self.now_s)
         return None if self.is_locked else Orphans(silent(self.silent_count), {}, 0)
 

@@ -226,7 +226,7 @@ def caller(token: str = TOKEN) -> CallContext:
 
 
 @asynccontextmanager
-async def world(
+async def open_world(
     folder: Path,
     *,
     stale_if_slow_s: float = 30.0,

@@ -129,7 +129,7 @@ def _parsed(head: bytes) -> Reply:
 
 
 def app_of(
-    world: World, intake: BodyReader | None = None, limits: LimitSettings | None = None
+    world: World, body_reader: BodyReader | None = None, limits: LimitSettings | None = None
 ) -> web.Application:
     delivery = Delivery(world.spool, world.central, world.metrics, world.reads)
     local = UserLimits(limits or LimitSettings(), world.spool, world.metrics)
@@ -138,7 +138,7 @@ def app_of(
     )
     forwarded = ForwardedCalls(world.spool, delivery, world.central, world.reads)
     services = Services(world.reads, writes, forwarded, local)
-    return build_app(services, world.metrics, intake)
+    return build_app(services, world.metrics, body_reader)
 
 
 def factory_of(world: World, max_bytes: int = MIB) -> ProtocolFactory:

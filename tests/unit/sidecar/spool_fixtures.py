@@ -86,10 +86,10 @@ async def cut(spool: Spool) -> Batch:
 
 
 async def settle(spool: Spool, batch: Batch, outcome: str = "applied") -> list[WriteRecord]:
-    told: list[Sequence[WriteRecord]] = []
+    notified: list[Sequence[WriteRecord]] = []
     outcomes = [Outcome(entry.seq, outcome) for entry in batch.entries]
-    records = await spool.settle(batch, outcomes, told.append)
-    assert told == [records]
+    records = await spool.settle(batch, outcomes, notified.append)
+    assert notified == [records]
     return records
 
 

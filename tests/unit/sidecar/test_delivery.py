@@ -19,7 +19,7 @@ from tests.unit.sidecar.spool_fixtures import EID, OTHER_EID, Spools, state_of, 
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [
         UNREACHABLE,
         PROXY_PAGE,
@@ -31,13 +31,13 @@ from tests.unit.sidecar.spool_fixtures import EID, OTHER_EID, Spools, state_of, 
         relayed("rate-limited", 429),
         relayed("internal-error", 500),
     ],
-    ids=lambda trouble: f"{trouble.status} {trouble.detail}",
+    ids=lambda fault: f"{fault.status} {fault.detail}",
 )
 async def test_a_failed_batch_is_sent_again_unchanged(
-    harness: DeliveryHarness, trouble: Exception
+    harness: DeliveryHarness, fault: Exception
 ) -> None:
     seq = await harness.spool.append(update(name="n"))
-    harness.central.script = [trouble] * 3
+    harness.central.script = [fault] * 3
 
     await harness.deliver_all()
 
@@ -62,9 +62,9 @@ async def test_the_backoff_doubles_up_to_its_limit_and_resets_on_success(
     assert harness.waits_s == [0.1]
 
 
-@pytest.mark.parametrize("trouble", [PROXY_PAGE, relayed("forbidden", 403)])
+@pytest.mark.parametrize("fault", [PROXY_PAGE, relayed("forbidden", 403)])
 async def test_a_refused_call_parks_delivery_until_central_accepts(
-    harness: DeliveryHarness, trouble: Exception, caplog: pytest.LogCaptureFixture
+    harness: DeliveryHarness, fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[tuple[float, str | None]] = []
 
@@ -74,7 +74,7 @@ async def test_a_refused_call_parks_delivery_until_central_accepts(
         return applied(batch)
 
     await harness.spool.append(update(name="n"))
-    harness.central.script = [trouble, record_parked]
+    harness.central.script = [fault, record_parked]
 
     await harness.deliver_all()
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from kit.http.checks import Check, Fail, Verdict, Warn, exit_code, format_checks, run_checks
+from kit.http.checks import Check, CheckStatus, Fail, Warn, exit_code, format_checks, run_checks
 from sidecar.cli.doctor import (
     NEEDLESS,
     check_central,
@@ -204,9 +204,9 @@ async def test_checks_run_in_order_and_only_a_failed_one_ends_with_1() -> None:
     found = await run_checks({"a": lambda: "fine", "b": warn, "c": fail})
 
     assert found == [
-        Check("a", Verdict.OK, "fine"),
-        Check("b", Verdict.WARN, "careful"),
-        Check("c", Verdict.FAIL, "broken"),
+        Check("a", CheckStatus.OK, "fine"),
+        Check("b", CheckStatus.WARN, "careful"),
+        Check("c", CheckStatus.FAIL, "broken"),
     ]
     assert (exit_code(found[:2]), exit_code(found)) == (0, 1)
     assert format_checks(found, as_json=False).splitlines()[1] == "WARN  b  careful"

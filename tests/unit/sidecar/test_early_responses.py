@@ -9,7 +9,7 @@ import pytest
 from kit.http.body_reader import BodyReader
 from kit.http.connection_limits import HEAD_MAX_BYTES, ConnectionLimiter
 from sidecar.server.protocol import running_server
-from tests.unit.sidecar.read_fixtures import World, world
+from tests.unit.sidecar.read_fixtures import World, open_world
 from tests.unit.sidecar.server_fixtures import (
     CONNECTIONS,
     MIB,
@@ -29,15 +29,15 @@ TOO_LARGE = named("n") + b" " * (3 * MIB)
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as here:
-        await create_binding(here)
-        yield here
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(tmp_path) as world:
+        await create_binding(world)
+        yield world
 
 
 @pytest.fixture(params=[True, False], ids=["fast paths", "aiohttp alone"])
-async def listener(here: World, request: pytest.FixtureRequest) -> AsyncIterator[Served]:
-    async with served(here, response_cache=request.param) as listener:
+async def listener(world: World, request: pytest.FixtureRequest) -> AsyncIterator[Served]:
+    async with served(world, response_cache=request.param) as listener:
         yield listener
 
 
@@ -69,9 +69,11 @@ async def test_the_rest_of_a_body_after_an_early_response_is_no_head(
 
 
 @pytest.mark.parametrize("response_cache", [True, False])
-async def test_a_head_after_an_early_response_is_bounded(here: World, response_cache: bool) -> None:
+async def test_a_head_after_an_early_response_is_bounded(
+    world: World, response_cache: bool
+) -> None:
     limiter = ConnectionLimiter(CONNECTIONS)
-    app, factory = app_of(here, BodyReader(limiter)), factory_of(here) if response_cache else None
+    app, factory = app_of(world, BodyReader(limiter)), factory_of(world) if response_cache else None
     async with running_server(
         app, factory, shutdown_timeout_s=2.0, limiter=limiter
     ) as make_protocol:

@@ -27,7 +27,7 @@ from sidecar.server.protocol import (
     running_server,
 )
 from tests.unit.sidecar.http_cases import BODY, CASES, EID, KNOWN, URIS, patch
-from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, open_world
 from tests.unit.sidecar.server_fixtures import MemoryTransport, app_of, factory_of, get
 
 Factory = Callable[[], asyncio.BaseProtocol]
@@ -71,9 +71,9 @@ class Pair:
 
 @asynccontextmanager
 async def warm_pair(folder: Path) -> AsyncIterator[Pair]:
-    async with world(folder) as here:
-        here.central.add(EID)
-        here.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}
+    async with open_world(folder) as world:
+        world.central.add(EID)
+        world.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}
         seen: list[str] = []
 
         @web.middleware
@@ -82,13 +82,13 @@ async def warm_pair(folder: Path) -> AsyncIterator[Pair]:
             response: web.StreamResponse = await handler(request)
             return response
 
-        app = app_of(here)
+        app = app_of(world)
         app.middlewares.insert(0, see)
         async with (
-            running_server(app, factory_of(here), shutdown_timeout_s=2.0) as fast,
-            running_server(app_of(here), None, shutdown_timeout_s=2.0) as plain,
+            running_server(app, factory_of(world), shutdown_timeout_s=2.0) as fast,
+            running_server(app_of(world), None, shutdown_timeout_s=2.0) as plain,
         ):
-            pair = Pair(here, fast, plain, seen)
+            pair = Pair(world, fast, plain, seen)
             await pair.warm()
             yield pair
 

@@ -10,7 +10,7 @@ import pytest
 from kit.http.connection_limits import ConnectionLimiter
 from sidecar.server.protocol import running_server
 from sidecar.server.write_fast_path import MatchedRequest, WriteFastPath
-from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, open_world
 from tests.unit.sidecar.server_fixtures import MemoryTransport, app_of, factory_of, get
 
 KNOWN = get("/v1/executions/7/uris")
@@ -34,13 +34,13 @@ class HeldWrites:
 
 
 def server_for_two(
-    here: World, calls: HeldWrites | None = None
+    world: World, calls: HeldWrites | None = None
 ) -> "AbstractAsyncContextManager[Any]":
-    factory = factory_of(here)
+    factory = factory_of(world)
     if calls is not None:
         factory.write_fast_path = cast("WriteFastPath", calls)
     return running_server(
-        app_of(here), factory, shutdown_timeout_s=2.0, limiter=ConnectionLimiter(2)
+        app_of(world), factory, shutdown_timeout_s=2.0, limiter=ConnectionLimiter(2)
     )
 
 
@@ -50,9 +50,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def test_a_connection_served_from_the_cache_is_evicted_last(folder: Path) -> None:
-    async with world(folder) as here, server_for_two(here) as connect:
-        here.central.add(7)
-        here.central.readers.add(("a", WORKFLOW))
+    async with open_world(folder) as world, server_for_two(world) as connect:
+        world.central.add(7)
+        world.central.readers.add(("a", WORKFLOW))
         used, quiet = MemoryTransport(connect()), MemoryTransport(connect())
         for _ in range(4):
             await used.send(KNOWN)
@@ -68,7 +68,7 @@ async def test_a_connection_served_from_the_cache_is_evicted_last(folder: Path) 
 
 async def test_a_connection_with_a_replayed_write_is_not_evicted(folder: Path) -> None:
     calls = HeldWrites()
-    async with world(folder) as here, server_for_two(here, calls) as connect:
+    async with open_world(folder) as world, server_for_two(world, calls) as connect:
         writing, quiet = MemoryTransport(connect()), MemoryTransport(connect())
         await writing.send(b"PATCH / HTTP/1.1\r\n\r\n")
 

@@ -10,7 +10,7 @@ import pytest
 from sidecar.server.protocol import listening
 from tests.databases import free_port
 from tests.unit.sidecar.delivery_fixtures import until
-from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, open_world
 from tests.unit.sidecar.server_fixtures import HttpClient, app_of, factory_of, get
 from tests.unit.sidecar.write_requests import EID, create_binding, named, patch
 
@@ -18,10 +18,10 @@ URIS = "/v1/executions/7/uris"
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as here:
-        await create_binding(here)
-        yield here
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(tmp_path) as world:
+        await create_binding(world)
+        yield world
 
 
 @pytest.mark.parametrize("response_cache", [True, False])
@@ -30,10 +30,10 @@ async def test_both_listeners_serve_until_the_block_ends(
 ) -> None:
     socket, port = tmp_path / "api.sock", free_port()
     socket.touch()  # a killed predecessor's
-    async with world(tmp_path / "spool") as here:
-        here.central.add(7)
-        here.central.readers.add(("a", WORKFLOW))
-        app, factory = app_of(here), factory_of(here) if response_cache else None
+    async with open_world(tmp_path / "spool") as world:
+        world.central.add(7)
+        world.central.readers.add(("a", WORKFLOW))
+        app, factory = app_of(world), factory_of(world) if response_cache else None
         async with listening(app, factory, ("127.0.0.1", port), socket, shutdown_timeout_s=2.0):
             tcp = HttpClient(*await asyncio.open_connection("127.0.0.1", port))
             unix = HttpClient(*await asyncio.open_unix_connection(socket))
@@ -49,9 +49,9 @@ async def test_both_listeners_serve_until_the_block_ends(
 
 
 async def test_a_write_in_progress_is_answered_before_the_listener_closes(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port, begun, append = free_port(), asyncio.Event(), here.spool.append
+    port, begun, append = free_port(), asyncio.Event(), world.spool.append
 
     async def slowly(new: Any) -> int:
         begun.set()
@@ -59,11 +59,11 @@ async def test_a_write_in_progress_is_answered_before_the_listener_closes(
         return await append(new)
 
     async with listening(
-        app_of(here), factory_of(here), ("127.0.0.1", port), None, shutdown_timeout_s=30.0
+        app_of(world), factory_of(world), ("127.0.0.1", port), None, shutdown_timeout_s=30.0
     ):
         client = HttpClient(*await asyncio.open_connection("127.0.0.1", port))
         await client.request(patch(named("known")))
-        monkeypatch.setattr(here.spool, "append", slowly)
+        monkeypatch.setattr(world.spool, "append", slowly)
         await client.send(patch(named("last")))
         await begun.wait()
 
@@ -75,9 +75,9 @@ async def test_a_write_in_progress_is_answered_before_the_listener_closes(
 
 
 async def test_a_write_received_while_the_listener_closes_is_answered(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    factory, port, append = factory_of(here), free_port(), here.spool.append
+    factory, port, append = factory_of(world), free_port(), world.spool.append
     begun: list[Any] = []
     may_append = [asyncio.Event(), asyncio.Event()]
 
@@ -91,14 +91,16 @@ async def test_a_write_received_while_the_listener_closes_is_answered(
         await client.send(patch(named("late")))
         await until(lambda: len(begun) == 2)
         may_append[0].set()
-        await until(lambda: here.spool.queues.length(EID) == 3)
+        await until(lambda: world.spool.queues.length(EID) == 3)
         may_append[1].set()
 
-    async with listening(app_of(here), factory, ("127.0.0.1", port), None, shutdown_timeout_s=30.0):
+    async with listening(
+        app_of(world), factory, ("127.0.0.1", port), None, shutdown_timeout_s=30.0
+    ):
         clients = [HttpClient(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(2)]
         for client in clients:
             await client.request(patch(named("known")))
-        monkeypatch.setattr(here.spool, "append", in_turn)
+        monkeypatch.setattr(world.spool, "append", in_turn)
         await clients[0].send(patch(named("early")))
         await until(lambda: len(begun) == 1)
         coming = asyncio.create_task(come_late(clients[1]))

@@ -11,7 +11,7 @@ import pytest
 from sidecar.server.protocol import running_server
 from sidecar.settings import LimitSettings
 from tests.unit.sidecar.delivery_fixtures import until
-from tests.unit.sidecar.read_fixtures import World, world
+from tests.unit.sidecar.read_fixtures import World, open_world
 from tests.unit.sidecar.server_fixtures import MemoryTransport, app_of, factory_of, get
 from tests.unit.sidecar.write_requests import EID, OTHER_EID, create_binding, named, patch
 
@@ -20,16 +20,16 @@ KNOWN_LINES = 3
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as here:
-        await create_binding(here)
-        yield here
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(tmp_path) as world:
+        await create_binding(world)
+        yield world
 
 
 @pytest.fixture
-def held(here: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], asyncio.Event]:
+def held(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], asyncio.Event]:
     """Once called, writes wait for the event that it returns."""
-    append = here.spool.append
+    append = world.spool.append
 
     def hold() -> asyncio.Event:
         release = asyncio.Event()
@@ -38,7 +38,7 @@ def held(here: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], asyncio.E
             await release.wait()
             return await append(new)
 
-        monkeypatch.setattr(here.spool, "append", wait)
+        monkeypatch.setattr(world.spool, "append", wait)
         return release
 
     return hold
@@ -55,10 +55,10 @@ async def known(transport: MemoryTransport, *requests: bytes) -> None:
 
 
 async def test_no_request_overtakes_a_replayed_write(
-    here: World, held: Callable[[], asyncio.Event]
+    world: World, held: Callable[[], asyncio.Event]
 ) -> None:
     async with running_server(
-        app_of(here), factory_of(here), shutdown_timeout_s=2.0
+        app_of(world), factory_of(world), shutdown_timeout_s=2.0
     ) as make_protocol:
         transport = MemoryTransport(make_protocol())  # type: ignore[arg-type]
         await known(transport, get(URIS), patch(named("known")))
@@ -71,17 +71,17 @@ async def test_no_request_overtakes_a_replayed_write(
         await until(lambda: len(transport.replies()) == 4)
 
     assert [reply.status for reply in transport.replies()] == [202, 200, 202, 404]
-    entries = await here.spool.waiting(EID)
+    entries = await world.spool.waiting(EID)
     names = [msgspec.json.decode(entry.payload)["name"] for entry in entries]
     assert names[-2:] == ["one", "two"]
 
 
 @pytest.mark.parametrize("response_cache", [True, False])
 async def test_replayed_writes_count_as_concurrent_calls(
-    here: World, held: Callable[[], asyncio.Event], response_cache: bool
+    world: World, held: Callable[[], asyncio.Event], response_cache: bool
 ) -> None:
-    app = app_of(here, limits=LimitSettings(concurrent_calls=2))
-    factory = factory_of(here) if response_cache else None
+    app = app_of(world, limits=LimitSettings(concurrent_calls=2))
+    factory = factory_of(world) if response_cache else None
     async with running_server(app, factory, shutdown_timeout_s=2.0) as make_protocol:
         transports = [MemoryTransport(make_protocol()) for _ in range(3)]  # type: ignore[arg-type]
         await known(transports[0], patch(named("known")))
@@ -95,7 +95,7 @@ async def test_replayed_writes_count_as_concurrent_calls(
 
     assert [transport.replies()[0].status for transport in transports] == [202, 202, 429]
     labels = {"limit": "calls"}
-    sample = here.metrics.registry.get_sample_value
+    sample = world.metrics.registry.get_sample_value
     assert sample("sidecar_rate_limited_calls_total", labels) == 1
 
 
@@ -110,19 +110,19 @@ async def test_replayed_writes_count_as_concurrent_calls(
     ids=["close", "HTTP/1.0", "HTTP/1.0 kept", "Expect"],
 )
 async def test_an_unstorable_write_gets_the_same_response_each_time(
-    here: World, odd: bytes
+    world: World, odd: bytes
 ) -> None:
     async with running_server(
-        app_of(here), factory_of(here), shutdown_timeout_s=2.0
+        app_of(world), factory_of(world), shutdown_timeout_s=2.0
     ) as make_protocol:
-        told = []
+        observed = []
         for _ in range(KNOWN_LINES):
             transport = MemoryTransport(make_protocol())  # type: ignore[arg-type]
             await transport.send(odd)
             await until(lambda transport=transport: b'"write_id"' in transport.written)  # type: ignore[misc]
             await transport.send(b"")
             status_line, _, rest = bytes(transport.written).partition(b"\r\n")
-            told.append((status_line, b"Connection" in rest, transport.is_closing()))
+            observed.append((status_line, b"Connection" in rest, transport.is_closing()))
             transport.close()
 
-    assert told == [told[0]] * KNOWN_LINES
+    assert observed == [observed[0]] * KNOWN_LINES

@@ -13,7 +13,7 @@ from tests.unit.sidecar.read_fixtures import (
     EXECUTION_CACHE_TTL_S,
     WORKFLOW,
     World,
-    world,
+    open_world,
 )
 from tests.unit.sidecar.server_fixtures import (
     HttpClient,
@@ -31,20 +31,20 @@ OWN_PORT = "(logicalOpId=own,layerName=main,portId=0,isInternal=false,isInput=fa
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as here:
-        here.central.add(EID)
-        here.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}
-        yield here
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(tmp_path) as world:
+        world.central.add(EID)
+        world.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}
+        yield world
 
 
 @pytest.fixture
-async def server(here: World) -> AsyncIterator[Served]:
-    async with served(here, response_cache=True) as listener:
+async def server(world: World) -> AsyncIterator[Served]:
+    async with served(world, response_cache=True) as listener:
         yield listener
 
 
-async def test_a_cached_request_bypasses_the_application(here: World, server: Served) -> None:
+async def test_a_cached_request_bypasses_the_application(world: World, server: Served) -> None:
     client = await server.connect()
 
     replies = [await client.request(get(URIS)) for _ in range(10)]
@@ -55,7 +55,7 @@ async def test_a_cached_request_bypasses_the_application(here: World, server: Se
 
 
 async def test_a_cached_response_has_its_own_request_id_and_is_counted(
-    here: World, server: Served
+    world: World, server: Served
 ) -> None:
     client = await server.connect()
 
@@ -67,13 +67,13 @@ async def test_a_cached_response_has_its_own_request_id_and_is_counted(
     assert named.header("X-Request-Id") == "mine.1"
     assert badly_named.header("X-Request-Id") not in {None, "not an id"}
     labels = {"route": "/v1/executions/{execution_id}/uris", "method": "GET", "status": "200"}
-    sample = here.metrics.registry.get_sample_value
+    sample = world.metrics.registry.get_sample_value
     assert sample("sidecar_http_requests_total", labels) == 12
-    assert here.count("uris", "hit") == 11
+    assert world.count("uris", "hit") == 11
 
 
 async def test_a_new_trace_context_per_request_neither_misses_nor_evicts(
-    here: World, server: Served
+    world: World, server: Served
 ) -> None:
     client = await server.connect()
     for _ in range(2):
@@ -89,8 +89,8 @@ async def test_a_new_trace_context_per_request_neither_misses_nor_evicts(
     assert server.factory.response_cache.size_bytes == size_bytes
 
 
-async def test_cached_responses_are_bounded(here: World) -> None:
-    async with served(here, response_cache=True, max_bytes=20_000) as server:
+async def test_cached_responses_are_bounded(world: World) -> None:
+    async with served(world, response_cache=True, max_bytes=20_000) as server:
         client = await server.connect()
         assert server.factory is not None
         for number in range(100):
@@ -105,97 +105,97 @@ async def test_cached_responses_are_bounded(here: World) -> None:
 
 async def test_a_value_served_by_the_response_cache_counts_as_recently_used(tmp_path: Path) -> None:
     async with (
-        world(tmp_path, max_bytes=20_000) as here,
-        served(here, response_cache=True) as server,
+        open_world(tmp_path, max_bytes=20_000) as world,
+        served(world, response_cache=True) as server,
     ):
-        here.central.readers.add(("a", WORKFLOW))
+        world.central.readers.add(("a", WORKFLOW))
         for execution_id in range(1, 200):
-            here.central.add(execution_id)
+            world.central.add(execution_id)
         client = await server.connect()
         for number in range(2, 200):
-            here.clock.now_s += 0.2
+            world.clock.now_s += 0.2
             await client.request(get("/v1/executions/1/uris"))
             await client.request(get(f"/v1/executions/{number}/uris"))
 
-        asked = [target for target in here.central.calls if target == "/v1/executions/1/uris"]
+        asked = [target for target in world.central.calls if target == "/v1/executions/1/uris"]
         assert len(asked) == 1
 
 
 async def test_a_write_whose_client_left_invalidates_the_response(
-    here: World, server: Served
+    world: World, server: Served
 ) -> None:
-    await here.bind(EID, created_here=False)
+    await world.bind(EID, created_here=False)
     client = await server.connect()
     for _ in range(3):
         await client.request(get(ROW))
 
-    writing = asyncio.create_task(here.write(EID, "update_execution", name="renamed"))
+    writing = asyncio.create_task(world.write(EID, "update_execution", name="renamed"))
     await asyncio.sleep(0)
     writing.cancel()
-    await here.write(OTHER_EID, "update_execution", name="after it in the queue")
+    await world.write(OTHER_EID, "update_execution", name="after it in the queue")
 
     assert b"renamed" in (await client.request(get(ROW))).body
 
 
-async def known(here: World, client: HttpClient, target: str, token: str = "a") -> None:  # noqa: S107
+async def known(world: World, client: HttpClient, target: str, token: str = "a") -> None:  # noqa: S107
     """Requests the target until its response is cached."""
     for _ in range(3):
         await client.request(get(target, token=token))
 
 
-async def test_a_response_expires_with_its_value(here: World, server: Served) -> None:
+async def test_a_response_expires_with_its_value(world: World, server: Served) -> None:
     client = await server.connect()
-    await known(here, client, ROW)
-    here.central.rows[EID].name = "renamed elsewhere"
+    await known(world, client, ROW)
+    world.central.rows[EID].name = "renamed elsewhere"
 
-    here.clock.now_s += EXECUTION_CACHE_TTL_S - 0.01
+    world.clock.now_s += EXECUTION_CACHE_TTL_S - 0.01
     assert b"renamed" not in (await client.request(get(ROW))).body
-    here.clock.now_s += 0.01
+    world.clock.now_s += 0.01
     assert b"renamed" in (await client.request(get(ROW))).body
 
 
-async def test_a_response_expires_with_the_grant(here: World, server: Served) -> None:
+async def test_a_response_expires_with_the_grant(world: World, server: Served) -> None:
     client = await server.connect()
-    await known(here, client, URIS)
-    here.clock.now_s += ACCESS_TTL_S - 1
-    here.central.readers.clear()
-    await known(here, client, URIS)
+    await known(world, client, URIS)
+    world.clock.now_s += ACCESS_TTL_S - 1
+    world.central.readers.clear()
+    await known(world, client, URIS)
 
-    here.clock.now_s += 1
+    world.clock.now_s += 1
 
     assert (await client.request(get(URIS))).status == 404
 
 
-async def test_a_response_expires_with_the_token(here: World, server: Served) -> None:
-    here.central.expires_at["a"] = int(here.clock.now_s) + 10
+async def test_a_response_expires_with_the_token(world: World, server: Served) -> None:
+    world.central.expires_at["a"] = int(world.clock.now_s) + 10
     client = await server.connect()
-    await known(here, client, URIS)
-    here.clock.now_s += 9.9
+    await known(world, client, URIS)
+    world.clock.now_s += 9.9
     assert (await client.request(get(URIS))).status == 200
 
-    here.clock.now_s += 0.1
+    world.clock.now_s += 0.1
 
     assert (await client.request(get(URIS))).status == 401
 
 
-async def test_a_clock_set_back_invalidates_the_response(here: World, server: Served) -> None:
+async def test_a_clock_set_back_invalidates_the_response(world: World, server: Served) -> None:
     client = await server.connect()
-    await known(here, client, URIS)
-    here.central.readers.clear()
+    await known(world, client, URIS)
+    world.central.readers.clear()
 
-    here.clock.now_s -= 1
+    world.clock.now_s -= 1
 
     assert (await client.request(get(URIS))).status == 404
 
 
 async def test_a_refused_read_invalidates_every_response_about_the_execution(
-    here: World, server: Served
+    world: World, server: Served
 ) -> None:
     client = await server.connect()
-    await known(here, client, URIS)
-    await known(here, client, URIS, "b")
-    here.central.readers.discard(("a", WORKFLOW))
-    here.clock.now_s += EXECUTION_CACHE_TTL_S
+    await known(world, client, URIS)
+    await known(world, client, URIS, "b")
+    world.central.readers.discard(("a", WORKFLOW))
+    world.clock.now_s += EXECUTION_CACHE_TTL_S
     assert (await client.request(get(ROW))).status == 404
 
     assert (await client.request(get(URIS))).status == 404
@@ -205,13 +205,13 @@ async def test_a_refused_read_invalidates_every_response_about_the_execution(
 
 
 async def test_pipelined_responses_above_the_limit_are_sent_by_aiohttp(
-    here: World,
+    world: World,
 ) -> None:
-    await here.bind(EID, created_here=False)
-    await here.write(EID, "update_execution", result="r" * 20_000)
-    await here.deliver()
+    await world.bind(EID, created_here=False)
+    await world.write(EID, "update_execution", result="r" * 20_000)
+    await world.deliver()
     async with running_server(
-        app_of(here), factory_of(here), shutdown_timeout_s=2.0
+        app_of(world), factory_of(world), shutdown_timeout_s=2.0
     ) as make_protocol:
         transport = MemoryTransport(make_protocol())  # type: ignore[arg-type]
         for _ in range(3):
@@ -228,14 +228,14 @@ async def test_pipelined_responses_above_the_limit_are_sent_by_aiohttp(
 
 async def test_an_evicted_value_invalidates_the_response(tmp_path: Path) -> None:
     async with (
-        world(tmp_path, max_bytes=5_000) as here,
-        served(here, response_cache=True) as server,
+        open_world(tmp_path, max_bytes=5_000) as world,
+        served(world, response_cache=True) as server,
     ):
-        here.central.readers.add(("a", WORKFLOW))
+        world.central.readers.add(("a", WORKFLOW))
         for execution_id in range(1, 20):
-            here.central.add(execution_id)
+            world.central.add(execution_id)
         client = await server.connect()
-        await known(here, client, "/v1/executions/1/uris")
+        await known(world, client, "/v1/executions/1/uris")
         for number in range(2, 20):
             await client.request(get(f"/v1/executions/{number}/uris"))
 
@@ -246,13 +246,13 @@ async def test_an_evicted_value_invalidates_the_response(tmp_path: Path) -> None
         assert again.header("X-Cache") == "miss"
 
 
-async def test_a_settled_write_replaces_the_response(here: World, server: Served) -> None:
-    await here.bind(EID, created_here=False)
+async def test_a_settled_write_replaces_the_response(world: World, server: Served) -> None:
+    await world.bind(EID, created_here=False)
     client = await server.connect()
-    await known(here, client, URIS)
-    await here.put_result(EID, OWN_PORT, "vfs:///a")
-    await known(here, client, URIS)
-    await here.deliver()
+    await known(world, client, URIS)
+    await world.put_result(EID, OWN_PORT, "vfs:///a")
+    await known(world, client, URIS)
+    await world.deliver()
 
     replies = [await client.request(get(URIS)) for _ in range(3)]
 

@@ -22,7 +22,7 @@ from tests.unit.sidecar.read_fixtures import (
     STALE_S,
     WORKFLOW,
     World,
-    world,
+    open_world,
 )
 from tests.unit.sidecar.server_fixtures import HttpClient, Reply, Served, get, served
 
@@ -123,29 +123,29 @@ READINGS = 3
 class Play:
     """Applies each step to the world and to the model, and checks every response."""
 
-    def __init__(self, here: World, server: Served, fast: HttpClient, plain: HttpClient) -> None:
-        self.here, self.server, self.fast, self.plain = here, server, fast, plain
-        self.model = Model(here.clock.now_s)
+    def __init__(self, world: World, server: Served, fast: HttpClient, plain: HttpClient) -> None:
+        self.world, self.server, self.fast, self.plain = world, server, fast, plain
+        self.model = Model(world.clock.now_s)
         self.waiting: list[tuple[str, str]] = []
         self.number = 0
         self.cached_count = 0
 
     async def step(self, kind: str, *args: Any) -> None:
-        here, model, central = self.here, self.model, self.here.central
+        world, model, central = self.world, self.model, self.world.central
         self.number += 1
         if kind == "rename":
-            await here.write(EID, "update_execution", name=f"name {self.number}")
+            await world.write(EID, "update_execution", name=f"name {self.number}")
             self.waiting.append(("name", model.name))
             model.name = f"name {self.number}"
         elif kind == "put" and model.own_uri is None:
-            await here.put_result(EID, OWN_PORT, f"vfs:///{self.number}")
+            await world.put_result(EID, OWN_PORT, f"vfs:///{self.number}")
             self.waiting.append(("own_uri", ""))
             model.own_uri = f"vfs:///{self.number}"
         elif kind == "deliver" and not central.is_down:
-            await here.deliver()
+            await world.deliver()
             self.waiting.clear()
         elif kind == "refuse" and not central.is_down:
-            await here.deliver(refused=True)
+            await world.deliver(refused=True)
             for name, before in reversed(self.waiting):
                 setattr(model, name, before or None)
             self.waiting.clear()
@@ -155,7 +155,7 @@ class Play:
                     get(f"/v1/executions/{execution_id}/uris", token="evictor")
                 )
         elif kind == "reset":
-            here.reads.invalidate(WORKFLOW, [EID])
+            world.reads.invalidate(WORKFLOW, [EID])
         elif kind == "foreign-uri":
             uri = f"vfs:///foreign/{self.number}"
             central.registries[EID].results[FOREIGN_PORT] = (uri, 0)
@@ -172,8 +172,8 @@ class Play:
             )
             model.may_read[args[0]].set(model.now, kind == "grant")
         elif kind == "later":
-            here.clock.now_s += args[0]
-            model.now = here.clock.now_s
+            world.clock.now_s += args[0]
+            model.now = world.clock.now_s
 
     async def read(self, target: str, token: str, traced: bool) -> None:
         trace = (f"traceparent: 00-{self.number:032x}-{self.number:016x}-01",) if traced else ()
@@ -182,11 +182,11 @@ class Play:
         self.model.check(target, token, reply)
         if self.server.to_aiohttp == seen_before:
             self.cached_count += 1
-            calls = len(self.here.central.calls)
+            calls = len(self.world.central.calls)
             oracle = await self.plain.request(get(target, token=token))
             assert reply.comparable() == oracle.comparable(), "the application's response differs"
             assert oracle.header("X-Cache") == "hit"
-            assert len(self.here.central.calls) == calls
+            assert len(self.world.central.calls) == calls
 
 
 @settings(
@@ -200,15 +200,15 @@ def test_no_response_is_served_that_the_application_would_not_send(steps: list[A
     async def play() -> None:
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            here = await stack.enter_async_context(world(Path(folder), max_bytes=15_000))
-            here.central.readers |= {(token, WORKFLOW) for token in (*TOKENS, "evictor")}
+            world = await stack.enter_async_context(open_world(Path(folder), max_bytes=15_000))
+            world.central.readers |= {(token, WORKFLOW) for token in (*TOKENS, "evictor")}
             for execution_id in (EID, *range(100, 140)):
-                here.central.add(execution_id, WORKFLOW if execution_id == EID else OTHER_WORKFLOW)
-            here.central.readers.add(("evictor", OTHER_WORKFLOW))
-            await here.bind(EID, "writer", created_here=False)
-            server = await stack.enter_async_context(served(here, response_cache=True))
-            plain = await stack.enter_async_context(served(here, response_cache=False))
-            player = Play(here, server, await server.connect(), await plain.connect())
+                world.central.add(execution_id, WORKFLOW if execution_id == EID else OTHER_WORKFLOW)
+            world.central.readers.add(("evictor", OTHER_WORKFLOW))
+            await world.bind(EID, "writer", created_here=False)
+            server = await stack.enter_async_context(served(world, response_cache=True))
+            plain = await stack.enter_async_context(served(world, response_cache=False))
+            player = Play(world, server, await server.connect(), await plain.connect())
             for target, token in product((URIS, ROW, LATEST), TOKENS):
                 await player.read(target, token, False)
             for spoilers, target, token, traced in steps:

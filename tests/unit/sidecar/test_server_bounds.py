@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.cache import access, invalidation
 from sidecar.server.protocol import running_server
-from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, open_world
 from tests.unit.sidecar.server_fixtures import MemoryTransport, app_of, factory_of, get
 
 KIB = 1024
@@ -35,14 +35,14 @@ PATHS = (
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path, max_bytes=MAX_BYTES) as here:
-        here.central.readers.add(("a", WORKFLOW))
-        yield here
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(tmp_path, max_bytes=MAX_BYTES) as world:
+        world.central.readers.add(("a", WORKFLOW))
+        yield world
 
 
-def label_sets(here: World) -> set[tuple[str, ...]]:
-    text = generate_latest(here.metrics.registry).decode()
+def label_sets(world: World) -> set[tuple[str, ...]]:
+    text = generate_latest(world.metrics.registry).decode()
     return {
         (sample.name, *sorted(sample.labels.values()))
         for family in text_string_to_metric_families(text)
@@ -51,12 +51,12 @@ def label_sets(here: World) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("response_cache", [True, False])
-async def test_random_ids_add_no_metric_labels(here: World, response_cache: bool) -> None:
-    factory = factory_of(here) if response_cache else None
-    async with running_server(app_of(here), factory, shutdown_timeout_s=2.0) as make_protocol:
+async def test_random_ids_add_no_metric_labels(world: World, response_cache: bool) -> None:
+    factory = factory_of(world) if response_cache else None
+    async with running_server(app_of(world), factory, shutdown_timeout_s=2.0) as make_protocol:
 
         async def ask_for(number: int) -> None:
-            here.central.add(number)
+            world.central.add(number)
             transport = MemoryTransport(make_protocol())  # type: ignore[arg-type]
             for path in PATHS:
                 target = path.format(number, secrets.token_hex(4))
@@ -69,11 +69,11 @@ async def test_random_ids_add_no_metric_labels(here: World, response_cache: bool
 
         for number in range(1, 10):
             await ask_for(number)
-        few = label_sets(here)
+        few = label_sets(world)
         for number in range(10, IDS):
             await ask_for(number)
 
-        assert label_sets(here) == few
+        assert label_sets(world) == few
 
 
 async def test_reads_of_new_ids_do_not_grow_memory(
@@ -82,23 +82,23 @@ async def test_reads_of_new_ids_do_not_grow_memory(
     # The tables of grants and of generations would take more reads to be full than a test has.
     monkeypatch.setattr(access, "ACCESS_ENTRIES_MAX", READS // 4)
     monkeypatch.setattr(invalidation, "MAX_GENERATIONS", READS // 4)
-    async with world(tmp_path, max_bytes=MAX_BYTES) as here:
-        here.central.readers.add(("a", WORKFLOW))
-        factory = factory_of(here, MAX_BYTES)
-        async with running_server(app_of(here), factory, shutdown_timeout_s=2.0) as make_protocol:
+    async with open_world(tmp_path, max_bytes=MAX_BYTES) as world:
+        world.central.readers.add(("a", WORKFLOW))
+        factory = factory_of(world, MAX_BYTES)
+        async with running_server(app_of(world), factory, shutdown_timeout_s=2.0) as make_protocol:
             transport = MemoryTransport(make_protocol())  # type: ignore[arg-type]
 
             async def read(first: int) -> int:
                 for number in range(first, first + READS):
-                    here.central.add(number)
+                    world.central.add(number)
                     for _ in range(3):  # from central, the value cache, the response cache
                         await transport.send(get(f"/v1/executions/{number}/uris"))
                     assert transport.written.count(b"X-Cache: hit") == 2
                     transport.written.clear()
-                    here.central.rows.clear()
-                    here.central.registries.clear()
-                    here.central.calls.clear()
-                    assert here.reads.size_bytes <= MAX_BYTES
+                    world.central.rows.clear()
+                    world.central.registries.clear()
+                    world.central.calls.clear()
+                    assert world.reads.size_bytes <= MAX_BYTES
                     assert factory.response_cache.size_bytes <= MAX_BYTES
                 gc.collect()
                 return tracemalloc.get_traced_memory()[0]
@@ -111,4 +111,4 @@ async def test_reads_of_new_ids_do_not_grow_memory(
 
             # The first part fills every cache; after it each read replaces another.
             assert traced_bytes[2] - traced_bytes[1] < READS * BYTES_PER_READ
-            assert here.count("uris", "miss") == 3 * READS
+            assert world.count("uris", "miss") == 3 * READS

@@ -58,8 +58,8 @@ async def clocks(tmp_path: Path) -> AsyncIterator[Clocks]:
 
 
 def made_at_ms(entry: Entry) -> int:
-    moment: int = msgspec.json.decode(entry.payload)["made_at_ms"]
-    return moment
+    timestamp: int = msgspec.json.decode(entry.payload)["made_at_ms"]
+    return timestamp
 
 
 async def ended_run(spool: Spool) -> None:

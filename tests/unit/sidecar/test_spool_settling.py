@@ -108,8 +108,8 @@ async def test_write_id_of_another_spool_is_unknown(spools: Spools) -> None:
     spool = await spools.open()
 
     assert spool.seq_of(spool.write_id(12)) == 12
-    for stranger in ("", "12", f"{spool.spool_id}-", f"{spool.spool_id}-x", "000000000000-12"):
-        assert spool.seq_of(stranger) is None
+    for write_id in ("", "12", f"{spool.spool_id}-", f"{spool.spool_id}-x", "000000000000-12"):
+        assert spool.seq_of(write_id) is None
 
 
 async def test_only_the_users_own_writes_are_listed_newest_first(spools: Spools) -> None:

@@ -108,11 +108,11 @@ async def test_show_prints_payload_batch_and_outcome(spools: Spools, tool: Tool)
     assert '"type": "late"' in tool.out
 
 
-@pytest.mark.parametrize("stranger", ["99", "000000000000-3", "three", ""])
-async def test_show_of_an_unknown_write_exits_66(spools: Spools, tool: Tool, stranger: str) -> None:
+@pytest.mark.parametrize("write", ["99", "000000000000-3", "three", ""])
+async def test_show_of_an_unknown_write_exits_66(spools: Spools, tool: Tool, write: str) -> None:
     await lively(spools)
 
-    assert tool("show", stranger) == 66
+    assert tool("show", write) == 66
     assert "no write of this spool" in tool.err
 
 

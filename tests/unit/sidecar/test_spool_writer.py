@@ -18,12 +18,12 @@ class OpenTable:
     """A table of numbers. Troubles are raised once each, where they are named."""
 
     connection: sqlite3.Connection
-    troubles: list[Exception]
+    faults: list[Exception]
     on_load: Callable[[], None]
 
     def check_not_replaced(self) -> None:
-        if self.troubles:
-            raise self.troubles.pop(0)
+        if self.faults:
+            raise self.faults.pop(0)
 
     def load_index(self) -> None:
         self.on_load()
@@ -41,15 +41,15 @@ class OpenTable:
 @dataclass
 class Bench:
     path: Path
-    troubles: list[Exception] = field(default_factory=list)
-    heard: list[str] = field(default_factory=list)
+    faults: list[Exception] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
     suspected: list[bool] = field(default_factory=list)
 
     def open(self, *, is_suspect: bool) -> OpenTable:
         self.suspected.append(is_suspect)
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         connection.execute("CREATE TABLE IF NOT EXISTS numbers (n INTEGER NOT NULL UNIQUE)")
-        return OpenTable(connection, self.troubles, lambda: self.heard.append("opened"))
+        return OpenTable(connection, self.faults, lambda: self.events.append("opened"))
 
 
 def add(number: int | None) -> Callable[[sqlite3.Connection], int | None]:
@@ -66,7 +66,7 @@ def numbers(connection: sqlite3.Connection) -> list[int]:
 
 def raising(code: int) -> Callable[[sqlite3.Connection], None]:
     def run(connection: sqlite3.Connection) -> None:
-        error = sqlite3.OperationalError("a trouble of the file")
+        error = sqlite3.OperationalError("a fault of the file")
         error.sqlite_errorcode = code
         raise error
 
@@ -134,13 +134,13 @@ async def test_after_a_failed_sync_the_file_is_reopened_and_the_index_loaded_bef
     committer: GroupCommitWriter, bench: Bench
 ) -> None:
     committer.start()
-    await committer.submit(add(1), lambda n: bench.heard.append(f"added {n}"))
+    await committer.submit(add(1), lambda n: bench.events.append(f"added {n}"))
     with pytest.raises(sqlite3.Error):
         await committer.submit(raising(sqlite3.SQLITE_IOERR))
 
-    await committer.submit(add(2), lambda n: bench.heard.append(f"added {n}"))
+    await committer.submit(add(2), lambda n: bench.events.append(f"added {n}"))
 
-    assert bench.heard == ["opened", "added 1", "opened", "added 2"]
+    assert bench.events == ["opened", "added 1", "opened", "added 2"]
     assert bench.suspected == [False, False]
 
 
@@ -177,7 +177,7 @@ async def test_persistent_corruption_is_raised_after_one_retry(
 async def test_commit_to_a_moved_file_is_not_acknowledged(
     committer: GroupCommitWriter, bench: Bench
 ) -> None:
-    bench.troubles.append(OSError(errno.ESTALE, "was moved"))
+    bench.faults.append(OSError(errno.ESTALE, "was moved"))
     committer.start()
 
     with pytest.raises(OSError, match="moved"):
@@ -190,13 +190,13 @@ async def test_commit_to_a_moved_file_is_not_acknowledged(
 async def test_on_commit_runs_for_a_cancelled_caller(
     committer: GroupCommitWriter, bench: Bench
 ) -> None:
-    left = committer.submit(add(1), lambda n: bench.heard.append(f"added {n}"))
+    left = committer.submit(add(1), lambda n: bench.events.append(f"added {n}"))
     left.cancel()
     committer.start()
 
     await committer.submit(numbers)
 
-    assert bench.heard == ["opened", "added 1"]
+    assert bench.events == ["opened", "added 1"]
 
 
 async def test_failing_on_commit_is_raised_to_its_caller_only(

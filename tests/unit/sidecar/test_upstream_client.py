@@ -86,7 +86,7 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [
         problem(503, "database-unavailable"),
         response(502, "<h1>Bad Gateway</h1>", "text/html"),
@@ -96,9 +96,9 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
     ids=["503", "502 page", "200 page", "504"],
 )
 async def test_a_failed_call_is_retried_once_with_the_same_key(
-    peer: Peer, trouble: web.Response
+    peer: Peer, fault: web.Response
 ) -> None:
-    peer.script = [trouble]
+    peer.script = [fault]
 
     reply = await peer.call()
 

@@ -13,7 +13,7 @@ from kit.http.body_reader import UNCOUNTED_BODY_BYTES
 from sidecar.problems import UpstreamProblem
 from sidecar.server.protocol import MAX_BUFFERED_BYTES, running_server
 from tests.unit.sidecar.delivery_fixtures import until
-from tests.unit.sidecar.read_fixtures import WORKFLOW, World, world
+from tests.unit.sidecar.read_fixtures import WORKFLOW, World, open_world
 from tests.unit.sidecar.server_fixtures import (
     MemoryTransport,
     Served,
@@ -30,25 +30,25 @@ DROP_IN_ROUTE = f"PUT /api/internal/execution-metadata/{EID}/runtime-stats-uri "
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as here:
-        await create_binding(here)
-        yield here
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(tmp_path) as world:
+        await create_binding(world)
+        yield world
 
 
 @pytest.fixture
-async def server(here: World) -> AsyncIterator[Served]:
-    async with served(here, response_cache=True) as listener:
+async def server(world: World) -> AsyncIterator[Served]:
+    async with served(world, response_cache=True) as listener:
         yield listener
 
 
-async def names_in(here: World) -> list[str]:
-    waiting = await here.spool.waiting(EID)
+async def names_in(world: World) -> list[str]:
+    waiting = await world.spool.waiting(EID)
     return [msgspec.json.decode(entry.payload)["name"] for entry in waiting]
 
 
 async def test_a_write_with_a_stored_head_bypasses_the_application(
-    here: World, server: Served
+    world: World, server: Served
 ) -> None:
     client = await server.connect()
 
@@ -56,15 +56,15 @@ async def test_a_write_with_a_stored_head_bypasses_the_application(
 
     assert {reply.status for reply in replies} == {202}
     assert server.to_aiohttp == 1
-    assert await names_in(here) == ["n" * number for number in range(1, 10)]
+    assert await names_in(world) == ["n" * number for number in range(1, 10)]
     assert len({reply.body for reply in replies}) == 9, "each has an id of its own"
     assert len({reply.header("X-Request-Id") for reply in replies}) == 9
     labels = {"route": "/v1/executions/{execution_id}", "method": "PATCH", "status": "202"}
-    assert here.metrics.registry.get_sample_value("sidecar_http_requests_total", labels) == 9
+    assert world.metrics.registry.get_sample_value("sidecar_http_requests_total", labels) == 9
 
 
 async def test_trace_context_and_request_id_are_not_part_of_the_key(
-    here: World, server: Served
+    world: World, server: Served
 ) -> None:
     client = await server.connect()
     await client.request(patch(named("first")))
@@ -95,7 +95,7 @@ async def test_trace_context_and_request_id_are_not_part_of_the_key(
     ids=lambda data: data[:300],
 )
 async def test_a_head_that_differs_otherwise_reaches_the_application(
-    here: World, server: Served, other: bytes
+    world: World, server: Served, other: bytes
 ) -> None:
     client = await server.connect()
     await client.request(patch(named("first")))
@@ -105,21 +105,21 @@ async def test_a_head_that_differs_otherwise_reaches_the_application(
     assert server.factory.write_fast_path.match(other) is None
 
 
-async def test_an_ended_grant_is_not_replayed(here: World, server: Served) -> None:
+async def test_an_ended_grant_is_not_replayed(world: World, server: Served) -> None:
     client = await server.connect()
     for _ in range(2):
         await client.request(patch(named("allowed")))
-    here.spool.bindings.forget([EID])
+    world.spool.bindings.forget([EID])
 
     reply = await client.request(patch(named("not any more"), "X-Request-Id: this-one"))
 
     assert reply.status == 404
-    assert f"bind {EID} for this-one" in here.central.calls
-    assert "not any more" not in await names_in(here)
+    assert f"bind {EID} for this-one" in world.central.calls
+    assert "not any more" not in await names_in(world)
 
 
 async def test_requests_behind_a_replayed_write_are_served_in_order(
-    here: World, server: Served
+    world: World, server: Served
 ) -> None:
     client = await server.connect()
     for _ in range(3):
@@ -134,12 +134,12 @@ async def test_requests_behind_a_replayed_write_are_served_in_order(
     assert [reply.status for reply in replies if reply is not None] == [202, 200, 202, 404]
     assert replies[1] is not None
     assert b'"one"' in replies[1].body, "a read behind a write sees it"
-    assert await names_in(here) == ["known", "one", "two"]
+    assert await names_in(world) == ["known", "one", "two"]
 
 
-async def test_reading_pauses_when_too_much_is_buffered_behind_a_write(here: World) -> None:
+async def test_reading_pauses_when_too_much_is_buffered_behind_a_write(world: World) -> None:
     async with running_server(
-        app_of(here), factory_of(here), shutdown_timeout_s=2.0
+        app_of(world), factory_of(world), shutdown_timeout_s=2.0
     ) as make_protocol:
         transport = MemoryTransport(make_protocol())  # type: ignore[arg-type]
 
@@ -157,9 +157,9 @@ async def test_reading_pauses_when_too_much_is_buffered_behind_a_write(here: Wor
         assert not transport.is_paused
 
 
-async def test_reading_resumes_once_neither_buffer_nor_client_blocks_it(here: World) -> None:
+async def test_reading_resumes_once_neither_buffer_nor_client_blocks_it(world: World) -> None:
     async with running_server(
-        app_of(here), factory_of(here), shutdown_timeout_s=2.0
+        app_of(world), factory_of(world), shutdown_timeout_s=2.0
     ) as make_protocol:
         transport = MemoryTransport(make_protocol())  # type: ignore[arg-type]
         much = patch(named("two")) * (MAX_BUFFERED_BYTES // len(patch(named("two"))) + 1)
@@ -185,21 +185,21 @@ async def test_reading_resumes_once_neither_buffer_nor_client_blocks_it(here: Wo
         assert not transport.is_paused
 
 
-async def test_a_write_is_durable_though_its_client_left(here: World, server: Served) -> None:
+async def test_a_write_is_durable_though_its_client_left(world: World, server: Served) -> None:
     client = await server.connect()
     await client.request(patch(named("known")))
     leaving = await server.connect()
 
     await leaving.send(patch(named("left behind")))
     leaving.writer.transport.abort()
-    await here.write(OTHER_EID, "update_execution", name="after it in the queue")
+    await world.write(OTHER_EID, "update_execution", name="after it in the queue")
 
-    await until(lambda: here.spool.queues.length(EID) == 2)
-    assert await names_in(here) == ["known", "left behind"]
+    await until(lambda: world.spool.queues.length(EID) == 2)
+    assert await names_in(world) == ["known", "left behind"]
 
 
-async def test_stored_write_heads_are_bounded(here: World) -> None:
-    async with served(here, response_cache=True, max_bytes=20_000) as listener:
+async def test_stored_write_heads_are_bounded(world: World) -> None:
+    async with served(world, response_cache=True, max_bytes=20_000) as listener:
         client = await listener.connect()
         assert listener.factory is not None
         for number in range(100):
@@ -211,13 +211,13 @@ async def test_stored_write_heads_are_bounded(here: World) -> None:
         assert listener.to_aiohttp == before
 
 
-async def test_a_stored_write_head_retains_nothing_else_of_its_request(here: World) -> None:
+async def test_a_stored_write_head_retains_nothing_else_of_its_request(world: World) -> None:
     count, blanks = 20, b" " * 200_000
     stats = msgspec.json.encode(
         {"workflowId": WORKFLOW, "uri": f"vfs:///wid/{WORKFLOW}/eid/{EID}/runtimestatistics"}
     )
     async with running_server(
-        app_of(here), factory_of(here), shutdown_timeout_s=2.0
+        app_of(world), factory_of(world), shutdown_timeout_s=2.0
     ) as make_protocol:
         tracemalloc.start()
         try:
@@ -232,7 +232,7 @@ async def test_a_stored_write_head_retains_nothing_else_of_its_request(here: Wor
                     await until(lambda of=transport: bool(of.written))  # type: ignore[misc]
                     assert transport.replies()[0].status == 202
                     transport.close()
-            await here.deliver()
+            await world.deliver()
             gc.collect()
             held_bytes, _ = tracemalloc.get_traced_memory()
         finally:
@@ -242,11 +242,11 @@ async def test_a_stored_write_head_retains_nothing_else_of_its_request(here: Wor
 
 
 async def test_a_status_code_without_a_reason_phrase_is_sent(
-    here: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replies = []
     for response_cache in (True, False):
-        async with served(here, response_cache=response_cache) as listener:
+        async with served(world, response_cache=response_cache) as listener:
             client = await listener.connect()
             await client.request(patch(named("known")))
 
@@ -254,7 +254,7 @@ async def test_a_status_code_without_a_reason_phrase_is_sent(
                 raise UpstreamProblem({"type": "odd", "status": 499, "detail": "no name"}, {})
 
             with monkeypatch.context() as patched:
-                patched.setattr(here.spool, "append", refuse)
+                patched.setattr(world.spool, "append", refuse)
                 replies.append(await client.request(patch(named("refused"), "X-Request-Id: one")))
 
     assert replies[0].comparable() == replies[1].comparable()
@@ -262,20 +262,20 @@ async def test_a_status_code_without_a_reason_phrase_is_sent(
 
 
 async def test_an_unexpected_exception_is_a_500_and_not_retried(
-    here: World, server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    world: World, server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = await server.connect()
     await client.request(patch(named("known")))
-    append = here.spool.append
+    append = world.spool.append
 
     async def stumble(new: Any) -> int:
         await append(new)
         raise RuntimeError("after the write")
 
-    monkeypatch.setattr(here.spool, "append", stumble)
+    monkeypatch.setattr(world.spool, "append", stumble)
     reply = await client.request(patch(named("once")))
 
     assert reply.status == 500
     assert b"after the write" not in reply.body
     assert "request failed" in caplog.text
-    assert await names_in(here) == ["known", "once"]
+    assert await names_in(world) == ["known", "once"]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sidecar.problems import SpoolUnavailable
-from tests.unit.sidecar.read_fixtures import World, world
+from tests.unit.sidecar.read_fixtures import World, open_world
 from tests.unit.sidecar.server_fixtures import HttpClient, Reply, Served, served
 from tests.unit.sidecar.write_requests import (
     EID,
@@ -54,17 +54,17 @@ STEPS = st.lists(
 class Side:
     """One of two worlds with the same input: with the fast paths, or without."""
 
-    def __init__(self, here: World, listener: Served, client: HttpClient) -> None:
-        self.here, self.listener, self.client = here, listener, client
+    def __init__(self, world: World, listener: Served, client: HttpClient) -> None:
+        self.world, self.listener, self.client = world, listener, client
         self.is_broken = False
-        self._append = here.spool.append
+        self._append = world.spool.append
 
         async def append(new: Any) -> int:
             if self.is_broken:
                 raise SpoolUnavailable("the spool's volume: played", retry_after_s=5)
             return await self._append(new)
 
-        here.spool.append = append  # type: ignore[method-assign]
+        world.spool.append = append  # type: ignore[method-assign]
 
     async def step(self, kind: str, execution_id: int, body: bytes = b"", cut: float = 0.0) -> Any:
         if kind in {"patch", "pieces"}:
@@ -73,20 +73,20 @@ class Side:
             await self.client.send(request[:place])
             return self._comparable(await self.client.request(request[place:]))
         if kind == "forget":
-            self.here.spool.bindings.forget([execution_id])
+            self.world.spool.bindings.forget([execution_id])
         elif kind == "bind":
-            await self.here.bind(execution_id, created_here=False)
+            await self.world.bind(execution_id, created_here=False)
         else:
             self.is_broken = kind == "break"
         return None
 
     def _comparable(self, reply: Reply) -> Any:
-        spool_id = self.here.spool.spool_id.encode()
+        spool_id = self.world.spool.spool_id.encode()
         reply.body = re.sub(spool_id + b"-", b"spool-", reply.body)
         return reply.comparable()
 
     async def written(self) -> list[Any]:
-        entries = [await self.here.spool.waiting(eid) for eid in (EID, OTHER_EID)]
+        entries = [await self.world.spool.waiting(eid) for eid in (EID, OTHER_EID)]
         return [msgspec.json.decode(entry.payload) for queue in entries for entry in queue]
 
 
@@ -103,15 +103,15 @@ def test_responses_and_spool_equal_those_without_the_fast_path(steps: list[Any])
             sides = []
             for response_cache in (True, False):
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
-                here = await stack.enter_async_context(world(Path(folder)))
-                await create_binding(here)
+                world = await stack.enter_async_context(open_world(Path(folder)))
+                await create_binding(world)
                 listener = await stack.enter_async_context(
-                    served(here, response_cache=response_cache)
+                    served(world, response_cache=response_cache)
                 )
-                sides.append(Side(here, listener, await listener.connect()))
+                sides.append(Side(world, listener, await listener.connect()))
             for step in [("patch", EID, named("first")), *steps]:
-                told = [await side.step(*step) for side in sides]
-                assert told[0] == told[1], step
+                results = [await side.step(*step) for side in sides]
+                assert results[0] == results[1], step
             written = [await side.written() for side in sides]
             assert written[0] == written[1]
 

@@ -22,8 +22,8 @@ def named(name: str) -> bytes:
     return msgspec.json.encode({"name": name})
 
 
-async def create_binding(here: World) -> None:
+async def create_binding(world: World) -> None:
     for execution_id in (EID, OTHER_EID):
-        here.central.add(execution_id)
-        await here.bind(execution_id)
-    here.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}
+        world.central.add(execution_id)
+        await world.bind(execution_id)
+    world.central.readers |= {("a", WORKFLOW), ("b", WORKFLOW)}

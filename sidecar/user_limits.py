@@ -1,6 +1,6 @@
 """Which limits apply to each user of this sidecar, so that a runaway program delays nobody else.
 
-A user's code can call the local API with any token it can see, and cannot be told apart from the
+A user's code can call the local API with any token it can see, and cannot be distinguished from the
 CU master that runs for the same user. So usage is counted by user, and only where it would delay
 others or fill the spool faster than central can take it:
 

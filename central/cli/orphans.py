@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
     else:
         ids = _run(settings, lambda unbound, _: _close(unbound, filters))
     if ids is None:
-        print("another process is closing orphans: try again in a moment", file=sys.stderr)
+        print("another process is closing orphans: try again later", file=sys.stderr)
         return EXIT_FAILED
     return _print_ids(ids, options)
 

@@ -8,7 +8,7 @@
     the execution ends (write_changes, close_executions): the row is deleted in that statement
 
 A lapsed lease is renewed like any other while nobody closed the execution or bound it to another
-source. A closed execution is never reopened: the source is told, and its own terminal status
+source. A closed execution is never reopened: the source gets a reason, and its own terminal status
 replaces the provisional FAILED.
 
 ## Renewal availability

@@ -5,7 +5,7 @@ replica can say of any batch that it does not speak its version. The entries sta
 the digest is over exactly these. Then each entry is decoded by itself, so that one that this
 release does not understand (another operation, a field it does not know, a value that
 Postgres cannot hold) is refused alone and with its own reason. Only an entry that does not
-say which it is (`seq`, `execution_id`) spoils its batch: nobody could be told of its end.
+say which it is (`seq`, `execution_id`) spoils its batch: its outcome could not be returned.
 """
 
 import hashlib

@@ -29,7 +29,7 @@ One batch is in flight at most.
   this one (`pacing`), so that writes gather; a run's end or a waiter cuts it at once.
 - **backing off**: full jitter, plus `Retry-After` up to a minute. After central was unreachable the
   first batches are small and double with each success (slow start): a whole fleet has its backlog
-  ready at that moment.
+  ready at that time.
 - **parked**: a 401, a proxy's page, a 200 that does not fit the batch. No single write is at fault,
   so none is dropped: retried with a longer backoff, with a log line and a metric.
 - **draining**: not a state of its own. From `begin_drain` on nothing waits for more to come, a

@@ -39,7 +39,7 @@ class RequestFramer:
     """Follows the bytes of one request to its end while aiohttp reads the same bytes.
 
     `is_complete` once exactly its bytes have been fed; `is_ambiguous`, for good, if its end cannot
-    be told or more bytes were fed.
+    be determined, or more bytes were fed.
     """
 
     __slots__ = ("_remaining_bytes", "head", "is_ambiguous")

@@ -308,7 +308,7 @@ def end_corrupted(
     query = "SELECT * FROM entries WHERE seq = ?"
     keep([row for seq in seqs for row in connection.execute(query, (seq,))])
     problem = WriteCorrupted(
-        "damaged in the sidecar's spool; whether central has it cannot be told"
+        "damaged in the sidecar's spool; whether central has it is unknown"
     ).document()
     records: list[WriteRecord] = []
     for seq in seqs:

@@ -71,7 +71,7 @@ class SpoolFile:
         """Why the last call failed; None once one has succeeded."""
 
     async def open(self) -> None:
-        """Opens the file, recovering it if need be; a volume in trouble is retried later.
+        """Opens the file, recovering it if need be; an unusable volume is retried later.
 
         Raises `SpoolInUse` and `UnknownFormat`.
         """

@@ -17,7 +17,7 @@ PERIOD_S = 60.0
 async def run_maintenance(spool: Spool) -> None:
     """Purges bindings and returns free space, until it is cancelled.
 
-    A volume in trouble is tried as often as callers are told to retry: with nobody writing, nothing
+    An unusable volume is tried as often as callers are asked to retry: without writes, nothing
     else would open it again, and what waits on it would not be delivered.
     """
     while True:

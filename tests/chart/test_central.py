@@ -221,7 +221,7 @@ def test_the_migration_runs_before_install_and_upgrade(chart: Chart) -> None:
         "secretKeyRef": {"name": "texera-owner", "key": "url"}
     }
     assert migrate["image"] == container(objects)["image"]
-    # helm waits 5 minutes; the Job must have failed by then, or nobody is told why.
+    # helm waits 5 minutes; the Job must have failed by then, or nobody sees why.
     assert job["spec"]["activeDeadlineSeconds"] < 300
     assert chart.render("no-migration").of("Job") == []
 

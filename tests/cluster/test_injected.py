@@ -165,7 +165,7 @@ def test_injected_pods_pass_a_request_quota(release: Cluster) -> None:
 def test_a_catalog_without_its_credentials_is_refused(release: Cluster) -> None:
     pod = computing_unit()
     pod["spec"]["containers"][0]["env"] = [variable("STORAGE_ICEBERG_CATALOG_TYPE", "postgres")]
-    # An earlier test's policies may be known to the server for a moment longer.
+    # An earlier test's policies may be known to the server a little longer.
     release.eventually(lambda: refusal(release, pod) is None)
 
     with upgraded(release, "injection-strips-everything", "validation-warns"):

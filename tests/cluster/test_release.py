@@ -15,7 +15,7 @@ from tests.cluster.conftest import installed, is_injected
 
 INSTALL_TIMEOUT_S = 90
 JOB = f"{RELEASE}-texera-cu-sidecar-migration"
-# What the API server makes by itself, at moments of its own.
+# What the API server makes by itself, at times of its own.
 OWN = ("events", "leases", "apiservices", "ipaddresses", "flowschemas", "prioritylevel")
 
 

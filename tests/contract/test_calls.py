@@ -128,7 +128,7 @@ ANSWERS: dict[str, tuple[Any, Any]] = {
     ),
 }
 LEFT_OUT = {"create-answer-1": {"warehouse"}}
-"""What the CU is not told: the sidecar keeps it for itself."""
+"""Fields that the sidecar does not pass on to the CU."""
 BINDING = central.BoundExecution(1001, 101, 201, 1, Status.RUNNING, 1, "user-1-mine")
 PROBLEMS: dict[str, Problem] = {
     "status-conflict-problem-1": problems.StatusConflict(

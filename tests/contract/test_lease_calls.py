@@ -62,7 +62,7 @@ def test_its_answer_is_written_by_central_with_every_reason_the_sidecar_counts()
     assert {str(reason) for reason in leases.LostReason} == metrics.LOST_REASONS - {UNIT_GONE}
 
 
-def test_a_newer_centrals_members_and_reasons_are_no_trouble() -> None:
+def test_unknown_members_and_reasons_of_a_newer_central_are_accepted() -> None:
     answer = with_news(msgspec.json.decode(sample("lease-renewal-answer-1")))
     answer["lost"][0]["reason"] = "moved-to-the-moon"
 

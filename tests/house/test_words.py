@@ -9,7 +9,9 @@ import re
 from tests.house.conftest import Tree
 
 PRIVATE = {
-    r"untold|yeses": "notified, grants",
+    r"told|untold|yeses": "notified, returned, grants",
+    r"lanes?|standing|heard|beats?": "connection pools, writer status, notified, heartbeat",
+    r"swept|sweeps|moments?|troubles?": "tick, timestamp, fault",
     r"debris": "orphans, stale executions",
     r"verdicts?": "result, status, outcome",
     r"zygotes?|witness(?:es|ed)?|ledgers?": "fork server, recorder, history",
@@ -19,7 +21,7 @@ PRIVATE = {
     r"tethers?|reapers?|narrators?|greetings?": "parent death, cleanup, progress, banner",
     r"set aside|set_aside|aside": "quarantined, corrupted",
     r"makes? room|human's word": "evicts, operator override",
-    r"heard_?of|hears of|look_out|asked_?again|told_?again": "notified, poll, retried",
+    r"hears of|look_out|asked_?again|asks_again": "notified, poll, retried",
     r"one_in|few_lapsed": "MAX_LAPSED_FRACTION",
 }
 ALLOWED = {
@@ -48,10 +50,10 @@ def test_no_private_word_is_used(tree: Tree) -> None:
 
 
 def test_the_rule_sees_words_in_names_and_sentences() -> None:
-    text = "class Verdict: ...\nset_aside = 1  # an amnesiac sidecar, asked again\nunderstanding"
+    text = "class Verdict: ...\nset_aside = 1  # heard_of\nunderstanding"
 
     assert private_words({"a.py": text}) == [
         "a.py: Verdict",
         "a.py: set_aside",
-        "a.py: asked again",
+        "a.py: heard",
     ]

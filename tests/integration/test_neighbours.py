@@ -106,7 +106,7 @@ def received(replies: list[LocalReply], run: Run) -> str:
 async def test_another_user_sees_nothing_before_during_and_after(stack: Stack, run: Run) -> None:
     await run.write_all()
     before = await run.requested_by(B)
-    # At the same moment as A, so that B could join A's flights.
+    # At the same time as A, so that B could join A's flights.
     a_replies, during = await asyncio.gather(run.requested_by(WORLD.owner), run.requested_by(B))
     after = await run.requested_by(B)
 

@@ -1,4 +1,4 @@
-"""A volume in trouble, by the real command: calls say what is wrong, and it passes by itself."""
+"""An unusable volume, by the real command: problems say what is wrong; it recovers by itself."""
 
 import asyncio
 import os

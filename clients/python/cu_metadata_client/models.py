@@ -43,7 +43,7 @@ class Execution:
     started_at: datetime
     updated_at: datetime | None
     provisional: bool = False
-    """FAILED because nothing was heard of the run; its own end still replaces it."""
+    """FAILED because its lease lapsed; the run's own terminal status still replaces it."""
 
 
 @dataclass(frozen=True, slots=True)

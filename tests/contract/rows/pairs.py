@@ -98,7 +98,7 @@ def _blur_times(old: dict[str, Any], new: dict[str, Any]) -> None:
         other = new.get(name)
         both = isinstance(value, datetime) and isinstance(other, datetime)
         if both and abs(value - other) < _CLOCKS_APART:
-            old[name] = new[name] = "the same moment"
+            old[name] = new[name] = "the same time"
 
 
 def run_of(eid: int) -> str:

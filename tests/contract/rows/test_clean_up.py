@@ -164,7 +164,7 @@ async def test_row_15_hazard_a_killed_run_is_not_made_a_failed_one(now: Pair) ->
 
 
 async def test_row_15_hazard_other_units_rows_and_running_ones_are_left_alone(now: Pair) -> None:
-    """The old query had no filter by unit: each unit swept every unit's rows."""
+    """The old query had no filter by unit: each unit selected every unit's rows."""
     await now.both("UPDATE texera_db.workflow_executions SET log_location = 'file:///log'")
     selected = [row["eid"] for row in await now.old_rows.fetch(EXPIRED, a_day_ago())]
     foreign = {WORLD.stuck_execution_id, WORLD.other_unit_execution_id}

@@ -59,7 +59,9 @@ async def test_row_01_an_execution_is_inserted_into_a_warehouse(newest: Pair) ->
     assert before == after
 
 
-async def test_row_01_hazard_a_warehouse_where_there_are_none_is_told(now: Pair) -> None:
+async def test_row_01_hazard_a_warehouse_where_there_are_none_is_refused_as_unsupported(
+    now: Pair,
+) -> None:
     body = {"workflow_id": WID, "computing_unit_id": CUID, "environment_version": "e"}
 
     answer = await now.new.call("POST", "/v1/executions", body | {"warehouse_id": 701})

@@ -158,7 +158,7 @@ async def test_row_18_hazard_a_reader_changes_nothing(now: Pair) -> None:
 
 
 @pytest.mark.parametrize("status", ["DONE", "3,DONE", "", "9", "3,,4"])
-async def test_row_18_hazard_an_unknown_status_is_told(now: Pair, status: str) -> None:
+async def test_row_18_hazard_an_unknown_status_is_returned(now: Pair, status: str) -> None:
     answer = await now.new.get(f"/v1/workflows/{WID}/executions?status={status}")
 
     assert answer.outcome == (400, "invalid-request")

@@ -225,7 +225,7 @@ async def test_row_05_the_statistics_uri_is_stored(pair: Pair) -> None:
     assert before == after
 
 
-async def test_row_05_hazard_a_wrong_workflow_is_told_and_not_passed_over(now: Pair) -> None:
+async def test_row_05_hazard_a_wrong_workflow_is_refused_and_not_ignored(now: Pair) -> None:
     eid = await now.started()
     foreign = runtime_stats_uri(WORLD.public_workflow_id, eid)
 

@@ -19,7 +19,7 @@ IN_WORDS = [
     ("invalid-request", "nothing to change: expected at least one of"),
     # A replica of another version may speak it: for a sidecar it is a reason to ask again.
     ("wire-version-not-supported", "wire: this replica speaks 1, got"),
-    # A flush that may wait for a moment only finds what was written the moment before.
+    # A flush that may wait only briefly finds what was written just before.
     ("delivery-timeout", "are still pending"),
 ]
 WAITS = {"wait", "timeout"}

@@ -59,7 +59,7 @@ async def test_a_resend_after_the_run_ended_elsewhere_is_still_answered_as_befor
 
 
 @pytest.mark.parametrize("number", [1, 2])
-async def test_two_replicas_given_one_batch_at_one_moment_apply_it_once(
+async def test_two_replicas_given_one_batch_at_the_same_time_apply_it_once(
     number: int, central: Replica, database: Database, owner_connection: Connection
 ) -> None:
     ids = await add_runs(owner_connection, 20)
@@ -139,7 +139,7 @@ async def test_a_connection_cut_before_the_commit_leaves_nothing_behind(
     assert sorted(await applications(owner_connection)) == [(eid, 3) for eid in ids]
 
 
-async def test_an_answer_lost_after_the_commit_is_told_again(
+async def test_a_response_lost_after_the_commit_is_returned_again(
     central: Replica, database: Database, owner_connection: Connection
 ) -> None:
     (eid,) = await add_runs(owner_connection, 1)

@@ -138,7 +138,7 @@ async def test_what_a_constraint_of_the_database_forbids_is_refused_alone_and_na
     assert "(polite)" in audited["detail"]
 
 
-async def test_a_row_that_vanishes_in_the_last_moment_is_refused_as_gone(
+async def test_a_row_deleted_during_the_batch_is_refused_as_gone(
     central: Replica, owner_connection: Connection
 ) -> None:
     source = Source()

@@ -89,9 +89,7 @@ async def test_a_list_is_paged_newest_first(sidecar: Sidecar, owner_connection: 
     assert ids(await sidecar.get(RUNS)) == every
 
 
-async def test_a_list_has_fifty_rows_unless_told_otherwise(
-    sidecar: Sidecar, owner_connection: Any
-) -> None:
+async def test_a_list_has_fifty_rows_by_default(sidecar: Sidecar, owner_connection: Any) -> None:
     made = [await execution_by_sql(owner_connection) for _ in range(60)]
 
     assert ids(await sidecar.get(RUNS)) == made[:9:-1]

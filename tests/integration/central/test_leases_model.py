@@ -1,6 +1,6 @@
 """Leases, boots, ends, outages and the closers of two replicas, against a model of the rules.
 
-Time is the model's: it passes by making every stored moment older, in steps so coarse that the
+Time is the model's: it passes by making every stored timestamp older, in steps so coarse that the
 time a test really takes makes no difference. A leap of the database's clock, which is all that a
 skew between clocks can be to a protocol that compares no two of them, is time in which nobody
 served, or time that runs backwards. No sidecar's clock occurs: there is none in the protocol.

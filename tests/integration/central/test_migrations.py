@@ -183,7 +183,7 @@ async def test_texeras_tables_stay_as_they_are(settings: MigrateSettings) -> Non
 # --- sentences
 
 
-async def test_another_database_is_told_apart(cluster: Cluster, role: str) -> None:
+async def test_another_database_is_an_error_of_its_own(cluster: Cluster, role: str) -> None:
     async with empty_database(cluster) as url:
         with pytest.raises(MigrationFailed, match="is it Texera's database"):
             await run_migrate(MigrateSettings(url, role_url(url, role)))
@@ -199,7 +199,7 @@ async def test_the_owner_and_a_superuser_are_no_roles_of_the_service(
             )
 
 
-async def test_an_owner_who_may_not_create_roles_is_told_what_to_do(
+async def test_an_owner_who_may_not_create_roles_gets_instructions(
     settings: MigrateSettings, role: str, cluster: Cluster
 ) -> None:
     async with connected(cluster.superuser_url("postgres")) as superuser:

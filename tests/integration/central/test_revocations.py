@@ -116,7 +116,7 @@ def test_a_command_that_says_too_little_changes_nothing(
     assert done.errors
 
 
-def test_a_database_that_is_away_is_told_apart() -> None:
+def test_an_unreachable_database_has_an_exit_code_of_its_own() -> None:
     done = central("postgresql://nobody:hidden@127.0.0.1:9/x", "bindings", "ls")
 
     assert done.exit_code == 69

@@ -12,7 +12,7 @@ PORT = global_port_id("op-1", 0)
 
 
 def foreign(uri: str, workflow_id: int, execution_id: int) -> list[str]:
-    """The tricks, told of this row's numbers."""
+    """The tricks, with this row's numbers."""
     other = uri.replace(f"/wid/{workflow_id}", "/wid/7").replace(f"/eid/{execution_id}", "/eid/11")
     texts = [
         text.replace("/wid/7", f"/wid/{workflow_id}").replace("/eid/11", f"/eid/{execution_id}")

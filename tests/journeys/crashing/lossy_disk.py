@@ -33,7 +33,7 @@ _Sync = ctypes.CFUNCTYPE(_int, _pointer, _int)
 
 SQLITE_IOERR_FSYNC = 1034
 SYNC_S = 0.001
-"""What a sync takes, as on a good disk: a moment in which nothing may be promised yet."""
+"""What a sync takes, as on a good disk: a time in which nothing may be acknowledged yet."""
 
 
 class _Methods(ctypes.Structure):

@@ -26,7 +26,7 @@ from sidecar.spool.spool import Spool
 from tests.journeys.crashing.lossy_disk import LossyDisk
 
 live, synced, answer = (Path(argument) for argument in sys.argv[1:4])
-fate, moment = sys.argv[4:]
+fate, at = sys.argv[4:]
 failing = []
 LossyDisk(synced, lambda _: failing and failing.pop(), forgets=fate == "forgotten").install()
 
@@ -38,11 +38,11 @@ async def main():
     await spool.open()
     seq = await spool.append(write("settled"))
     batch = await spool.cut(flush=True)
-    if moment == "write-back":
+    if at == "write-back":
         file.CHECKPOINT_FROM_FRAMES = 1
         failing.append(True)
     await spool.settle(batch, [Outcome(seq, "applied")], lambda records: None)  # is not synced
-    if moment == "commit":
+    if at == "commit":
         assert (await spool.find(seq)).state == "committed"  # on a connection that stays open
         failing.append(True)
         try:
@@ -53,7 +53,7 @@ async def main():
     assert not failing
     file.CHECKPOINT_FROM_FRAMES = 1000
     again = await spool.in_flight()
-    if fate == "readable" or moment == "commit":  # else it is a race what was written by then
+    if fate == "readable" or at == "commit":  # else it is a race what was written by then
         assert (again is not None) is (fate == "forgotten")
     if again is not None:
         assert again == batch

@@ -55,10 +55,10 @@ class Writer:
         self._create_key: str | None = None
         self.stopping = False
         self.is_refused_at_times = False
-        """Whether the sidecar's volume is in trouble, so that it may say no."""
+        """Whether the sidecar's volume is unusable, so that it may refuse."""
 
     async def run(self) -> None:
-        """Writes until told to stop, on a new connection whenever one breaks.
+        """Writes until stopped, on a new connection whenever one breaks.
 
         A create whose answer did not come is repeated with its key; a write is not.
         """

@@ -16,7 +16,7 @@ from tests.unit.central.folding import EID, entry, execution, folded, outcomes, 
         (WriterStatus.DEMOTED, "user-demoted"),
     ],
 )
-def test_a_source_without_standing_is_refused_with_the_reason(
+def test_a_source_that_may_not_write_is_refused_with_the_reason(
     writer_status: WriterStatus, slug: str
 ) -> None:
     result = folded(execution(writer_status=writer_status), update(status=3), entry(DeleteUris))
@@ -52,7 +52,7 @@ def test_an_entry_that_cannot_be_read_is_refused_alone() -> None:
     assert outcomes(result) == ["applied", "unknown-operation", "applied"]
 
 
-def test_a_verdict_says_for_whom_the_entry_was_made() -> None:
+def test_a_outcome_says_for_whom_the_entry_was_made() -> None:
     result = folded(execution(user_id=12), update(status="PAUSING"), update(execution_id=99))
 
     assert [outcome.user_id for outcome in result.outcomes] == [12, None]

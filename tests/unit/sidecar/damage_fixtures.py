@@ -27,7 +27,7 @@ class Damage:
 
 
 def copy_as_killed(live: Path, to: Path) -> None:
-    """What a SIGKILL at this moment would leave behind: the files, and nobody who closes them."""
+    """What a SIGKILL at this time would leave behind: the files, and nobody who closes them."""
     to.mkdir()
     for name in (FILE_NAME, LOG_NAME):
         if (live / name).exists():

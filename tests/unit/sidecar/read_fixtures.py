@@ -49,8 +49,8 @@ class Clock:
 class FakeCentral(Central):
     """Central's state. `readers` says which tokens may read which workflow.
 
-    A call returns once `may_answer` is set, with the state of that moment; with
-    `answers_early`, with the state of the moment it was made.
+    A call returns once `may_answer` is set, with the state of that time; with
+    `answers_early`, with the state of the time it was made.
     """
 
     clock: Clock

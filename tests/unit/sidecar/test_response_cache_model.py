@@ -43,7 +43,7 @@ class History:
         self.values.append((now, value))
 
     def within(self, since: float) -> list[Any]:
-        """What it was at any moment from `since` on."""
+        """What it was at any time from `since` on."""
         older = [value for at, value in self.values if at <= since]
         return older[-1:] + [value for at, value in self.values if at > since]
 

@@ -98,7 +98,7 @@ async def test_writes_go_in_their_order_whatever_their_dates(clocks: Clocks, jum
     spool = await clocks.spool()
     seqs.append(await spool.append(update(name="second")))
 
-    batch = await spool.cut()  # and neither waits for a moment that is a day away
+    batch = await spool.cut()  # and neither waits until a time that is a day away
 
     assert batch is not None
     assert [entry.seq for entry in batch.entries] == seqs

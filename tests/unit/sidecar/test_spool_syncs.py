@@ -83,7 +83,7 @@ async def test_coalescible_write_is_left_to_the_ordinary_cut(spools: Spools) -> 
 
 @pytest.mark.parametrize("ticks", range(6))
 async def test_batch_is_cut_once_if_the_piggyback_is_cancelled(spools: Spools, ticks: int) -> None:
-    """The waiting is cancelled at any moment around the commit: there is one batch, never two."""
+    """The waiting is cancelled at any time around the commit: there is one batch, never two."""
     spool = await spools.open()
     cutting = asyncio.create_task(spool.cut_with_next_append())
     await asyncio.sleep(0)

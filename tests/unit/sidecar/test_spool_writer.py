@@ -15,7 +15,7 @@ from sidecar.spool.writer import GroupCommitWriter
 
 @dataclass
 class OpenTable:
-    """A table of numbers. Troubles are raised once each, where they are named."""
+    """A table of numbers. Faults are raised once each, where they are named."""
 
     connection: sqlite3.Connection
     faults: list[Exception]

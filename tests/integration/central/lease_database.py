@@ -47,7 +47,7 @@ class Database:
         person, _ = RUNNERS[sidecar]
         user = User(person.user_id, person.role, 2**31)
         work = partial(
-            self.boots.begin, user=user, source_id=sidecar, unit_id=UNITS[sidecar], boot_id=boot
+            self.boots.register, user=user, source_id=sidecar, unit_id=UNITS[sidecar], boot_id=boot
         )
         answer: ClosedExecutions = await self.replicas[1].database.run(work)
         return answer.closed

@@ -48,9 +48,9 @@ async def run_checks(settings: Settings, *, now: Callable[[], float] = time.time
     found = await checks.run_checks(_key_checks(settings))
     database = Database(settings.database, Metrics(CollectorRegistry()))
     try:
-        inspection, asked_at = RoleInspection(database), now()
+        inspection, requested_at = RoleInspection(database), now()
         session = await inspection.session()
-        offset_s = session.database_now.timestamp() - (asked_at + now()) / 2
+        offset_s = session.database_now.timestamp() - (requested_at + now()) / 2
     except Problem as problem:
         return [*found, Check("database", CheckStatus.FAIL, problem.detail)]
     else:

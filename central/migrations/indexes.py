@@ -1,4 +1,4 @@
-"""The one exception to "Texera's tables are never altered": the indexes they lack, if asked for.
+"""The one exception to "Texera's tables are never altered": the indexes they lack, on request.
 
 Not a numbered migration: it is a choice of whoever runs the database, it cannot run inside a
 transaction, and doing it again changes nothing. An index is made beside the running system. A

@@ -1,6 +1,6 @@
 -- Entries: the rows that they change, locked, read and written.
 --
--- `cu_metadata.writers` says whether a source may write to an execution. Every block that asks it
+-- `cu_metadata.writers` says whether a source may write to an execution. Every block that uses it
 -- does so in a lateral with LIMIT, which makes each id one look-up by primary key: planned while the
 -- tables were small, a plain join would scan them again for each id.
 

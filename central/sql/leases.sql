@@ -10,11 +10,11 @@
 -- renewal is soon. $1 source, $2 execution ids, $3 lease in seconds, $4 minimal seconds between two
 -- updates of `last_update_time`, $5 the only computing unit, or null for any
 with held as (
-    select asked.execution_id
-    from unnest($2::int[]) as asked (execution_id)
+    select requested.execution_id
+    from unnest($2::int[]) as requested (execution_id)
     cross join lateral (
         select execution_id from cu_metadata.leases
-        where leases.execution_id = asked.execution_id
+        where leases.execution_id = requested.execution_id
           and leases.source_id = $1
           and ($5::int is null or leases.computing_unit_id = $5)
         limit 1
@@ -22,14 +22,14 @@ with held as (
     ) lease
     cross join lateral (
         select execution_id from cu_metadata.bindings
-        where bindings.execution_id = asked.execution_id
+        where bindings.execution_id = requested.execution_id
           and bindings.source_id = $1
           and bindings.revoked_at is null
         limit 1
     ) binding
     cross join lateral (
         select eid from texera_db.workflow_executions
-        where eid = asked.execution_id and status not in (3, 4, 5)
+        where eid = requested.execution_id and status not in (3, 4, 5)
         limit 1
     ) execution
 ), seen as (
@@ -61,7 +61,7 @@ returning execution_id;
 -- Why leases were not renewed: one row per id. $1 source, $2 execution ids, $3 the only computing
 -- unit, or null for any
 select
-    asked.execution_id,
+    requested.execution_id,
     execution.status,
     ending.status as ending_status,
     coalesce(ending.provisional, false) as is_provisional,
@@ -70,27 +70,27 @@ select
     binding.revoked_reason,
     binding.computing_unit_id,
     lease.execution_id is not null as is_leased
-from unnest($2::int[]) as asked (execution_id)
+from unnest($2::int[]) as requested (execution_id)
 left join lateral (
     select status from texera_db.workflow_executions
-    where eid = asked.execution_id
+    where eid = requested.execution_id
     limit 1
 ) execution on true
 left join lateral (
     select status, provisional from cu_metadata.terminal_statuses
-    where terminal_statuses.execution_id = asked.execution_id
+    where terminal_statuses.execution_id = requested.execution_id
     limit 1
 ) ending on true
 left join lateral (
     select execution_id, revoked_at, revoked_reason, computing_unit_id from cu_metadata.bindings
-    where bindings.execution_id = asked.execution_id
+    where bindings.execution_id = requested.execution_id
       and bindings.source_id = $1
       and ($3::int is null or bindings.computing_unit_id = $3)
     limit 1
 ) binding on true
 left join lateral (
     select execution_id from cu_metadata.leases
-    where leases.execution_id = asked.execution_id and leases.source_id = $1
+    where leases.execution_id = requested.execution_id and leases.source_id = $1
     limit 1
 ) lease on true;
 

@@ -148,7 +148,7 @@ class RemovedConsole(Struct, frozen=True):
 
 
 class Removed(Struct, frozen=True):
-    """What `delete_uris` deleted: whoever asked for it drops the tables named here."""
+    """What `delete_uris` deleted: the caller drops the tables named here."""
 
     results: list[RemovedResult]
     console: list[RemovedConsole]

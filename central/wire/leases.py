@@ -60,7 +60,7 @@ class LostLease(msgspec.Struct, frozen=True):
 
 
 class RenewedLeases(msgspec.Struct, frozen=True):
-    """All that were asked for have a lease of this length from now on, but for those lost."""
+    """All requested executions have a lease of this length from now on, except the lost ones."""
 
     lease_s: float
     lost: list[LostLease]

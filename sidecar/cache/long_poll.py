@@ -1,7 +1,7 @@
 """Long polls: reads that wait for something to appear at an execution.
 
 The sidecar's own writes wake them at once. Writes of others are found by one poll task per
-execution, however many wait: it asks central after pauses that grow to `POLL_MAX_S`, and ends
+execution, however many wait: it polls central after pauses that grow to `POLL_MAX_S`, and ends
 with the last waiter.
 """
 

@@ -43,7 +43,7 @@ Each member of an answered batch is committed, refused or deferred. A deferred o
 locked by another session) stays first in its execution's queue and is cut again after a short
 delay; other executions go on. A refusal because the binding was revoked, the user demoted or the
 row deleted also withdraws what admitted the write, in the commit that settles it, so that the next
-write asks central again and its caller gets the reason.
+write is authorized at central again and its caller gets the reason.
 
 The `SettlementListener` (the caches) is notified in the same step in which the spool's index
 drops the entries: no reader finds a write neither pending nor in the cache. Waiters come after.

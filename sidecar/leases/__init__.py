@@ -17,7 +17,7 @@ through a connection pool of its own, so that no slow bulk call delays it.
       central:  |    |  bound again; or, if unit-gone, the unit writes to it
       not yours |    |
       unit gone v    |
-               +------+     unit-gone: central is asked to close it, until it has answered
+               +------+     unit-gone: a close is requested until central has responded
                | lost |     (not renewed any more; writes to it go on as before)
                +------+
 

@@ -89,7 +89,7 @@ class LeaseRenewer:
         self._recovered: set[int] = set()
         self._lost: dict[int, str] = {}
         self._unreported: set[int] = set()
-        """Lost as unit-gone, and central has not been asked to close them yet."""
+        """Lost as unit-gone, and their close has not been requested yet."""
         self._bound_in_round: set[int] = set()
         """What a response says of these may be from before they were bound."""
         self._round_timeout_s = ROUND_TIMEOUT_S

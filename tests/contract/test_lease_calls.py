@@ -36,7 +36,7 @@ class RecordingPool:
         return CentralResponse(200, self.answer)
 
 
-def asked(pool: RecordingPool, work: Callable[[Central], Awaitable[Any]]) -> Any:
+def call_central(pool: RecordingPool, work: Callable[[Central], Awaitable[Any]]) -> Any:
     to_central = Central(pool, pool, pool)  # type: ignore[arg-type]
     return asyncio.run(work(to_central))  # type: ignore[arg-type]
 
@@ -44,7 +44,7 @@ def asked(pool: RecordingPool, work: Callable[[Central], Awaitable[Any]]) -> Any
 def test_a_renewal_is_written_by_the_sidecar_and_read_by_central() -> None:
     pool = RecordingPool(sample("lease-renewal-answer-1"))
 
-    answer = asked(pool, lambda c: c.renew_leases([1001, 2**31 - 1]))
+    answer = call_central(pool, lambda c: c.renew_leases([1001, 2**31 - 1]))
 
     assert pool.sent == [("POST", "/v1/lease-renewals", sample("lease-renewal-request-1"))]
     read = msgspec.json.decode(pool.sent[0][2], type=leases.ExecutionList)
@@ -66,7 +66,9 @@ def test_unknown_members_and_reasons_of_a_newer_central_are_accepted() -> None:
     answer = with_news(msgspec.json.decode(sample("lease-renewal-answer-1")))
     answer["lost"][0]["reason"] = "moved-to-the-moon"
 
-    renewed = asked(RecordingPool(msgspec.json.encode(answer)), lambda c: c.renew_leases([1001]))
+    renewed = call_central(
+        RecordingPool(msgspec.json.encode(answer)), lambda c: c.renew_leases([1001])
+    )
 
     assert renewed.lost[0] == LostLease(1001, "moved-to-the-moon")
 
@@ -74,7 +76,7 @@ def test_unknown_members_and_reasons_of_a_newer_central_are_accepted() -> None:
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"lease_s":0,"lost":[]}', b"<html>", b"[]"])
 def test_what_is_no_answer_renews_nothing(body: bytes) -> None:
     with pytest.raises(CentralUnavailable):
-        asked(RecordingPool(body), lambda c: c.renew_leases([1001]))
+        call_central(RecordingPool(body), lambda c: c.renew_leases([1001]))
 
 
 def test_a_boot_goes_from_the_unit_to_central_as_it_is_and_its_answer_back() -> None:
@@ -90,8 +92,8 @@ def test_a_boot_goes_from_the_unit_to_central_as_it_is_and_its_answer_back() -> 
 def test_the_boot_goes_with_each_binding() -> None:
     pool = RecordingPool()
 
-    asked(pool, lambda c: c.bind(1001, CallContext(), BOOT))
-    asked(pool, lambda c: c.bind(1001, CallContext()))
+    call_central(pool, lambda c: c.bind(1001, CallContext(), BOOT))
+    call_central(pool, lambda c: c.bind(1001, CallContext()))
 
     assert [body for _, _, body in pool.sent] == [sample("binding-request-1"), b"{}"]
     bound = msgspec.json.decode(sample("binding-request-1"), type=central.BindingRequest)
@@ -103,16 +105,16 @@ def test_the_boot_goes_with_each_binding() -> None:
 
 def test_open_bindings_are_listed_by_age_and_those_unknown_abandoned() -> None:
     pool = RecordingPool(sample("open-bindings-answer-1"))
-    listed = asked(pool, lambda c: c.open_bindings(min_age_s=12.5))
+    listed = call_central(pool, lambda c: c.open_bindings(min_age_s=12.5))
     pool.answer = sample("boot-answer-1")
-    ended = asked(pool, lambda c: c.abandon([1001, 2**31 - 1]))
+    ended = call_central(pool, lambda c: c.abandon([1001, 2**31 - 1]))
 
     assert (listed, ended) == ([1001], [1001, 1002])
     assert pool.sent == [
         ("GET", "/v1/bindings?min_age_s=12.500", b""),
         ("POST", "/v1/bindings/abandoned", sample("lease-renewal-request-1")),
     ]
-    gone = asked(pool, lambda c: c.abandon([1001], UNIT_GONE))
+    gone = call_central(pool, lambda c: c.abandon([1001], UNIT_GONE))
     body = msgspec.json.decode(pool.sent[-1][2], type=leases.AbandonedExecutions)
     assert (gone, body.reason) == ([1001, 1002], leases.AbandonReason.UNIT_GONE)
     binding = central.OpenBinding(1001, 101, 201, 1, CREATED)

@@ -239,10 +239,10 @@ async def test_the_route_renews_for_the_source_that_signs(
 ) -> None:
     execution_id = (await sidecar.create()).body["execution_id"]
     await bind(owner_connection, "source-x", [WORLD.stuck_execution_id])
-    asked = {"execution_ids": [execution_id, WORLD.stuck_execution_id]}
+    body = {"execution_ids": [execution_id, WORLD.stuck_execution_id]}
 
-    own = await sidecar.call("POST", "/v1/lease-renewals", asked)
-    others = await sidecar.another().call("POST", "/v1/lease-renewals", asked)
+    own = await sidecar.call("POST", "/v1/lease-renewals", body)
+    others = await sidecar.another().call("POST", "/v1/lease-renewals", body)
     wrong = await sidecar.call("POST", "/v1/lease-renewals", {"execution_ids": [0, "x"]})
 
     assert own.body["lost"] == [{"execution_id": WORLD.stuck_execution_id, "reason": "not-bound"}]

@@ -14,7 +14,7 @@ from tests.integration.central.batching import Connection
 RUNS = 60_000
 LEASED = 20_000
 UNITS = 2_000
-ASKED = list(range(100_001, 101_001))
+RENEWED = list(range(100_001, 101_001))
 """A thousand runs of one source, as one renewal names them."""
 
 FILL = """
@@ -42,24 +42,24 @@ where execution_id % 5000 = 7;
 """
 
 STATEMENTS: dict[str, tuple[str, list[Any]]] = {
-    "renew": ("leases", ["source-0", ASKED, 90.0, 60.0, None]),
-    "read_lease_facts": ("leases", ["source-0", ASKED, None]),
-    "insert_missing_leases": ("leases", ["source-0", ASKED, ASKED, 90.0]),
+    "renew": ("leases", ["source-0", RENEWED, 90.0, 60.0, None]),
+    "read_lease_facts": ("leases", ["source-0", RENEWED, None]),
+    "insert_missing_leases": ("leases", ["source-0", RENEWED, RENEWED, 90.0]),
     "record_heartbeat": ("leases", [30.0, False]),
     "drop_ended_leases": ("orphans", []),
     "find_lapsed": ("orphans", [90.0, None]),
     "count_overdue": ("orphans", [45.0]),
     "find_ended_units": ("orphans", [90.0, 3600.0]),
-    "lock_orphans": ("orphans", [ASKED[:100], [True] * 100, 90.0, 30.0]),
-    "close_executions": ("orphans", [ASKED[:100], ["lease-lapsed"] * 100]),
+    "lock_orphans": ("orphans", [RENEWED[:100], [True] * 100, 90.0, 30.0]),
+    "close_executions": ("orphans", [RENEWED[:100], ["lease-lapsed"] * 100]),
     "lock_earlier_runs": ("boots", [10_001, "boot 4"]),
     "find_boot": ("boots", [10_001, "boot 4"]),
     "supersede": ("boots", [10_001]),
     "share_boot": ("bindings", [100_001, "boot 3"]),
     "open_bindings": ("bindings", ["source-0", 0.0]),
     "find_unbound": ("orphans", [3600.0, None, None, 120_000, 1000]),
-    "lock_unbound": ("orphans", [ASKED[:500], 3600.0]),
-    "lock_abandoned": ("bindings", ["source-0", ASKED, None, True]),
+    "lock_unbound": ("orphans", [RENEWED[:500], 3600.0]),
+    "lock_abandoned": ("bindings", ["source-0", RENEWED, None, True]),
 }
 SMALL_TABLES = {"renewal_availability", "workflow_version"}
 
@@ -143,12 +143,12 @@ async def test_a_plan_made_while_the_tables_were_empty_scans_nothing_later(
             await pooled.fetch(query.text, "source-0", [1], 90.0, 60.0, None)
         await fill(owner_connection, analyzed=False)
         before = await tuples_scanned(owner_connection)
-        renewed = await pooled.fetch(query.text, "source-0", ASKED, 90.0, 60.0, None)
+        renewed = await pooled.fetch(query.text, "source-0", RENEWED, 90.0, 60.0, None)
     finally:
         await pooled.close()  # it tells its counts as it goes
 
     after = await tuples_scanned(owner_connection)
     tables = ("leases", "bindings", "workflow_executions")
     scanned_rows = sum(after[table] - before[table] for table in tables)
-    assert len(renewed) == len(ASKED)
+    assert len(renewed) == len(RENEWED)
     assert scanned_rows < 100  # those of the first calls, when the tables had five rows

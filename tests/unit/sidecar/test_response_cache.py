@@ -117,8 +117,8 @@ async def test_a_value_served_by_the_response_cache_counts_as_recently_used(tmp_
             await client.request(get("/v1/executions/1/uris"))
             await client.request(get(f"/v1/executions/{number}/uris"))
 
-        asked = [target for target in world.central.calls if target == "/v1/executions/1/uris"]
-        assert len(asked) == 1
+        calls = [target for target in world.central.calls if target == "/v1/executions/1/uris"]
+        assert len(calls) == 1
 
 
 async def test_a_write_whose_client_left_invalidates_the_response(

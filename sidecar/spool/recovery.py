@@ -92,7 +92,7 @@ def open_or_recover(
             else:
                 schema.configure(connection)
                 fault = fault_of(connection)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if not _is_about_contents(error):
             _abandon(connection, path, index)
             raise
@@ -118,7 +118,7 @@ def _abandon(connection: sqlite3.Connection | None, path: Path, index: WalIndex)
     write it back and delete it; the second one, which cannot write, closes after it."""
     if connection is not None:
         guard = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, UnicodeDecodeError):
             guard.execute("SELECT 1 FROM sqlite_schema").fetchone()
         with suppress(sqlite3.Error):
             connection.close()
@@ -168,8 +168,9 @@ def fault_of(connection: sqlite3.Connection) -> str | None:
     raise schema.UnknownFormat(version)
 
 
-def _is_about_contents(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file's contents are at fault, rather than its volume."""
+def _is_about_contents(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
+    """Whether the file's contents are at fault, rather than its volume. SQLite's message may quote
+    them, and be no text itself then."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in {0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR} or (
         code in {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}

@@ -37,6 +37,8 @@ def copy_as_killed(live: Path, to: Path) -> None:
 def damage(directory: Path, chance: random.Random) -> list[Damage]:
     """A few flipped bytes, a zeroed stretch, or a file that was cut off, in file or log."""
     file = directory / chance.choice([FILE_NAME, LOG_NAME])
+    if not file.exists():  # its log was written back
+        file = directory / FILE_NAME
     size = file.stat().st_size
     if not size:
         return []

@@ -8,6 +8,7 @@ import pytest
 from sidecar.spool import batches
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import (
+    Outcome,
     Priority,
     WriteState,
     checksum,
@@ -24,6 +25,7 @@ from tests.unit.sidecar.spool_fixtures import (
     numbers,
     settle,
     size_only,
+    state_of,
     update,
 )
 
@@ -211,3 +213,53 @@ async def test_entries_between_two_damaged_pages_are_kept_and_the_lost_are_count
     assert len(damaged) == 2
     assert numbers(await cut(spool)) == [seq for seq in seqs if seq not in lost]
     assert (spool.quarantined_count, spool.epochs_started) == (len(lost), 1)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DROP TABLE in_flight",
+        "UPDATE meta SET value = 'x' WHERE name = 'epoch'",
+        "PRAGMA user_version = 99",
+    ],
+)
+async def test_a_deferred_write_survives_damage_after_later_writes_were_settled(
+    spools: Spools, harm: str
+) -> None:
+    """Outcomes come out of order: that a later number is settled says nothing of an earlier one."""
+    spool = await spools.open()
+    deferred, settled = [await spool.append(update(execution_id=e)) for e in (EID, OTHER_EID)]
+    await spool.settle(
+        await cut(spool),
+        [Outcome(deferred, "deferred"), Outcome(settled, "applied")],
+        lambda records: None,
+    )
+    await spools.close()
+    spools.edit(harm)
+
+    spool = await spools.open()
+
+    assert spool.epochs_started == 1
+    assert numbers(await cut(spool)) == [deferred]
+    assert await state_of(spool, settled) is WriteState.COMMITTED
+    assert spool.quarantined_count == 0
+
+
+async def test_a_damaged_schema_that_is_no_text_does_not_stop_the_start(spools: Spools) -> None:
+    """SQLite quotes it in the message of its error."""
+    spool = await spools.open()
+    seq = await spool.append(update(name="n"))
+    await spools.close()
+    file = spools.directory / FILE_NAME
+    content = file.read_bytes()
+    page = content[:PAGE_BYTES]
+    damaged = page.replace(b"tableentriesentries", b"table\xe6ntriesentries")
+    damaged = damaged.replace(b"CREATE TABLE entries", b"CREATE \0ABLE entries")
+    assert damaged.count(b"\xe6") == 1
+    assert damaged != page
+    file.write_bytes(damaged + content[PAGE_BYTES:])
+
+    spool = await spools.open()
+
+    assert numbers(await cut(spool)) == [seq]
+    assert spool.epochs_started == 1

@@ -138,6 +138,7 @@ class CentralUnavailable(Problem):
         retry_after_s: float,
         has_retry_after: bool = False,
         from_unknown_server: bool = False,
+        response_status: int | None = None,
     ) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
@@ -145,6 +146,8 @@ class CentralUnavailable(Problem):
         """Whether a response (429, 503) named the wait; else there was no response."""
         self.from_unknown_server = from_unknown_server
         """Whether the response is not central's: a proxy's page, another service."""
+        self.response_status = response_status
+        """The response's own status, if there was one."""
 
 
 class UpstreamProblem(Problem):

@@ -21,6 +21,9 @@ One batch is in flight at most.
                                 |      unreachable, 429, 503                       |
                                 +----- backing off <-------------------------------+
                                 |                                                  |
+                                |      413: fewer members, the same number         |
+                                +--------------------------------------------------+
+                                |                                                  |
                                 |      any other response to the whole call        |
                                 +----- parked <------------------------------------+
 
@@ -30,6 +33,10 @@ One batch is in flight at most.
 - **backing off**: full jitter, plus `Retry-After` up to a minute. After central was unreachable the
   first batches are small and double with each success (slow start): a whole fleet has its backlog
   ready at that time.
+- **too large** (413, of a proxy with a limit of its own): the batch keeps its number and half its
+  bytes, the others follow in later ones. Central applies one digest of a number: had it got the
+  larger batch after all, the smaller one is out of step, and the new epoch delivers at least once.
+  Later batches are small too, and grow slowly. A single write that is too large is parked.
 - **parked**: a 401, a proxy's page, a 200 that does not fit the batch. No single write is at fault,
   so none is dropped: retried with a longer backoff, with a log line and a metric.
 - **draining**: not a state of its own. From `begin_drain` on nothing waits for more to come, a

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Protocol
 
 import msgspec
@@ -15,11 +16,11 @@ from sidecar.delivery.pacing import BatchPacer
 from sidecar.delivery.waiters import SettlementWaiters
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, SpoolUnavailable, UpstreamProblem
-from sidecar.spool.batches import BATCH_MAX_ENTRIES
+from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord, WriteState
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.spool import Spool
-from sidecar.upstream.resilience import Backoff, SlowStart
+from sidecar.upstream.resilience import Backoff, BatchByteLimit, SlowStart
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Delivery:
         self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
         self._parked_backoff = Backoff(BACKOFF_BASE_S, PARKED_LIMIT_S, uniform=uniform)
         self._slow_start = SlowStart(FIRST_BATCH_ENTRIES, BATCH_MAX_ENTRIES)
+        self._byte_limit = BatchByteLimit(BATCH_MAX_BYTES)
         self._pacer = BatchPacer(monotonic, self._has_urgent_work)
         self._waiters = SettlementWaiters(spool, self.wake)
         self._work = asyncio.Event()
@@ -132,7 +134,9 @@ class Delivery:
             self._work.clear()
             flush = self._draining.is_set() or self._waiters.is_flushing
             batch = await self._spool.in_flight() or await self._spool.cut(
-                flush=flush, max_entries=self._slow_start.limit
+                flush=flush,
+                max_entries=self._slow_start.limit,
+                max_bytes=self._byte_limit.limit,
             )
             if batch is not None:
                 return batch
@@ -148,7 +152,7 @@ class Delivery:
 
     async def _cut_with_next_append(self) -> Batch | None:
         """The batch that the next write became; None if there is work without one."""
-        cutting = asyncio.ensure_future(self._spool.cut_with_next_append())
+        cutting = asyncio.ensure_future(self._spool.cut_with_next_append(self._byte_limit.limit))
         waking = asyncio.ensure_future(self._work.wait())
         try:
             await asyncio.wait({cutting, waking}, return_when=asyncio.FIRST_COMPLETED)
@@ -183,6 +187,7 @@ class Delivery:
         self._backoff.reset()
         self._parked_backoff.reset()
         self._slow_start.record_success()
+        self._byte_limit.record_success()
         self.parked_because = None
         self._metrics.delivery_parked.set(0)
 
@@ -202,9 +207,15 @@ class Delivery:
     async def _on_failure(
         self, batch: Batch, problem: CentralUnavailable | UpstreamProblem
     ) -> None:
-        """There are four cases: another epoch, no answer, too many calls, and all else."""
+        """There are five cases: another epoch, too large, no response, too many calls, all else."""
         if problem.slug == "batch-out-of-step":
             await self._begin_epoch(batch, problem)
+        elif _is_too_large(problem) and await self._shrink(batch):
+            self._metrics.batches.labels("too-large").inc()
+            logger.warning(
+                "batch too large for what is before central: it is split",
+                extra=fields(batch=batch.number, max_bytes=self._byte_limit.limit),
+            )
         elif isinstance(problem, CentralUnavailable) and not problem.from_unknown_server:
             self._metrics.batches.labels("unavailable").inc()
             self._slow_start.record_failure()
@@ -222,6 +233,14 @@ class Delivery:
             self.parked_because = f"{problem.slug}: {problem.detail}"
             logger.error("delivery parked", extra=fields(problem=problem.document()))
             await self._back_off(self._parked_backoff.next_s())
+
+    async def _shrink(self, batch: Batch) -> bool:
+        """Whether the batch in flight is smaller now. A single write cannot be: it is parked, and
+        an operator may skip it."""
+        if len(batch.entries) == 1:
+            return False
+        self._byte_limit.record_too_large(sum(len(entry.payload) for entry in batch.entries))
+        return await self._spool.shrink(self._byte_limit.limit)
 
     async def _begin_epoch(
         self, batch: Batch, problem: UpstreamProblem | CentralUnavailable
@@ -301,6 +320,13 @@ class Delivery:
     def _age_s(self, entry: Entry) -> float:
         made_at_ms: int = msgspec.json.decode(entry.payload)["made_at_ms"]
         return max(0, self._spool.now_ms() - made_at_ms) / 1000
+
+
+def _is_too_large(problem: CentralUnavailable | UpstreamProblem) -> bool:
+    """Whether central, or a proxy before it, refused the call for its size."""
+    if isinstance(problem, CentralUnavailable):
+        return problem.response_status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return problem.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

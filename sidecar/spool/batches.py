@@ -204,6 +204,39 @@ def cut_all(connection: sqlite3.Connection, max_entries: int, max_bytes: int) ->
     return _fix_members(connection, chosen)
 
 
+def shrink(connection: sqlite3.Connection, max_bytes: int) -> Batch | None:
+    """Fixes fewer members under the number of the batch in flight, which was too large to arrive.
+
+    Exactly once all the same: central applies one digest of a number. If it did get the larger
+    batch, the smaller one is out of step, as would be the larger one after the smaller. None if
+    there is nothing to leave out.
+    """
+    formed = in_flight(connection)
+    if formed is None or formed.batch is None or len(formed.batch.entries) == 1:
+        return None
+    left: list[Entry] = []
+    room_bytes = max_bytes
+    for entry in formed.batch.entries[:-1]:
+        room_bytes -= len(entry.payload)
+        if left and room_bytes < 0:
+            break
+        left.append(entry)
+    return _fix_again(connection, formed.batch, left)
+
+
+def _fix_again(connection: sqlite3.Connection, batch: Batch, left: Sequence[Entry]) -> Batch:
+    """These only are left of the batch in flight. Without any its number is free again."""
+    digest = digest_of(left) if left else ""
+    seqs = {entry.seq for entry in left}
+    connection.executemany(
+        "DELETE FROM in_flight WHERE seq = ?",
+        [(entry.seq,) for entry in batch.entries if entry.seq not in seqs],
+    )
+    number = batch.number if left else batch.number - 1
+    schema.write_meta(connection, batch=number, digest=digest)
+    return Batch(batch.epoch, number, digest, tuple(left))
+
+
 def _fix_members(connection: sqlite3.Connection, chosen: Sequence[Entry]) -> Batch:
     digest = digest_of(chosen)
     meta = schema.read_meta(connection)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sidecar.problems import SpoolVolumeFull
 from sidecar.spool import batches, bindings, history, schema
-from sidecar.spool.batches import BATCH_MAX_ENTRIES, FormedBatch
+from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, FormedBatch
 from sidecar.spool.bindings import PermissionChanges
 from sidecar.spool.capacity import RETRY_AFTER_S, CapacityGuard, SpoolLimits
 from sidecar.spool.clock import MonotonicWallClock
@@ -283,7 +283,11 @@ class Spool:
         return None
 
     async def cut(
-        self, *, flush: bool = False, max_entries: int = BATCH_MAX_ENTRIES
+        self,
+        *,
+        flush: bool = False,
+        max_entries: int = BATCH_MAX_ENTRIES,
+        max_bytes: int = BATCH_MAX_BYTES,
     ) -> Batch | None:
         """Fixes the next batch on disk. None if nothing is due."""
         ranked = self.queues.ranked(self._monotonic(), max_entries, flush=flush)
@@ -294,9 +298,7 @@ class Spool:
         def form(connection: sqlite3.Connection) -> tuple[FormedBatch, IndexSnapshot | None]:
             if batches.has_batch(connection):  # `cut_with_next_append` came first
                 return batches.in_flight(connection) or FormedBatch(None, []), None
-            formed = batches.cut(
-                connection, ranked, max_entries, batches.BATCH_MAX_BYTES, self._file.keep_rows
-            )
+            formed = batches.cut(connection, ranked, max_entries, max_bytes, self._file.keep_rows)
             # Of a corrupted entry only the counts of its queue are known, so the index is loaded
             # again; as it is should it ever name executions that have nothing to cut.
             is_stale = bool(formed.corrupted) or formed.batch is None
@@ -316,7 +318,7 @@ class Spool:
         self._faults.hit(FaultPoint.AFTER_CUT)
         return batch
 
-    async def cut_with_next_append(self) -> Batch:
+    async def cut_with_next_append(self, max_bytes: int = BATCH_MAX_BYTES) -> Batch:
         """Cuts the next batch in the commit of the next append (piggyback, see `writer`).
 
         Returns only if that was possible; otherwise `on_append` is called and there is something
@@ -324,7 +326,7 @@ class Spool:
         """
 
         def form(connection: sqlite3.Connection) -> Batch | None:
-            batch = batches.cut_all(connection, BATCH_MAX_ENTRIES, batches.BATCH_MAX_BYTES)
+            batch = batches.cut_all(connection, BATCH_MAX_ENTRIES, max_bytes)
             if batch is not None:
                 self._faults.hit(FaultPoint.BEFORE_CUT)
             return batch
@@ -389,6 +391,10 @@ class Spool:
         finally:
             self._settling = ()
         return records
+
+    async def shrink(self, max_bytes: int) -> bool:
+        """Leaves members of the batch in flight to later ones. False if it has one only."""
+        return await self._file.write(lambda file: batches.shrink(file, max_bytes)) is not None
 
     async def start_epoch(self) -> str:
         """Leaves the numbering that central does not accept; what is unsettled is cut again."""

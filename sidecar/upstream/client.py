@@ -215,6 +215,7 @@ class CentralClient:
                 retry_after_s=_integer(headers.get("Retry-After")) or 1,
                 has_retry_after=status in {429, 503} and "Retry-After" in headers,
                 from_unknown_server=document is None,
+                response_status=status,
             )
         # A problem, 429 included, says nothing against central's health.
         self.circuit.record_success()

@@ -6,6 +6,9 @@ Pure decisions: time and randomness are arguments, nothing here waits or sends.
 import random
 from collections.abc import Callable
 
+BYTE_LIMIT_GROWTH = 64
+"""As a divisor, per delivered batch: about 45 batches until a limit has doubled."""
+
 
 class Backoff:
     """The wait before the next attempt: uniform between 0 and a doubling limit (full jitter)."""
@@ -47,6 +50,23 @@ class SlowStart:
 
     def record_success(self) -> None:
         self.limit = min(self._maximum, 2 * self.limit)
+
+
+class BatchByteLimit:
+    """How many bytes a batch may have: half of one that was too large, then slowly more.
+
+    A proxy before central may have a limit of its own that nobody configured here.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self.limit = maximum
+
+    def record_too_large(self, size: int) -> None:
+        self.limit = max(1, size // 2)
+
+    def record_success(self) -> None:
+        self.limit = min(self._maximum, self.limit + self.limit // BYTE_LIMIT_GROWTH + 1)
 
 
 class CircuitBreaker:

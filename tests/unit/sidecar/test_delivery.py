@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from kit.http.service import Supervisor
-from sidecar.problems import CentralUnavailable
+from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.spool.entry import Batch, Outcome, WriteState
 from tests.unit.sidecar.delivery_fixtures import (
     PROXY_PAGE,
@@ -220,3 +220,59 @@ async def test_an_unforeseen_error_restarts_delivery_and_nothing_is_lost(
     assert [await state_of(harness.spool, seq) for seq in seqs] == [WriteState.COMMITTED] * 2
     assert harness.spool.queues.entry_count == 0
     assert harness.count("sidecar_task_restarts_total", task="delivery") == 1
+
+
+PROXY_413 = CentralUnavailable(
+    "413 from a proxy", retry_after_s=1, from_unknown_server=True, response_status=413
+)
+
+
+@pytest.mark.parametrize("refusal", [PROXY_413, relayed("body-too-large", 413)])
+async def test_a_batch_too_large_for_a_proxy_is_split_under_its_number(
+    harness: DeliveryHarness, refusal: CentralUnavailable | UpstreamProblem
+) -> None:
+    seqs = [await harness.spool.append(update(name="n" * 1000)) for _ in range(16)]
+
+    def proxy(batch: Batch) -> list[Outcome]:
+        if sum(len(entry.payload) for entry in batch.entries) > 5_000:
+            raise refusal
+        return applied(batch)
+
+    harness.central.script = [proxy] * 100
+
+    await harness.deliver_all()
+
+    sent = harness.central.batches
+    assert [len(batch.entries) for batch in sent[:3]] == [16, 8, 4]
+    assert {batch.number for batch in sent[:3]} == {1}
+    assert len({batch.digest for batch in sent}) == len(sent)
+    assert {batch.epoch for batch in sent} == {sent[0].epoch}
+    delivered = [batch for batch in sent if sum(len(e.payload) for e in batch.entries) <= 5_000]
+    assert [batch.number for batch in delivered] == list(range(1, len(delivered) + 1))
+    assert [entry.seq for batch in delivered for entry in batch.entries] == seqs
+    assert len(sent) - len(delivered) <= 3  # later batches stay small
+
+
+async def test_a_split_batch_survives_a_restart(harness: DeliveryHarness, spools: Spools) -> None:
+    seqs = [await harness.spool.append(update(name="n" * 1000)) for _ in range(4)]
+    batch = await harness.spool.cut(flush=True)
+    assert batch is not None
+    assert await harness.spool.shrink(2_500)
+
+    spool = await spools.open()
+
+    smaller = await spool.in_flight()
+    assert smaller is not None
+    assert (smaller.number, [entry.seq for entry in smaller.entries]) == (1, seqs[:2])
+    assert smaller.digest != batch.digest
+
+
+async def test_a_single_write_that_is_too_large_parks_delivery(harness: DeliveryHarness) -> None:
+    seq = await harness.spool.append(update(name="n"))
+    harness.central.script = [PROXY_413] * 3
+
+    await harness.deliver_all()
+
+    assert harness.central.numbers() == [[seq]] * 4
+    assert len({batch.digest for batch in harness.central.batches}) == 1
+    assert harness.count("sidecar_batches_total", outcome="parked") == 3

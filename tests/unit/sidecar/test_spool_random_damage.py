@@ -107,7 +107,7 @@ def lost_without_a_trace(start: NextStart, waiting: set[int]) -> set[int]:
     """Acknowledged writes that are neither sent, nor recorded, nor counted.
 
     The newest do not count: damage at the log's end is what a power failure leaves there, commits
-    that nobody was told of.
+    that were never acknowledged.
     """
     known = set(start.sent) | start.recorded
     missing = {seq for seq in waiting - known if seq < max(known, default=0)}

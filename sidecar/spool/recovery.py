@@ -5,14 +5,14 @@
 1. The log: does SQLite see all its commits (`wal`)? If not, the entries, outcomes and bindings that
    only the unreachable commits have are added to the file. The file itself stays in use.
 2. The file: `integrity_check`, the tables, the checksum of `meta`. If one fails, all rows that can
-   be read (`salvage`) are copied into a new file with a new epoch, and the damaged file is
+   be read (`damaged_file`) are copied into a new file with a new epoch, and the damaged file is
    quarantined. Which batch central has applied can no longer be known, so the copied writes are
    delivered at least once.
 3. The format: a whole file of another format is refused and left as it is.
 
 # Crashes
 
-    spool.sqlite3 ----> damaged rows left out ----> rescue.sqlite3     filled (`salvage`)
+    spool.sqlite3 ----> damaged rows left out ----> rescue.sqlite3     filled (`damaged_file`)
                                                          |
                                                     rescued.ready      complete, synced
                                                          |             damaged file to quarantine/
@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.http.logs import fields
-from sidecar.spool import batches, quarantine, salvage, schema
+from sidecar.spool import batches, damaged_file, quarantine, schema
 from sidecar.spool.capacity import ReserveFile
 from sidecar.spool.entry import WriteRecord
 from sidecar.spool.quarantine import QuarantineFolder
@@ -197,12 +197,12 @@ def _restore_unreachable(path: Path, wal: WalFile, folder: QuarantineFolder) -> 
     ReserveFile(path.parent).release(0)  # the copy needs the space more
     # Not a link: SQLite takes two names of one file for one database, and its index for both.
     with (
-        salvage.readable_copy(path, wal, copy_file=shutil.copyfile) as source,
+        damaged_file.readable_copy(path, wal, copy_file=shutil.copyfile) as source,
         closing(schema.connect(path)) as target,
     ):
         schema.configure(target)
         target.execute("BEGIN IMMEDIATE")
-        found = salvage.copy_rows(source, target)
+        found = damaged_file.copy_rows(source, target)
         target.execute("COMMIT")
         # Frames that are not overwritten would be found again, as damage, at each start.
         schema.checkpoint_truncate(target)
@@ -217,15 +217,15 @@ def _rebuild(directory: Path, path: Path, folder: QuarantineFolder, fault: str) 
     """Replaces the damaged file by a new one with all rows that can be read."""
     folder.delete_older()
     ReserveFile(directory).release(0)  # waiting writes need the space more
-    salvage.delete(directory / _NEW)
+    damaged_file.delete(directory / _NEW)
     with (
         closing(schema.connect(directory / _NEW)) as target,
-        salvage.readable_copy(path, WalFile(path), copy_file=salvage.link) as source,
+        damaged_file.readable_copy(path, WalFile(path), copy_file=damaged_file.link) as source,
     ):
         schema.configure(target)
         target.execute("BEGIN IMMEDIATE")
-        found = salvage.copy_rows(source, target)
-        schema.write_meta(target, max_seq=found.max_seq, **salvage.identity(source))
+        found = damaged_file.copy_rows(source, target)
+        schema.write_meta(target, max_seq=found.max_seq, **damaged_file.identity(source))
         target.execute("COMMIT")
         if found.corrupted:
             quarantine.keep_rows(directory, found.corrupted)

@@ -12,7 +12,7 @@ PRIVATE = {
     r"told|untold|yeses": "notified, returned, grants",
     r"lanes?|standing|heard|beats?": "connection pools, writer status, notified, heartbeat",
     r"swept|sweeps|moments?|troubles?": "tick, timestamp, fault",
-    r"debris": "orphans, stale executions",
+    r"debris|salvag\w*": "orphans, recovery",
     r"verdicts?": "result, status, outcome",
     r"zygotes?|witness(?:es|ed)?|ledgers?": "fork server, recorder, history",
     r"front doors?|frontdoor": "the server package, response cache",

@@ -66,11 +66,11 @@ async def test_the_boot_outlives_restarts_and_corruption(spools: Spools) -> None
     kept = reopened.bindings.boot
     await spools.close()
     spools.edit("DROP TABLE in_flight")
-    salvaged = await spools.open()
+    recovered = await spools.open()
 
     assert before is None
-    assert kept == salvaged.bindings.boot == Boot(2, "second boot, with spaces")
-    assert salvaged.epochs_started == 1
+    assert kept == recovered.bindings.boot == Boot(2, "second boot, with spaces")
+    assert recovered.epochs_started == 1
     assert (spools.directory / FILE_NAME).exists()
 
 

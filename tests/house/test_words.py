@@ -11,7 +11,7 @@ from tests.house.conftest import Tree
 PRIVATE = {
     r"told|untold|yeses": "notified, returned, grants",
     r"lanes?|standing|heard|beats?": "connection pools, writer status, notified, heartbeat",
-    r"swept|sweeps|moments?|troubles?": "tick, timestamp, fault",
+    r"swept|sweeps|moments?|troubles?|believ\w*": "tick, timestamp, fault, used",
     r"debris|salvag\w*": "orphans, recovery",
     r"verdicts?": "result, status, outcome",
     r"zygotes?|witness(?:es|ed)?|ledgers?": "fork server, recorder, history",

@@ -252,6 +252,7 @@ def _register_gauges(sidecar: Sidecar) -> None:
     gauge(
         "sidecar_spool_quarantined_entries", "Corrupted entries.", lambda: spool.quarantined_count
     )
+    gauge("sidecar_spool_skipped_writes", "Skipped by operators.", lambda: spool.skipped_count)
     gauge("sidecar_spool_epochs", "New epochs since start.", lambda: spool.epochs_started)
     gauge("sidecar_cache_bytes", "Cached resources.", lambda: sidecar.services.reads.size_bytes)
     gauge("sidecar_connections", "Connections to the local API.", lambda: connections.count)

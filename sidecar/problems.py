@@ -125,6 +125,13 @@ class WriteCorrupted(Problem):
     status = 500
 
 
+class WriteSkipped(Problem):
+    """Write skipped by an operator."""
+
+    slug = "skipped-by-operator"
+    status = 409
+
+
 class CentralUnavailable(Problem):
     """Central unavailable, and the sidecar has no cached response."""
 

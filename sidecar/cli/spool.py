@@ -1,6 +1,6 @@
-"""`python -m sidecar spool ls | show ID | export`: contents and condition of a spool.
+"""`python -m sidecar spool ls | show ID | export | skip ID`: contents and condition of a spool.
 
-Reads only, beside a running sidecar or when it is stopped, and never needs central:
+All but `skip` read only, beside a running sidecar or when it is stopped, and never needs central:
 
     kubectl exec POD -c sidecar -- python -m sidecar spool ls
 """
@@ -17,6 +17,9 @@ from typing import Any
 
 from kit.http.settings import EXIT_USAGE
 from sidecar.spool.inspect import InspectedSpool, NoSpool, Unreadable, WriteLine, inspected
+from sidecar.spool.lock import SpoolInUse
+from sidecar.spool.schema import UnknownFormat
+from sidecar.spool.skip import skip_write
 
 DEFAULT_DIRECTORY = "/var/lib/sidecar"
 EXIT_DAMAGED = 1
@@ -24,6 +27,9 @@ EXIT_DATA = 65
 """The file cannot be read as a spool (EX_DATAERR)."""
 EXIT_NO_INPUT = 66
 """There is no spool, or no such write in it (EX_NOINPUT)."""
+
+EXIT_IN_USE = 75
+"""A sidecar uses the spool (EX_TEMPFAIL)."""
 
 _STATES = {
     "waiting": {"durable", "in-flight"},
@@ -59,18 +65,25 @@ def add_parser(commands: Any) -> None:
     show.add_argument("id", metavar="ID", help="a write_id, or its number")
     for action in (listing, show):
         action.add_argument("--json", action="store_true", help="for programs")
+    skip = actions.add_parser("skip", help="give one waiting write up (the sidecar is stopped)")
+    skip.add_argument("id", metavar="ID", help="a write_id, or its number")
     actions.add_parser("export", help="waiting writes as JSON lines, in order")
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     directory = options.dir or Path(environ.get("SIDECAR_SPOOL_DIR") or DEFAULT_DIRECTORY)
     try:
+        if options.action == "skip":
+            return _skip(directory, options.id)
         with inspected(directory) as spool:
             return _ACTIONS[options.action](spool, options)
     except NoSpool as error:
         print(f"sidecar spool: {error}", file=sys.stderr)
         return EXIT_NO_INPUT
-    except Unreadable as error:
+    except SpoolInUse as error:
+        print(f"sidecar spool: {error}: stop it first", file=sys.stderr)
+        return EXIT_IN_USE
+    except (Unreadable, UnknownFormat) as error:
         print(f"sidecar spool: {error}", file=sys.stderr)
         return EXIT_DATA
     except BrokenPipeError:  # `| head`
@@ -114,6 +127,16 @@ def _show(spool: InspectedSpool, options: argparse.Namespace) -> int:
     for name, value in shown.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         print(f"{name.replace('_', ' '):14}{text}")
+    return 0
+
+
+def _skip(directory: Path, name: str) -> int:
+    records = skip_write(directory, name)
+    if not records:
+        print(f"sidecar spool: {name} is no write that waits in this spool", file=sys.stderr)
+        return EXIT_NO_INPUT
+    for record in records:
+        print(f"skipped {record.op} {record.seq} of execution {record.execution_id}")
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.problems import WriteCorrupted
+from sidecar.problems import WriteCorrupted, WriteSkipped
 from sidecar.spool import schema
 from sidecar.spool.entry import (
     Batch,
@@ -315,6 +315,25 @@ def _end(connection: sqlite3.Connection, outcome: Outcome, state: WriteState) ->
         WriteRecord(seq, execution_id, user_id, op, state, outcome.problem, outcome.removed)
         for seq in seqs
     ]
+
+
+def skip(connection: sqlite3.Connection, seq: int) -> list[WriteRecord]:
+    """Settles a waiting entry as refused because an operator gave it up."""
+    if connection.execute("SELECT 1 FROM entries WHERE seq = ?", (seq,)).fetchone() is None:
+        return []
+    detail = "an operator gave the write up before central had it"
+    if connection.execute("SELECT 1 FROM in_flight WHERE seq = ?", (seq,)).fetchone() is not None:
+        detail = "an operator gave the write up; whether central has it cannot be known"
+        formed = in_flight(connection)
+        if formed is None or formed.batch is None:
+            start_epoch(connection)
+        else:
+            left = [entry for entry in formed.batch.entries if entry.seq != seq]
+            _fix_again(connection, formed.batch, left)
+    outcome = Outcome(seq, "refused", WriteSkipped(detail).document())
+    records = _end(connection, outcome, WriteState.REFUSED)
+    _trim_history(connection, records)
+    return records
 
 
 # Corruption

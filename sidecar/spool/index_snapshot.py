@@ -3,6 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
+from sidecar.problems import WriteSkipped
 from sidecar.spool import bindings, schema
 from sidecar.spool.bindings import Binding, Boot, Grant
 from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, Priority
@@ -16,6 +17,8 @@ class IndexSnapshot:
     queues: list[tuple[int, int, list[int], int]]
     """Per execution: its id, first number, entries by priority, bytes on disk."""
     coalesced_count: int
+    skipped_count: int
+    """Kept writes that an operator has skipped."""
     bindings: list[Binding]
     grants: list[Grant]
     boot: Boot | None
@@ -28,13 +31,15 @@ class IndexSnapshot:
             " GROUP BY execution_id",
             (ENTRY_OVERHEAD_BYTES,),
         )
-        max_seq, coalesced_count, has_batch = connection.execute(
+        max_seq, coalesced_count, has_batch, skipped_count = connection.execute(
             # `max_seq` remembers numbers that are in no table any more.
             "SELECT max((SELECT coalesce(max(seq), 0) FROM entries),"
             " (SELECT coalesce(max(seq), 0) FROM settled),"
             " (SELECT coalesce(max(seq), 0) FROM coalesced),"
             " (SELECT value FROM meta WHERE name = 'max_seq')),"
-            " (SELECT count(*) FROM coalesced), EXISTS (SELECT 1 FROM in_flight)"
+            " (SELECT count(*) FROM coalesced), EXISTS (SELECT 1 FROM in_flight),"
+            " (SELECT count(*) FROM settled WHERE instr(problem, ?))",
+            (f'"type":"{WriteSkipped.slug}"'.encode(),),
         ).fetchone()
         return cls(
             spool_id=schema.read_meta(connection)["spool_id"],
@@ -42,6 +47,7 @@ class IndexSnapshot:
             has_batch=bool(has_batch),
             queues=[(row[0], row[1], list(row[2:-1]), row[-1]) for row in queues],
             coalesced_count=coalesced_count,
+            skipped_count=skipped_count,
             bindings=bindings.load_bindings(connection),
             grants=bindings.load_grants(connection),
             boot=bindings.load_boot(connection),

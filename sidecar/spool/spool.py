@@ -61,6 +61,8 @@ class Spool:
         """Members of a batch that is being settled: gone from the file before the index knows."""
         self._epochs_started = 0
         self._damaged_batches = 0
+        self.skipped_count = 0
+        """Settled writes, as far as they are kept, that an operator has skipped."""
         self.spool_id = ""
         self.queues = QueueIndex(COALESCE_WINDOW_S)
         self.bindings = StoredBindings(self._file, self.now_ms)
@@ -86,6 +88,7 @@ class Spool:
         """Loads the index from the file: at start, and whenever it had to be opened again."""
         self.spool_id = snapshot.spool_id
         self._has_batch = snapshot.has_batch
+        self.skipped_count = snapshot.skipped_count
         self.queues = QueueIndex(COALESCE_WINDOW_S)
         for summary in snapshot.queues:
             self.queues.restore(*summary)
@@ -166,6 +169,7 @@ class Spool:
             "disk_full": self.disk_full,
             "unavailable_because": self.unavailable_because,
             "quarantined": self.quarantined_count,
+            "skipped": self.skipped_count,
             "epochs_started": self.epochs_started,
         }
 

@@ -173,3 +173,101 @@ def test_directory_is_read_from_the_environment(
 
     assert main(["spool", "ls"]) == 66
     assert str(tmp_path) in capsys.readouterr().err
+
+
+async def test_skip_ends_a_waiting_write_and_the_rest_of_its_batch_is_sent(
+    spools: Spools, tool: Tool
+) -> None:
+    spool = await spools.open()
+    seqs = [await spool.append(update(name=name)) for name in "abc"]
+    batch = await cut(spool)
+    write_id = spool.write_id(seqs[1])
+    await spools.close()
+
+    assert tool("skip", write_id) == 0
+
+    spool = await spools.open()
+    record = await spool.find(seqs[1])
+    assert record is not None
+    assert (record.state, (record.problem or {})["type"]) == ("refused", "skipped-by-operator")
+    assert (spool.skipped_count, spool.describe()["skipped"]) == (1, 1)
+    smaller = await spool.in_flight()
+    assert smaller is not None
+    assert (smaller.epoch, smaller.number) == (batch.epoch, batch.number)
+    assert [entry.seq for entry in smaller.entries] == [seqs[0], seqs[2]]
+    assert smaller.digest != batch.digest
+
+
+async def test_skip_of_the_only_write_in_flight_frees_the_batch_number(
+    spools: Spools, tool: Tool
+) -> None:
+    """Else the next batch would be out of step."""
+    spool = await spools.open()
+    seq = await spool.append(update(name="a"))
+    batch = await cut(spool)
+    await spools.close()
+
+    assert tool("skip", str(seq)) == 0
+
+    spool = await spools.open()
+    assert await spool.in_flight() is None
+    later = await spool.append(update(name="b"))
+    following = await cut(spool)
+    assert (following.epoch, following.number) == (batch.epoch, batch.number)
+    assert [entry.seq for entry in following.entries] == [later]
+
+
+async def test_skip_ends_replaced_writes_too(spools: Spools, tool: Tool) -> None:
+    spool = await spools.open()
+    seqs = [await spool.append(size_only(size)) for size in (4, 5)]
+    await spools.close()
+
+    assert tool("skip", str(seqs[1])) == 0
+
+    assert tool.writes() == []
+    assert tool.writes("--state", "refused") == [
+        (str(seqs[1]), "refused"),
+        (str(seqs[0]), "refused"),
+    ]
+
+
+async def test_skip_assigns_no_number_twice_after_a_crash(spools: Spools, tool: Tool) -> None:
+    spool = await spools.open()
+    seqs = [await spool.append(update(name=name)) for name in "ab"]
+    copy_as_killed(spools.directory, spools.directory.with_name("killed"))
+    await spools.close()
+    killed = Spools(spools.directory.with_name("killed"), spools.limits)
+    tool.directory = killed.directory
+
+    assert tool("skip", str(seqs[0])) == 0
+
+    spool = await killed.open()
+    assert await spool.append(update(name="c")) > seqs[-1] + 1_000
+    await killed.close()
+
+
+async def test_skip_is_refused_beside_a_running_sidecar(spools: Spools, tool: Tool) -> None:
+    spool = await spools.open()
+    seq = await spool.append(update(name="a"))
+
+    assert tool("skip", str(seq)) == 75
+
+    assert "another sidecar uses" in tool.err
+    assert (await spool.waiting(EID))[0].seq == seq
+
+
+@pytest.mark.parametrize("name", ["99", "0", "x", "feedfeedfeed-1", "1"])
+async def test_skip_changes_nothing_if_no_such_write_waits(
+    spools: Spools, tool: Tool, name: str
+) -> None:
+    await lively(spools)
+    await spools.close()
+
+    assert tool("skip", name) == 66
+    assert len(tool.writes()) == 4
+
+
+def test_skip_creates_no_spool(tmp_path: Path, tool: Tool) -> None:
+    tool.directory = tmp_path / "nothing"
+    assert tool("skip", "1") == 66
+    assert not tool.directory.exists()

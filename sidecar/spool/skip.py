@@ -1,0 +1,42 @@
+"""Ending one waiting write by an operator's decision, in the spool of a stopped sidecar.
+
+A write that nothing on the way to central lets pass (a proxy's limit, a row that stays locked)
+holds up the writes behind it. Only an operator can decide that it is to be given up.
+"""
+
+from contextlib import closing
+from pathlib import Path
+
+from sidecar.spool import batches, recovery, schema
+from sidecar.spool.entry import WriteRecord
+from sidecar.spool.index_snapshot import IndexSnapshot
+from sidecar.spool.inspect import NoSpool
+from sidecar.spool.lock import SpoolLock
+
+
+def skip_write(directory: Path, name: str) -> list[WriteRecord]:
+    """Ends a waiting write, and those that it replaced, as refused. Returns their records.
+
+    `name` is a `write_id` or its number; none is returned if no such write waits. Raises `NoSpool`,
+    `SpoolInUse` (a sidecar runs), and `UnknownFormat`, sqlite3.Error and OSError as at a start.
+    """
+    if not schema.has_spool(directory):
+        raise NoSpool(f"no {schema.FILE_NAME} in {directory}")
+    lock = SpoolLock(directory)
+    lock.acquire()
+    try:
+        connection, wal_index, report = recovery.open_or_recover(directory)
+        with closing(wal_index), closing(connection):
+            snapshot = IndexSnapshot.of(connection)
+            spool_id, _, number = name.rpartition("-")
+            is_number = number.isascii() and number.isdigit() and len(number) < 19
+            if spool_id not in {"", snapshot.spool_id} or not is_number:
+                return []
+            connection.execute("BEGIN IMMEDIATE")
+            # The next start finds a file that was closed, so the gap after a crash is kept here.
+            schema.bump_max_seq(connection, snapshot.next_seq - 1 + report.seq_gap)
+            records = batches.skip(connection, int(number))
+            connection.execute("COMMIT")
+            return records
+    finally:
+        lock.release()

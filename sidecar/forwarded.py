@@ -2,9 +2,9 @@
 
 The CU's order holds all the same. A forwarded write follows the pending writes of the same
 executions, and an export plan is read again if writes to its execution were pending. So are
-reads that central selects by status (the last completed run, a list of running ones). The read
-comes first, so that nobody waits for what they may not see; then pending statuses are awaited
-and the read is repeated.
+reads that central selects by status (the last completed run, a list of running ones). What is
+pending is noted before the read, as it may settle behind the read. Nobody waits for what they may
+not see: only after the read pending statuses are awaited, and the read is repeated.
 """
 
 import asyncio
@@ -120,11 +120,23 @@ class ForwardedCalls:
 
     async def expired(self, target: str, context: CallContext) -> forwarded.ExpiredExecutions:
         """The expired runs of one unit; `target` is path and query."""
-        reply = await self._central.read("expired", target, context)
-        expired = _expired.decode(reply.body)
+        queued = self._spool.queues.lengths()
+        expired = await self._fetch_expired(target, context)
+        concerned = [e.execution_id for e in expired.executions if e.execution_id in queued]
+        if not concerned:
+            return expired
+        pending = {
+            execution_id: await self._spool.waiting(execution_id) for execution_id in concerned
+        }
+        expired = await self._fetch_expired(target, context)  # what settled meanwhile is in it
         for row in expired.executions:
-            apply_pending(row, await self._spool.waiting(row.execution_id))
+            apply_pending(row, pending.get(row.execution_id, ()))
         return expired
+
+    async def _fetch_expired(
+        self, target: str, context: CallContext
+    ) -> forwarded.ExpiredExecutions:
+        return _expired.decode((await self._central.read("expired", target, context)).body)
 
     async def latest_version(self, workflow_id: int, context: CallContext) -> forwarded.Version:
         target = f"/v1/workflows/{workflow_id}/versions/latest"
@@ -133,8 +145,9 @@ class ForwardedCalls:
     async def plan_export(
         self, workflow_id: int, request: forwarded.ExportRequest, context: CallContext
     ) -> forwarded.ExportPlan:
+        queued = self._spool.queues.lengths()
         plan = await self._fetch_plan(workflow_id, request, context)
-        if plan.execution_id is not None and await self._spool.waiting(plan.execution_id):
+        if plan.execution_id is not None and plan.execution_id in queued:
             await self._await_settled([plan.execution_id])
             plan = await self._fetch_plan(workflow_id, request, context)
         return plan
@@ -148,15 +161,16 @@ class ForwardedCalls:
 
     async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[CachedCosts]:
         """Of the latest completed run, even if its end is still pending."""
+        newest = await self._newest_pending(workflow_id, TERMINAL)
         try:
             result = await self._reads.costs(workflow_id, context)
         except UpstreamProblem as problem:
             if problem.slug != NO_COMPLETED_RUN:
                 raise
-            if not await self._statuses_settled(workflow_id, TERMINAL):
+            if not await self._is_settled(newest):
                 raise
         else:
-            if not await self._statuses_settled(workflow_id, TERMINAL):
+            if not await self._is_settled(newest):
                 return result
         return await self._reads.costs(workflow_id, context)
 
@@ -164,13 +178,16 @@ class ForwardedCalls:
         self, workflow_id: int, query: v1.ListQuery, context: CallContext
     ) -> v1.ExecutionPage:
         """Executions selected by their statuses, pending ones included."""
+        newest = 0
+        if query.status is not None:
+            newest = await self._newest_pending(workflow_id, STATUSES)
         page = await self._reads.list_page(workflow_id, query, context)
-        if query.status is not None and await self._statuses_settled(workflow_id, STATUSES):
+        if await self._is_settled(newest):
             return await self._reads.list_page(workflow_id, query, context)
         return page
 
-    async def _statuses_settled(self, workflow_id: int, priorities: frozenset[Priority]) -> bool:
-        """Whether statuses of the workflow's runs were pending and have settled by now."""
+    async def _newest_pending(self, workflow_id: int, priorities: frozenset[Priority]) -> int:
+        """The newest pending write of these priorities to the workflow's runs, or 0."""
         newest = 0
         for execution_id in self._spool.queues.lengths() if self._central.is_reachable else ():
             binding = self._spool.bindings.binding(execution_id)
@@ -179,9 +196,11 @@ class ForwardedCalls:
             for entry in await self._spool.waiting(execution_id):
                 if entry.priority in priorities:
                     newest = max(newest, entry.seq)
-        if not newest:
-            return False
-        return await self._delivery.wait_settled(newest, STATUS_WAIT_S) is not None
+        return newest
+
+    async def _is_settled(self, newest: int) -> bool:
+        """Whether there was such a write and it settles in time."""
+        return newest > 0 and await self._delivery.wait_settled(newest, STATUS_WAIT_S) is not None
 
     async def _await_settled(self, execution_ids: Iterable[int]) -> None:
         """Waits until the writes that are pending now for these executions have settled."""

@@ -100,7 +100,7 @@ class ReadThrough(Generic[ValueT]):
             if entry.execution_id != execution_id:
                 # First read of the target, or its latest run is another one by now.
                 execution_id, pending = entry.execution_id, []
-                if self._spool.queues.length(execution_id or 0):
+                if self._spool.has_waiting(execution_id or 0):
                     continue
             if generation.is_valid:
                 break

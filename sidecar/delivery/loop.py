@@ -279,12 +279,16 @@ class Delivery:
     async def _recover_interrupted_settle(self) -> None:
         """Re-reads outcomes after a settle whose result was lost."""
         batch = self._unconfirmed_batch
-        if batch is not None and await self._spool.in_flight() != batch:
+        if batch is None:
+            return
+        settled: list[WriteRecord] = []
+        if await self._spool.in_flight() != batch:  # else it is sent again and answered as before
             found = [await self._spool.find(entry.seq) for entry in batch.entries]
             settled = [write for write in found if write and write.state is not WriteState.DURABLE]
             self._listener.on_settled(batch.entries, settled)
-            self._notify_settled(settled)
-        self._unconfirmed_batch = None  # still in flight: it is sent again and answered as before
+        self._spool.settle_recovered()
+        self._unconfirmed_batch = None
+        self._notify_settled(settled)
 
     def _on_corrupted(self, records: Sequence[WriteRecord]) -> None:
         """The spool found these corrupted: they are refused, whatever central has of them."""

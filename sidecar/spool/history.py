@@ -31,6 +31,11 @@ def find(connection: sqlite3.Connection, seq: int) -> WriteRecord | None:
     return None
 
 
+def is_refused(connection: sqlite3.Connection, seq: int) -> bool:
+    record = find(connection, seq)
+    return record is not None and record.state is WriteState.REFUSED
+
+
 def list_writes(
     connection: sqlite3.Connection, user_id: int, state: WriteState | None, limit: int
 ) -> list[WriteRecord]:

@@ -58,7 +58,8 @@ class Spool:
         self._next_seq = 0
         self._has_batch = False
         self._settling: tuple[Entry, ...] = ()
-        """Members of a batch that is being settled: gone from the file before the index knows."""
+        """Members of a batch that is being settled: gone from the file before the index knows. They
+        stay if the settle fails, as it may have been committed: until `settle_recovered`."""
         self._epochs_started = 0
         self._damaged_batches = 0
         self.skipped_count = 0
@@ -230,20 +231,29 @@ class Spool:
         number = int(seq) if seq.isascii() and seq.isdigit() and len(seq) < 19 else None
         return number if spool_id == self.spool_id else None
 
+    def has_waiting(self, execution_id: int) -> bool:
+        return self.queues.length(execution_id) > 0 or any(
+            entry.execution_id == execution_id for entry in self._settling
+        )
+
     async def waiting(self, execution_id: int) -> list[Entry]:
         """An execution's unsettled entries in order."""
-        if not self.queues.length(execution_id):
+        if not self.has_waiting(execution_id):
             return []
-        entries = await self._file.read(
-            lambda connection: batches.waiting(connection, execution_id)
-        )
-        known = {entry.seq for entry in entries}
-        entries += [
-            entry
-            for entry in self._settling
-            if entry.execution_id == execution_id and entry.seq not in known
-        ]
-        return sorted(entries, key=lambda entry: entry.seq)
+
+        def read(connection: sqlite3.Connection) -> list[Entry]:
+            entries = batches.waiting(connection, execution_id)
+            known = {entry.seq for entry in entries}
+            entries += [
+                entry
+                for entry in self._settling
+                if entry.execution_id == execution_id
+                and entry.seq not in known
+                and not history.is_refused(connection, entry.seq)
+            ]
+            return sorted(entries, key=lambda entry: entry.seq)
+
+        return await self._file.read(read)
 
     async def are_settled_up_to(self, seq: int) -> bool:
         """Whether all writes up to this number are settled, replaced ones included."""
@@ -380,25 +390,27 @@ class Spool:
             self.queues.defer(left, self._monotonic())
             self.bindings.apply(changes, now_ms)
             on_settled(records)
+            self._settling = ()
             if is_mostly_free:
                 self._file.vacuum_in_background()
             return records
 
         self._faults.hit(FaultPoint.BEFORE_SETTLE)
         self._settling = batch.entries
-        try:
-            # Not synced: if it is lost, the batch is sent again and central repeats its response.
-            records: list[WriteRecord] = await self._file.write(
-                store, index, use_reserve=True, needs_sync=False
-            )
-            self._faults.hit(FaultPoint.AFTER_SETTLE)
-        finally:
-            self._settling = ()
+        # Not synced: if it is lost, the batch is sent again and central repeats its response.
+        records: list[WriteRecord] = await self._file.write(
+            store, index, use_reserve=True, needs_sync=False
+        )
+        self._faults.hit(FaultPoint.AFTER_SETTLE)
         return records
 
     async def shrink(self, max_bytes: int) -> bool:
         """Leaves members of the batch in flight to later ones. False if it has one only."""
         return await self._file.write(lambda file: batches.shrink(file, max_bytes)) is not None
+
+    def settle_recovered(self) -> None:
+        """The listeners know the outcome of a settle that failed."""
+        self._settling = ()
 
     async def start_epoch(self) -> str:
         """Leaves the numbering that central does not accept; what is unsettled is cut again."""

@@ -9,8 +9,8 @@ one by one give the same as folded together.
 
 The source must hold a live binding to the execution, for a user who is REGULAR or ADMIN. A deleted
 row, a missing or revoked binding and a demoted user refuse the entry for good. A row that another
-transaction has locked defers its entries, all of them, so that they keep their order when they are
-sent again.
+transaction has locked defers its entries, all of them, even the invalid ones, so that they keep
+their order when they are sent again.
 
 ## Statuses
 
@@ -178,13 +178,13 @@ def fold(
         execution = executions.get(entry.execution_id)
         user_id = execution.user_id if execution else None
         try:
+            if execution and execution.writer_status is WriterStatus.ROW_LOCKED:
+                outcomes.append(EntryOutcome(entry, "deferred", user_id=user_id))
+                continue
             if isinstance(entry, InvalidEntry):
                 raise entry.problem
             if execution is None:
                 raise problems.ExecutionNotFound(f"there is no execution {entry.execution_id}")
-            if execution.writer_status is WriterStatus.ROW_LOCKED:
-                outcomes.append(EntryOutcome(entry, "deferred", user_id=user_id))
-                continue
             _check_writer(execution)
             state = states.get(entry.execution_id)
             if state is None:

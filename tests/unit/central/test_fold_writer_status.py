@@ -44,6 +44,15 @@ def test_a_locked_row_defers_every_entry_of_its_execution_and_of_no_other() -> N
     assert list(result.changes.executions) == [8]
 
 
+def test_an_invalid_entry_of_a_locked_execution_keeps_its_place_in_the_order() -> None:
+    locked = execution(EID, writer_status=WriterStatus.ROW_LOCKED)
+    broken = InvalidEntry(2, EID, "fly", UnknownOperation("op: ..."))
+
+    result = folded(locked, update(status=1), broken, update(status=3))
+
+    assert outcomes(result) == ["deferred", "deferred", "deferred"]
+
+
 def test_an_entry_that_cannot_be_read_is_refused_alone() -> None:
     broken = InvalidEntry(2, EID, "fly", UnknownOperation("op: ..."))
 

@@ -95,6 +95,13 @@ class NotBound(Problem):
     status = 403
 
 
+class NotTheRunner(Problem):
+    """The sidecar did not run the execution, which has ended; it may not set its status."""
+
+    slug = "not-the-runner"
+    status = 403
+
+
 class WrongComputingUnit(Problem):
     """The call is for another computing unit than that of the caller's pod."""
 

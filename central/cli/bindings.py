@@ -86,6 +86,8 @@ def _revoke(settings: DatabaseSettings, filters: BindingFilter, options: argpars
 def _row(binding: ListedBinding) -> Sequence[str]:
     if binding.revoked_at is not None:
         state = f"revoked: {binding.revoked_reason}"
+    elif not binding.may_set_status:
+        state = "fields only"
     elif binding.lease_expires_at is None:
         state = "no lease"
     else:

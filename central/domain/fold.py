@@ -10,7 +10,8 @@ one by one give the same as folded together.
 The source must hold a live binding to the execution, for a user who is REGULAR or ADMIN. A deleted
 row, a missing or revoked binding and a demoted user refuse the entry for good. A row that another
 transaction has locked defers its entries, all of them, even the invalid ones, so that they keep
-their order when they are sent again.
+their order when they are sent again. A source that was bound after the end (`may_set_status` is
+false) may write everything but the status, which only the run's own source knows.
 
 ## Statuses
 
@@ -109,6 +110,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     user_id: int | None = None
     workflow_id: int = 0
     warehouse: str | None = None
+    may_set_status: bool = True
+    """False for a source that was bound after the end."""
     status: int = 0
     ended_by: str | None = None
     """The source that set the stored terminal status, if known."""
@@ -263,6 +266,8 @@ class _ExecutionState:
             minted = self._minter().runtime_stats_uri()
             _check_uri("runtime_stats_uri", entry.runtime_stats_uri, minted)
         if entry.status is not None:
+            if not self.before.may_set_status:
+                raise problems.NotTheRunner("only the sidecar that ran it may set its status")
             self._set_status(parse_status(entry.status), age_ms)
         # Nothing below can fail: an update is applied or refused as a whole.
         change = self.change

@@ -6,7 +6,9 @@ create schema if not exists cu_metadata;
 
 
 -- Which source may write to an execution: the sidecar `source_id` (the RFC 7638 thumbprint of its
--- key) on behalf of `user_id`. Made with the user's token, at create or at the first write.
+-- key) on behalf of `user_id`. Made with the user's token, at create or at the first write. The runner
+-- is the last source that was bound while the execution was open; the others, which were bound
+-- after its end, write the other fields only.
 create table cu_metadata.bindings (
     execution_id int not null,
     source_id text not null,
@@ -15,14 +17,15 @@ create table cu_metadata.bindings (
     computing_unit_id int,
     warehouse text, -- the execution's warehouse name, which its URIs carry; never changes
     boot_id text,
+    may_set_status boolean not null default true, -- the runner's
     created_at timestamptz not null default now(),
     revoked_at timestamptz,
     revoked_reason text,
     primary key (execution_id, source_id)
 );
 
--- One live writing source per execution.
-create unique index bindings_live on cu_metadata.bindings (execution_id) where revoked_at is null;
+-- One runner per execution, whether its binding is live or revoked.
+create unique index bindings_of_runners on cu_metadata.bindings (execution_id) where may_set_status;
 create index bindings_by_age on cu_metadata.bindings (created_at);
 create index bindings_by_source on cu_metadata.bindings (source_id);
 create index bindings_live_by_user on cu_metadata.bindings (user_id) where revoked_at is null;
@@ -189,6 +192,7 @@ select
     binding.workflow_id,
     binding.computing_unit_id,
     binding.warehouse,
+    binding.may_set_status,
     binding.revoked_at is not null as is_revoked,
     exists (
         select from cu_metadata.active_users writer where writer.user_id = binding.user_id

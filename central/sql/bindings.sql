@@ -29,17 +29,19 @@ select
         select from cu_metadata.active_users where user_id = $2
     ) as is_active,
     own.source_id is not null as is_bound,
+    own.may_set_status as is_runner,
     own.warehouse as bound_warehouse,
-    other.source_id is not null as is_bound_elsewhere,
-    coalesce(lease.expires_at > now(), false) as elsewhere_is_live
+    exists (
+        select
+        from cu_metadata.leases lease
+        join cu_metadata.bindings other using (execution_id, source_id)
+        where lease.execution_id = e.eid and lease.source_id <> $4
+          and lease.expires_at > now() and other.revoked_at is null
+    ) as elsewhere_is_live
 from texera_db.workflow_executions e
 join texera_db.workflow_version v using (vid)
 left join cu_metadata.bindings own
     on own.execution_id = e.eid and own.source_id = $4 and own.revoked_at is null
-left join cu_metadata.bindings other
-    on other.execution_id = e.eid and other.source_id <> $4 and other.revoked_at is null
-left join cu_metadata.leases lease
-    on lease.execution_id = e.eid and lease.source_id = other.source_id
 where e.eid = $1
   and ($3 or exists (
       select from cu_metadata.workflow_readers r
@@ -48,27 +50,34 @@ where e.eid = $1
 
 
 -- name: take_over
--- Revokes the lapsed binding of another source. $1 execution, $2 the new source
+-- The source becomes the runner: all others are revoked, and none of them may set a status when it
+-- binds again after the end. $1 execution, $2 the new source
 update cu_metadata.bindings
-set revoked_at = now(), revoked_reason = 'taken-over'
-where execution_id = $1 and source_id <> $2 and revoked_at is null;
+set may_set_status = false,
+    revoked_at = coalesce(revoked_at, now()),
+    revoked_reason = coalesce(revoked_reason, 'taken-over')
+where execution_id = $1 and source_id <> $2 and (may_set_status or revoked_at is null);
 
 
 -- name: bind
--- Binds, also after a revocation. An open execution gets a lease, or its lease is renewed.
+-- Binds, also after a revocation. For an open execution the source becomes the runner, and gets a
+-- lease or renews it. After the end the runner stays the runner, and any other is bound for the
+-- fields that are not the status.
 -- $1 execution, $2 source, $3 user, $4 workflow, $5 computing unit, $6 warehouse name or null,
 -- $7 whether the execution is open, $8 lease in seconds, $9 boot or null
 with binding as (
     insert into cu_metadata.bindings
-        (execution_id, source_id, user_id, workflow_id, computing_unit_id, warehouse, boot_id)
-    values ($1, $2, $3, $4, $5, $6, $9)
+        (execution_id, source_id, user_id, workflow_id, computing_unit_id, warehouse, boot_id,
+         may_set_status)
+    values ($1, $2, $3, $4, $5, $6, $9, $7)
     on conflict (execution_id, source_id) do update
     set user_id = excluded.user_id,
         boot_id = excluded.boot_id,
+        may_set_status = bindings.may_set_status or excluded.may_set_status,
         created_at = now(),
         revoked_at = null,
         revoked_reason = null
-    where bindings.revoked_at is not null
+    where bindings.revoked_at is not null or ($7 and not bindings.may_set_status)
 )
 insert into cu_metadata.leases (execution_id, source_id, computing_unit_id, expires_at)
 select $1, $2, $5, now() + make_interval(secs => $8) where $7
@@ -77,7 +86,7 @@ set source_id = excluded.source_id, expires_at = excluded.expires_at;
 
 
 -- name: open_bindings
--- The source's live bindings to open executions. $1 source, $2 minimal age in seconds
+-- The open executions that the source runs. $1 source, $2 minimal age in seconds
 select b.execution_id, b.workflow_id, b.computing_unit_id, b.user_id, b.created_at
 from cu_metadata.bindings b
 cross join lateral (
@@ -85,7 +94,7 @@ cross join lateral (
     where eid = b.execution_id and status not in (3, 4, 5)
     limit 1
 ) e
-where b.source_id = $1 and b.revoked_at is null
+where b.source_id = $1 and b.revoked_at is null and b.may_set_status
   and b.created_at <= now() - make_interval(secs => $2)
 order by b.execution_id;
 
@@ -102,6 +111,7 @@ where e.eid = any ($2::int[])
   and e.status not in (3, 4, 5)
   and b.source_id = $1
   and b.revoked_at is null
+  and b.may_set_status
   and ($3::int is null or b.computing_unit_id = $3)
   and (not $4 or e.starting_time = b.created_at at time zone 'utc')
 order by e.eid
@@ -139,6 +149,7 @@ select
     binding.workflow_id,
     binding.computing_unit_id,
     execution.status as status_code,
+    binding.may_set_status,
     binding.created_at,
     lease.expires_at as lease_expires_at,
     coalesce(lease.expires_at > now(), false) as lease_is_alive,

@@ -53,6 +53,7 @@ select
     writer.workflow_id,
     writer.computing_unit_id,
     writer.warehouse,
+    writer.may_set_status,
     writer.is_revoked,
     writer.is_active,
     execution.status,
@@ -119,8 +120,8 @@ where operator.workflow_execution_id = deleted.execution_id
 -- unless all of them hold:
 --   - the cursor is at the previous batch: $3 epoch, $4 batch, $5 digest, $6 response, which are
 --     stored; null in the locked way
---   - the source may write to each of $7 execution ids, of computing unit $8 if that is not null;
---     none has ended, nobody else has locked any
+--   - the source runs each of $7 execution ids, of computing unit $8 if that is not null; none has
+--     ended, nobody else has locked any
 --   - a URI is new, a size belongs to a stored row
 -- Executions, arrays, null for a column that no entry named: $9 execution id, $10 status, $11 its
 -- age in ms, $12 result, $13 whether log_location is named, $14 log_location,
@@ -164,6 +165,7 @@ with cursor as materialized (
         where bindings.execution_id = locked.eid
           and bindings.source_id = $1
           and bindings.revoked_at is null
+          and bindings.may_set_status
         limit 1
         for share skip locked
     ) binding

@@ -68,6 +68,7 @@ select
     binding.execution_id is not null as is_bound,
     binding.revoked_at is not null as is_revoked,
     binding.revoked_reason,
+    binding.may_set_status,
     binding.computing_unit_id,
     lease.execution_id is not null as is_leased
 from unnest($2::int[]) as requested (execution_id)
@@ -82,7 +83,8 @@ left join lateral (
     limit 1
 ) ending on true
 left join lateral (
-    select execution_id, revoked_at, revoked_reason, computing_unit_id from cu_metadata.bindings
+    select execution_id, revoked_at, revoked_reason, may_set_status, computing_unit_id
+    from cu_metadata.bindings
     where bindings.execution_id = requested.execution_id
       and bindings.source_id = $1
       and ($3::int is null or bindings.computing_unit_id = $3)

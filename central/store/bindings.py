@@ -1,15 +1,19 @@
 """Bindings: which source may write to an execution, and for which user.
 
-## One writer per execution
+## One runner per execution
 
     (none) --create, bind--> live --revoke--> revoked --bind with the user's token--> live
                               |
                               +--another source binds, the lease has lapsed--> revoked (taken-over)
 
-A binding is live while it is not revoked, and an execution has at most one live binding. Another
-source takes over only if the lease of the first has lapsed; the first binding is revoked in the
-same transaction, so that its late entries are refused from then on. An operator revokes with
-`python -m central bindings revoke`.
+A binding is live while it is not revoked, and an open execution has at most one live binding: that
+of its runner. Another source takes over only if the lease of the first has lapsed; the first
+binding is revoked in the same transaction, so that its late entries are refused from then on. An
+operator revokes with `python -m central bindings revoke`.
+
+After the end, also a provisional one, any source of the user may bind, for every field but the
+status (`may_set_status` is false). That revokes nobody: the runner may still have its end to
+deliver. An execution has at most one runner, the last source that was bound while it was open.
 
 ## What is cached
 
@@ -115,13 +119,12 @@ class Bindings:
             raise boot_superseded(str(boot_id))
         status = status_of_code(row["status_code"])
         warehouse = row["bound_warehouse"]
+        if not status.is_terminal and not row["is_runner"]:
+            await self._quota.acquire(transaction, user.user_id, source_id)
+            if row["elsewhere_is_live"]:
+                raise BoundElsewhere("another sidecar is writing to this execution")
+            await transaction.execute(self._queries["take_over"], execution_id, source_id)
         if not row["is_bound"]:
-            if not status.is_terminal:
-                await self._quota.acquire(transaction, user.user_id, source_id)
-            if row["is_bound_elsewhere"]:
-                if row["elsewhere_is_live"]:
-                    raise BoundElsewhere("another sidecar is writing to this execution")
-                await transaction.execute(self._queries["take_over"], execution_id, source_id)
             warehouse = await self._warehouses.of_execution(transaction, execution_id)
         await transaction.execute(
             self._queries["bind"],
@@ -288,7 +291,8 @@ class BindingFilter(msgspec.Struct, frozen=True):
 
 
 class ListedBinding(msgspec.Struct, frozen=True):
-    """`status` is None if the execution is deleted, `lease_expires_at` if it has no lease."""
+    """`status` is None if the execution is deleted, `lease_expires_at` if it has no lease.
+    `may_set_status`: the source runs the execution, or ran it until its end."""
 
     execution_id: int
     source_id: str
@@ -296,6 +300,7 @@ class ListedBinding(msgspec.Struct, frozen=True):
     workflow_id: int
     computing_unit_id: int | None
     status: Status | None
+    may_set_status: bool
     created_at: datetime
     lease_expires_at: datetime | None
     lease_is_alive: bool

@@ -230,6 +230,7 @@ def _execution(row: asyncpg.Record, is_locked: bool, unit_id: int | None) -> Exe
         user_id=row["user_id"],
         workflow_id=row["workflow_id"],
         warehouse=row["warehouse"],
+        may_set_status=row["may_set_status"],
         status=row["status"],
         ended_by=row["ended_by"],
         ended_provisionally=bool(row["ended_provisionally"]),

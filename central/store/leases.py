@@ -127,6 +127,8 @@ def lost_reason(facts: asyncpg.Record) -> LostReason | None:
     if facts["status"] in TERMINAL_CODES:
         is_closed = facts["is_provisional"] and facts["ending_status"] == facts["status"]
         return LostReason.CLOSED if is_closed else LostReason.ENDED
+    if not facts["may_set_status"]:
+        return LostReason.BOUND_ELSEWHERE  # reopened by SQL, and another source runs it
     return None
 
 

@@ -117,8 +117,11 @@ async def bind(connection: Connection, source_id: str, ids: Sequence[int]) -> No
     await connection.execute(
         """
         insert into cu_metadata.bindings
-            (execution_id, source_id, user_id, workflow_id, computing_unit_id)
-        select unnest($1::int[]), $2, $3, $4, $5
+            (execution_id, source_id, user_id, workflow_id, computing_unit_id, may_set_status)
+        select id, $2, $3, $4, $5, not exists (
+            select from cu_metadata.bindings where execution_id = id and may_set_status
+        )
+        from unnest($1::int[]) id
         """,
         list(ids),
         source_id,

@@ -1,7 +1,8 @@
 """Two sidecars, two replicas and the closer on two runs, against a small model of the rules.
 
-Batches are doubled, delayed, reordered and sent under new epochs; bindings are taken over; the
-closer ends runs. Whatever happens, the outcomes and the rows are those of the model.
+Batches are doubled, delayed, reordered and sent under new epochs; sources bind, which takes over
+an open run and adds a binding without the status to an ended one; the closer ends runs. Whatever
+happens, the outcomes and the rows are those of the model.
 """
 
 import asyncio
@@ -17,11 +18,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from central.auth.user_tokens import User
+from central.auth_settings import LimitSettings
 from central.problems import BatchOutOfStep
+from central.store.bindings import BindingQuota, Bindings
+from central.store.orphans import ExecutionCloser
+from central.store.warehouses import Warehouses
 from central.wire.entries import BatchRequest
+from dev.world import WORLD
 from tests.databases import Template, connected, copy_of
-from tests.integration.central.batching import Replica, Source, add_runs, bind, replica
+from tests.integration.central.batching import Replica, Source, add_runs, replica
 
+USER = User(WORLD.owner.user_id, WORLD.owner.role, expires_at=2e9)
 RUNS, SOURCES = (0, 1), ("a", "b")
 STATUSES = st.sampled_from([-1, 0, 1, 2, 3, 3, 4, 5, 5, 5])
 WRITES = st.lists(st.tuples(st.sampled_from(RUNS), STATUSES), max_size=4)
@@ -31,21 +39,31 @@ STEPS = st.one_of(
     st.tuples(st.just("twice at once"), st.sampled_from(SOURCES), WRITES),
     st.tuples(st.just("again"), st.sampled_from(SOURCES), st.integers(0, 9)),
     st.tuples(st.just("new epoch"), st.sampled_from(SOURCES), st.none()),
-    st.tuples(st.just("take over"), st.sampled_from(SOURCES), st.sampled_from(RUNS)),
+    st.tuples(st.just("bind"), st.sampled_from(SOURCES), st.sampled_from(RUNS)),
     st.tuples(st.just("close"), st.just("closer"), st.sampled_from(RUNS)),
 )
 
 
 @dataclass
 class ModelRun:
-    bound_to: str
+    runner: str
     status: int = 0
     ended_by: str | None = None
+    bound: set[str] = field(default_factory=set)
     once_bound: set[str] = field(default_factory=set)
 
+    def bind(self, source: str) -> None:
+        if self.status < 3:
+            self.runner = source
+            self.bound.clear()
+        self.bound.add(source)
+        self.once_bound.add(source)
+
     def write(self, source: str, status: int) -> str:
-        if source != self.bound_to:
+        if source not in self.bound:
             return "binding-revoked" if source in self.once_bound else "not-bound"
+        if source != self.runner:
+            return "not-the-runner"
         ended = self.status >= 3
         closed = ended and self.ended_by == "closer"
         if status < 0 or (ended and status == self.status and not closed):
@@ -73,13 +91,21 @@ class World:
     ) -> None:
         self.connection = connection
         self.replicas = replicas
+        database, metrics = replicas[0].database, replicas[0].metrics
+        self.bindings = Bindings(
+            database,
+            Warehouses(),
+            ExecutionCloser(metrics),
+            BindingQuota(LimitSettings(user_open_bindings=0, source_open_bindings=0), metrics),
+            lease_s=90.0,
+        )
         self.epochs = count(1)
 
     async def begin(self, example: int) -> None:
         # Rows and names of its own for each example: no need of a fresh database.
         self.names = {name: f"{name}-{example}" for name in SOURCES}
         self.eids = await add_runs(self.connection, len(RUNS), source_id=self.names["a"])
-        self.runs = [ModelRun("a", once_bound={"a"}) for _ in RUNS]
+        self.runs = [ModelRun("a", bound={"a"}, once_bound={"a"}) for _ in RUNS]
         self.sources = {name: ModelSource(self.source(name)) for name in SOURCES}
 
     def source(self, name: str) -> Source:
@@ -93,8 +119,8 @@ class World:
                 await self.again(name, detail)
             case "new epoch":
                 self.sources[name].source = self.source(name)
-            case "take over":
-                await self.take_over(name, detail)
+            case "bind":
+                await self.bind(name, detail)
             case "close":
                 await self.close(detail)
         rows = await self.connection.fetch(
@@ -129,24 +155,14 @@ class World:
             with pytest.raises(BatchOutOfStep):
                 await delivery
 
-    async def take_over(self, name: str, run: int) -> None:
-        if self.runs[run].bound_to == name:
-            return
-        self.runs[run].bound_to = name
-        await self.connection.execute(
-            "update cu_metadata.bindings set revoked_at = now() where execution_id = $1",
-            self.eids[run],
+    async def bind(self, name: str, run: int) -> None:
+        """As the service binds; nothing here renews, so that every lease of another has lapsed."""
+        self.runs[run].bind(name)
+        bindings, source_id = self.bindings, self.names[name]
+        await self.connection.execute("update cu_metadata.leases set expires_at = now()")
+        await self.replicas[0].database.run(
+            lambda transaction: bindings.bind(transaction, USER, source_id, self.eids[run])
         )
-        if name in self.runs[run].once_bound:
-            await self.connection.execute(
-                "update cu_metadata.bindings set revoked_at = null"
-                " where execution_id = $1 and source_id = $2",
-                self.eids[run],
-                self.names[name],
-            )
-        else:
-            self.runs[run].once_bound.add(name)
-            await bind(self.connection, self.names[name], [self.eids[run]])
 
     async def close(self, run: int) -> None:
         model = self.runs[run]
@@ -197,7 +213,15 @@ EXAMPLES = count()
     deadline=None,  # a batch waits for a real database
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # `begin` starts each anew
 )
-@example(steps=[("send", "a", [(0, 5)]), ("take over", "b", 0), ("send", "b", [(0, 3)])])
+@example(steps=[("send", "a", [(0, 5)]), ("bind", "b", 0), ("send", "b", [(0, 3)])])
+@example(
+    steps=[
+        ("close", "closer", 0),
+        ("bind", "b", 0),
+        ("send", "b", [(0, 3)]),
+        ("send", "a", [(0, 3)]),
+    ]
+)
 @given(steps=st.lists(STEPS, max_size=20))
 def test_outcomes_and_rows_are_those_of_the_model(
     world: World, runner: asyncio.Runner, steps: list[tuple[str, str, Any]]

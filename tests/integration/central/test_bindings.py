@@ -151,6 +151,97 @@ async def test_what_has_ended_is_bound_without_a_lease(
     assert await lease(owner_connection, WORLD.completed_execution_id) is None
 
 
+@pytest.mark.parametrize("is_provisional", [True, False])
+async def test_a_source_that_binds_after_the_end_does_not_revoke_the_runner(
+    sidecar: Sidecar, owner_connection: Any, is_provisional: bool
+) -> None:
+    execution_id = (await sidecar.create()).body["execution_id"]
+    other = sidecar.another()
+    update = {"op": "update_execution", "execution_id": execution_id}
+    if is_provisional:
+        await sidecar.call("POST", "/v1/bindings/abandoned", {"execution_ids": [execution_id]})
+    else:
+        assert (await sidecar.deliver(update | {"status": "KILLED"})).outcomes == ["applied"]
+
+    bound = await other.bind(execution_id)
+    by_the_other = await other.deliver(
+        update | {"name": "renamed"},
+        update | {"status": "COMPLETED"},
+        update | {"status": "FAILED"},
+    )
+    by_the_runner = await sidecar.deliver(update | {"status": "COMPLETED"})
+
+    assert bound.status == 200
+    assert by_the_other.outcomes == ["applied", "not-the-runner", "not-the-runner"]
+    assert by_the_runner.outcomes == ["applied"]
+    assert await bindings(owner_connection, execution_id) == {
+        sidecar.source_id: None,
+        other.source_id: None,
+    }
+    row = await owner_connection.fetchrow(
+        "select status, name from texera_db.workflow_executions where eid = $1", execution_id
+    )
+    assert tuple(row) == (3, "renamed")
+
+
+async def test_a_source_that_was_taken_over_sets_no_status_after_the_end(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    execution_id = (await sidecar.create()).body["execution_id"]
+    other = sidecar.another()
+    update = {"op": "update_execution", "execution_id": execution_id}
+    await lapse(owner_connection, execution_id)
+    await other.bind(execution_id)
+    assert (await other.deliver(update | {"status": "FAILED"})).outcomes == ["applied"]
+
+    assert (await sidecar.bind(execution_id)).status == 200
+
+    late = await sidecar.deliver(update | {"status": "COMPLETED"}, update | {"name": "n"})
+    assert late.outcomes == ["not-the-runner", "applied"]
+
+
+async def test_a_runner_that_an_operator_revoked_binds_again_as_the_runner(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    execution_id = (await sidecar.create()).body["execution_id"]
+    await owner_connection.execute(
+        "update texera_db.workflow_executions set status = 5 where eid = $1", execution_id
+    )
+    await revoke(owner_connection, execution_id)
+
+    await sidecar.bind(execution_id)
+
+    end = {"op": "update_execution", "execution_id": execution_id, "status": "KILLED"}
+    assert (await sidecar.deliver(end)).outcomes == ["applied"]
+
+
+async def test_of_sources_bound_to_a_reopened_run_only_the_runner_gets_a_lease(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    execution_id = (await sidecar.create()).body["execution_id"]
+    other = sidecar.another()
+    set_status = "update texera_db.workflow_executions set status = $2 where eid = $1"
+    await owner_connection.execute(set_status, execution_id, 4)
+    await other.bind(execution_id)
+    await owner_connection.execute(set_status, execution_id, 1)
+    await owner_connection.execute("delete from cu_metadata.leases")
+
+    renewals = [
+        await s.call("POST", "/v1/lease-renewals", {"execution_ids": [execution_id]})
+        for s in (other, sidecar)
+    ]
+    bound = await other.bind(execution_id)
+    open_bindings = (await other.call("GET", "/v1/bindings")).body["bindings"]
+
+    assert [r.body["lost"] for r in renewals] == [
+        [{"execution_id": execution_id, "reason": "bound-elsewhere"}],
+        [],
+    ]
+    assert (await lease(owner_connection, execution_id))["source_id"] == sidecar.source_id
+    assert bound.outcome == (409, "bound-elsewhere")
+    assert open_bindings == []
+
+
 async def test_a_source_learns_its_open_bindings_and_nobody_elses(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:

@@ -96,6 +96,7 @@ def worlds(draw: st.DrawFn) -> dict[int, Execution]:
         rows[execution_id] = execution(
             execution_id,
             writer_status=draw(st.sampled_from([WriterStatus.WRITER] * 4 + [WriterStatus.REVOKED])),
+            may_set_status=draw(st.sampled_from([True, True, True, False])),
             status=draw(STATUSES),
             ended_by=draw(st.sampled_from([SOURCE, None])),
             results=draw(st.sampled_from([{}, {PORT: UriRow(stored, 1)}])),
@@ -179,9 +180,11 @@ def test_folding_changes_nothing_that_it_was_given(
 
 
 def model(
-    stored: int, killer: bool, provisional: bool, statuses: list[int]
+    stored: int, killer: bool, provisional: bool, statuses: list[int], is_runner: bool
 ) -> tuple[int, list[str]]:
     """The rules of TEXERA.md and DESIGN.md in a table, written without a look at the fold."""
+    if not is_runner:
+        return stored, ["not-the-runner" for _ in statuses]
     separate = []
     for status in statuses:
         ended = stored >= 3
@@ -198,20 +201,21 @@ def model(
 
 
 @settings(max_examples=500)
-@given(STATUSES, st.booleans(), st.booleans(), st.lists(STATUSES, max_size=8))
+@given(STATUSES, st.booleans(), st.booleans(), st.lists(STATUSES, max_size=8), st.booleans())
 def test_statuses_follow_the_model(
-    stored: int, killer: bool, provisional: bool, statuses: list[int]
+    stored: int, killer: bool, provisional: bool, statuses: list[int], is_runner: bool
 ) -> None:
     provisional = provisional and stored == 4
     before = execution(
         status=stored,
         ended_by=SOURCE if killer and stored == 5 else None,
         ended_provisionally=provisional,
+        may_set_status=is_runner,
     )
 
     result = folded(before, *(update(status=status) for status in statuses))
 
-    expected = model(stored, killer and stored == 5, provisional, statuses)
+    expected = model(stored, killer and stored == 5, provisional, statuses, is_runner)
     assert (result.after()[before.execution_id].status, outcomes(result)) == expected
 
 

@@ -53,6 +53,28 @@ def test_an_invalid_entry_of_a_locked_execution_keeps_its_place_in_the_order() -
     assert outcomes(result) == ["deferred", "deferred", "deferred"]
 
 
+@pytest.mark.parametrize("status", [-1, 1, 3, 4, 5])
+@pytest.mark.parametrize("is_provisional", [True, False])
+def test_a_source_that_was_bound_after_the_end_writes_everything_but_the_status(
+    status: int, is_provisional: bool
+) -> None:
+    run = execution(
+        status=4, ended_by=None, ended_provisionally=is_provisional, may_set_status=False
+    )
+
+    result = folded(
+        run, update(name="renamed"), update(status=status, name="other"), update(bookmarked=True)
+    )
+
+    assert outcomes(result) == ["applied", "not-the-runner", "applied"]
+    after = result.after()[EID]
+    assert (after.status, after.ended_provisionally) == (4, is_provisional)
+    assert (result.changes.executions[EID].name, result.changes.executions[EID].status) == (
+        "renamed",
+        None,
+    )
+
+
 def test_an_entry_that_cannot_be_read_is_refused_alone() -> None:
     broken = InvalidEntry(2, EID, "fly", UnknownOperation("op: ..."))
 

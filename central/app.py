@@ -57,7 +57,7 @@ from central.store.boots import Boots
 from central.store.bulk import BulkExecutions
 from central.store.costs import Costs
 from central.store.database import Database
-from central.store.entries import EntryStore
+from central.store.entries import DEFAULT_UNSTORABLE_AFTER_S, EntryStore
 from central.store.executions import Executions, Versions
 from central.store.expired import Expired
 from central.store.exports import Exports
@@ -90,10 +90,14 @@ _DESCRIPTION = (
 
 
 def build_stores(
-    database: Database, metrics: Metrics, lease_s: float, limits: LimitSettings
+    database: Database,
+    metrics: Metrics,
+    lease_s: float,
+    limits: LimitSettings,
+    unstorable_after_s: float = DEFAULT_UNSTORABLE_AFTER_S,
 ) -> dict[web.AppKey[Any], Any]:
     """Every store, under the key by which handlers find it."""
-    warehouses, entry_store = Warehouses(), EntryStore()
+    warehouses, entry_store = Warehouses(), EntryStore(unstorable_after_s)
     binding_cache, quota = BindingCache(), BindingQuota(limits, metrics)
     execution_closer = ExecutionCloser(metrics)
     availability = RenewalAvailability(database, lease_s)

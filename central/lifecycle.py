@@ -56,7 +56,9 @@ async def serve(settings: Settings) -> int:
     tasks = Supervisor(metrics.restarts)
     database = Database(settings.database, metrics)
     metrics.watch_connections(database.connections)
-    stores = build_stores(database, metrics, settings.lease_s, settings.limits)
+    stores = build_stores(
+        database, metrics, settings.lease_s, settings.limits, settings.unstorable_after_s
+    )
     callers = ConnectionLimiter(settings.limits.connections, metrics.dropped_connection)
     body_reader = BodyReader(
         callers,

@@ -286,6 +286,13 @@ class ValueOutOfRange(Problem):
     status = 422
 
 
+class Unstorable(Problem):
+    """The database has failed the entry for a long time."""
+
+    slug = "unstorable"
+    status = 422
+
+
 class UnknownOperation(Problem):
     """The operation of the batch entry is unknown to this version."""
 

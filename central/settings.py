@@ -75,6 +75,7 @@ class Settings:
     tls: TlsSettings | None
     ops_listen: Address
     lease_s: float
+    unstorable_after_s: float
     closer: CloserSettings
     retention: RetentionSettings
     connection_max_age_s: float
@@ -99,6 +100,7 @@ class Settings:
             **({} if self.workloads is None else self.workloads.describe()),
             **self.limits.describe(),
             "lease_s": self.lease_s,
+            "unstorable_after_s": self.unstorable_after_s,
             "closer_enabled": self.closer.is_enabled,
             "closer_period_s": self.closer.period_s,
             "retain_cursors_s": self.retention.cursors_s,
@@ -134,6 +136,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         ops_listen=environment.address("OPS_LISTEN", "0.0.0.0:7081"),
         # Tests use 2 s, which is still longer than several renewals.
         lease_s=environment.seconds("LEASE_S", 90.0, 2.0, 3600.0),
+        unstorable_after_s=environment.seconds("UNSTORABLE_AFTER_S", 3600.0, 0.0, 7 * DAY_S),
         closer=CloserSettings(
             is_enabled=environment.flag("CLOSER_ENABLED", True),
             period_s=environment.seconds("CLOSER_PERIOD_S", 10.0, 0.1, 600.0),

@@ -47,6 +47,7 @@ from itertools import islice
 from typing import Any
 
 from central.metrics import Metrics
+from central.store.failures import StatementError
 from central.store.leases import RenewalAvailability
 from central.store.orphans import CloseReason, Orphans, OrphanStore
 from kit.http.logs import fields
@@ -141,9 +142,9 @@ class OrphanCloser:
             decided = plan(orphans, uninterrupted_s=uninterrupted_s, lease_s=self._lease_s)
             self._report_withheld(decided, orphans)
             return await self._close(decided)
-        except Problem as problem:
+        except (Problem, StatementError) as error:
             self._metrics.closer_passes.labels("failed").inc()
-            logger.warning("closer pass failed", extra=fields(detail=problem.detail))
+            logger.warning("closer pass failed", extra=fields(detail=str(error)))
             return 0
 
     async def _close(self, decided: Plan) -> int:

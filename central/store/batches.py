@@ -70,8 +70,9 @@ from central.metrics import Metrics
 from central.problems import BatchOutOfStep
 from central.store.audit import AuditLog, Refusal
 from central.store.bindings import BindingCache
-from central.store.database import RETRYABLE_ERRORS, Database, Transaction
-from central.store.entries import DATA_ERRORS, Assumptions, Entries, EntryStore
+from central.store.database import Database, Transaction
+from central.store.entries import Assumptions, Entries, EntryStore
+from central.store.failures import ROW_POLICIES, Policy, StatementError, policy_of
 from central.store.queries import load
 from central.wire.entries import (
     BatchRequest,
@@ -90,7 +91,7 @@ from central.wire.entries import (
 MAX_EPOCHS_PER_SOURCE = 16
 """Cursors per source: the responses that they hold must not fill the disk."""
 
-FALLBACK_ERRORS: tuple[type[Exception], ...] = (*RETRYABLE_ERRORS, *DATA_ERRORS)
+FALLBACK_POLICIES = ROW_POLICIES | {Policy.RETRY}
 """The optimistic statement wrote nothing; the locked way finds out why."""
 
 _STORED = UriRow(None, None)
@@ -149,8 +150,10 @@ class Batches:
             (row,) = await self._database.execute_returning(
                 *self._entry_store.write_statement(source_id, folded.changes, assumptions)
             )
-        except FALLBACK_ERRORS:
-            return None
+        except StatementError as error:
+            if policy_of(error) in FALLBACK_POLICIES:
+                return None
+            raise
         return (response, folded.outcomes, folded.after()) if row["is_applied"] else None
 
     def _assume(self, source_id: str, entries: Entries) -> dict[int, Execution] | None:
@@ -192,7 +195,9 @@ class Batches:
         )
         try:
             return await self._database.run(work)
-        except DATA_ERRORS:
+        except StatementError as error:
+            if policy_of(error) not in ROW_POLICIES:
+                raise
             return await self._database.run(partial(work, isolate_failures=True))
 
     async def _apply_in(

@@ -182,8 +182,7 @@ class Bindings:
             abandoned.reason is AbandonReason.ABANDONED_CREATE,
         )
         reasons = {row["execution_id"]: CloseReason(abandoned.reason) for row in rows}
-        await self._execution_closer.close(transaction, reasons)
-        return list(reasons)
+        return await self._execution_closer.close(transaction, reasons)
 
 
 class BindingCache:

@@ -42,9 +42,9 @@ class Boots:
         await transaction.execute(self._queries["insert_boot"], unit_id, boot_id, source_id)
         rows = await transaction.fetch(self._queries["lock_earlier_runs"], unit_id, boot_id)
         reasons = {row["execution_id"]: CloseReason.SUPERSEDED_BOOT for row in rows}
-        await self._execution_closer.close(transaction, reasons)
-        await transaction.execute(self._queries["store_closed"], unit_id, boot_id, list(reasons))
-        return ClosedExecutions(list(reasons))
+        closed = await self._execution_closer.close(transaction, reasons)
+        await transaction.execute(self._queries["store_closed"], unit_id, boot_id, closed)
+        return ClosedExecutions(closed)
 
     async def _check_unit(self, transaction: Transaction, user: User, unit_id: int) -> None:
         """A boot closes executions, so that registering one takes a WRITE grant on the unit."""

@@ -5,8 +5,8 @@ database is down, and calls get `database-unavailable` until it is back. Connect
 session state (no SET, session-level lock or LISTEN): they may come from PgBouncer in transaction
 mode, and no reset query is sent when one is released, which saves a round trip per call.
 
-`run` retries transactions that failed for concurrency (deadlock, serialization, a statement that
-was prepared before a schema change). Nothing else is retried here; the calling sidecar does that.
+What is done about each class of errors is in `store/failures.py`. Only transactions that failed
+for concurrency are retried here (`run`); the calling sidecar does the rest.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from asyncpg.pool import PoolConnectionProxy
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable
 from central.settings import DatabaseSettings
+from central.store.failures import Policy, policy_of
 from central.store.queries import Query
 
 T = TypeVar("T")
@@ -34,30 +35,8 @@ MAX_ATTEMPTS = 3
 RETRY_AFTER_S = 2.0  # a failover takes seconds; sidecars back off from here
 NOT_MIGRATED_RETRY_AFTER_S = 30.0  # an operator has to run `migrate`
 
-RETRYABLE_ERRORS: tuple[type[Exception], ...] = (
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.InvalidCachedStatementError,
-    asyncpg.OutdatedSchemaCacheError,
-)
-NOT_MIGRATED = (
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.InvalidSchemaNameError,
-    asyncpg.InsufficientPrivilegeError,
-)
-UNAVAILABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InternalClientError,  # a session that the server is closing
-    asyncpg.OperatorInterventionError,  # shutdown, crash, a statement over its timeout
-    asyncpg.InsufficientResourcesError,  # too many connections, disk full
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.ReadOnlySQLTransactionError,  # a standby, until the new primary is found
-)
+CONNECTION_ERRORS = (OSError, TimeoutError, asyncpg.InternalClientError)
+"""`InternalClientError`: a session that the server is closing."""
 
 
 class StatelessConnection(asyncpg.Connection):
@@ -87,6 +66,10 @@ class Transaction:
             tag = await self._connection.execute(query.text, *args)
         _, _, count = tag.rpartition(" ")
         return int(count) if count.isdigit() else 0
+
+    def count_isolated(self) -> None:
+        """A row that fails alone was left out."""
+        self._metrics.database_error("isolated")
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Registers metrics and logs that are only right once the transaction has committed."""
@@ -171,13 +154,15 @@ class Database:
         *,
         retry_on: tuple[type[Exception], ...] = (),
     ) -> T:
-        """The result of `work` in a transaction, retried on `RETRYABLE_ERRORS` and `retry_on`."""
-        retryable = RETRYABLE_ERRORS + retry_on
+        """The result of `work` in a transaction, retried on `retry_on` and by `Policy.RETRY`."""
+        errors: tuple[type[Exception], ...] = (asyncpg.PostgresError, *retry_on)
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 async with self.transaction() as transaction:
                     return await work(transaction)
-            except retryable as error:
+            except errors as error:
+                if policy_of(error) is not Policy.RETRY and not isinstance(error, retry_on):
+                    raise
                 if attempt == MAX_ATTEMPTS:
                     raise DatabaseUnavailable(
                         "the call met too many concurrent changes of the same rows",
@@ -250,14 +235,21 @@ class Database:
     async def _map_errors(self) -> AsyncIterator[None]:
         try:
             yield
-        except NOT_MIGRATED as error:
-            self._metrics.database_error("unprepared")
-            raise DatabaseUnavailable(
-                "the database is not prepared for this version: run `python -m central migrate`"
-                f" ({error})",
-                retry_after_s=NOT_MIGRATED_RETRY_AFTER_S,
-            ) from error
-        except UNAVAILABLE as error:
+        except asyncpg.PostgresError as error:
+            match policy_of(error):
+                case Policy.UNPREPARED:
+                    self._metrics.database_error("unprepared")
+                    raise DatabaseUnavailable(
+                        "the database is not prepared for this version:"
+                        f" run `python -m central migrate` ({error})",
+                        retry_after_s=NOT_MIGRATED_RETRY_AFTER_S,
+                    ) from error
+                case Policy.UNAVAILABLE:
+                    self._metrics.database_error("unavailable")
+                    raise _unavailable(error) from error
+                case _:
+                    raise
+        except CONNECTION_ERRORS as error:
             self._metrics.database_error("unavailable")
             raise _unavailable(error) from error
         except asyncpg.InterfaceError as error:

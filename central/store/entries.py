@@ -10,22 +10,29 @@
 3. The fold (`central/domain/fold.py`), which decides.
 4. Writes, in one statement (`write_changes`).
 
-## Values that the database refuses
+## Rows that the database fails
 
-A size that an INT column cannot hold, or a constraint that this release does not know of
-(SQLSTATE class 22 or 23), aborts the transaction. The caller runs it again with
-`isolate_failures`: the entries are bisected under savepoints until those at fault are alone, and
-only these are refused. The result is the same as of one fold, because folding is associative; an
-ordinary batch pays for no savepoint.
+A size that an INT column cannot hold, a constraint or a trigger that this release does not know of
+aborts the transaction. The caller runs it again with `isolate_failures`: the entries are bisected
+under savepoints until those at fault are alone. The result is the same as of one fold, because
+folding is associative; an ordinary batch pays for no savepoint.
+
+An entry that fails alone is refused at once if its value or a constraint is at fault. For any other
+reason (`store/failures.py`) it is deferred with all later entries of its execution, and refused as
+`unstorable` when the execution has failed for `CENTRAL_UNSTORABLE_AFTER_S`. The first failure of
+each source and execution is kept in this process only: several replicas, or one that restarts,
+take longer. An entry of the execution that is written starts the time again.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import msgspec
-from asyncpg import DataError, IntegrityConstraintViolationError
+from cachetools import LRUCache
 from msgspec import UNSET
 
 from central import problems
@@ -39,6 +46,7 @@ from central.domain.fold import (
 )
 from central.domain.uri_registry import RegistryChange, UriRow
 from central.store.database import Transaction
+from central.store.failures import ROW_POLICIES, Policy, StatementError, policy_of
 from central.store.queries import Query, load
 from central.wire.entries import (
     AnyEntry,
@@ -50,9 +58,12 @@ from central.wire.entries import (
     SetConsoleBytes,
     SetPortResultBytes,
 )
+from kit.http.logs import fields
 from kit.http.problems import Problem
 
-DATA_ERRORS = (DataError, IntegrityConstraintViolationError)
+MAX_TRACKED_FAILURES = 20_000
+
+logger = logging.getLogger(__name__)
 
 Entries = Sequence[AnyEntry | InvalidEntry]
 
@@ -69,11 +80,22 @@ class Assumptions:
     unit_id: int | None
 
 
+DEFAULT_UNSTORABLE_AFTER_S = 3600.0
+
+
 class EntryStore:
     """Applies entries inside a transaction that the caller opens and commits."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        unstorable_after_s: float = DEFAULT_UNSTORABLE_AFTER_S,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._queries = load("entries")
+        self._unstorable_after_s = unstorable_after_s
+        self._clock = clock
+        self._first_failures: LRUCache[tuple[str, int], float] = LRUCache(MAX_TRACKED_FAILURES)
 
     async def apply(
         self,
@@ -88,12 +110,15 @@ class EntryStore:
     ) -> tuple[list[EntryOutcome], Mapping[int, Execution]]:
         """The outcome of each entry, in order, and the executions after them.
 
-        Raises one of `DATA_ERRORS` if the database refuses a value. The transaction is lost then;
-        run it again with `isolate_failures`. With `wait_for_lock` the row of a single execution is
-        waited for instead of deferred. With `unit_id` only its executions are written to.
+        Raises a `StatementError` with one of `ROW_POLICIES` if a row fails. The transaction is lost
+        then; run it again with `isolate_failures`. With `wait_for_lock` the row of a single
+        execution is waited for instead of deferred. With `unit_id` only its executions are written
+        to.
         """
         executions = await self._lock(transaction, source_id, entries, unit_id, wait_for_lock)
         if isolate_failures:
+            if not wait_for_lock:
+                await transaction.execute(self._queries["check_constraints_at_once"])
             return await self._bisect(transaction, source_id, executions, entries, sent_at_ms)
         folded = fold(source_id, executions, entries, sent_at_ms)
         await self._write(transaction, source_id, folded.changes)
@@ -148,12 +173,12 @@ class EntryStore:
             async with transaction.savepoint():
                 await self._write(transaction, source_id, folded.changes)
             return folded.outcomes, folded.after()
-        except DATA_ERRORS as error:
+        except StatementError as error:
+            if policy_of(error) not in ROW_POLICIES:
+                raise
             if len(entries) == 1:
-                refused = msgspec.structs.replace(
-                    folded.outcomes[0], kind="refused", problem=_problem(error), removed=None
-                )
-                return [refused], executions
+                transaction.count_isolated()
+                return self._isolate(source_id, executions, folded.outcomes[0], error)
         outcomes: list[EntryOutcome] = []
         middle = len(entries) // 2
         for half in (entries[:middle], entries[middle:]):
@@ -162,6 +187,34 @@ class EntryStore:
             )
             outcomes += half_outcomes
         return outcomes, executions
+
+    def _isolate(
+        self,
+        source_id: str,
+        executions: Mapping[int, Execution],
+        outcome: EntryOutcome,
+        error: StatementError,
+    ) -> tuple[list[EntryOutcome], Mapping[int, Execution]]:
+        """The outcome of an entry that fails alone; a deferred one defers all that follow it."""
+        execution_id = outcome.entry.execution_id
+        if policy_of(error) is Policy.ISOLATE:
+            now, key = self._clock(), (source_id, execution_id)
+            first = self._first_failures.setdefault(key, now)
+            if first == now:
+                logger.error(
+                    "the database fails an entry",
+                    extra=fields(execution_id=execution_id, sqlstate=error.sqlstate),
+                )
+            if now - first < self._unstorable_after_s:
+                deferred = msgspec.structs.replace(outcome, kind="deferred", removed=None)
+                blocked = msgspec.structs.replace(
+                    executions[execution_id], writer_status=WriterStatus.ROW_LOCKED
+                )
+                return [deferred], {**executions, execution_id: blocked}
+        refused = msgspec.structs.replace(
+            outcome, kind="refused", problem=_problem(error), removed=None
+        )
+        return [refused], executions
 
     async def _write(self, transaction: Transaction, source_id: str, changes: Changes) -> None:
         deleted_results = [key for key, change in changes.results.items() if change is None]
@@ -181,6 +234,10 @@ class EntryStore:
             or changes.operator_costs
         ):
             await transaction.execute(*self.write_statement(source_id, changes))
+        if self._first_failures:
+            written = {i for i, _ in (*changes.results, *changes.consoles)}
+            for execution_id in written | {*changes.executions, *changes.operator_costs}:
+                self._first_failures.pop((source_id, execution_id), None)
 
     def write_statement(
         self, source_id: str, changes: Changes, assumptions: Assumptions | None = None
@@ -254,6 +311,8 @@ def _writer_status(row: asyncpg.Record, is_locked: bool, unit_id: int | None) ->
 def _problem(error: asyncpg.PostgresError) -> Problem:
     if isinstance(error, asyncpg.ForeignKeyViolationError):
         return problems.ExecutionNotFound("the execution was deleted meanwhile")
+    if policy_of(error) is Policy.ISOLATE:
+        return problems.Unstorable(f"the database fails the entry (SQLSTATE {error.sqlstate})")
     constraint = f" ({error.constraint_name})" if getattr(error, "constraint_name", None) else ""
     return problems.ValueOutOfRange(f"{error}{constraint}")
 

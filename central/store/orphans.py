@@ -26,6 +26,7 @@ import msgspec
 
 from central.metrics import Metrics
 from central.store.database import Database, Transaction
+from central.store.failures import ROW_POLICIES, StatementError, policy_of
 from central.store.leases import max_gap_s
 from central.store.queries import load
 from kit.http.logs import fields
@@ -61,12 +62,36 @@ class ExecutionCloser:
         metrics.init_labels(closings=map(str, CloseReason))
         self._queries = load("orphans")
 
-    async def close(self, transaction: Transaction, reasons: Mapping[int, CloseReason]) -> None:
-        """Closes executions that this transaction has locked and found open."""
-        if reasons:
-            query = self._queries["close_executions"]
-            await transaction.execute(query, list(reasons), [str(r) for r in reasons.values()])
-            transaction.after_commit(partial(self._report, reasons))
+    async def close(
+        self, transaction: Transaction, reasons: Mapping[int, CloseReason]
+    ) -> list[int]:
+        """Closes executions that this transaction has locked and found open.
+
+        Returns those that are closed, in order. A row that the database fails (a trigger of
+        somebody's) stays open, and the others are closed: they are bisected under savepoints.
+        """
+        if not reasons:
+            return []
+        query = self._queries["close_executions"]
+        try:
+            async with transaction.savepoint():
+                await transaction.execute(query, list(reasons), [str(r) for r in reasons.values()])
+        except StatementError as error:
+            if policy_of(error) not in ROW_POLICIES:
+                raise
+            if len(reasons) > 1:
+                items, middle = list(reasons.items()), len(reasons) // 2
+                return [
+                    execution_id
+                    for half in (items[:middle], items[middle:])
+                    for execution_id in await self.close(transaction, dict(half))
+                ]
+            transaction.count_isolated()
+            extra = fields(execution_id=next(iter(reasons)), sqlstate=error.sqlstate)
+            logger.error("execution not closed: the database fails its row", extra=extra)
+            return []
+        transaction.after_commit(partial(self._report, reasons))
+        return list(reasons)
 
     def _report(self, reasons: Mapping[int, CloseReason]) -> None:
         for execution_id, reason in reasons.items():
@@ -195,8 +220,7 @@ class OrphanStore:
             max_gap_s(self._lease_s),
         )
         locked = {row["execution_id"]: reasons[row["execution_id"]] for row in rows}
-        await self._execution_closer.close(transaction, locked)
-        return sorted(locked)
+        return sorted(await self._execution_closer.close(transaction, locked))
 
     async def _try_lock(self, transaction: Transaction) -> bool:
         row = await transaction.fetch_row(self._queries["try_closer_lock"])
@@ -255,5 +279,4 @@ class UnboundExecutions:
     ) -> list[int]:
         rows = await transaction.fetch(self._queries["lock_unbound"], ids, min_age_s)
         reasons = {row["execution_id"]: CloseReason.STALE for row in rows}
-        await self._execution_closer.close(transaction, reasons)
-        return list(reasons)
+        return await self._execution_closer.close(transaction, reasons)

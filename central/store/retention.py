@@ -6,6 +6,7 @@ bindings of open executions, a unit's current boot, cursors of spools that deliv
 caller may repeat.
 """
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -15,7 +16,11 @@ import msgspec
 from central.metrics import Metrics
 from central.settings import RetentionSettings
 from central.store.database import Database, Transaction
+from central.store.failures import StatementError
 from central.store.queries import load
+from kit.http.logs import fields
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 1000
 
@@ -57,9 +62,15 @@ class Retention:
         for kind, retention_s in self._retention_s.items():
             count = CHUNK
             while count == CHUNK:
-                count = await self._database.run(
-                    partial(self._purge, kind=kind, retention_s=retention_s)
-                )
+                try:
+                    count = await self._database.run(
+                        partial(self._purge, kind=kind, retention_s=retention_s)
+                    )
+                except StatementError as error:
+                    self._metrics.database_error("isolated")
+                    extra = fields(kind=kind, sqlstate=error.sqlstate)
+                    logger.exception("a kind of rows is not purged", extra=extra)
+                    break  # the other kinds are purged
                 purged[kind] += count
                 self._metrics.purged(kind, count)
         return purged

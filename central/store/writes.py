@@ -81,6 +81,7 @@ class Writes:
         )
         if outcome.kind == "deferred":
             raise DatabaseUnavailable(
-                "the execution's row is locked", retry_after_s=LOCKED_RETRY_AFTER_S
+                "the execution's row is locked, or the database fails the entry",
+                retry_after_s=LOCKED_RETRY_AFTER_S,
             )
         return outcome

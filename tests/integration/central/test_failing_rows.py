@@ -1,0 +1,124 @@
+"""Rows that the database fails: a trigger of somebody's raises. The others are written."""
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from central.metrics import Metrics
+from central.settings import DatabaseSettings
+from central.store.batches import Batches
+from central.store.bindings import BindingCache
+from central.store.database import Database
+from central.store.entries import EntryStore
+from central.store.orphans import CloseReason, ExecutionCloser
+from tests import databases
+from tests.integration.central.batching import (
+    Connection,
+    Replica,
+    Source,
+    add_runs,
+    apply_batch,
+    run,
+)
+
+TIME_S = 600.0
+CREATE_TRIGGER = """
+create function public.fail() returns trigger language plpgsql as $$
+begin
+    raise exception 'not this one' using errcode = '{sqlstate}';
+end $$;
+create trigger fail before update on texera_db.workflow_executions
+for each row when (old.eid = {eid}) execute function public.fail();
+"""
+
+
+@pytest.fixture
+def now() -> SimpleNamespace:
+    return SimpleNamespace(s=0.0)
+
+
+@pytest.fixture
+async def central(database: databases.Database, now: SimpleNamespace) -> AsyncIterator[Replica]:
+    metrics = Metrics(CollectorRegistry())
+    pool = Database(DatabaseSettings(database.central_url), metrics)
+    entry_store = EntryStore(TIME_S, clock=lambda: now.s)
+    yield Replica(Batches(pool, entry_store, BindingCache(), metrics), pool, metrics)
+    await pool.close()
+
+
+@pytest.mark.parametrize("sqlstate", ["P0001", "42501", "XX000"])
+async def test_an_entry_that_fails_is_deferred_alone_and_refused_after_the_time(
+    central: Replica, now: SimpleNamespace, owner_connection: Connection, sqlstate: str
+) -> None:
+    source = Source()
+    ids = await add_runs(owner_connection, 3)
+    poisoned = ids[1]
+    first = [source.update(eid, status="READY") for eid in ids]
+    assert set(await apply_batch(central, source, 1, *first)) == {"applied"}
+    await owner_connection.execute(CREATE_TRIGGER.format(sqlstate=sqlstate, eid=poisoned))
+
+    def entries() -> list[dict[str, object]]:
+        made = [source.update(eid, status="RUNNING") for eid in ids]
+        return [*made, source.update(poisoned, status="PAUSED")]
+
+    deferred = ["applied", "deferred", "applied", "deferred"]
+    assert await apply_batch(central, source, 2, *entries()) == deferred
+    now.s = TIME_S - 1
+    assert await apply_batch(central, source, 3, *entries()) == deferred
+    now.s = TIME_S
+    refused = ["applied", "unstorable", "applied", "unstorable"]
+    assert await apply_batch(central, source, 4, *entries()) == refused
+    assert [(await run(owner_connection, eid))["status"] for eid in ids] == [1, 0, 1]
+
+
+async def test_an_entry_whose_failure_ends_in_time_is_applied(
+    central: Replica, now: SimpleNamespace, owner_connection: Connection
+) -> None:
+    source = Source()
+    (eid,) = await add_runs(owner_connection, 1)
+    await owner_connection.execute(CREATE_TRIGGER.format(sqlstate="P0001", eid=eid))
+    end = source.update(eid, status="COMPLETED")
+
+    assert await apply_batch(central, source, 1, end) == ["deferred"]
+    await owner_connection.execute("drop trigger fail on texera_db.workflow_executions")
+    now.s = TIME_S * 2
+    assert await apply_batch(central, source, 2, end) == ["applied"]
+
+
+async def test_a_constraint_that_is_checked_at_the_commit_refuses_one_entry(
+    central: Replica, owner_connection: Connection
+) -> None:
+    source = Source()
+    ids = await add_runs(owner_connection, 2)
+    await owner_connection.execute(
+        """
+        create function public.check_name() returns trigger language plpgsql as $$
+        begin
+            if new.name = 'bad' then raise check_violation; end if;
+            return null;
+        end $$;
+        create constraint trigger check_name after update on texera_db.workflow_executions
+        deferrable initially deferred for each row execute function public.check_name();
+        """
+    )
+    entries = [source.update(ids[0], name="good"), source.update(ids[1], name="bad")]
+
+    assert await apply_batch(central, source, 1, *entries) == ["applied", "value-out-of-range"]
+
+
+async def test_an_orphan_whose_row_fails_does_not_keep_the_others_open(
+    central: Replica, owner_connection: Connection
+) -> None:
+    ids = await add_runs(owner_connection, 5)
+    await owner_connection.execute(CREATE_TRIGGER.format(sqlstate="P0001", eid=ids[2]))
+    execution_closer = ExecutionCloser(central.metrics)
+    reasons = dict.fromkeys(ids, CloseReason.LEASE_LAPSED)
+
+    closed = await central.database.run(lambda t: execution_closer.close(t, reasons))
+
+    assert closed == [eid for eid in ids if eid != ids[2]]
+    statuses = [(await run(owner_connection, eid))["status"] for eid in ids]
+    assert statuses == [4, 4, 0, 4, 4]
+    assert central.counted("central_database_errors_total", reason="isolated") == 1

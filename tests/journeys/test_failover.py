@@ -16,7 +16,7 @@ from tests.databases import connected, open_folder
 from tests.journeys.crashing.processes import Sidecar, sample, until_sampled
 from tests.journeys.crashing.replication import ReplicatedPostgres, replicated_postgres
 from tests.journeys.crashing.scenario import scenario
-from tests.journeys.crashing.writers import UNAVAILABLE
+from tests.journeys.crashing.writers import UNAVAILABLE, create_executions
 
 SEED = 5
 DELIVERED = 'sidecar_batches_total{outcome="delivered"}'
@@ -89,16 +89,20 @@ async def test_batches_that_an_asynchronous_failover_loses_are_reported(
 ) -> None:
     async with scenario(postgres.database, SEED) as it:
         sidecar = await it.add_sidecar()
-        execution_id = sidecar.execution_ids[0]
+        execution_id, other_id, _ = sidecar.execution_ids
         kept = [await committed(sidecar, execution_id, f"kept-{n}") for n in range(ANSWERED)]
         await postgres.catch_up()
         await postgres.disconnect_standby()
         lost = [await committed(sidecar, execution_id, f"lost-{n}") for n in range(LOST)]
         assert await sample(sidecar.ops_url, FORGOTTEN) == 0
 
-        await postgres.fail_over()
+        await postgres.kill_primary()
+        path = f"/v1/executions/{other_id}"
+        unsettled = await call(sidecar, "PATCH", path, {"result": "unsettled"}, expect=202)
+        await postgres.promote_standby()
         after = await committed(sidecar, execution_id, "after")
 
+        assert await results(postgres, other_id) == ["unsettled"]
         assert await results(postgres, execution_id) == ["kept-0", "kept-1", "after"]
         assert await sample(sidecar.ops_url, OUT_OF_STEP) == 1
         assert await sample(sidecar.ops_url, "sidecar_spool_epochs") == 1
@@ -108,9 +112,40 @@ async def test_batches_that_an_asynchronous_failover_loses_are_reported(
         (begun,) = errors(sidecar, "batch out of step")
         assert begun["batch"] == line["last_batch"] + 1
         assert begun["new_epoch"] != line["epoch"]
-        for write_id in [*kept, *lost, after]:  # a settled write keeps the response it got
+        for write_id in [
+            *kept,
+            *lost,
+            unsettled["write_id"],
+            after,
+        ]:  # a settled write keeps the response it got
             write = await call(sidecar, "GET", f"/v1/writes/{write_id}")
             assert write["state"] == "committed"
+
+
+async def test_writes_to_an_execution_that_a_failover_loses_end_as_refused(
+    postgres: ReplicatedPostgres,
+) -> None:
+    async with scenario(postgres.database, SEED) as it:
+        sidecar = await it.add_sidecar()
+        kept_id = sidecar.execution_ids[0]
+        await committed(sidecar, kept_id, "kept")
+        await postgres.catch_up()
+        await postgres.disconnect_standby()
+        await create_executions(sidecar, 1)
+        lost_id = sidecar.execution_ids[-1]
+        await committed(sidecar, lost_id, "lost")
+        await postgres.fail_over()
+
+        path = f"/v1/executions/{lost_id}"
+        write = await call(sidecar, "PATCH", path, {"result": "after"}, expect=202)
+        await committed(sidecar, kept_id, "after")
+
+        refused = await call(sidecar, "GET", f"/v1/writes/{write['write_id']}")
+        assert (refused["state"], refused["problem"]["type"]) == ("refused", "not-bound")
+        assert await results(postgres, kept_id) == ["kept", "after"]
+        assert await sample(sidecar.ops_url, FORGOTTEN) == 1
+        await create_executions(sidecar, 1)
+        assert sidecar.execution_ids[-1] != lost_id
 
 
 async def committed(sidecar: Sidecar, execution_id: int, result: str) -> str:
@@ -134,11 +169,17 @@ async def create(sidecar: Sidecar) -> int:
 
 
 async def call(
-    sidecar: Sidecar, method: str, path: str, body: Any = None, headers: str = ""
+    sidecar: Sidecar,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: str = "",
+    *,
+    expect: int = 200,
 ) -> dict[str, Any]:
     async with RawHttpClient(sidecar.url, sidecar.token) as line:
         response = await line.send(line.request(method, path, body, headers))
-    assert response.status == 200, response.body
+    assert response.status == expect, response.body
     document: dict[str, Any] = response.json()
     return document
 

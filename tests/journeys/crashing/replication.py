@@ -68,13 +68,19 @@ class ReplicatedPostgres:
         return bool(seen[0] > (seen[1] or 0))
 
     async def fail_over(self) -> None:
-        """Kills the primary with all its sessions, and promotes the standby."""
+        await self.kill_primary()
+        await self.promote_standby()
+
+    async def kill_primary(self) -> None:
+        """Kills the primary with all its sessions."""
         await self.primary.process.kill()
         while sessions := processes_in(self.primary.cluster.folder / "data"):
             for pid in sessions:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(POLL_S)
+
+    async def promote_standby(self) -> None:
         await _execute(self.standby, "select pg_promote()")
         await self.standby.until_ready()
 

@@ -1,10 +1,24 @@
 -- Bulk calls: the executions that a user has selected, deleted or bookmarked, all or none.
 
 
+-- name: lock_selected
+-- In id order, and only what the caller may delete: nobody blocks the executions of others. FOR UPDATE
+-- also blocks inserts of URIs, by their foreign keys.
+-- $1 user, $2 workflow, $3 execution ids
+select
+from texera_db.workflow_executions run
+join texera_db.workflow_version v using (vid)
+where run.eid = any ($3::int[]) and v.wid = $2 and run.uid = $1
+  and exists (select from cu_metadata.active_users where user_id = $1)
+order by run.eid
+for update of run;
+
+
 -- name: delete_executions
 -- The columns up to `foreign_id` say why nothing was deleted; otherwise one row per deleted execution
 -- with its URIs. Texera's child rows are deleted by its own cascade, ours here, except bindings: by
 -- them a source that still writes learns that the execution is gone.
+-- `lock_selected` comes before, so that the snapshot has all URIs that others have committed.
 -- $1 user, $2 whether the caller reads everything, $3 workflow, $4 execution ids
 with known as (
     select run.eid, run.uid
@@ -43,18 +57,11 @@ with known as (
     select operator.workflow_execution_id, operator.console_messages_uri
     from texera_db.operator_executions operator
     where operator.workflow_execution_id in (select known.eid from known)
-), locked as (
-    -- In id order, and only if all may be deleted: nobody blocks the executions of others.
-    select run.eid
-    from texera_db.workflow_executions run
-    join known using (eid)
-    join checks on reads_workflow and is_active and missing_id is null and foreign_id is null
-    order by run.eid
-    for update of run
 ), deleted as (
     delete from texera_db.workflow_executions run
-    using locked
-    where run.eid = locked.eid
+    using known, checks
+    where run.eid = known.eid
+      and reads_workflow and is_active and missing_id is null and foreign_id is null
     returning run.eid
 ), unleased as (
     delete from cu_metadata.leases l using deleted where l.execution_id = deleted.eid

@@ -8,11 +8,21 @@ select pg_try_advisory_xact_lock(7080005) as is_locked;
 
 
 -- name: purge_cursors
--- A spool that returns later starts a new epoch.
+-- A spool that returns later starts a new epoch; only if its first batch is the one whose response
+-- was lost is that batch applied again. The cursors of a source that is bound to an open execution
+-- are kept.
 delete from cu_metadata.cursors
 where ctid = any (array (
     select ctid from cu_metadata.cursors
     where updated_at < now() - make_interval(secs => $1)
+      and not exists (
+          select
+          from cu_metadata.bindings binding
+          join texera_db.workflow_executions execution on execution.eid = binding.execution_id
+          where binding.source_id = cursors.source_id
+            and binding.revoked_at is null
+            and execution.status not in (3, 4, 5)
+      )
     limit $2
     for update skip locked
 ));

@@ -13,6 +13,8 @@ from central.wire import calls
 class BulkExecutions:
     """One statement checks the caller and every id, and does the work if all checks pass.
 
+    A deletion locks the executions first: URIs that others commit until then are returned with it.
+
     Raises `WorkflowNotFound`, `UserDemoted`, `ExecutionNotFound` for an id of another
     workflow, `NotTheExecutionsUser`.
     """
@@ -23,6 +25,12 @@ class BulkExecutions:
     async def delete(
         self, transaction: Transaction, user: User, selection: calls.Selection
     ) -> calls.DeletedExecutions:
+        await transaction.execute(
+            self._queries["lock_selected"],
+            user.user_id,
+            selection.workflow_id,
+            selection.execution_ids,
+        )
         rows = await transaction.fetch(
             self._queries["delete_executions"], *_arguments(user, selection)
         )

@@ -91,6 +91,28 @@ async def test_what_may_still_be_needed_is_kept_however_old(
     assert await owner_connection.fetchval("select boot_id from cu_metadata.boots") == "current"
 
 
+@pytest.mark.parametrize(
+    ("status", "is_revoked", "purged_count"), [(1, False, 0), (1, True, 1), (3, False, 1)]
+)
+async def test_the_cursor_of_a_source_that_is_bound_to_an_open_run_is_kept(
+    retention: Retention,
+    owner_connection: Connection,
+    status: int,
+    is_revoked: bool,
+    purged_count: int,
+) -> None:
+    """Its first batch, sent again because the response was lost, would be applied again."""
+    await add_runs(owner_connection, 1, status=status)
+    await owner_connection.execute(
+        "insert into cu_metadata.cursors (source_id, epoch, last_batch, digest, response,"
+        " updated_at) values ('source-a', 'e', 1, '', '', now() - interval '31 days')"
+    )
+    if is_revoked:
+        await owner_connection.execute("update cu_metadata.bindings set revoked_at = now()")
+
+    assert (await retention.purge())["cursors"] == purged_count
+
+
 async def test_a_run_that_took_longer_than_bindings_are_kept_keeps_its_binding_after_its_end(
     retention: Retention, owner_connection: Connection
 ) -> None:

@@ -189,3 +189,23 @@ async def test_bad_input_is_one_problem_that_names_the_field(
 
     assert answer.outcome == (400, "invalid-request")
     assert [error["field"] for error in answer.body["errors"]] == [field]
+
+
+async def test_a_uri_that_is_committed_while_a_deletion_waits_is_returned_with_it(
+    sidecar: Sidecar, database: Database, owner_connection: Any
+) -> None:
+    """Its row is deleted by Texera's cascade: a URI that is not returned is never cleaned up."""
+    eid = (await sidecar.create()).body["execution_id"]
+    uri = result_uri(WID, eid, PORT)
+    async with connected(database.superuser_url) as writer, writer.transaction():
+        await writer.execute(
+            "INSERT INTO texera_db.operator_port_executions VALUES ($1, $2, $3, 7)",
+            eid,
+            PORT,
+            uri,
+        )
+        deletion = asyncio.create_task(select(sidecar, [eid]))
+        await until_blocking(writer)
+
+    assert (await deletion).body == {"deleted": [{"execution_id": eid, "uris": [uri]}]}
+    assert await left(owner_connection, eid) == []

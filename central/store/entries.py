@@ -177,7 +177,8 @@ class EntryStore:
             if policy_of(error) not in ROW_POLICIES:
                 raise
             if len(entries) == 1:
-                transaction.count_isolated()
+                if policy_of(error) is Policy.ISOLATE:
+                    transaction.count_isolated()
                 return self._isolate(source_id, executions, folded.outcomes[0], error)
         outcomes: list[EntryOutcome] = []
         middle = len(entries) // 2

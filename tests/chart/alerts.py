@@ -96,6 +96,10 @@ FIRING: Mapping[str, Firing] = {
         "Central cannot use the database: unreachable.",
         {"reason": "unreachable"},
     ),
+    "TexeraCentralRowFails": Firing(
+        {f'central_database_errors_total{{{CENTRAL}, reason="isolated"}}': "0+10x40"},
+        "The database fails single rows of central's, by a trigger or a row-level policy.",
+    ),
     "TexeraCentralPoolExhausted": Firing(
         {f'central_database_connections{{{CENTRAL}, state="in_use"}}': "10x40"},
         "All connections of metadata-texera-cu-sidecar-central-0 have been in use for 10 minutes.",

@@ -113,6 +113,24 @@ async def test_the_cursor_of_a_source_that_is_bound_to_an_open_run_is_kept(
     assert (await retention.purge())["cursors"] == purged_count
 
 
+async def test_a_kind_whose_rows_cannot_be_deleted_does_not_keep_the_others(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    await fill(owner_connection, 100)
+    await owner_connection.execute(
+        """
+        create function public.fail() returns trigger language plpgsql as $$
+        begin
+            raise exception 'not this one';
+        end $$;
+        create trigger fail before delete on cu_metadata.bindings
+        for each row execute function public.fail();
+        """
+    )
+
+    assert await retention.purge() == {kind: int(kind != "bindings") for kind in KINDS}
+
+
 async def test_a_run_that_took_longer_than_bindings_are_kept_keeps_its_binding_after_its_end(
     retention: Retention, owner_connection: Connection
 ) -> None:

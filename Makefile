@@ -17,8 +17,10 @@ setup:  ## the private environment .venv/, from hash-pinned requirements
 test: setup  ## all tests, two at a time
 	@$(python) -m pytest -q -n 2 --dist loadscope
 
-soak: setup  ## thousands of killed sidecars (CRASH_KILLS=5000, CRASH_SEED=N)
+soak: setup  ## killed sidecars, simulated faults (CRASH_KILLS, CRASH_SEED, SIMULATION_SEEDS, SIMULATION_SEED)
 	@CRASH_KILLS=$${CRASH_KILLS:-5000} $(python) -m pytest -q tests/journeys/test_crashes.py
+	@SIMULATION_SEEDS=$${SIMULATION_SEEDS:-20000} SIMULATION_SEED=$${SIMULATION_SEED:-$$(date +%s)} \
+		$(python) -m pytest -q tests/simulation/test_simulation.py
 
 check: setup  ## lint, format, types, import rules, house rules
 	@$(python) -m ruff check --quiet && $(python) -m ruff format --check --quiet && $(python) -m mypy

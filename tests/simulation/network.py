@@ -28,6 +28,7 @@ BUSY: Answer = (
     {"Content-Type": "application/problem+json", "Retry-After": "2"},
     b'{"type":"overloaded"}',
 )
+TOO_LARGE: Answer = (413, {"Content-Type": "text/html"}, b"<h1>Too Large</h1>")
 TOO_MANY: Answer = (
     429,
     {"Content-Type": "application/problem+json", "Retry-After": "1"},
@@ -69,6 +70,7 @@ class Network:
         self.cut: set[str] = set()
         """Sources that cannot reach central."""
         self.central_is_down = False
+        self.proxy_bytes = 10**9
         self.last_fault_at: dict[str, float] = {}
         """When a request of a source was last lost, slow, or answered by somebody else."""
 
@@ -118,9 +120,11 @@ class Network:
             self._record_fault(source_id)
             _reset(response)
             return
-        if response is not None and chance.random() < self.faults.page:
+        if len(body) > self.proxy_bytes:
+            answer: Answer = TOO_LARGE
+        elif response is not None and chance.random() < self.faults.page:
             self._record_fault(source_id)
-            answer: Answer = chance.choice([PAGE, BUSY, TOO_MANY])
+            answer = chance.choice([PAGE, BUSY, TOO_MANY])
         else:
             now = self._loop.time()
             answer = self._central.respond(source_id, method, target, body, now)

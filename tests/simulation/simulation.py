@@ -14,7 +14,8 @@ Everything: how many runs there are and what they write, the delay of each commi
 request, and the faults: lost, doubled and delayed requests and responses, foreign pages, cut links,
 outages of central, rows that stay locked for up to an hour, kills between any two steps with or
 without a power cut, runs that another sidecar takes over, a suspended machine, small spools, small
-batches and slow disks. When the faults have stopped, `checker.py` checks what is left.
+batches, a proxy that refuses large ones, and slow disks. When the faults have stopped, `checker.py`
+checks what is left.
 
     plan(seed) --> faults and work until a horizon --> faults end --> all settled? --> check
 
@@ -83,6 +84,8 @@ class Plan:
     slow_disk_chance: float = 0.0
     max_entries: int = 1000
     batch_bytes: int = 100_000
+    proxy_bytes: int = 10**9
+    """A proxy before central refuses larger bodies."""
     checkpoint_frames: int = 100
     executions_per_call: int = 10_000
     """Central's limit, and how many the sidecar sends."""
@@ -130,6 +133,7 @@ def plan_of(seed: int) -> Plan:
         slow_disk_chance=chance.choice([0, 0, 0.05]),
         max_entries=chance.choice([16, 1000, 1000]),
         batch_bytes=chance.choice([600, 2000, 100_000]),
+        proxy_bytes=chance.choice([10**9, 10**9, 2500]),
         checkpoint_frames=chance.choice([20, 100]),
         executions_per_call=chance.choice([1, 2, 10_000]),
     )
@@ -253,7 +257,7 @@ class World:
 
     def _schedule_faults(self) -> None:
         plan, network, central, at = self._plan, self.network, self.central, self._loop.call_at
-        network.faults = plan.faults
+        network.faults, network.proxy_bytes = plan.faults, plan.proxy_bytes
         for unit in self.units:
             unit.sidecar.kill_chance = plan.kill_chance
             unit.sidecar.slow_disk_chance = plan.slow_disk_chance
@@ -347,7 +351,7 @@ def seeded_product(chance: random.Random, plan: Plan) -> Iterator[None]:
         ("sidecar.spool.reader.ThreadPoolExecutor", InlineExecutor),
         ("sidecar.spool.capacity.RESERVE_FILE_BYTES", 4096),
         ("sidecar.spool.file.CHECKPOINT_FROM_FRAMES", plan.checkpoint_frames),
-        ("sidecar.spool.batches.BATCH_MAX_BYTES", plan.batch_bytes),
+        ("sidecar.delivery.loop.BATCH_MAX_BYTES", plan.batch_bytes),
         ("sidecar.upstream.central_api.EXECUTIONS_PER_CALL", plan.executions_per_call),
     ]
     with mock.patch.object(secrets, "token_hex", token_hex):

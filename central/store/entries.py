@@ -60,6 +60,7 @@ from central.wire.entries import (
 )
 from kit.http.logs import fields
 from kit.http.problems import Problem
+from kit.texera.fields import INT32_MAX
 
 MAX_TRACKED_FAILURES = 20_000
 
@@ -133,7 +134,8 @@ class EntryStore:
         wait_for_lock: bool,
     ) -> dict[int, Execution]:
         """The executions and their facts, read after the locks; deleted ones are left out."""
-        ids = sorted({e.execution_id for e in entries if not isinstance(e, InvalidEntry)})
+        # Invalid entries too: they keep their place behind a locked row. Their ids are unchecked.
+        ids = sorted({e.execution_id for e in entries if 0 < e.execution_id <= INT32_MAX})
         if not ids:
             return {}
         if wait_for_lock:

@@ -137,3 +137,23 @@ async def test_a_direct_insert_of_a_uri_in_flight_defers_instead_of_waiting(
         " where workflow_execution_id = $1",
         eid,
     ) == uris(eid).console_uri("op")
+
+
+async def test_an_invalid_entry_alone_waits_for_its_locked_execution(
+    central: Replica, database: Database, owner_connection: Connection
+) -> None:
+    """Refused at once, it would end before the deferred entries that it came after."""
+    source = Source()
+    (eid,) = await add_runs(owner_connection, 1)
+    invalid = source.update(eid, status="RUNNING") | {"op": "of-a-later-release"}
+
+    async with connected(database.owner_url) as holder:
+        await holder.execute("begin")
+        await holder.execute(
+            "select from texera_db.workflow_executions where eid = $1 for update", eid
+        )
+        while_locked = await apply_batch(central, source, 1, invalid)
+        await holder.execute("rollback")
+    unlocked = await apply_batch(central, source, 2, invalid)
+
+    assert (while_locked, unlocked) == (["deferred"], ["unknown-operation"])

@@ -4,7 +4,7 @@
 |---|---|---|
 | RETRY | the transaction met another one | run again at once, a few times |
 | UNAVAILABLE | the database cannot serve now | `database-unavailable`; the sidecar sends again |
-| UNPREPARED | a table or a grant is missing | the same; an operator runs `migrate` |
+| UNPREPARED | the statement fits no such schema, or lacks a grant | the same; `migrate` is due |
 | REFUSE | the row cannot hold the value | the entry alone is refused, at once |
 | ISOLATE | something else fails this row | the entry alone is deferred, and refused after a time |
 
@@ -34,12 +34,12 @@ POLICIES = {
     "23": Policy.REFUSE,  # constraint
     "25": Policy.UNAVAILABLE,  # a standby, until the new primary is found; a session's timeout
     "28": Policy.UNAVAILABLE,  # login
+    "26": Policy.UNAVAILABLE,  # a pooler that does not keep our prepared statements
     "3D": Policy.UNAVAILABLE,  # no such database
     "3F": Policy.UNPREPARED,  # no such schema
     "40": Policy.RETRY,  # deadlock, serialization
-    "42501": Policy.UNPREPARED,  # privilege
-    "42703": Policy.UNPREPARED,  # no such column
-    "42P01": Policy.UNPREPARED,  # no such table
+    "42": Policy.UNPREPARED,  # no such table or column, another type, no privilege
+    "42P05": Policy.UNAVAILABLE,  # as 26
     "53": Policy.UNAVAILABLE,  # too many connections, disk full
     "55": Policy.UNAVAILABLE,  # lock timeout
     "57": Policy.UNAVAILABLE,  # shutdown, crash, a statement over its timeout

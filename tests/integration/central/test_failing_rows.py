@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from central.metrics import Metrics
+from central.problems import DatabaseUnavailable
 from central.settings import DatabaseSettings
 from central.store.batches import Batches
 from central.store.bindings import BindingCache
@@ -122,3 +123,19 @@ async def test_an_orphan_whose_row_fails_does_not_keep_the_others_open(
     statuses = [(await run(owner_connection, eid))["status"] for eid in ids]
     assert statuses == [4, 4, 0, 4, 4]
     assert central.counted("central_database_errors_total", reason="isolated") == 1
+
+
+async def test_a_statement_that_does_not_fit_the_schema_refuses_nothing(
+    central: Replica, now: SimpleNamespace, owner_connection: Connection
+) -> None:
+    """Every write fails until an operator acts; none may be lost meanwhile."""
+    source = Source()
+    (eid,) = await add_runs(owner_connection, 1)
+    await owner_connection.execute(
+        "alter table texera_db.operator_port_executions"
+        " drop constraint operator_port_executions_pkey"
+    )
+
+    for now.s in (0.0, TIME_S):
+        with pytest.raises(DatabaseUnavailable):
+            await apply_batch(central, source, 1, source.update(eid, status="RUNNING"))

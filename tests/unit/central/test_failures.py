@@ -19,10 +19,14 @@ def error(sqlstate: str, **fields: str) -> asyncpg.PostgresError:
         ("22003", Policy.REFUSE),
         ("23514", Policy.REFUSE),
         ("25006", Policy.UNAVAILABLE),
+        ("26000", Policy.UNAVAILABLE),
         ("40P01", Policy.RETRY),
         ("42501", Policy.UNPREPARED),
         ("42P01", Policy.UNPREPARED),
-        ("42883", Policy.ISOLATE),
+        ("42804", Policy.UNPREPARED),
+        ("42883", Policy.UNPREPARED),
+        ("42P05", Policy.UNAVAILABLE),
+        ("42P10", Policy.UNPREPARED),
         ("53100", Policy.UNAVAILABLE),
         ("55P03", Policy.UNAVAILABLE),
         ("57014", Policy.UNAVAILABLE),
@@ -37,11 +41,14 @@ def test_every_class_has_a_policy(sqlstate: str, policy: Policy) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("sqlstate", "fields"),
     [
-        {"R": "ExecWithCheckOptions"},
-        {"W": "PL/pgSQL function public.check() line 3"},
+        ("42501", {"R": "ExecWithCheckOptions"}),
+        ("42501", {"W": "PL/pgSQL function public.check() line 3"}),
+        ("42883", {"W": "PL/pgSQL function public.check() line 3"}),
     ],
 )
-def test_a_privilege_that_a_row_lacks_is_the_rows_failure(fields: dict[str, str]) -> None:
-    assert policy_of(error("42501", **fields)) is Policy.ISOLATE
+def test_what_a_row_policy_or_a_trigger_raises_is_the_rows_failure(
+    sqlstate: str, fields: dict[str, str]
+) -> None:
+    assert policy_of(error(sqlstate, **fields)) is Policy.ISOLATE

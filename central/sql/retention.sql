@@ -68,7 +68,11 @@ with old as (
         from old
         left join lateral (
             select execution_id from cu_metadata.bindings
-            where bindings.execution_id = old.execution_id and bindings.source_id <> old.source_id
+            where bindings.execution_id = old.execution_id
+              and bindings.source_id not in (
+                  select purged.source_id from old purged
+                  where purged.execution_id = bindings.execution_id
+              )
             limit 1
         ) other on true
         where old.is_deleted or other.execution_id is null

@@ -163,6 +163,21 @@ async def test_the_end_of_a_run_is_kept_as_long_as_one_of_its_bindings(
     )
 
 
+async def test_the_end_of_a_run_goes_with_bindings_that_are_purged_together(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    await fill(owner_connection, 100)
+    eid = await owner_connection.fetchval("select execution_id from cu_metadata.bindings")
+    await owner_connection.execute("update cu_metadata.bindings set may_set_status = false")
+    await bind(owner_connection, "source-b", [eid])
+    await owner_connection.execute(
+        "update cu_metadata.bindings set created_at = now() - interval '100 days'"
+    )
+
+    assert (await retention.purge())["bindings"] == 2
+    assert not await owner_connection.fetch("select from cu_metadata.terminal_statuses")
+
+
 async def test_what_was_kept_of_a_run_that_is_gone_goes_with_its_binding(
     retention: Retention, owner_connection: Connection
 ) -> None:

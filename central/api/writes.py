@@ -54,7 +54,15 @@ class OperatorCosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
-@routes.patch(_EXECUTION, problems=(problems.UriMismatch, problems.Late, problems.StatusConflict))
+@routes.patch(
+    _EXECUTION,
+    problems=(
+        problems.UriMismatch,
+        problems.NotTheRunner,
+        problems.Late,
+        problems.StatusConflict,
+    ),
+)
 async def change_execution(
     request: TypedRequest[Writer, calls.ExecutionPath, None, calls.ExecutionChanges],
 ) -> Response[calls.Committed]:

@@ -46,7 +46,7 @@ class Metrics:
         )
         self.writes = Counter(
             "sidecar_writes_total",
-            "Settled writes, by operation and final state.",
+            "Writes by operation and state: durable, then committed or refused.",
             ["op", "state"],
             registry=registry,
         )

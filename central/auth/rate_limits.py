@@ -1,4 +1,4 @@
-"""Which limits apply to whom at this replica (DESIGN.md section 2).
+"""Which limits apply to whom at this replica (ADR 9).
 
 A user's code can call central directly, with the user's token and keys of its own making, so no
 limit of a sidecar protects central. These are checked here:

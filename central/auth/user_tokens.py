@@ -1,4 +1,4 @@
-"""Users' tokens: Texera's JWTs (TEXERA.md section 5), and the roles they carry.
+"""Users' tokens: the JWTs that Texera signs with its shared key, and the roles they carry.
 
 The algorithms come from the settings, never from the token (RFC 8725 section 3.1). Verified
 tokens are cached (`CachedVerifier`); expiry is checked on every call.

@@ -1,6 +1,6 @@
 """Workload identity, the optional second factor: which pod a sidecar runs in.
 
-A projected service-account token (TEXERA.md, section 6) is mounted in the sidecar's container
+A projected service-account token (ADR 8) is mounted in the sidecar's container
 only. Its audience is this service, and it names its pod; the pod's name contains the computing
 unit. It is verified offline against the cluster's key set. With it a stolen spool with its key
 is useless outside its pod, and a pod of one unit writes nothing of another unit's.

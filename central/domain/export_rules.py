@@ -1,6 +1,6 @@
 """Export rules: which results may be exported, and the names of the files. Pure functions.
 
-Texera has three rules (TEXERA.md section 3). The caller reads the workflow, and sees the computing
+Texera has three rules. The caller reads the workflow, and sees the computing
 unit: both are checked where the rows are read. A dataset of another user that may not be downloaded
 blocks the operators that read it and all operators downstream, along the links of the stored
 workflow. An operator that is no longer part of the workflow is not blocked, as in Texera.

@@ -26,8 +26,9 @@ false) may write everything but the status, which only the run's own source know
             |                 whenever it was made
             +-- KILLED --> COMPLETED, from the source that killed it
 
-Several components set statuses concurrently in Texera (TEXERA.md section 2). A terminal status is
-final; an entry that comes after it has these cases:
+Several components of Texera set statuses concurrently. A terminal status is final; an entry that
+comes after it has these cases (the sidecar previews them for pending reads: `_may_follow` in
+`sidecar/write_operations.py`):
 
 - the same status: applied, nothing changes;
 - a non-terminal status: refused as `late`, ordinary and never stored;
@@ -46,7 +47,7 @@ whole. Columns other than the status are also written after the end.
 Only the text that Texera mints for the row is accepted (`kit/texera/uris.py`); any other is a
 `uri-mismatch`. Rows of ports and operators are write-once: the same URI again is applied, one that
 fits while another is stored is a `uri-conflict`, a row without one (NULL or empty) is filled.
-`runtime_stats_uri` is a plain column in Texera (row 5 of TEXERA.md section 1: an UPDATE, not an
+`runtime_stats_uri` is a plain column in Texera (written by an UPDATE, not an
 INSERT), so that the last one that fits counts. A size needs a stored row. `delete_uris` returns the
 rows that it removed; later entries find none.
 """

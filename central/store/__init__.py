@@ -1,1 +1,1 @@
-"""All SQL of the service: named blocks in `central/sql`, one store method for each."""
+"""The SQL of the store: named blocks in `central/sql`, one store method for each."""

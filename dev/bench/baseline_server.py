@@ -16,7 +16,7 @@ from aiohttp import web
 from dev.ports import HOST
 
 UPDATE_NAME = "UPDATE texera_db.workflow_executions SET name = $2 WHERE eid = $1"
-CONNECTIONS = 10  # Hikari's maximum in a computing unit (TEXERA.md section 1)
+CONNECTIONS = 10  # Hikari's maximum in a computing unit (Texera's SqlServer)
 DATABASE_URL = "BASELINE_DATABASE_URL"
 
 

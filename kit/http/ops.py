@@ -1,7 +1,7 @@
 """The ops listener: liveness, readiness with reasons, metrics and status.
 
 Readiness never depends on what is behind the service: an unready pod would be cut off from
-callers that it can still serve (DESIGN.md section 3).
+callers that it can still serve.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping

@@ -1,4 +1,4 @@
-"""The identifiers Texera stores: global port ids, operator ids and VFS URIs (TEXERA.md section 7).
+"""The identifiers Texera stores: global port ids, operator ids and VFS URIs.
 
 Texera's clean-up drops whatever table a stored URI names, so a wrong URI destroys data. URIs
 are therefore compared, not parsed: Texera mints exactly one text for a given execution, port or

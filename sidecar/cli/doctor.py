@@ -45,7 +45,7 @@ NEEDLESS = frozenset(
         "STORAGE_ICEBERG_CATALOG_POSTGRES_PASSWORD",
     }
 )
-"""The database and the JWT signing key: needless beside a sidecar (TEXERA.md section 6)."""
+"""The database and the JWT signing key: a CU beside a sidecar needs neither."""
 STILL_USED = frozenset({"USER_JWT_TOKEN", "STORAGE_S3_AUTH_USERNAME", "STORAGE_S3_AUTH_PASSWORD"})
 """Texera reads datasets and large objects with these."""
 

@@ -34,7 +34,7 @@ PARKED_LIMIT_S = 30.0
 MAX_RETRY_AFTER_S = 60.0
 """A longer `Retry-After` is cut to this: a server that sends a day must not delay a run's end."""
 EXPECTED_REFUSALS = frozenset({"late"})
-"""Texera sends late RUNNINGs in ordinary runs (TEXERA.md section 2): no warning."""
+"""Texera sends a RUNNING after the end in ordinary runs: no warning."""
 
 
 class BatchSender(Protocol):

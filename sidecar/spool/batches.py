@@ -33,7 +33,7 @@ from sidecar.spool.entry import (
 BATCH_MAX_ENTRIES = 1_000
 BATCH_MAX_BYTES = 4 * 1024 * 1024 - 64 * 1024  # a batch is at most 4 MiB, its envelope included
 HISTORY_SIZE = 10_000
-"""How many settled writes stay readable (DESIGN.md section 3, `GET /v1/writes`)."""
+"""How many settled writes stay readable (`GET /v1/writes`)."""
 ENTRY_COLUMNS = (
     "seq, execution_id, user_id, op, priority, coalesce_key, payload, checksum, chain_id"
 )

@@ -2,7 +2,7 @@
 
 A grant is central's authorization of one token (by digest) for one execution. It admits durable
 writes through restarts, outages and past the token's own `exp`, until the execution is terminal and
-ten minutes more (DESIGN.md section 2). The token itself is never kept. The computing unit's present
+ten minutes more. The token itself is never kept. The computing unit's present
 boot is kept here too.
 """
 

@@ -21,7 +21,7 @@ from sidecar.spool.stored_bindings import StoredBindings
 from sidecar.spool.writer import GroupCommitWriter
 
 COALESCE_WINDOW_S = 1.0
-"""How long a size-only write may wait for a later one to the same row (DESIGN.md section 4)."""
+"""How long a size-only write may wait for a later one to the same row."""
 
 
 class Spool:

@@ -74,6 +74,23 @@ def incomplete_decisions(tree: Tree) -> list[str]:
     ]
 
 
+def missing_documents(tree: Tree) -> list[str]:
+    """Documents that some file cites (an upper-case name with .md) and the tree does not have."""
+    known = {PurePosixPath(path).name for path in tree}
+    return sorted(
+        f"{path}: {name}"
+        for path, text in tree.items()
+        if path != "tests/house/test_paths.py"
+        for name in re.findall(r"\b[A-Z]+\.md\b", text)
+        if name not in known
+    )
+
+
+def test_each_document_that_is_cited_exists(tree: Tree) -> None:
+    assert missing_documents(tree) == []
+    assert missing_documents({"a.py": "as PLAN.md says"}) == ["a.py: PLAN.md"]
+
+
 def test_each_path_in_a_document_exists(tree: Tree) -> None:
     assert missing_paths(tree) == []
 

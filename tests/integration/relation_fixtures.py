@@ -1,4 +1,4 @@
-"""Relations of users to executions, and the outcome of each rule of DESIGN.md section 7.
+"""Relations of users to executions, and the outcome of each access rule.
 
 One table of facts (`SCENES`), one function per rule. The matrices of both services name a rule
 for each of their routes; it gives the expected outcome for every user in every scene.

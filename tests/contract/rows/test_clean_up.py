@@ -1,4 +1,4 @@
-"""Rows 14 and 15 of TEXERA.md section 1: what a run leaves behind is cleared away."""
+"""Rows 14 and 15 of the contract: what a run leaves behind is cleared away."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rows 16 and 17 of TEXERA.md section 1: what a run cost, and what of it may be exported."""
+"""Rows 16 and 17 of the contract: what a run cost, and what of it may be exported."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Row 1 of TEXERA.md section 1: a run is created."""
+"""Row 1 of the contract: a run is created."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Row 18 of TEXERA.md section 1: what the executions' resource serves to people."""
+"""Row 18 of the contract: what the executions' resource serves to people."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Rows 2 to 5 of TEXERA.md section 1: a run changes, and is found again."""
+"""Rows 2 to 5 of the contract: a run changes, and is found again."""
 
 import asyncio
 

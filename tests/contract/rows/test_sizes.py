@@ -1,4 +1,4 @@
-"""Rows 10 to 12 of TEXERA.md section 1: how large results, statistics and consoles have become."""
+"""Rows 10 to 12 of the contract: how large results, statistics and consoles have become."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Rows 6 to 9 and 13 of TEXERA.md section 1: where results and consoles are."""
+"""Rows 6 to 9 and 13 of the contract: where results and consoles are."""
 
 from urllib.parse import quote
 

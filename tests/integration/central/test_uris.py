@@ -172,7 +172,7 @@ async def test_a_console_is_found_by_any_id_texera_could_store(
 async def test_the_look_up_reads_one_executions_rows_by_the_primary_key(
     owner_connection: Any, eid: int
 ) -> None:
-    """The registry grows for ever (TEXERA.md, #3845); a look-up must not."""
+    """The registry grows for ever (Texera's issue 3845); a look-up must not."""
     await owner_connection.execute(
         "INSERT INTO texera_db.operator_port_executions"
         " SELECT eid, '(logicalOpId=op-' || n || ',layerName=', 'vfs:///x', 0"

@@ -182,7 +182,7 @@ def test_folding_changes_nothing_that_it_was_given(
 def model(
     stored: int, killer: bool, provisional: bool, statuses: list[int], is_runner: bool
 ) -> tuple[int, list[str]]:
-    """The rules of TEXERA.md and DESIGN.md in a table, written without a look at the fold."""
+    """The rules of statuses in a table, written without a look at the fold."""
     if not is_runner:
         return stored, ["not-the-runner" for _ in statuses]
     separate = []

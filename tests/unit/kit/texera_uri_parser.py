@@ -1,4 +1,4 @@
-"""A reference parser: how Texera reads a stored URI (TEXERA.md section 7).
+"""A reference parser: how Texera reads a stored URI.
 
 Independent of `kit.texera.uris` on purpose: it splits, searches by first occurrence and decodes
 as Texera does, because what counts is the table that Texera would open, or drop, for an accepted

@@ -15,7 +15,7 @@ setup:  ## the private environment .venv/, from hash-pinned requirements
 	@sh dev/setup.sh
 
 test: setup  ## all tests, two at a time
-	@$(python) -m pytest -q -n 2 --dist loadscope
+	@$(python) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 soak: setup  ## killed sidecars, simulated faults (CRASH_KILLS, CRASH_SEED, SIMULATION_SEEDS, SIMULATION_SEED)
 	@CRASH_KILLS=$${CRASH_KILLS:-5000} $(python) -m pytest -q tests/journeys/test_crashes.py

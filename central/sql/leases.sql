@@ -8,7 +8,7 @@
 -- name: renew
 -- Waits for no row lock: its holder is ending, binding or writing the execution, and the next
 -- renewal is soon. $1 source, $2 execution ids, $3 lease in seconds, $4 minimal seconds between two
--- updates of `last_update_time`, $5 the only computing unit, or null for any
+-- updates of `last_update_time`, or null for none, $5 the only computing unit, or null for any
 with held as (
     select requested.execution_id
     from unnest($2::int[]) as requested (execution_id)
@@ -42,6 +42,7 @@ with held as (
             select eid from texera_db.workflow_executions
             where eid = held.execution_id
               and status not in (3, 4, 5)
+              and $4::float8 is not null
               and (
                   last_update_time is null
                   or last_update_time < (now() at time zone 'utc') - make_interval(secs => $4)

@@ -33,6 +33,7 @@ import asyncpg
 
 from central.metrics import Metrics
 from central.store.database import Database, Transaction
+from central.store.failures import ROW_POLICIES, StatementError, policy_of
 from central.store.queries import load
 from central.wire.leases import LostLease, LostReason, RenewedLeases
 from kit.texera.statuses import TERMINAL_CODES
@@ -67,7 +68,13 @@ class Leases:
         work = partial(
             self._renew, source_id=source_id, execution_ids=execution_ids, unit_id=unit_id
         )
-        lost = await self._database.run(work)
+        try:
+            lost = await self._database.run(partial(work, touch_period_s=TOUCH_PERIOD_S))
+        except StatementError as error:
+            if policy_of(error) not in ROW_POLICIES:
+                raise
+            self._metrics.database_error("isolated")  # a row of Texera's; no lease may lapse for it
+            lost = await self._database.run(partial(work, touch_period_s=None))
         lost_reasons = [lease.reason.value for lease in lost]
         self._metrics.renewals(len(execution_ids) - len(lost), lost_reasons)
         return RenewedLeases(self._lease_s, lost)
@@ -79,9 +86,10 @@ class Leases:
         source_id: str,
         execution_ids: Sequence[int],
         unit_id: int | None,
+        touch_period_s: float | None,
     ) -> list[LostLease]:
         renewed = await transaction.fetch(
-            self._queries["renew"], source_id, execution_ids, self._lease_s, TOUCH_PERIOD_S, unit_id
+            self._queries["renew"], source_id, execution_ids, self._lease_s, touch_period_s, unit_id
         )
         missing = set(execution_ids).difference(row["execution_id"] for row in renewed)
         return await self._find_lost(transaction, source_id, missing, unit_id) if missing else []

@@ -13,6 +13,7 @@ from central.store.batches import Batches
 from central.store.bindings import BindingCache
 from central.store.database import Database
 from central.store.entries import EntryStore
+from central.store.leases import Leases, RenewalAvailability
 from central.store.orphans import CloseReason, ExecutionCloser
 from tests import databases
 from tests.integration.central.batching import (
@@ -139,3 +140,20 @@ async def test_a_statement_that_does_not_fit_the_schema_refuses_nothing(
     for now.s in (0.0, TIME_S):
         with pytest.raises(DatabaseUnavailable):
             await apply_batch(central, source, 1, source.update(eid, status="RUNNING"))
+
+
+async def test_a_run_whose_row_fails_does_not_stop_the_renewal_of_the_others(
+    central: Replica, owner_connection: Connection
+) -> None:
+    ids = await add_runs(owner_connection, 2)
+    await owner_connection.execute(
+        "insert into cu_metadata.leases (execution_id, source_id, computing_unit_id, expires_at)"
+        " select execution_id, source_id, computing_unit_id, now() from cu_metadata.bindings"
+    )
+    await owner_connection.execute(CREATE_TRIGGER.format(sqlstate="P0001", eid=ids[0]))
+    availability = RenewalAvailability(central.database, 90.0)
+    leases = Leases(central.database, availability, central.metrics, 90.0)
+
+    assert (await leases.renew("source-a", ids)).lost == []
+    query = "select count(*) from cu_metadata.leases where expires_at > now()"
+    assert await owner_connection.fetchval(query) == 2

@@ -226,6 +226,14 @@ def forget(connection: sqlite3.Connection, execution_ids: Iterable[int]) -> None
     connection.executemany("DELETE FROM grants WHERE execution_id = ?", keys)
 
 
+def forget_ended(connection: sqlite3.Connection, execution_ids: Iterable[int]) -> list[int]:
+    """Forgets these, except those that were bound again meanwhile. Returns the forgotten."""
+    is_open = "SELECT 1 FROM bindings WHERE execution_id = ? AND ended_at_ms IS NULL"
+    ended = [eid for eid in execution_ids if connection.execute(is_open, (eid,)).fetchone() is None]
+    forget(connection, ended)
+    return ended
+
+
 def load_boot(connection: sqlite3.Connection) -> Boot | None:
     value = schema.read_meta(connection).get(schema.BOOT)
     if value is None:

@@ -57,6 +57,5 @@ class StoredBindings(BindingIndex):
         expired = self.expired(self._now_ms())
         if expired:
             await self._file.write(
-                lambda connection: bindings.forget(connection, expired),
-                lambda _: self.forget(expired),
+                lambda connection: bindings.forget_ended(connection, expired), self.forget
             )

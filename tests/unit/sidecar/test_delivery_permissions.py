@@ -1,5 +1,7 @@
 """The effect of settlements on cached grants."""
 
+import asyncio
+
 import pytest
 
 from sidecar.spool.bindings import Binding, Grant
@@ -64,6 +66,22 @@ async def test_grants_outlive_the_end_of_their_run_by_ten_minutes(
     spools.now_s += 2
     await spool.bindings.purge()
     assert is_granted(spool) is not is_over
+
+
+async def test_a_purge_keeps_a_binding_that_is_made_meanwhile(spools: Spools) -> None:
+    spool = await spools.open()
+    await cache_grant(spool)
+    await spool.bindings.end([EID])
+    spools.now_s += 601
+
+    binding = asyncio.create_task(cache_grant(spool))
+    await asyncio.sleep(0)  # it is on its way to the file
+    await spool.bindings.purge()
+    await binding
+
+    assert is_granted(spool)
+    assert spool.bindings.binding(EID) is not None
+    assert is_granted(await spools.open())
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])

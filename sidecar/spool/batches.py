@@ -207,9 +207,9 @@ def cut_all(connection: sqlite3.Connection, max_entries: int, max_bytes: int) ->
 def shrink(connection: sqlite3.Connection, max_bytes: int) -> Batch | None:
     """Fixes fewer members under the number of the batch in flight, which was too large to arrive.
 
-    Exactly once all the same: central applies one digest of a number. If it did get the larger
-    batch, the smaller one is out of step, as would be the larger one after the smaller. None if
-    there is nothing to leave out.
+    Central applies one digest of a number: the larger batch is out of step after the smaller. If
+    central applied the larger one and its response was lost, the smaller one is out of step, and
+    the new epoch delivers at least once. None if there is nothing to leave out.
     """
     formed = in_flight(connection)
     if formed is None or formed.batch is None or len(formed.batch.entries) == 1:

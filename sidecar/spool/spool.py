@@ -406,7 +406,16 @@ class Spool:
 
     async def shrink(self, max_bytes: int) -> bool:
         """Leaves members of the batch in flight to later ones. False if it has one only."""
-        return await self._file.write(lambda file: batches.shrink(file, max_bytes)) is not None
+
+        def index(batch: Batch | None) -> bool:
+            if batch is not None:
+                self.queues.cut(batch.entries)  # the rest of a run that ends goes next
+            return batch is not None
+
+        is_smaller: bool = await self._file.write(
+            lambda connection: batches.shrink(connection, max_bytes), index, use_reserve=True
+        )
+        return is_smaller
 
     def settle_recovered(self) -> None:
         """The listeners know the outcome of a settle that failed."""
@@ -420,7 +429,7 @@ class Spool:
             self._epochs_started += 1
             return epoch
 
-        epoch: str = await self._file.write(batches.start_epoch, index)
+        epoch: str = await self._file.write(batches.start_epoch, index, use_reserve=True)
         return epoch
 
     # Maintenance

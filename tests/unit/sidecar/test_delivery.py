@@ -1,12 +1,17 @@
 """The effect of each of central's responses on the batch in flight."""
 
 import asyncio
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
 from kit.http.service import Supervisor
 from sidecar.problems import CentralUnavailable, UpstreamProblem
-from sidecar.spool.entry import Batch, Outcome, WriteState
+from sidecar.spool import batches
+from sidecar.spool.entry import Batch, Outcome, Priority, WriteState
 from tests.unit.sidecar.delivery_fixtures import (
     PROXY_PAGE,
     UNREACHABLE,
@@ -265,6 +270,57 @@ async def test_a_split_batch_survives_a_restart(harness: DeliveryHarness, spools
     assert smaller is not None
     assert (smaller.number, [entry.seq for entry in smaller.entries]) == (1, seqs[:2])
     assert smaller.digest != batch.digest
+
+
+async def test_what_a_split_leaves_of_a_run_that_ends_goes_before_the_end_of_another(
+    harness: DeliveryHarness,
+) -> None:
+    spool = harness.spool
+    other = await spool.append(update(name="n" * 1000, execution_id=OTHER_EID))
+    seqs = [await spool.append(update(name="n" * 1000)) for _ in range(3)]
+    seqs.append(await spool.append(update(status="COMPLETED", priority=Priority.TERMINAL)))
+    assert await spool.cut(flush=True)
+    assert await spool.shrink(2_500)
+    other_end = await spool.append(
+        update(OTHER_EID, priority=Priority.TERMINAL, status="COMPLETED")
+    )
+
+    await harness.deliver_all()
+
+    sent = [seq for numbers in harness.central.numbers() for seq in numbers]
+    assert sent == [*seqs, other, other_end]
+
+
+@pytest.mark.parametrize("fault", [PROXY_413, relayed("batch-out-of-step", 409)], ids=str)
+async def test_a_full_volume_keeps_no_batch_from_being_split_or_cut_anew(
+    harness: DeliveryHarness, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    seqs = [await harness.spool.append(update(name="n" * 1000)) for _ in range(2)]
+    assert await harness.spool.cut(flush=True)
+    changes: dict[str, Callable[..., Any]] = {
+        "shrink": batches.shrink,
+        "start_epoch": batches.start_epoch,
+    }
+    attempts: list[str] = []
+
+    def full_once(name: str, *args: Any) -> Any:
+        attempts.append(name)
+        if len(attempts) == 1:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return changes[name](*args)
+
+    for name in changes:
+        monkeypatch.setattr(batches, name, partial(full_once, name))
+    harness.central.script = [fault]
+
+    await harness.deliver_all()
+
+    assert len(attempts) == 2
+    assert len(harness.central.batches[0].entries) == 2
+    assert harness.central.batches[1] != harness.central.batches[0]
+    assert [seq for numbers in harness.central.numbers()[1:] for seq in numbers] == seqs
 
 
 async def test_a_single_write_that_is_too_large_parks_delivery(harness: DeliveryHarness) -> None:

@@ -86,6 +86,11 @@ async def test_who_ended_a_run_is_remembered_from_batch_to_batch(
         "update cu_metadata.bindings set revoked_at = now() where execution_id = $1", theirs
     )
     await bind(owner_connection, other.source_id, [theirs])
+    await owner_connection.execute(
+        "update cu_metadata.bindings set may_set_status = source_id = $2 where execution_id = $1",
+        theirs,
+        other.source_id,
+    )
 
     assert await apply_batch(central, source, 2, source.update(mine, status="COMPLETED")) == [
         "applied"

@@ -28,7 +28,7 @@ from tests.journeys.crashing.lossy_disk import LossyDisk
 live, synced, answer = (Path(argument) for argument in sys.argv[1:4])
 fate, at = sys.argv[4:]
 failing = []
-LossyDisk(synced, lambda _: failing and failing.pop(), forgets=fate == "forgotten").install()
+LossyDisk(synced, lambda _: failing and failing.pop(), drops=fate == "forgotten").install()
 
 def write(name):
     return NewEntry(7, 1, "update_execution", {"name": name}, Priority.NORMAL)

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from sidecar.spool.batches import BATCH_MAX_BYTES
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import (
     Batch,
@@ -79,8 +80,8 @@ def size_only(size: int, user_id: int = USER, execution_id: int = EID) -> NewEnt
     )
 
 
-async def cut(spool: Spool) -> Batch:
-    batch = await spool.cut(flush=True)
+async def cut(spool: Spool, max_bytes: int = BATCH_MAX_BYTES) -> Batch:
+    batch = await spool.cut(flush=True, max_bytes=max_bytes)
     assert batch is not None
     return batch
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.problems import SpoolUnavailable
-from sidecar.spool import batches
 from sidecar.spool.entry import Batch, Outcome, WriteState
 from sidecar.spool.fault_injection import FaultPoint
 from sidecar.spool.index_snapshot import IndexSnapshot
+from sidecar.upstream.resilience import BatchByteLimit
 from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, applied, until
 from tests.unit.sidecar.spool_fixtures import EID, Spools, size_only, update
 
@@ -160,10 +160,10 @@ async def test_a_write_lost_in_recovery_ends_its_wait_as_corrupted(
 
 
 async def test_a_flush_waits_for_the_write_that_coalesced_an_earlier_one(
-    harness: DeliveryHarness, monkeypatch: pytest.MonkeyPatch
+    harness: DeliveryHarness,
 ) -> None:
     """1 is replaced by 3, and a batch has room for 2 only, which came in between."""
-    monkeypatch.setattr(batches, "BATCH_MAX_BYTES", 2_000)
+    harness.delivery._byte_limit = BatchByteLimit(2_000)
     await harness.spool.append(size_only(1))
     flush = asyncio.create_task(harness.delivery.flush(LONG_S))
     await asyncio.sleep(0)

@@ -157,17 +157,16 @@ async def test_batches_are_numbered_consecutively(spools: Spools) -> None:
 
 @pytest.mark.parametrize("is_last", [True, False])
 async def test_entry_that_does_not_fit_ends_the_batch_and_starts_the_next(
-    spools: Spools, monkeypatch: pytest.MonkeyPatch, is_last: bool
+    spools: Spools, is_last: bool
 ) -> None:
-    monkeypatch.setattr(batches, "BATCH_MAX_BYTES", 1_000)
     spool = await spools.open()
     seqs = [await spool.append(update(name="x" * size)) for size in (300, 900, 10)]
     if not is_last:
         await spool.append(update(OTHER_EID, name="other"))
 
-    first = await cut(spool)
+    first = await cut(spool, max_bytes=1_000)
     await settle(spool, first)
-    second = await cut(spool)
+    second = await cut(spool, max_bytes=1_000)
 
     assert numbers(first) == seqs[:1]
     assert numbers(second)[0] == seqs[1]

@@ -17,6 +17,9 @@ from sidecar.spool.bindings import Binding
 from sidecar.spool.entry import NewEntry, Priority
 from sidecar.wire import v1
 
+PLAIN_COLUMNS = tuple(name for name in v1.ExecutionChanges.__struct_fields__ if name != "status")
+"""The fields of an `update_execution` that replace the row's as they are."""
+
 
 def validate_port(text: str, field: str = "global_port_id") -> str:
     try:
@@ -157,10 +160,9 @@ def apply_pending_execution(row: v1.Execution, write: dict[str, Any]) -> None:
             if not _may_follow(row, status):
                 return
             row.set_status(status)
-    for name in ("result", "log_location", "name", "bookmarked", "runtime_stats_bytes"):
+    for name in PLAIN_COLUMNS:
         if name in write:
             setattr(row, name, write[name])
-    row.runtime_stats_uri = write.get("runtime_stats_uri", row.runtime_stats_uri)
 
 
 def _may_follow(row: v1.Execution, status: Status) -> bool:

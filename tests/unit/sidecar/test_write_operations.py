@@ -282,6 +282,15 @@ def test_only_named_fields_are_applied() -> None:
     assert after == row(log_location=None, bookmarked=True)
 
 
+@pytest.mark.parametrize("name", v1.ExecutionChanges.__struct_fields__)
+def test_each_field_of_a_patch_is_seen_in_the_row_while_pending(name: str) -> None:
+    value = "COMPLETED" if name == "status" else "new"
+
+    after = with_pending(row(), **{name: value})
+
+    assert getattr(after, name) == value
+
+
 def test_the_last_runtime_statistics_uri_wins_as_it_does_at_central() -> None:
     first = with_pending(row(), runtime_stats_uri=STATS, runtime_stats_bytes=4)
     again = with_pending(first, runtime_stats_uri="vfs:///other")

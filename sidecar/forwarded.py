@@ -20,7 +20,7 @@ from sidecar.reads import Reads
 from sidecar.spool.bindings import Boot
 from sidecar.spool.entry import Priority
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central_api import Central
+from sidecar.upstream.central_api import Central, decode_response
 from sidecar.upstream.client import CallContext
 from sidecar.wire import forwarded, v1
 
@@ -69,7 +69,7 @@ class ForwardedCalls:
         target, body = f"/v1/computing-units/{unit_id}/boots", msgspec.json.encode(request)
         async with self._boot_lock:
             reply = await self._central.post("boot", target, body, idempotency_key, context)
-            result = _closed.decode(reply.body)
+            result = decode_response(reply.body, _closed)
             await self._spool.bindings.record_boot(Boot(unit_id, request.boot_id), result.closed)
         self._reads.invalidate(None, result.closed)
         return result
@@ -79,7 +79,7 @@ class ForwardedCalls:
     ) -> forwarded.DeletedExecutions:
         target, workflow_id = "/v1/executions/delete", selection.workflow_id
         body = await self._write("delete", target, selection, idempotency_key, context, workflow_id)
-        return _deleted.decode(body)
+        return decode_response(body, _deleted)
 
     async def bookmark(
         self,
@@ -91,7 +91,7 @@ class ForwardedCalls:
         body = await self._write(
             "bookmark", target, selection, idempotency_key, context, workflow_id
         )
-        return _bookmarked.decode(body)
+        return decode_response(body, _bookmarked)
 
     async def clear(
         self,
@@ -101,7 +101,7 @@ class ForwardedCalls:
         context: CallContext,
     ) -> forwarded.ClearedExecutions:
         body = await self._write("clear", target, selection, idempotency_key, context)
-        return _cleared.decode(body)
+        return decode_response(body, _cleared)
 
     async def _write(
         self,
@@ -136,11 +136,13 @@ class ForwardedCalls:
     async def _fetch_expired(
         self, target: str, context: CallContext
     ) -> forwarded.ExpiredExecutions:
-        return _expired.decode((await self._central.read("expired", target, context)).body)
+        reply = await self._central.read("expired", target, context)
+        return decode_response(reply.body, _expired)
 
     async def latest_version(self, workflow_id: int, context: CallContext) -> forwarded.Version:
         target = f"/v1/workflows/{workflow_id}/versions/latest"
-        return _version.decode((await self._central.read("version", target, context)).body)
+        reply = await self._central.read("version", target, context)
+        return decode_response(reply.body, _version)
 
     async def plan_export(
         self, workflow_id: int, request: forwarded.ExportRequest, context: CallContext
@@ -157,7 +159,7 @@ class ForwardedCalls:
     ) -> forwarded.ExportPlan:
         target, body = f"/v1/workflows/{workflow_id}/export-plan", msgspec.json.encode(request)
         reply = await self._central.post_query("export-plan", target, body, context)
-        return _plan.decode(reply.body)
+        return decode_response(reply.body, _plan)
 
     async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[CachedCosts]:
         """Of the latest completed run, even if its end is still pending."""

@@ -33,7 +33,7 @@ from sidecar.problems import ConsoleNotFound, ResultUriNotFound
 from sidecar.spool.bindings import Binding
 from sidecar.spool.entry import Entry, WriteRecord
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central_api import Central
+from sidecar.upstream.central_api import Central, decode_response
 from sidecar.upstream.client import CallContext
 from sidecar.wire import v1
 
@@ -193,7 +193,8 @@ class Reads:
         target = build_target(path, msgspec.to_builtins(query))
         for _ in range(MAX_REREADS):
             generation = self._cache.generation(workflow_key(workflow_id))
-            page = _page.decode((await self._central.read("list", target, context)).body)
+            reply = await self._central.read("list", target, context)
+            page = decode_response(reply.body, _page)
             for row in page.executions:
                 apply_pending(row, await self._spool.waiting(row.execution_id))
             if generation.is_valid:

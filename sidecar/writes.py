@@ -22,13 +22,16 @@ from sidecar.reads import Reads
 from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.entry import NewEntry, WriteRecord, WriteState
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central_api import Central
+from sidecar.upstream.central_api import Central, decode_response
 from sidecar.upstream.client import CallContext, CentralResponse
 from sidecar.user_limits import UserLimits
 from sidecar.wire import v1
 
 DELETE_WAIT_S = 30.0
 """How long a `DELETE …/uris` without `Prefer: wait=N` waits before it returns 504."""
+
+_new_execution = msgspec.json.Decoder(v1.NewExecution)
+_bound_execution = msgspec.json.Decoder(v1.BoundExecution)
 
 
 class Writes:
@@ -63,14 +66,15 @@ class Writes:
         """
         body = self._with_boot(body)
         reply = await self._central.create_execution(body, idempotency_key, context)
-        created = reply.decode()
+        created = decode_response(reply.body, _new_execution)
         is_new = not reply.is_replayed
-        binding, grant = to_binding_and_grant(created, reply, context, created_here=is_new)
+        bound = decode_response(reply.body, _bound_execution)
+        binding, grant = to_binding_and_grant(bound, reply, context, created_here=is_new)
         # A repeat of an old create must not reopen an execution that has ended.
         if self._spool.bindings.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.bindings.record(binding, grant))
             self._reads.on_create(binding, grant.token_digest, grant.user_id, grant.expires_at)
-        return msgspec.convert(created, v1.NewExecution)
+        return created
 
     def _with_boot(self, body: bytes) -> bytes:
         """The create's body with the computing unit's current boot, where it is known."""
@@ -102,10 +106,10 @@ class Writes:
         boot = self._spool.bindings.boot
         boot_id = boot.boot_id if boot is not None else None
         reply = await self._central.bind(execution_id, context, boot_id)
-        bound = reply.decode()
+        bound = decode_response(reply.body, _bound_execution)
         binding, grant = to_binding_and_grant(bound, reply, context, created_here=False)
         known = self._spool.bindings.binding(execution_id)
-        is_over = bound["status_code"] in TERMINAL_CODES
+        is_over = bound.status_code in TERMINAL_CODES
         if known is not None and (known.ended_at_ms is None or is_over):
             binding = known  # else it was lost in between, and another source may have written
         await self._spool.bindings.record(binding, grant)
@@ -198,22 +202,21 @@ class Writes:
 
 
 def to_binding_and_grant(
-    bound: dict[str, Any], reply: CentralResponse, context: CallContext, *, created_here: bool
+    bound: v1.BoundExecution, reply: CentralResponse, context: CallContext, *, created_here: bool
 ) -> tuple[Binding, Grant]:
     """A binding and a grant as the spool keeps them; `bound` is the body of `reply`."""
-    execution_id = bound["execution_id"]
     binding = Binding(
-        execution_id,
-        bound["workflow_id"],
-        bound["computing_unit_id"],
-        bound["user_id"],
-        bound["warehouse"],
+        bound.execution_id,
+        bound.workflow_id,
+        bound.computing_unit_id,
+        bound.user_id,
+        bound.warehouse,
         created_here,
     )
     # Without an expiry the grant serves this call only.
     expires_at = reply.token_expires_at or 0
     digest = token_digest(context.token or "")
-    return binding, Grant(digest, execution_id, bound["user_id"], expires_at)
+    return binding, Grant(digest, bound.execution_id, bound.user_id, expires_at)
 
 
 def _raise_refusal(record: WriteRecord, write_id: str) -> None:

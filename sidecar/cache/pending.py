@@ -7,6 +7,7 @@ import msgspec
 
 from sidecar import write_operations
 from sidecar.spool.entry import Entry
+from sidecar.upstream.central_api import decode_response
 from sidecar.wire import v1
 
 _OVERHEAD_BYTES = 1500
@@ -25,7 +26,7 @@ class CachedExecution:
 
     @classmethod
     def from_json(cls, body: bytes) -> "CachedExecution":
-        return cls(_execution.decode(body), _OVERHEAD_BYTES + len(body))
+        return cls(decode_response(body, _execution), _OVERHEAD_BYTES + len(body))
 
     @property
     def execution_id(self) -> int:
@@ -50,7 +51,7 @@ class CachedCosts:
     @classmethod
     def from_json(cls, body: bytes) -> "CachedCosts":
         # Decoded, an operator's name and seconds take about four times their text.
-        return cls(_costs.decode(body), _OVERHEAD_BYTES + 4 * len(body))
+        return cls(decode_response(body, _costs), _OVERHEAD_BYTES + 4 * len(body))
 
     @property
     def execution_id(self) -> int:

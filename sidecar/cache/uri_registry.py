@@ -8,9 +8,13 @@ import msgspec
 
 from kit.texera.uris import resolve_output_port
 from sidecar.spool.entry import Entry
+from sidecar.upstream.central_api import decode_response
+from sidecar.wire import v1
 
 _ROW_BYTES = 400
 """About what one row takes in memory beside its texts: the dict's slot, tuple and strings."""
+
+_uris = msgspec.json.Decoder(v1.Uris)
 
 
 def uris_target(execution_id: int) -> str:
@@ -30,12 +34,12 @@ class UriRegistry:
 
     @classmethod
     def from_json(cls, body: bytes) -> "UriRegistry":
-        document = msgspec.json.decode(body)
-        stats = document["runtime_stats"]
+        uris = decode_response(body, _uris)
+        stats = uris.runtime_stats
         return cls(
-            {r["global_port_id"]: (r["uri"], r["result_bytes"]) for r in document["results"]},
-            {row["operator_id"]: (row["uri"], row["bytes"]) for row in document["console"]},
-            (stats["uri"], stats["bytes"]) if stats is not None else None,
+            {row.global_port_id: (row.uri, row.result_bytes) for row in uris.results},
+            {row.operator_id: (row.uri, row.bytes) for row in uris.console},
+            (stats.uri, stats.bytes) if stats is not None else None,
         )
 
     def to_json(self) -> dict[str, Any]:

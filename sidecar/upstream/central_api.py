@@ -9,11 +9,14 @@ import msgspec
 from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome
 from sidecar.upstream.client import CallContext, CentralClient, CentralResponse
+from sidecar.wire.forwarded import ClosedExecutions
 
 T = TypeVar("T")
 WIRE_VERSION = 1
 EXECUTIONS_PER_CALL = 5_000
 """In one renewal or abandonment. Central refuses more than 10,000 as a whole."""
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a body of another form."""
 
 
 class BatchResponse(msgspec.Struct):
@@ -50,13 +53,9 @@ class _OpenBindings(msgspec.Struct):
     bindings: list[_OpenBinding]
 
 
-class _ClosedExecutions(msgspec.Struct):
-    closed: list[int]
-
-
 _renewed = msgspec.json.Decoder(RenewedLeases)
 _open_bindings = msgspec.json.Decoder(_OpenBindings)
-_closed = msgspec.json.Decoder(_ClosedExecutions)
+_closed = msgspec.json.Decoder(ClosedExecutions)
 _batch_response = msgspec.json.Decoder(BatchResponse)
 
 
@@ -138,15 +137,16 @@ class Central:
         for chunk in _chunks(execution_ids):
             body = msgspec.json.encode({"execution_ids": chunk})
             reply = await self._signed("renewal", "POST", "/v1/lease-renewals", body)
-            renewed.append(_decoded(reply, _renewed))
+            renewed.append(decode_response(reply.body, _renewed))
         lost = [lease for leases in renewed for lease in leases.lost]
         return RenewedLeases(min(leases.lease_s for leases in renewed), lost)
 
     async def open_bindings(self, *, min_age_s: float) -> list[int]:
         """The unfinished executions bound to this source for at least this long."""
         target = f"/v1/bindings?min_age_s={min_age_s:.3f}"
-        response = _decoded(await self._signed("bindings", "GET", target), _open_bindings)
-        return [binding.execution_id for binding in response.bindings]
+        reply = await self._signed("bindings", "GET", target)
+        open_bindings = decode_response(reply.body, _open_bindings)
+        return [binding.execution_id for binding in open_bindings.bindings]
 
     async def abandon(self, execution_ids: Sequence[int], reason: str | None = None) -> list[int]:
         """Closes executions that no unit runs: orphaned creates, unless another reason is given.
@@ -158,7 +158,7 @@ class Central:
         for chunk in _chunks(execution_ids):
             body = msgspec.json.encode({"execution_ids": chunk, **named})
             reply = await self._signed("abandon", "POST", "/v1/bindings/abandoned", body)
-            closed += _decoded(reply, _closed).closed
+            closed += decode_response(reply.body, _closed).closed
         return closed
 
     async def _signed(
@@ -189,7 +189,7 @@ class Central:
         )
         try:
             return outcomes_of(reply.body, batch.number, {entry.seq for entry in batch.entries})
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise CentralUnavailable(
                 f"the response does not fit batch {batch.number}: {error}",
                 retry_after_s=1,
@@ -203,10 +203,11 @@ def _chunks(execution_ids: Sequence[int]) -> list[Sequence[int]]:
     return [execution_ids[start : start + EXECUTIONS_PER_CALL] for start in starts]
 
 
-def _decoded(reply: CentralResponse, decoder: "msgspec.json.Decoder[T]") -> T:
+def decode_response(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
+    """The body of a success. One of another form is not central's: `CentralUnavailable`."""
     try:
-        return decoder.decode(reply.body)
-    except msgspec.DecodeError as error:
+        return decoder.decode(body)
+    except UNDECODABLE as error:
         raise CentralUnavailable(
             f"not a response of central's: {error}", retry_after_s=1, from_unknown_server=True
         ) from error

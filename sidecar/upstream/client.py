@@ -87,9 +87,6 @@ class CentralResponse:
     def is_unchanged(self) -> bool:
         return self.status == NOT_MODIFIED
 
-    def decode(self) -> Any:
-        return msgspec.json.decode(self.body)
-
 
 class CentralClient:
     """Calls to central. Raises `CentralUnavailable` and `UpstreamProblem`, nothing else."""

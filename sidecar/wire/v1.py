@@ -151,6 +151,17 @@ class NewExecution(msgspec.Struct, frozen=True):
     started_at: str
 
 
+class BoundExecution(msgspec.Struct, frozen=True):
+    """What the sidecar keeps of the response to a create or a binding."""
+
+    execution_id: int
+    workflow_id: int
+    computing_unit_id: int | None
+    user_id: int
+    status_code: int
+    warehouse: str | None
+
+
 class Execution(msgspec.Struct, omit_defaults=True):
     """A row as central returns it, with the sidecar's pending writes applied.
 

@@ -220,7 +220,10 @@ def test_the_sidecar_keeps_the_binding_as_it_was_answered(name: str, created_her
     reply = CentralResponse(200, sample(name), user_id=1, token_expires_at=1_800_000_000)
 
     binding, grant = to_binding_and_grant(
-        with_news(reply.decode()), reply, CallContext("t"), created_here=created_here
+        msgspec.convert(with_news(msgspec.json.decode(reply.body)), v1.BoundExecution),
+        reply,
+        CallContext("t"),
+        created_here=created_here,
     )
 
     assert binding == Binding(1001, 101, 201, 1, "user-1-mine", created_here)

@@ -276,6 +276,7 @@ class MemoryCentral:
             "workflow_id": execution.workflow_id,
             "computing_unit_id": 1,
             "user_id": execution.user_id,
+            "status_code": execution.status,
             "warehouse": execution.warehouse,
         }
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from nacl.signing import SigningKey
 
 from sidecar.delivery.loop import Delivery
@@ -32,6 +33,7 @@ from sidecar.spool.writer import Opener
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext, CentralClient
 from sidecar.upstream.source_identity import SourceIdentity
+from sidecar.wire import v1
 from tests.simulation.disk import SteppedWriter, Volume
 from tests.simulation.network import Network
 from tests.simulation.trace import Trace
@@ -266,17 +268,17 @@ class Process:
 
     async def bind(self, execution_id: int) -> Binding:
         reply = await self.central.bind(execution_id, CallContext(token="t"))
-        bound = reply.decode()
+        bound = msgspec.json.decode(reply.body, type=v1.BoundExecution)
         binding = Binding(
             execution_id,
-            bound["workflow_id"],
-            bound["computing_unit_id"],
-            bound["user_id"],
-            bound["warehouse"],
+            bound.workflow_id,
+            bound.computing_unit_id,
+            bound.user_id,
+            bound.warehouse,
             created_here=False,
         )
         await self.spool.bindings.record(
-            binding, Grant(b"token", execution_id, bound["user_id"], reply.token_expires_at or 0)
+            binding, Grant(b"token", execution_id, bound.user_id, reply.token_expires_at or 0)
         )
         return binding
 

@@ -104,11 +104,6 @@ class RunPlan:
     failure: str | None
     region_count: int
 
-    @property
-    def poll_count(self) -> int:
-        """The number of polls."""
-        return sum(isinstance(step.action, Poll) for step in self.steps)
-
 
 def seconds_at(at: float, poll_s: float, first_poll_s: float = 2.0) -> float:
     """The time of a step in a run with this poll interval, in seconds from RUNNING.

@@ -57,8 +57,8 @@ logger = logging.getLogger(__name__)
 
 MIN_SUSPICIOUS = 3
 """Up to this many may lapse at once in ordinary operation: a unit that was killed."""
-MAX_LAPSED_FRACTION = 5
-"""As a divisor: more than one lease in five points to a fault of ours, or of the network."""
+LAPSED_DIVISOR = 5
+"""More than one lease in five points to a fault of ours, or of the network."""
 CHUNK = 100
 """Executions closed in one transaction, which locks their rows for some milliseconds."""
 HEARTBEATS_PER_LEASE = 9
@@ -77,7 +77,7 @@ def plan(orphans: Orphans, *, uninterrupted_s: float, lease_s: float) -> Plan:
     """Decides which orphans to close; `uninterrupted_s` is how long renewals have been served."""
     if uninterrupted_s < lease_s:
         return Plan(orphans.ended)
-    if orphans.unexplained_count > max(MIN_SUSPICIOUS, orphans.lease_count // MAX_LAPSED_FRACTION):
+    if orphans.unexplained_count > max(MIN_SUSPICIOUS, orphans.lease_count // LAPSED_DIVISOR):
         return Plan(orphans.ended, withheld_count=len(orphans.lapsed))
     return Plan({**orphans.lapsed, **orphans.ended})
 
@@ -135,7 +135,7 @@ class OrphanCloser:
     async def run_once(self, uninterrupted_s: float) -> int:
         """Closes the orphans of one scan. Returns how many were closed."""
         try:
-            orphans = await self._orphans.scan(MIN_SUSPICIOUS, MAX_LAPSED_FRACTION)
+            orphans = await self._orphans.scan(MIN_SUSPICIOUS, LAPSED_DIVISOR)
             if orphans is None:
                 self._metrics.closer_passes.labels("locked").inc()
                 return 0

@@ -128,20 +128,18 @@ class OrphanStore:
         self._lease_s = lease_s
         self._queries = load("orphans")
 
-    async def scan(self, min_suspicious: int, max_lapsed_fraction: int) -> Orphans | None:
+    async def scan(self, min_suspicious: int, lapsed_divisor: int) -> Orphans | None:
         """The orphans; None while another replica scans or closes.
 
         Leases are counted only as far as needed to know whether more than `min_suspicious`, and
-        more than one in `max_lapsed_fraction`, are unexplained.
+        more than one in `lapsed_divisor`, are unexplained.
         """
         return await self._database.run(
-            partial(
-                self._scan, min_suspicious=min_suspicious, max_lapsed_fraction=max_lapsed_fraction
-            )
+            partial(self._scan, min_suspicious=min_suspicious, lapsed_divisor=lapsed_divisor)
         )
 
     async def _scan(
-        self, transaction: Transaction, *, min_suspicious: int, max_lapsed_fraction: int
+        self, transaction: Transaction, *, min_suspicious: int, lapsed_divisor: int
     ) -> Orphans | None:
         if not await self._try_lock(transaction):
             return None
@@ -154,7 +152,7 @@ class OrphanStore:
         if unexplained_count <= min_suspicious:
             return Orphans(lapsed, ended, unexplained_count)
         counted = await transaction.fetch_row(
-            self._queries["count_leases"], unexplained_count * max_lapsed_fraction
+            self._queries["count_leases"], unexplained_count * lapsed_divisor
         )
         lease_count = counted["lease_count"] if counted else 0
         return Orphans(lapsed, ended, unexplained_count, lease_count)

@@ -30,7 +30,9 @@ class Spool:
     Promise: what `append` returned is on disk; it leaves only by `settle`.
     Order: by sequence number, per execution.
     States: open -> full (above the high mark) -> open (below the low mark) -> closed.
-    Methods are called on the event loop. Errors: `SpoolFull`, `SpoolUnavailable`.
+    Methods are called on the event loop.
+    Errors: `SpoolFull` (the configured limit), `SpoolVolumeFull` (the disk is full),
+    `SpoolUnavailable` (the file cannot be written or read).
     """
 
     def __init__(

@@ -22,7 +22,7 @@ PRIVATE = {
     r"set aside|set_aside|aside": "quarantined, corrupted",
     r"makes? room|human's word": "evicts, operator override",
     r"hears of|look_out|asked_?again|asks_again": "notified, poll, retried",
-    r"one_in|few_lapsed": "MAX_LAPSED_FRACTION",
+    r"one_in|few_lapsed": "LAPSED_DIVISOR",
 }
 ALLOWED = {
     "tests/house/test_words.py",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from central.jobs.orphan_closer import MAX_LAPSED_FRACTION, MIN_SUSPICIOUS
+from central.jobs.orphan_closer import LAPSED_DIVISOR, MIN_SUSPICIOUS
 from tests.integration.central.lease_fixtures import LEASE_S
 
 FAILED = 4
@@ -78,7 +78,7 @@ class Rules:
             for eid, expires_at in self.leases.items()
             if expires_at <= self.now_s and not self.runs[eid].is_open
         ]
-        return max(MIN_SUSPICIOUS, (len(self.leases) - len(lapsed_ends)) // MAX_LAPSED_FRACTION)
+        return max(MIN_SUSPICIOUS, (len(self.leases) - len(lapsed_ends)) // LAPSED_DIVISOR)
 
     def unheard(self) -> list[int]:
         """Not renewed for half a lease, without a known reason."""

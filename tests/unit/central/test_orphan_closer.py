@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from central.jobs.orphan_closer import (
     CHUNK,
     HEARTBEATS_PER_LEASE,
-    MAX_LAPSED_FRACTION,
+    LAPSED_DIVISOR,
     MIN_SUSPICIOUS,
     OrphanCloser,
     Plan,
@@ -100,8 +100,8 @@ class FakeStores:
             raise DatabaseUnavailable("down", retry_after_s=1)
         return self.now_s - 1000.0
 
-    async def scan(self, min_suspicious: int, max_fraction: int) -> Orphans | None:
-        assert (min_suspicious, max_fraction) == (MIN_SUSPICIOUS, MAX_LAPSED_FRACTION)
+    async def scan(self, min_suspicious: int, lapsed_divisor: int) -> Orphans | None:
+        assert (min_suspicious, lapsed_divisor) == (MIN_SUSPICIOUS, LAPSED_DIVISOR)
         self.scans.append(self.now_s)
         return None if self.is_locked else Orphans(silent(self.silent_count), {}, 0)
 

@@ -63,15 +63,32 @@ def incomplete_decisions(tree: Tree) -> list[str]:
     headings = ("Status", "Context", "Decision", "Consequences", "A violating change")
     return [
         f"{path}: {heading}"
-        for path, text in tree.items()
-        if path.startswith("docs/adr/")
+        for path, text in decisions(tree).items()
         for heading in headings
         if f"\n## {heading}\n\n" not in text
     ] + [
         f"{path}: longer than 60 lines"
-        for path, text in tree.items()
-        if path.startswith("docs/adr/") and text.count("\n") > 60
+        for path, text in decisions(tree).items()
+        if text.count("\n") > 60
     ]
+
+
+def decisions(tree: Tree) -> dict[str, str]:
+    return {path: tree[path] for path in sorted(tree) if re.match(r"docs/adr/\d{4}-", path)}
+
+
+def unindexed_decisions(tree: Tree) -> list[str]:
+    """Rows that the index of decisions lacks, and rows of decisions that are not so (any more)."""
+    rows = set()
+    for path, text in decisions(tree).items():
+        title = re.match(r"# (\d+)\. (.+)\n", text)
+        status = re.search(r"\n## Status\n\n([^.]+)\.", text)
+        if title is None or status is None:
+            return [f"{path}: no title or status"]
+        link = f"[{title[1]}]({PurePosixPath(path).name})"
+        rows.add(f"| {link} | {title[2]} | {' '.join(status[1].split())} |")
+    indexed = re.findall(r"^\| \[\d.*\|$", tree.get("docs/adr/README.md", ""), re.MULTILINE)
+    return sorted(rows ^ set(indexed))
 
 
 def missing_documents(tree: Tree) -> list[str]:
@@ -109,3 +126,20 @@ def test_each_decision_that_is_named_exists_and_is_complete(tree: Tree) -> None:
     assert incomplete_decisions(tree) == []
     assert missing_decisions({"a.py": "as ADR 7 says"}) == ["a.py: ADR 7"]
     assert "docs/adr/0001-x.md: Status" in incomplete_decisions({"docs/adr/0001-x.md": "# 1. X"})
+
+
+def test_the_index_of_decisions_has_each_with_its_title_and_status(tree: Tree) -> None:
+    assert unindexed_decisions(tree) == []
+
+
+def test_the_rule_sees_decisions_missing_or_wrong_in_the_index() -> None:
+    decision = "# 1. X\n\n## Status\n\nSuperseded by ADR 2. More.\n"
+    tree = {
+        "docs/adr/0001-x.md": decision,
+        "docs/adr/README.md": "| [1](0001-x.md) | X | Accepted |",
+    }
+
+    assert unindexed_decisions(tree) == [
+        "| [1](0001-x.md) | X | Accepted |",
+        "| [1](0001-x.md) | X | Superseded by ADR 2 |",
+    ]

@@ -8,15 +8,13 @@ import msgspec
 
 from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome
-from sidecar.upstream.client import CallContext, CentralClient, CentralResponse
+from sidecar.upstream.client import UNDECODABLE, CallContext, CentralClient, CentralResponse
 from sidecar.wire.forwarded import ClosedExecutions
 
 T = TypeVar("T")
 WIRE_VERSION = 1
 EXECUTIONS_PER_CALL = 5_000
 """In one renewal or abandonment. Central refuses more than 10,000 as a whole."""
-UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for a body of another form."""
 
 
 class BatchResponse(msgspec.Struct):

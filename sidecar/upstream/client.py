@@ -33,6 +33,8 @@ CONNECTIONS_MAX = 32
 KEEPALIVE_S = 60.0
 SKEW_TOLERATED_S = 2.0
 """The `Date` header counts whole seconds: a smaller difference means nothing."""
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a body of another form."""
 NOT_MODIFIED = 304
 OVERLOAD_STATUSES = frozenset({502, 503, 504})
 """Central or its database is unavailable, for any caller and any call."""
@@ -288,7 +290,7 @@ def problem_document(content_type: str, body: bytes) -> dict[str, Any] | None:
         return None
     try:
         document = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
     if not isinstance(document, dict) or not isinstance(document.get("type"), str):
         return None

@@ -21,10 +21,14 @@ PROBLEM = "application/problem+json"
 
 
 def response(
-    status: int = 200, body: str = "{}", media_type: str = "application/json", **headers: str
+    status: int = 200,
+    body: str | bytes = "{}",
+    media_type: str = "application/json",
+    **headers: str,
 ) -> web.Response:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return web.Response(status=status, text=body, content_type=media_type, headers=names)
+    content = body.encode() if isinstance(body, str) else body
+    return web.Response(status=status, body=content, content_type=media_type, headers=names)
 
 
 def problem(status: int, slug: str, **headers: str) -> web.Response:
@@ -185,10 +189,12 @@ async def test_an_open_circuit_rejects_at_once_and_allows_one_probe(peer: Peer) 
         ('{"type":"about:blank"}', PROBLEM),
         ("[1]", PROBLEM),
         ("{", PROBLEM),
+        ("[" * 100_000, PROBLEM),
+        (b'{"type":"\xff"}', PROBLEM),
     ],
 )
 async def test_a_response_without_a_problem_of_centrals_is_from_an_unknown_server(
-    peer: Peer, body: str, media_type: str
+    peer: Peer, body: str | bytes, media_type: str
 ) -> None:
     peer.script = [response(403, body, media_type)]
 

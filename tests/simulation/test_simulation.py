@@ -13,7 +13,7 @@ import pytest
 from tests.simulation.simulation import simulate
 from tests.systems import ROOT
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "1000"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "300"))
 FIRST_SEED = int(os.environ.get("SIMULATION_SEED", "0"))
 PROCESSES = 2
 SECONDS_PER_SEED = 0.5

@@ -79,6 +79,8 @@ class MemoryCentral:
     columns: dict[int, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
     bindings: dict[tuple[int, str], str | None] = field(default_factory=dict)
     """By execution and source; the reason of its revocation."""
+    runners: dict[int, str] = field(default_factory=dict)
+    """The source that may set an execution's status."""
     cursors: dict[tuple[str, str], Cursor] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
     locked: set[int] = field(default_factory=set)
@@ -133,7 +135,11 @@ class MemoryCentral:
             if status is WriterStatus.NOT_BOUND or execution is None:
                 facts[execution_id] = Execution(execution_id=execution_id, writer_status=status)
             else:
-                facts[execution_id] = msgspec.structs.replace(execution, writer_status=status)
+                facts[execution_id] = msgspec.structs.replace(
+                    execution,
+                    writer_status=status,
+                    may_set_status=self.runners.get(execution_id) == source_id,
+                )
         return facts
 
     def _writer_status(self, source_id: str, execution_id: int) -> WriterStatus:
@@ -148,10 +154,14 @@ class MemoryCentral:
     # Bindings and leases
 
     def bind(self, source_id: str, execution_id: int, now: float) -> None:
-        """Raises `BoundElsewhere` while another source's lease has not lapsed."""
+        """Raises `BoundElsewhere` while the run is open and another source's lease has not lapsed.
+
+        After the end a source is bound for the other fields only, and revokes nobody.
+        """
         is_open = self.executions[execution_id].status not in TERMINAL_CODES
         lease = self.leases.get(execution_id)
-        if self.bindings.get((execution_id, source_id), "not bound") is not None:
+        is_bound = self.bindings.get((execution_id, source_id), "not bound") is None
+        if is_open and not is_bound:
             for other in self.sources_of(execution_id):
                 is_live = lease is not None and lease.source_id == other and lease.expires_at > now
                 if is_live:
@@ -159,6 +169,7 @@ class MemoryCentral:
                 self.bindings[execution_id, other] = "taken-over"
         self.bindings[execution_id, source_id] = None
         if is_open:
+            self.runners[execution_id] = source_id
             self.leases[execution_id] = Lease(source_id, now + LEASE_S)
 
     def sources_of(self, execution_id: int) -> list[str]:

@@ -224,6 +224,16 @@ class Fleet(RuleBasedStateMachine):
             return lost
 
         self.run_real(race())
+        # The closer leaves a lease that a renewal holds locked to its next pass.
+        self.run_real(
+            self.database.connection.execute(
+                """
+                delete from cu_metadata.leases lease
+                using texera_db.workflow_executions execution
+                where eid = execution_id and status in (3, 4, 5) and expires_at <= now()
+                """
+            )
+        )
 
         self.model.heartbeat()
         allowed = self.model.orphans()

@@ -57,6 +57,7 @@ class Both:
                 workflow_id=WORLD.workflow_id,
             )
             self.memory.bindings[execution_id, "a"] = None
+            self.memory.runners[execution_id] = "a"
 
     async def step(self) -> None:
         chance = self.chance
@@ -143,15 +144,17 @@ class Both:
         return Source(name, f"{self.epoch_count:032x}")
 
     async def _take_over(self, name: str, execution_id: int) -> None:
-        if self.memory.sources_of(execution_id) == [name]:
+        if name in self.memory.sources_of(execution_id):
             return
+        is_open = self.memory.executions[execution_id].status < 3
         self.memory.leases.clear()
         self.memory.bind(name, execution_id, 0.0)
-        await self.connection.execute(
-            "update cu_metadata.bindings set revoked_at = now(), revoked_reason = 'taken-over'"
-            " where execution_id = $1",
-            execution_id,
-        )
+        if is_open:
+            await self.connection.execute(
+                "update cu_metadata.bindings set may_set_status = false,"
+                " revoked_at = now(), revoked_reason = 'taken-over' where execution_id = $1",
+                execution_id,
+            )
         await self.connection.execute(
             "delete from cu_metadata.bindings where execution_id = $1 and source_id = $2",
             execution_id,

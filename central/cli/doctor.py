@@ -58,7 +58,7 @@ async def run_checks(settings: Settings, *, now: Callable[[], float] = time.time
             {
                 "database": lambda: _check_version(session),
                 "clock": lambda: checks.check_clock(offset_s, "the database"),
-                "settings": lambda: _check_settings(session),
+                "timeouts": lambda: _check_timeouts(session),
                 "role": lambda: _check_role(session),
                 "privileges": lambda: _check_privileges(inspection),
                 "migrations": lambda: _check_migrations(session, inspection),
@@ -112,9 +112,9 @@ def _check_version(session: SessionFacts) -> str:
     return f"Postgres {major}, as {session.role}"
 
 
-def _check_settings(session: SessionFacts) -> str:
-    if session.missing_settings:
-        raise Warn(f"the role has no {', '.join(session.missing_settings)}: run `migrate`")
+def _check_timeouts(session: SessionFacts) -> str:
+    if session.missing_timeouts:
+        raise Warn(f"the role has no {', '.join(session.missing_timeouts)}: run `migrate`")
     return "all are set on the role"
 
 

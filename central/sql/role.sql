@@ -38,9 +38,6 @@ alter role :"role" set statement_timeout = '10s';
 alter role :"role" set lock_timeout = '3s';
 alter role :"role" set idle_in_transaction_session_timeout = '15s';
 alter role :"role" set timezone = 'UTC';
--- Every statement is written for one plan, by primary key; planning anew cost four times as much as
--- running the plan (ADR 67).
-alter role :"role" set plan_cache_mode = 'force_generic_plan';
 
 
 -- name: grant
@@ -111,9 +108,8 @@ select
     array(
         select name from pg_settings
         where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout')
-              and setting = '0'
-           or name = 'plan_cache_mode' and setting <> 'force_generic_plan'
-    ) as missing_settings,
+          and setting = '0'
+    ) as missing_timeouts,
     array(
         select 'is a superuser' where self.rolsuper
         union all

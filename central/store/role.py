@@ -13,7 +13,7 @@ class SessionFacts(msgspec.Struct, frozen=True):
     role: str
     server_version: int
     database_now: datetime
-    missing_settings: Sequence[str]
+    missing_timeouts: Sequence[str]
     excess_rights: Sequence[str]
     is_migrated: bool
 

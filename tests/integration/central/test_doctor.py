@@ -23,7 +23,6 @@ UNDO = [
     "REVOKE pg_read_all_data FROM {role}",
     "ALTER ROLE {role} NOSUPERUSER NOCREATEDB",
     "ALTER ROLE {role} SET lock_timeout = '3s'",
-    "ALTER ROLE {role} SET plan_cache_mode = force_generic_plan",
 ]
 
 
@@ -77,8 +76,7 @@ async def test_the_command_prints_lines_or_json(database: Database) -> None:
         ("GRANT pg_read_all_data TO {role}", "role", "a member of pg_read_all_data"),
         ("ALTER ROLE {role} CREATEDB", "role", "may create"),
         ("ALTER ROLE {role} SUPERUSER", "role", "superuser"),
-        ("ALTER ROLE {role} SET lock_timeout = 0", "settings", "lock_timeout"),
-        ("ALTER ROLE {role} SET plan_cache_mode = auto", "settings", "plan_cache_mode"),
+        ("ALTER ROLE {role} SET lock_timeout = 0", "timeouts", "lock_timeout"),
         ("REVOKE SELECT ON cu_metadata.leases FROM {role}", "privileges", "cannot read leases"),
         ("DELETE FROM cu_metadata.migrations", "migrations", "not applied: 0001"),
         ("UPDATE cu_metadata.migrations SET checksum = ''", "migrations", "another form"),

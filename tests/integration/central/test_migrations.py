@@ -111,17 +111,17 @@ async def test_a_new_password_is_taken_over(settings: MigrateSettings, role: str
         await asyncpg.connect(settings.role_url)
 
 
-async def test_timeouts_and_generic_plans_are_settings_of_the_role(settings: MigrateSettings) -> None:
+async def test_the_roles_timeouts_stand_on_the_role(settings: MigrateSettings) -> None:
     await run_migrate(settings)
 
     async with connected(settings.role_url) as connection:
         values = [
             await connection.fetchval(f"SHOW {name}")
             for name in ("statement_timeout", "lock_timeout",
-                         "idle_in_transaction_session_timeout", "timezone", "plan_cache_mode")
+                         "idle_in_transaction_session_timeout", "timezone")
         ]  # fmt: skip
 
-    assert values == ["10s", "3s", "15s", "UTC", "force_generic_plan"]
+    assert values == ["10s", "3s", "15s", "UTC"]
 
 
 async def test_a_step_changed_after_it_was_applied_is_refused(settings: MigrateSettings) -> None:

@@ -66,9 +66,8 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
     async with AsyncExitStack() as life:
         sidecar = await life.enter_async_context(build_sidecar(settings, faults))
         spool, supervise = sidecar.spool, sidecar.tasks.supervise
-        if not sidecar.bindings_lost:
-            orphaned = OrphanedCreates(spool, sidecar.central)
-            await life.enter_async_context(supervise("orphaned-creates", orphaned.close))
+        orphaned = OrphanedCreates(spool, sidecar.central)
+        await life.enter_async_context(supervise("orphaned-creates", orphaned.close))
         await life.enter_async_context(_listening(sidecar))
         delivery = await life.enter_async_context(supervise("delivery", sidecar.delivery.run))
         await life.enter_async_context(supervise("lease-renewer", sidecar.lease_renewer.run))
@@ -98,8 +97,6 @@ class Sidecar:
         metrics: Metrics,
         tasks: Supervisor,
         faults: FaultInjector,
-        *,
-        bindings_lost: bool = False,
     ) -> None:
         access = AccessCache(
             ttl_s=settings.access_ttl_s, stale_s=settings.stale_access_s, wall_clock=time.time
@@ -137,11 +134,9 @@ class Sidecar:
             metrics,
             period_s=settings.lease_renew_s,
             fail_runs_on_restart=settings.fail_runs_on_cu_restart,
-            bindings_lost=bindings_lost,
         )
         spool.bindings.on_bound = self.lease_renewer.on_bound
         spool.on_append.append(self.lease_renewer.on_write)
-        self.bindings_lost = bindings_lost
         self.not_ready_because = ["starting"]
         _register_gauges(self)
 
@@ -175,13 +170,11 @@ async def build_sidecar(
 ) -> AsyncIterator[Sidecar]:
     """A sidecar with an open spool and without listeners, for the block."""
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
-    # A fresh spool under an old key, or a recovered one, may lack bindings.
-    spool_was_lost = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
+    is_replacement = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
     identity = SourceIdentity.from_volume(settings.spool_dir, settings.assertion_audience)
     limits = SpoolLimits(settings.spool_max_bytes, settings.spool_max_entries)
-    spool = Spool(settings.spool_dir, limits, faults=faults)
+    spool = Spool(settings.spool_dir, limits, faults=faults, is_replacement=is_replacement)
     await spool.open()
-    bindings_lost = spool_was_lost or spool.binding_losses > 0
     metrics = Metrics()
     tasks = Supervisor(metrics.restarts)
     try:
@@ -208,16 +201,7 @@ async def build_sidecar(
                     for session in (calls, deliveries, renewals)
                 )
             )
-            yield Sidecar(
-                settings,
-                identity,
-                spool,
-                central,
-                metrics,
-                tasks,
-                faults,
-                bindings_lost=bindings_lost,
-            )
+            yield Sidecar(settings, identity, spool, central, metrics, tasks, faults)
     finally:
         await spool.close()
 

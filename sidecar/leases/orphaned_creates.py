@@ -34,8 +34,8 @@ class BindingsApi(Protocol):
 
 
 class OrphanedCreates:
-    """Those from before this object was made. `close` runs once per process, and only if the spool
-    has all its bindings."""
+    """Those from before this object was made. `close` runs once per process, and closes nothing
+    while the spool may lack bindings: an execution that it does not know may be running."""
 
     def __init__(
         self,
@@ -62,7 +62,10 @@ class OrphanedCreates:
             try:
                 age_s = self._monotonic() - self._started_at
                 bound = await self._central.open_bindings(min_age_s=age_s)
-                unknown = [eid for eid in bound if self._spool.bindings.binding(eid) is None]
+                bindings = self._spool.bindings
+                if not bindings.is_complete:
+                    return []
+                unknown = [eid for eid in bound if bindings.binding(eid) is None]
                 closed = await self._central.abandon(unknown) if unknown else []
             except (CentralUnavailable, UpstreamProblem) as problem:
                 if backoff.failure_count == 0:

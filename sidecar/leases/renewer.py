@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -68,7 +69,6 @@ class LeaseRenewer:
         *,
         period_s: float,
         fail_runs_on_restart: bool = False,
-        bindings_lost: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -85,8 +85,10 @@ class LeaseRenewer:
         self._uniform = uniform
         self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
         self._unit_is_up = True
-        self._known_losses = -1 if bindings_lost else spool.binding_losses
         self._recovered: set[int] = set()
+        """What was bound when the spool had lost bindings, the known ones included."""
+        self._recovered_from: int | None = None
+        """`lost_at_ms` of that loss."""
         self._lost: dict[int, str] = {}
         self._unreported: set[int] = set()
         """Lost as unit-gone, and their close has not been requested yet."""
@@ -184,12 +186,21 @@ class LeaseRenewer:
     async def _recover_bindings(self) -> None:
         """After the spool has lost bindings, all that is bound to this source is renewed.
 
-        A new epoch alone is no loss: an execution whose create response was lost must lapse.
+        The loss is made good once each of them is known again, which its next write does, or has
+        ended. Until then each start does this anew, and closes no orphaned create. A new epoch
+        alone is no loss: an execution whose create response was lost must lapse.
         """
-        losses = self._spool.binding_losses
-        if losses != self._known_losses:
+        bindings = self._spool.bindings
+        lost_at_ms = bindings.lost_at_ms
+        if lost_at_ms is None:
+            return
+        if lost_at_ms != self._recovered_from:
             self._recovered = set(await self._central.open_bindings(min_age_s=0))
-            self._known_losses = losses
+            self._recovered_from = lost_at_ms
+        ended = self._lost.keys() - self._unreported
+        if all(bindings.binding(eid) is not None for eid in self._recovered - ended):
+            with suppress(SpoolUnavailable):  # tried again in the next round
+                await bindings.mark_complete(lost_at_ms)
 
     async def _report_closed(self) -> None:
         """Closes the runs of a unit's last process. Not in the round that found it down: a write

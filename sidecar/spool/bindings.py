@@ -145,18 +145,24 @@ class BindingIndex:
 
 
 def load_bindings(connection: sqlite3.Connection) -> list[Binding]:
-    """What the file holds, without rows with a value of a type that is never stored (damage)."""
     rows = connection.execute(
         "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here,"
-        " ended_at_ms FROM bindings WHERE typeof(workflow_id) = 'integer'"
-        " AND typeof(computing_unit_id) IN ('integer', 'null') AND typeof(user_id) = 'integer'"
-        " AND typeof(warehouse) IN ('text', 'null') AND typeof(created_here) = 'integer'"
-        " AND typeof(ended_at_ms) IN ('integer', 'null') AND typeof(generation) = 'integer'"
+        " ended_at_ms FROM bindings"
     )
     return [
         Binding(eid, wid, unit_id, user_id, warehouse, bool(created_here), ended_at_ms)
         for eid, wid, unit_id, user_id, warehouse, created_here, ended_at_ms in rows
     ]
+
+
+def forget_malformed(connection: sqlite3.Connection) -> int:
+    """Forgets bindings with a value of a type that is never stored (damage); returns how many."""
+    return connection.execute(
+        "DELETE FROM bindings WHERE typeof(workflow_id) <> 'integer'"
+        " OR typeof(computing_unit_id) NOT IN ('integer', 'null') OR typeof(user_id) <> 'integer'"
+        " OR typeof(warehouse) NOT IN ('text', 'null') OR typeof(created_here) <> 'integer'"
+        " OR typeof(ended_at_ms) NOT IN ('integer', 'null') OR typeof(generation) <> 'integer'"
+    ).rowcount
 
 
 def load_grants(connection: sqlite3.Connection) -> list[Grant]:

@@ -41,7 +41,8 @@ class SpoolFile:
 
     Each time the file is opened, `set_next_seq` is called in the writer's thread with the first
     free number; then, on the event loop, `load` with what the file holds and `on_corrupted` with
-    the writes that ended because they were corrupted.
+    the writes that ended because they were corrupted. `is_replacement`: if there is no file yet,
+    there was one before.
     """
 
     def __init__(
@@ -52,8 +53,11 @@ class SpoolFile:
         on_corrupted: Callable[[Sequence[WriteRecord]], None],
         faults: FaultInjector,
         new_writer: Callable[..., GroupCommitWriter] = GroupCommitWriter,
+        *,
+        is_replacement: bool = False,
     ) -> None:
         self._directory = directory
+        self._is_replacement = is_replacement
         self._path = directory / schema.FILE_NAME
         self._load = load
         self._set_next_seq = set_next_seq
@@ -196,7 +200,10 @@ class SpoolFile:
     def _open_in_thread(self, *, is_suspect: bool) -> "OpenFile":
         self._directory.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
-        connection, index, report = recovery.open_or_recover(self._directory, is_suspect=is_suspect)
+        connection, index, report = recovery.open_or_recover(
+            self._directory, is_suspect=is_suspect, is_replacement=self._is_replacement
+        )
+        self._is_replacement = True  # should there be no file the next time
         try:
             snapshot = IndexSnapshot.of(connection)
             # The rest of this group is numbered before the event loop learns of the new file.

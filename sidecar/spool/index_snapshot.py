@@ -20,6 +20,7 @@ class IndexSnapshot:
     skipped_count: int
     """Kept writes that an operator has skipped."""
     bindings: list[Binding]
+    bindings_lost_at_ms: int | None
     grants: list[Grant]
     boot: Boot | None
 
@@ -41,14 +42,16 @@ class IndexSnapshot:
             " (SELECT count(*) FROM settled WHERE instr(problem, ?))",
             (f'"type":"{WriteSkipped.slug}"'.encode(),),
         ).fetchone()
+        meta = schema.read_meta(connection)
         return cls(
-            spool_id=schema.read_meta(connection)["spool_id"],
+            spool_id=meta["spool_id"],
             next_seq=max_seq + 1,
             has_batch=bool(has_batch),
             queues=[(row[0], row[1], list(row[2:-1]), row[-1]) for row in queues],
             coalesced_count=coalesced_count,
             skipped_count=skipped_count,
             bindings=bindings.load_bindings(connection),
+            bindings_lost_at_ms=meta.get(schema.BINDINGS_LOST),
             grants=bindings.load_grants(connection),
             boot=bindings.load_boot(connection),
         )

@@ -4,7 +4,6 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,9 @@ class QuarantineFolder:
     """The folder of one recovery: `quarantine/<time>-<n>/`, made on first use. Older ones are
     deleted for it."""
 
-    def __init__(self, directory: Path, gmtime: Callable[[], time.struct_time]) -> None:
+    def __init__(self, directory: Path, now_ms: int) -> None:
         self._quarantine = directory / FOLDER
-        self._gmtime = gmtime
+        self._now_ms = now_ms
         self._folder: Path | None = None
 
     def resume(self) -> None:
@@ -56,7 +55,7 @@ class QuarantineFolder:
     def folder(self) -> Path:
         if self._folder is None:
             self.delete_older()
-            stamp = time.strftime("%Y%m%dT%H%M%S", self._gmtime())
+            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._now_ms // 1000))
             number = 0
             while (folder := self._quarantine / f"{stamp}-{number}").exists():
                 number += 1

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.http.logs import fields
-from sidecar.spool import batches, damaged_file, quarantine, schema
+from sidecar.spool import batches, bindings, damaged_file, quarantine, schema
 from sidecar.spool.capacity import ReserveFile
 from sidecar.spool.entry import WriteRecord
 from sidecar.spool.quarantine import QuarantineFolder
@@ -62,16 +62,19 @@ def open_or_recover(
     directory: Path,
     *,
     is_suspect: bool = False,
-    gmtime: Callable[[], time.struct_time] = time.gmtime,
+    is_replacement: bool = False,
+    wall_clock: Callable[[], float] = time.time,
 ) -> tuple[sqlite3.Connection, WalIndex, RecoveryReport]:
     """The spool's connection, whatever was found. The caller closes the index of the log after the
     connection and all others.
 
-    `is_suspect` rebuilds even a file that looks whole: corruption was found in use. Raises
+    `is_suspect` rebuilds even a file that looks whole: corruption was found in use. With
+    `is_replacement` a new file is known to lack the bindings of one that was lost. Raises
     `UnknownFormat`, and sqlite3.Error and OSError for a volume that cannot be used.
     """
     path = directory / schema.FILE_NAME
-    folder = QuarantineFolder(directory, gmtime)
+    now_ms = int(wall_clock() * 1000)
+    folder = QuarantineFolder(directory, now_ms)
     if (directory / _READY).exists():
         folder.resume()
         _replace(directory, folder)
@@ -90,7 +93,7 @@ def open_or_recover(
             if is_empty and has_gap:
                 fault = "log damaged at its beginning"
             else:
-                schema.configure(connection)
+                schema.configure(connection, bindings_lost_at_ms=now_ms if is_replacement else None)
                 fault = fault_of(connection)
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if not _is_about_contents(error):
@@ -104,12 +107,12 @@ def open_or_recover(
     if connection is None or fault is not None or has_gap:
         _abandon(connection, path, index)
         if fault is not None:
-            report = _rebuild(directory, path, folder, fault)
+            report = _rebuild(directory, path, folder, fault, now_ms)
         else:
-            report = _restore_unreachable(path, wal, folder)
+            report = _restore_unreachable(path, wal, folder, now_ms)
         connection = schema.connect(path)
         schema.configure(connection)
-    ended = _end_malformed(connection, directory)
+    ended = _end_malformed(connection, directory, now_ms)
     return connection, index, replace(report, ended=tuple(ended))
 
 
@@ -177,8 +180,12 @@ def _is_about_contents(error: sqlite3.DatabaseError | UnicodeDecodeError) -> boo
     )
 
 
-def _end_malformed(connection: sqlite3.Connection, directory: Path) -> list[WriteRecord]:
+def _end_malformed(
+    connection: sqlite3.Connection, directory: Path, now_ms: int
+) -> list[WriteRecord]:
     connection.execute("BEGIN IMMEDIATE")
+    if bindings.forget_malformed(connection):
+        schema.write_meta(connection, bindings_lost_at_ms=now_ms)
     ended = batches.end_corrupted(
         connection,
         batches.malformed(connection),
@@ -191,7 +198,9 @@ def _end_malformed(connection: sqlite3.Connection, directory: Path) -> list[Writ
 # Recovery
 
 
-def _restore_unreachable(path: Path, wal: WalFile, folder: QuarantineFolder) -> RecoveryReport:
+def _restore_unreachable(
+    path: Path, wal: WalFile, folder: QuarantineFolder, now_ms: int
+) -> RecoveryReport:
     """Adds to the file what only the unreachable commits of its log have."""
     kept_log = folder.copy(path.with_name(path.name + schema.WAL_SUFFIX))
     ReserveFile(path.parent).release(0)  # the copy needs the space more
@@ -203,6 +212,7 @@ def _restore_unreachable(path: Path, wal: WalFile, folder: QuarantineFolder) -> 
         schema.configure(target)
         target.execute("BEGIN IMMEDIATE")
         found = damaged_file.copy_rows(source, target)
+        schema.write_meta(target, bindings_lost_at_ms=now_ms)
         target.execute("COMMIT")
         # Frames that are not overwritten would be found again, as damage, at each start.
         schema.checkpoint_truncate(target)
@@ -213,7 +223,9 @@ def _restore_unreachable(path: Path, wal: WalFile, folder: QuarantineFolder) -> 
     return RecoveryReport(seq_gap=SEQ_GAP, lost_count=len(found.lost))
 
 
-def _rebuild(directory: Path, path: Path, folder: QuarantineFolder, fault: str) -> RecoveryReport:
+def _rebuild(
+    directory: Path, path: Path, folder: QuarantineFolder, fault: str, now_ms: int
+) -> RecoveryReport:
     """Replaces the damaged file by a new one with all rows that can be read."""
     folder.delete_older()
     ReserveFile(directory).release(0)  # waiting writes need the space more
@@ -222,7 +234,7 @@ def _rebuild(directory: Path, path: Path, folder: QuarantineFolder, fault: str) 
         closing(schema.connect(directory / _NEW)) as target,
         damaged_file.readable_copy(path, WalFile(path), copy_file=damaged_file.link) as source,
     ):
-        schema.configure(target)
+        schema.configure(target, bindings_lost_at_ms=now_ms)
         target.execute("BEGIN IMMEDIATE")
         found = damaged_file.copy_rows(source, target)
         schema.write_meta(target, max_seq=found.max_seq, **damaged_file.identity(source))

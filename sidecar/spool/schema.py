@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FILE_NAME = "spool.sqlite3"
 WAL_SUFFIX, SHM_SUFFIX = "-wal", "-shm"
 PAGE_BYTES = 4096
@@ -111,10 +111,11 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def configure(connection: sqlite3.Connection) -> None:
+def configure(connection: sqlite3.Connection, *, bindings_lost_at_ms: int | None = None) -> None:
     """Sets how the connection writes, and creates the tables of a new spool.
 
-    Only after SQLite is known to see the whole log: this may start a new one.
+    `bindings_lost_at_ms` is for a new spool in place of one that was lost. Only after SQLite is
+    known to see the whole log: this may start a new one.
     """
     is_new = is_empty(connection)
     if is_new:
@@ -131,7 +132,7 @@ def configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_size_limit = 8388608")  # a grown log shrinks to 8 MiB
     connection.execute("PRAGMA cache_size = -4096")  # 4 MiB: a full spool must not fill memory
     if is_new:
-        create(connection)
+        create(connection, bindings_lost_at_ms)
 
 
 def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
@@ -198,7 +199,7 @@ def is_empty(connection: sqlite3.Connection) -> bool:
     return version_of(connection) == 0 and not tables
 
 
-def create(connection: sqlite3.Connection) -> None:
+def create(connection: sqlite3.Connection, bindings_lost_at_ms: int | None = None) -> None:
     """Creates the tables of a new spool, and with them its id and its first epoch."""
     connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {FORMAT_VERSION};")
     write_meta(
@@ -208,6 +209,7 @@ def create(connection: sqlite3.Connection) -> None:
         batch=0,
         digest="",
         max_seq=0,
+        bindings_lost_at_ms=bindings_lost_at_ms,
     )
     connection.execute("COMMIT")
 
@@ -236,6 +238,8 @@ def expected_signature() -> list[tuple[Any, ...]]:
 META_NAMES = frozenset({"spool_id", "epoch", "batch", "digest", "max_seq"})
 BOOT = "boot"
 """Absent until the computing unit has registered a boot."""
+BINDINGS_LOST = "bindings_lost_at_ms"
+"""Since when bindings may be missing; absent or null while the spool has all of them."""
 CHECKSUM = "checksum"
 
 
@@ -265,5 +269,6 @@ def is_meta_intact(meta: dict[str, Any]) -> bool:
 
 
 def _meta_checksum(meta: dict[str, Any]) -> int:
-    text = "\0".join(f"{name}={meta.get(name)!r}" for name in sorted(META_NAMES | {BOOT}))
+    names = sorted(META_NAMES | {BOOT, BINDINGS_LOST})
+    text = "\0".join(f"{name}={meta.get(name)!r}" for name in names)
     return zlib.crc32(text.encode(errors="backslashreplace"))

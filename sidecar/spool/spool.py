@@ -44,6 +44,7 @@ class Spool:
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         new_writer: Callable[..., GroupCommitWriter] = GroupCommitWriter,
+        is_replacement: bool = False,
     ) -> None:
         self._file = SpoolFile(
             directory,
@@ -52,6 +53,7 @@ class Spool:
             self._report_corrupted,
             faults,
             new_writer,
+            is_replacement=is_replacement,
         )
         self._capacity = CapacityGuard(limits)
         self._faults = faults
@@ -63,7 +65,6 @@ class Spool:
         """Members of a batch that is being settled: gone from the file before the index knows. They
         stay if the settle fails, as it may have been committed: until `settle_recovered`."""
         self._epochs_started = 0
-        self._damaged_batches = 0
         self.skipped_count = 0
         """Settled writes, as far as they are kept, that an operator has skipped."""
         self.spool_id = ""
@@ -96,8 +97,7 @@ class Spool:
         for summary in snapshot.queues:
             self.queues.restore(*summary)
         self.queues.coalesced_count = snapshot.coalesced_count
-        self.bindings.load(snapshot.bindings, snapshot.grants, self.now_ms())
-        self.bindings.boot = snapshot.boot
+        self.bindings.load_snapshot(snapshot)
         self.on_reopened()
 
     def _set_next_seq(self, seq: int) -> None:
@@ -156,11 +156,6 @@ class Spool:
         """Epochs started since start, each because of damage or of a batch out of step."""
         return self._epochs_started + self._file.rebuild_count
 
-    @property
-    def binding_losses(self) -> int:
-        """How often since start bindings may have been lost, with other damage."""
-        return self._damaged_batches + self._file.rebuild_count
-
     def describe(self) -> dict[str, Any]:
         """The spool's part of `/status`."""
         return {
@@ -174,6 +169,7 @@ class Spool:
             "quarantined": self.quarantined_count,
             "skipped": self.skipped_count,
             "epochs_started": self.epochs_started,
+            "bindings_complete": self.bindings.is_complete,
         }
 
     # Append
@@ -286,12 +282,12 @@ class Spool:
 
         def abandon(connection: sqlite3.Connection) -> tuple[list[WriteRecord], IndexSnapshot]:
             records = batches.abandon_batch(connection, self._file.keep_rows)
+            schema.write_meta(connection, bindings_lost_at_ms=self.now_ms())
             return records, IndexSnapshot.of(connection)
 
         def index(abandoned: tuple[list[WriteRecord], IndexSnapshot]) -> None:
             records, snapshot = abandoned
             self._epochs_started += 1
-            self._damaged_batches += 1
             self._load(snapshot)
             self.on_corrupted(records)
 

@@ -83,9 +83,7 @@ class RenewerRig:
     period_s: float = PERIOD_S
     events: dict[float, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
-    def renewer(
-        self, *, bindings_lost: bool = False, fail_runs_on_restart: bool = False
-    ) -> LeaseRenewer:
+    def renewer(self, *, fail_runs_on_restart: bool = False) -> LeaseRenewer:
         return LeaseRenewer(
             self.spool,
             self.central,
@@ -93,7 +91,6 @@ class RenewerRig:
             self.metrics,
             period_s=self.period_s,
             fail_runs_on_restart=fail_runs_on_restart,
-            bindings_lost=bindings_lost,
             monotonic=lambda: self.now_s,
             sleep=self.sleep,
             uniform=lambda low, high: high,

@@ -215,19 +215,6 @@ async def test_a_hung_renewal_times_out_before_the_lease_lapses(
     assert rig.count("sidecar_lease_renewals_total", outcome="unavailable") == 1
 
 
-async def test_bindings_lost_by_the_spool_are_renewed(rig: RenewerRig) -> None:
-    await bind(rig.spool, 7)
-    rig.central.open = [5, 7]
-    rig.central.script = [UNREACHABLE]
-    renewer = rig.renewer(bindings_lost=True)
-
-    for _ in range(3):
-        await renewer.renew()
-
-    assert rig.central.renewed == [[5, 7], [5, 7]]
-    assert rig.central.ages_s == [0]
-
-
 async def test_corruption_found_at_work_recovers_bindings_from_central(spools: Spools) -> None:
     spool = await spools.open()
     seq = await spool.append(update(name="x"))

@@ -138,6 +138,10 @@ where operator.workflow_execution_id = deleted.execution_id
 -- The cursor is locked before the executions, because `locked` refers to it. A registry row that
 -- another transaction stores between this statement's snapshot and its locks is noticed by the last
 -- SELECT: it counts the written rows and undoes the statement by dividing by zero.
+--
+-- `limit cardinality(...)` changes no result. Without it the planner expects ten elements of an array
+-- whose value it does not know, and takes the plan for any values to be dearer than one for a lone
+-- write: it would plan the statement anew for each batch, which takes longer than running it.
 with cursor as materialized (
     select last_batch
     from cu_metadata.cursors
@@ -145,7 +149,9 @@ with cursor as materialized (
     for update
 ), locked as materialized (
     select execution.eid
-    from unnest($7::int[]) as named (execution_id)
+    from (
+        select execution_id from unnest($7::int[]) as named (execution_id) limit cardinality($7)
+    ) named
     join texera_db.workflow_executions execution on execution.eid = named.execution_id
     join lateral (
         select
@@ -178,10 +184,12 @@ with cursor as materialized (
     select *
     from unnest($19::int[], $20::text[], $21::text[], $22::bigint[])
         as named (execution_id, global_port_id, uri, size_bytes)
+    limit cardinality($19)
 ), console_change as materialized (
     select *
     from unnest($23::int[], $24::text[], $25::text[], $26::bigint[])
         as named (execution_id, operator_id, uri, size_bytes)
+    limit cardinality($23)
 ), facts as materialized (
     select
         $2::boolean
@@ -211,6 +219,7 @@ with cursor as materialized (
         runtime_stats_uri, runtime_stats_bytes, name, bookmarked
     )
     where (select hold from facts)
+    limit cardinality($9)
 ), ending as (
     -- There is a row if the execution was ended before and has been reopened, or if its stored end
     -- gives way to this one. The source's own status is never provisional.
@@ -291,6 +300,7 @@ with cursor as materialized (
     select execution_id, operators::jsonb
     from unnest($27::int[], $28::text[]) as named (execution_id, operators)
     where (select hold from facts)
+    limit cardinality($27)
     on conflict (execution_id) do update
     set operators = excluded.operators, recorded_at = excluded.recorded_at
 ), cursor_advanced as (

@@ -102,3 +102,45 @@ async def test_a_repeated_batch_takes_three_statements(
     await central.batches.apply(source.source_id, batch)
 
     assert await statements(database) - before == 3
+
+
+async def test_a_lone_write_is_not_planned_anew(
+    cluster: Cluster, database: Database, owner_connection: Connection
+) -> None:
+    """Planning takes longer than running the plan. Postgres keeps one after five executions."""
+    if not cluster.binaries.has_statement_statistics:
+        pytest.skip("this Postgres has no pg_stat_statements")
+    async with connected(database.superuser_url) as superuser:
+        await superuser.execute(
+            f"alter database {database.name} set pg_stat_statements.track_planning = on"
+        )
+    source = Source()
+    (eid,) = await add_runs(owner_connection, 1)
+
+    async def plans() -> dict[str, int]:
+        async with connected(database.superuser_url) as superuser:
+            rows = await superuser.fetch(
+                """
+                select s.query, s.plans::int, s.calls::int from pg_stat_statements s
+                join pg_database d on d.oid = s.dbid
+                where d.datname = $1 and s.query like '%cursor_advanced%' and s.calls > 0
+                """,
+                database.name,
+            )
+        (row,) = rows
+        return {"plans": row["plans"], "calls": row["calls"]}
+
+    async with replica(database) as central:
+        for number in range(1, 11):
+            await central.batches.apply(
+                "source-a", source.batch(number, source.update(eid, name="n"))
+            )
+        before = await plans()
+        for number in range(11, 21):
+            await central.batches.apply(
+                "source-a", source.batch(number, source.update(eid, name="n"))
+            )
+
+    after = await plans()
+    assert before["plans"] > 0  # they are counted
+    assert after == {"plans": before["plans"], "calls": before["calls"] + 10}

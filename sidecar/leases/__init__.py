@@ -23,7 +23,8 @@ through a connection pool of its own, so that no slow bulk call delays it.
 
 - **Central says so**: closed, ended, revoked or bound elsewhere. Logged, counted, shown. If central
   closed the run because it lapsed, the run's own terminal status still replaces that. The
-  bindings of all others are forgotten ten minutes later, unless central binds them again.
+  bindings of all others are forgotten ten minutes later, unless central binds them again. Once a
+  day central is asked about lost runs anew, as it may have forgotten a closed one by then.
 - **unit-gone**: only with `SIDECAR_FAIL_RUNS_ON_CU_RESTART`. A master that restarts in place
   and registers no boot would have its old runs renewed for ever. Refused connections mean that its
   process is gone, and what ran in it does not return with the next one.

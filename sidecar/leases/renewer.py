@@ -41,6 +41,9 @@ LOST_FOR_GOOD = frozenset(
     {"ended", "bound-elsewhere", "binding-revoked", "execution-not-found", "not-bound"}
 )
 """Not `closed`: the run may be alive, and its own terminal status must be admitted at any time."""
+RECHECK_LOST_S = 24 * 3600.0
+"""After which central is asked again about lost runs: it may have forgotten them, and then the
+spool does too, or somebody may have reopened one by SQL."""
 UNIT_GONE = "unit-gone"
 """The reason for giving up a run whose lease central would still renew."""
 
@@ -90,6 +93,7 @@ class LeaseRenewer:
         self._recovered_from: int | None = None
         """`lost_at_ms` of that loss."""
         self._lost: dict[int, str] = {}
+        self._rechecked_at = monotonic()
         self._unreported: set[int] = set()
         """Lost as unit-gone, and their close has not been requested yet."""
         self._bound_in_round: set[int] = set()
@@ -148,6 +152,9 @@ class LeaseRenewer:
         await self._recover_bindings()
         await self._report_closed()
         execution_ids = self.held()
+        is_recheck = self._monotonic() - self._rechecked_at >= RECHECK_LOST_S
+        if is_recheck:
+            execution_ids = sorted({*execution_ids, *self._lost})
         if not execution_ids:
             self._renewed_at = self._monotonic()
             if not self._unit_is_up:
@@ -163,6 +170,8 @@ class LeaseRenewer:
             for lease in leases.lost
             if lease.execution_id not in self._bound_in_round
         }
+        if is_recheck:
+            self._on_rechecked(lost)
         self._on_renewed(lost)
         await self._end_bindings(lost)
         self._period_s = min(self._max_period_s, leases.lease_s / RENEWALS_PER_LEASE)
@@ -248,11 +257,20 @@ class LeaseRenewer:
         self._backoff.reset()
         self._renewed_at = self._monotonic()
         self._metrics.lease_renewals.labels("renewed").inc()
-        self._drop(lost)
+        self._drop({eid: reason for eid, reason in lost.items() if eid not in self._lost})
         # An execution without a binding is not held anyway.
         known = {binding.execution_id for binding in self._spool.bindings.all()}
         for execution_id in self._lost.keys() - known - self._recovered:
             del self._lost[execution_id]
+
+    def _on_rechecked(self, lost: Mapping[int, str]) -> None:
+        """A run whose lease central renews is open again, unless the unit has lost it."""
+        self._rechecked_at = self._monotonic()
+        self._lost = {
+            execution_id: reason
+            for execution_id, reason in self._lost.items()
+            if execution_id in lost or reason == UNIT_GONE
+        }
 
     def _drop(self, reasons: Mapping[int, str]) -> None:
         for execution_id, reason in reasons.items():

@@ -26,7 +26,8 @@ REVOKING_REFUSALS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """An execution this sidecar may write to. `created_here`: no other source ever wrote it."""
+    """An execution this sidecar may write to. `created_here`: no other source ever wrote it.
+    `generation` is set when it is stored, and grows each time central binds the execution again."""
 
     execution_id: int
     workflow_id: int
@@ -35,6 +36,7 @@ class Binding:
     warehouse: str | None
     created_here: bool
     ended_at_ms: int | None = None
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,18 @@ class BindingIndex:
         self._grants.setdefault(binding.execution_id, {})[grant.token_digest] = grant
 
     def apply(self, changes: PermissionChanges, now_ms: int) -> None:
-        for execution_id in changes.ended:
-            binding = self._bindings.get(execution_id)
-            if binding is not None and binding.ended_at_ms is None:
-                self._bindings[execution_id] = replace(binding, ended_at_ms=now_ms)
+        self.mark_ended(self.known(changes.ended), now_ms)
         self.forget(changes.revoked)
+
+    def known(self, execution_ids: Iterable[int]) -> list[Binding]:
+        return [self._bindings[eid] for eid in execution_ids if eid in self._bindings]
+
+    def mark_ended(self, ended: Iterable[Binding], now_ms: int) -> None:
+        """Ends these, except those that were bound again in the meantime."""
+        for binding in ended:
+            known = self._bindings.get(binding.execution_id)
+            if known == binding and binding.ended_at_ms is None:
+                self._bindings[binding.execution_id] = replace(binding, ended_at_ms=now_ms)
 
     def expired(self, now_ms: int) -> list[int]:
         """Executions that ended more than the grace ago."""
@@ -147,11 +156,11 @@ class BindingIndex:
 def load_bindings(connection: sqlite3.Connection) -> list[Binding]:
     rows = connection.execute(
         "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here,"
-        " ended_at_ms FROM bindings"
+        " ended_at_ms, generation FROM bindings"
     )
     return [
-        Binding(eid, wid, unit_id, user_id, warehouse, bool(created_here), ended_at_ms)
-        for eid, wid, unit_id, user_id, warehouse, created_here, ended_at_ms in rows
+        Binding(eid, wid, unit_id, user_id, warehouse, bool(created_here), ended_at_ms, generation)
+        for eid, wid, unit_id, user_id, warehouse, created_here, ended_at_ms, generation in rows
     ]
 
 
@@ -174,13 +183,14 @@ def load_grants(connection: sqlite3.Connection) -> list[Grant]:
     return [Grant(*row) for row in rows]
 
 
-def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> None:
-    connection.execute(
+def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> Binding:
+    """Stores both; returns the binding as it is stored."""
+    ((generation,),) = connection.execute(
         "INSERT OR REPLACE INTO bindings (execution_id, workflow_id, computing_unit_id, user_id,"
         " warehouse, created_here, ended_at_ms, generation) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
         # Above that of its last binding, which may be forgotten by now except by the batch.
         " 1 + max((SELECT coalesce(max(generation), 0) FROM bindings WHERE execution_id = ?1),"
-        " (SELECT coalesce(max(generation), 0) FROM in_flight)))",
+        " (SELECT coalesce(max(generation), 0) FROM in_flight))) RETURNING generation",
         (
             binding.execution_id,
             binding.workflow_id,
@@ -195,6 +205,7 @@ def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> No
         "INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?)",
         (grant.token_digest, grant.execution_id, grant.user_id, grant.expires_at),
     )
+    return replace(binding, generation=generation)
 
 
 def without_rebound(
@@ -216,6 +227,15 @@ def without_rebound(
         if connection.execute(newer, (execution_id,)).fetchone() is None
     )
     return replace(changes, revoked=frozenset(revoked))
+
+
+def end(connection: sqlite3.Connection, ended: Iterable[Binding], now_ms: int) -> None:
+    """Ends these, unless they were bound again in the meantime."""
+    connection.executemany(
+        "UPDATE bindings SET ended_at_ms = ?"
+        " WHERE execution_id = ? AND generation = ? AND ended_at_ms IS NULL",
+        [(now_ms, binding.execution_id, binding.generation) for binding in ended],
+    )
 
 
 def apply(connection: sqlite3.Connection, changes: PermissionChanges, now_ms: int) -> None:

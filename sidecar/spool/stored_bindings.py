@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 
 from sidecar.spool import bindings, schema
-from sidecar.spool.bindings import Binding, BindingIndex, Boot, Grant, PermissionChanges
+from sidecar.spool.bindings import Binding, BindingIndex, Boot, Grant
 from sidecar.spool.file import SpoolFile
 from sidecar.spool.index_snapshot import IndexSnapshot
 
@@ -53,32 +53,34 @@ class StoredBindings(BindingIndex):
     async def record(self, binding: Binding, grant: Grant) -> None:
         """Stores central's authorization of this sidecar and of this token for an execution."""
 
-        def store(connection: sqlite3.Connection) -> None:
-            bindings.record(connection, binding, grant)
+        def index(stored: Binding) -> None:
+            self.add(stored, grant)
+            self.on_bound(stored.execution_id)
 
-        def index(_: None) -> None:
-            self.add(binding, grant)
-            self.on_bound(binding.execution_id)
-
-        await self._file.write(store, index)
+        await self._file.write(
+            lambda connection: bindings.record(connection, binding, grant), index
+        )
 
     async def record_boot(self, boot: Boot, closed: Iterable[int]) -> None:
         """Stores the unit's new boot, and the end of the runs that central closed for it."""
         await self.end(closed, boot=boot)
 
     async def end(self, execution_ids: Iterable[int], *, boot: Boot | None = None) -> None:
-        """Stores that these ended, or are no longer this sidecar's: forgotten after the grace."""
-        changes = PermissionChanges(ended=frozenset(execution_ids), revoked=frozenset())
+        """Stores that these ended, or are no longer this sidecar's: forgotten after the grace.
+
+        It says nothing of a binding that is being stored at the same time.
+        """
+        ended = self.known(execution_ids)
         now_ms = self._now_ms()
 
         def store(connection: sqlite3.Connection) -> None:
             if boot is not None:
                 bindings.record_boot(connection, boot)
-            bindings.apply(connection, changes, now_ms)
+            bindings.end(connection, ended, now_ms)
 
         def index(_: None) -> None:
             self.boot = boot or self.boot
-            self.apply(changes, now_ms)
+            self.mark_ended(ended, now_ms)
 
         await self._file.write(store, index)
 

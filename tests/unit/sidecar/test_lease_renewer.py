@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from sidecar.leases.health_check import UnitState
-from sidecar.leases.renewer import BACKOFF_LIMIT_S, LeaseRenewer
+from sidecar.leases.renewer import BACKOFF_LIMIT_S, RECHECK_LOST_S, LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable
 from sidecar.upstream.central_api import RenewedLeases
@@ -143,6 +143,29 @@ async def test_a_binding_that_central_no_longer_has_is_forgotten_after_the_grace
     assert spool.bindings.binding(7) is None
     # Closed provisionally: the run's own terminal status must be admitted whenever it comes.
     assert spool.bindings.binding(3) is not None
+
+
+async def test_a_long_lived_sidecar_forgets_closed_runs_when_central_does(
+    rig: RenewerRig, spools: Spools
+) -> None:
+    """And holds one again that was reopened; a run that is still closed counts once."""
+    await bind(rig.spool, 3, 5, 7)
+    rig.central.lost = dict.fromkeys((3, 5, 7), "closed")
+    renewer = rig.renewer()
+    await renewer.renew()
+    await renewer.renew()
+
+    rig.now_s += RECHECK_LOST_S
+    rig.central.lost = {3: "not-bound", 5: "closed"}
+    await renewer.renew()
+    await renewer.renew()
+    spools.now_s += 601
+    await rig.spool.bindings.purge()
+
+    assert rig.central.renewed == [[3, 5, 7], [3, 5, 7], [7]]
+    assert {b.execution_id for b in rig.spool.bindings.all()} == {5, 7}
+    assert rig.count("sidecar_lost_leases_total", reason="closed") == 3
+    assert rig.count("sidecar_lost_leases_total", reason="not-bound") == 0
 
 
 async def test_a_run_bound_while_its_renewal_is_in_the_air_is_held(rig: RenewerRig) -> None:

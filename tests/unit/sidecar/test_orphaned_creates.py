@@ -1,5 +1,9 @@
 """Orphaned creates of an earlier process, and the boot that outlives it."""
 
+import asyncio
+
+import pytest
+
 from sidecar.leases.orphaned_creates import GRACE_S, OrphanedCreates
 from sidecar.spool.bindings import Boot
 from sidecar.spool.schema import FILE_NAME
@@ -79,6 +83,21 @@ async def test_runs_closed_by_a_boot_have_ended_bindings(spools: Spools) -> None
     await bind(spool, 5, 7)
 
     await spool.bindings.record_boot(Boot(2, "new"), [5])
+
+    for known in (spool, await spools.open()):
+        ended = {b.execution_id for b in known.bindings.all() if b.ended_at_ms is not None}
+        assert ended == {5}
+
+
+@pytest.mark.parametrize("boot", [None, Boot(2, "new")])
+async def test_an_end_that_was_learned_before_a_new_binding_leaves_it_open(
+    spools: Spools, boot: Boot | None
+) -> None:
+    """Both wait for the same commit: the index in memory does not know the newer one yet."""
+    spool = await spools.open()
+    await bind(spool, 5, 7)
+
+    await asyncio.gather(bind(spool, 7), spool.bindings.end([5, 7], boot=boot))
 
     for known in (spool, await spools.open()):
         ended = {b.execution_id for b in known.bindings.all() if b.ended_at_ms is not None}

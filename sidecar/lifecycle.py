@@ -226,18 +226,21 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
 
 
 def _register_gauges(sidecar: Sidecar) -> None:
-    gauge, spool, leases = sidecar.metrics.register_gauge, sidecar.spool, sidecar.lease_renewer
+    metrics, spool, leases = sidecar.metrics, sidecar.spool, sidecar.lease_renewer
+    counter, gauge = metrics.register_counter, metrics.register_gauge
     connections, bodies = sidecar.body_reader.connections, sidecar.body_reader
     gauge("sidecar_spool_entries", "Writes not yet settled.", lambda: spool.queues.entry_count)
     gauge("sidecar_spool_bytes", "Their bytes in the spool.", lambda: spool.queues.size_bytes)
     gauge("sidecar_spool_full", "1 while ordinary writes are refused.", lambda: spool.is_full)
-    gauge("sidecar_spool_commits", "Commits of the spool.", lambda: spool.commit_count)
-    gauge("sidecar_spool_syncs", "Synced commits of the spool.", lambda: spool.sync_count)
-    gauge(
-        "sidecar_spool_quarantined_entries", "Corrupted entries.", lambda: spool.quarantined_count
+    counter("sidecar_spool_commits_total", "Commits of the spool.", lambda: spool.commit_count)
+    counter("sidecar_spool_syncs_total", "Synced commits of the spool.", lambda: spool.sync_count)
+    counter(
+        "sidecar_spool_quarantined_entries_total",
+        "Entries found corrupted or unreadable.",
+        lambda: spool.quarantined_count,
     )
+    counter("sidecar_spool_epochs_total", "New epochs.", lambda: spool.epochs_started)
     gauge("sidecar_spool_skipped_writes", "Skipped by operators.", lambda: spool.skipped_count)
-    gauge("sidecar_spool_epochs", "New epochs since start.", lambda: spool.epochs_started)
     gauge("sidecar_cache_bytes", "Cached resources.", lambda: sidecar.services.reads.size_bytes)
     gauge("sidecar_connections", "Connections to the local API.", lambda: connections.count)
     gauge("sidecar_buffered_body_bytes", "Large bodies in memory.", lambda: bodies.buffered_bytes)

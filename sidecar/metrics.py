@@ -1,8 +1,10 @@
 """The sidecar's Prometheus metrics. Label values come from closed sets, never from ids."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 # From a loopback cache hit to a call that waits for central's timeout.
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -139,6 +141,20 @@ class Metrics:
         known = reason if reason in LOST_REASONS else "other"  # of a newer central
         self._lost_leases.labels(known).inc()
 
+    def register_counter(self, name: str, description: str, read: Callable[[], int]) -> None:
+        """A counter that is kept elsewhere: its value is read at each scrape."""
+        self.registry.register(_ReadAtScrape(name, description, read))
+
     def register_gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A gauge whose value is read at each scrape."""
         Gauge(name, description, registry=self.registry).set_function(read)
+
+
+class _ReadAtScrape(Collector):
+    def __init__(self, name: str, description: str, read: Callable[[], int]) -> None:
+        self._name = name
+        self._description = description
+        self._read = read
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        yield CounterMetricFamily(self._name, self._description, value=self._read())

@@ -164,7 +164,7 @@ class Delivery:
 
     def _has_urgent_work(self) -> bool:
         someone_waits = self._draining.is_set() or bool(self._waiters)
-        return someone_waits or self._spool.queues.has_terminal
+        return someone_waits or self._spool.queues.terminal_count > 0
 
     # Sending
 

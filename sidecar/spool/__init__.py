@@ -37,7 +37,7 @@ Central remembers, per (source, epoch), the number, the digest and the response 
 crash between any two steps leads to the same batch being sent again, and to the stored response.
 When central answers that the batch is out of step, or when a file had to be rebuilt, a new epoch
 starts and what is unsettled is cut again: from exactly once to at least once, which the log and
-`sidecar_spool_epochs` say.
+`sidecar_spool_epochs_total` say.
 
 # Damage (`recovery`)
 

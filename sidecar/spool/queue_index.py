@@ -78,10 +78,10 @@ class QueueIndex:
 
     def __init__(self, coalesce_window_s: float) -> None:
         self._coalesce_window_s = coalesce_window_s
-        self._terminal_count = 0
         self._queues: dict[int, Queue] = {}
         self._coalescible: OrderedDict[tuple[int, str], CoalescibleWrite] = OrderedDict()
         self.entry_count = 0
+        self.terminal_count = 0
         self.coalesced_count = 0
         """Replaced writes. They were acknowledged, so their outcome has to be kept."""
         self._entries_bytes = 0
@@ -94,11 +94,6 @@ class QueueIndex:
     def usage(self) -> Usage:
         """What the limits count."""
         return Usage(self.entry_count + self.coalesced_count, self.size_bytes)
-
-    @property
-    def has_terminal(self) -> bool:
-        """Whether a terminal status waits."""
-        return self._terminal_count > 0
 
     def length(self, execution_id: int) -> int:
         queue = self._queues.get(execution_id)
@@ -118,14 +113,14 @@ class QueueIndex:
         """Takes an execution's summary from the file, at open."""
         self._queues[execution_id] = Queue(first_seq, counts)
         self.entry_count += sum(counts)
-        self._terminal_count += counts[Priority.TERMINAL]
+        self.terminal_count += counts[Priority.TERMINAL]
         self._entries_bytes += size
 
     def add(self, entry: Entry, now: float) -> None:
         queue = self._queues.setdefault(entry.execution_id, Queue(entry.seq))
         queue.counts[entry.priority] += 1
         self.entry_count += 1
-        self._terminal_count += entry.priority is Priority.TERMINAL
+        self.terminal_count += entry.priority is Priority.TERMINAL
         self._entries_bytes += entry.size_bytes
         if entry.coalesce_key is not None:
             older = self._coalescible.get((entry.execution_id, entry.coalesce_key))
@@ -199,7 +194,7 @@ class QueueIndex:
         queue = self._queues[entry.execution_id]
         queue.counts[entry.priority] -= 1
         self.entry_count -= 1
-        self._terminal_count -= entry.priority is Priority.TERMINAL
+        self.terminal_count -= entry.priority is Priority.TERMINAL
         self._entries_bytes -= entry.size_bytes
         if not queue.length:
             del self._queues[entry.execution_id]

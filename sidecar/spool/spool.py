@@ -161,6 +161,7 @@ class Spool:
         return {
             "spool_id": self.spool_id,
             "waiting": self.queues.entry_count,
+            "waiting_terminal": self.queues.terminal_count,
             "waiting_coalesced": self.queues.coalesced_count,
             "waiting_bytes": self.queues.size_bytes,
             "full": self.is_full,

@@ -32,7 +32,7 @@ def misnamed(tree: Tree) -> list[str]:
         last = name.removesuffix("_total").rpartition("_")[2]
         if not name.startswith(f"{service}_"):
             faults.append(f"{name}: expected the prefix {service}_")
-        if call.startswith("Counter") != name.endswith("_total"):
+        if call.lower().startswith("counter") != name.endswith("_total"):
             faults.append(f"{name}: _total is for counters, and for all of them")
         if last in SMALL_UNITS or not (last.endswith("s") or last in STATES):
             faults.append(f"{name}: expected a base unit or what is counted, in the plural")

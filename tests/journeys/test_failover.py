@@ -105,7 +105,7 @@ async def test_batches_that_an_asynchronous_failover_loses_are_reported(
         assert await results(postgres, other_id) == ["unsettled"]
         assert await results(postgres, execution_id) == ["kept-0", "kept-1", "after"]
         assert await sample(sidecar.ops_url, OUT_OF_STEP) == 1
-        assert await sample(sidecar.ops_url, "sidecar_spool_epochs") == 1
+        assert await sample(sidecar.ops_url, "sidecar_spool_epochs_total") == 1
         assert await sample(sidecar.ops_url, FORGOTTEN) == LOST
         (line,) = errors(sidecar, "central no longer has batches that it had answered")
         assert line["last_batch"] - line["first_batch"] == LOST - 1

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from central import __version__
@@ -69,7 +68,7 @@ from central.store.warehouses import Warehouses
 from central.store.writes import Writes
 from central.wire.entries import MAX_BODY_BYTES
 from kit.http.body_reader import BodyReader
-from kit.http.openapi import openapi_document
+from kit.http.openapi import add_openapi, openapi_document
 from kit.http.routing import add_routes, problem_middleware
 
 ROUTES: tuple[AuthenticatedRoute, ...] = (
@@ -178,12 +177,7 @@ def build_app(
         app[key] = store
     add_routes(app, ROUTES, authenticator.authenticate, body_reader)
     app.on_response_prepare.append(add_user_headers)
-    document = msgspec.json.encode(openapi())
-
-    async def serve_openapi(_: web.Request) -> web.Response:
-        return web.Response(body=document, content_type="application/json")
-
-    app.router.add_get("/openapi.json", serve_openapi)
+    add_openapi(app, openapi)
     return app
 
 

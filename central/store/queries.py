@@ -6,6 +6,7 @@ The comment lines under a block's name explain its `$n`; they are not sent to th
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
@@ -20,6 +21,7 @@ class Query:
     text: str
 
 
+@cache
 def load(noun: str) -> Mapping[str, Query]:
     """The blocks of `central/sql/<noun>.sql`. Raises ValueError for a name given twice."""
     return parse((files("central") / "sql" / f"{noun}.sql").read_text("utf-8"))

@@ -2,11 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
-import msgspec
 from aiohttp import web
 
 from kit.http.body_reader import BodyReader
-from kit.http.openapi import openapi_document
+from kit.http.openapi import add_openapi, openapi_document
 from kit.http.routing import MIB, ROUTE, add_routes, problem_middleware
 from sidecar import __version__
 from sidecar.api import (
@@ -67,12 +66,7 @@ def build_app(
     app = web.Application(middlewares=middlewares, client_max_size=MIB)
     app[SERVICES] = services
     add_routes(app, ROUTES, call_context, body_reader)
-    document = msgspec.json.encode(openapi())
-
-    async def serve_openapi(_: web.Request) -> web.Response:
-        return web.Response(body=document, content_type="application/json")
-
-    app.router.add_get("/openapi.json", serve_openapi)
+    add_openapi(app, openapi)
     return app
 
 

@@ -146,6 +146,8 @@ def settings_text(folder: Path, port: int, binaries: PostgresBinaries, *, fsync:
     }
     if not fsync:
         settings |= WITHOUT_DISK
+        if binaries.major >= 16:
+            settings["scram_iterations"] = 1  # tests connect often, and each time both sides hash
     if binaries.has_statement_statistics:
         settings["shared_preload_libraries"] = "pg_stat_statements"
         settings["pg_stat_statements.track"] = "all"

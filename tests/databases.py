@@ -140,24 +140,26 @@ async def copy_of(template: Template) -> AsyncIterator[Database]:
 
     The role is the cluster's: a test that installs a system of its own may have given it another.
     """
-    async with copied(template.cluster, template.name) as name:
-        async with connected(template.cluster.superuser_url("postgres")) as connection:
-            await connection.execute(
-                f"ALTER ROLE {CENTRAL_ROLE} PASSWORD '{template.central_password}'"
-            )
+    async with copied(template.cluster, template.name) as (name, superuser):
+        await superuser.execute(f"ALTER ROLE {CENTRAL_ROLE} PASSWORD '{template.central_password}'")
         yield template.database(name)
 
 
 @asynccontextmanager
 async def empty_database(cluster: Cluster) -> AsyncIterator[str]:
     """The owner's URL of a fresh database with nothing in it."""
-    async with copied(cluster, "texera_db") as name:
+    async with copied(cluster, "texera_db") as (name, _):
         yield cluster.url(name)
 
 
 @asynccontextmanager
-async def copied(cluster: Cluster, original: str) -> AsyncIterator[str]:
-    """The name of a copy of a database, dropped afterwards whoever is still connected."""
+async def copied(
+    cluster: Cluster, original: str
+) -> AsyncIterator[tuple[str, "asyncpg.Connection[asyncpg.Record]"]]:
+    """The name of a copy of a database, dropped afterwards whoever is still connected.
+
+    With it comes the superuser's connection to the cluster that made it.
+    """
     name = f"test_{secrets.token_hex(6)}"
     # Postgres 15 brought another way, slower here, and made it the default.
     strategy = "STRATEGY file_copy" if cluster.binaries.major >= 15 else ""
@@ -166,7 +168,7 @@ async def copied(cluster: Cluster, original: str) -> AsyncIterator[str]:
             f"CREATE DATABASE {name} OWNER texera TEMPLATE {original} {strategy}"
         )
         try:
-            yield name
+            yield name, connection
         finally:
             await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,17 +1,18 @@
 """Bad input to any call of either service is one problem that names the field and the limit.
 
 The sidecar's calls are made without a central and leave its spool empty: a refused request
-reaches neither. Central's are signed by a sidecar and carry the owner's token.
+reaches neither. Central's are signed by a sidecar and carry the owner's token. As nothing is
+changed, all calls go to one sidecar and one central.
 """
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
@@ -23,8 +24,9 @@ from dev.tokens import mint
 from dev.world import WORLD
 from sidecar.lifecycle import build_sidecar
 from sidecar.settings import Settings
+from sidecar.spool.spool import Spool
 from tests.contract.bad_input import NO_JSON, Api, check
-from tests.databases import Database
+from tests.databases import Template, copy_of
 from tests.integration.central.central_fixtures import Sidecar, running_central
 
 LOCAL = Api(sidecar.server.app.ROUTES, sidecar.server.app.openapi())
@@ -35,10 +37,19 @@ CENTRAL = Api(
 )
 
 
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator["TestClient[web.Request, web.Application]"]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def local(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[tuple["TestClient[web.Request, web.Application]", Spool]]:
+    """A client of a sidecar, and its spool."""
     settings = Settings.from_environment(
-        {"SIDECAR_CENTRAL_URL": "http://127.0.0.1:9", "SIDECAR_SPOOL_DIR": str(tmp_path)}
+        {
+            "SIDECAR_CENTRAL_URL": "http://127.0.0.1:9",
+            "SIDECAR_SPOOL_DIR": str(tmp_path_factory.mktemp("spool")),
+        }
     )
     async with (
         build_sidecar(settings) as running,
@@ -46,14 +57,25 @@ async def client(tmp_path: Path) -> AsyncIterator["TestClient[web.Request, web.A
             TestServer(sidecar.server.app.build_app(running.services, running.metrics))
         ) as client,
     ):
-        yield client
-    assert running.spool.last_seq == 0
+        yield client, running.spool
 
 
 @pytest.fixture
-async def caller(database: Database) -> AsyncIterator[Sidecar]:
+def client(
+    local: tuple["TestClient[web.Request, web.Application]", Spool],
+) -> Iterator["TestClient[web.Request, web.Application]"]:
+    client, spool = local
+    yield client
+    assert spool.last_seq == 0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def caller(template: Template) -> AsyncIterator[Sidecar]:
     unlimited = {f"CENTRAL_LIMIT_{who}_CALLS_PER_S": "100000" for who in ("USER", "SOURCE")}
-    async with running_central(database.central_url, variables=unlimited) as caller:
+    async with (
+        copy_of(template) as database,
+        running_central(database.central_url, variables=unlimited) as caller,
+    ):
         yield caller
 
 

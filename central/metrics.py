@@ -109,6 +109,11 @@ class Metrics:
             "Lapsed leases that are not closed because too many lapsed at once.",
             registry=registry,
         )
+        self.orphans_unclosable = Gauge(
+            "central_unclosable_orphans",
+            "Lapsed leases whose executions the database fails to close; the log names them.",
+            registry=registry,
+        )
         self.uninterrupted = Gauge(
             "central_uninterrupted_seconds",
             "For how long renewals have been served, by any replica; 0 while unknown.",

@@ -34,6 +34,8 @@ Safety: a healthy fleet is never failed because central could not be reached
       and an operator decides (`python -m central orphans`). A lease counts as missing renewals
       once it has missed two, because a fleet that is cut off lapses one sidecar after the other,
       and the first of them look like a few.
+    - A row that the database fails to close (a trigger that raises) stays open. Its lease keeps
+      that, every pass tries it again, and it is left out of both counts above.
     - A terminated unit and a newer boot are facts, not silence: no limit applies to them.
 """
 
@@ -78,7 +80,7 @@ def plan(orphans: Orphans, *, uninterrupted_s: float, lease_s: float) -> Plan:
     if uninterrupted_s < lease_s:
         return Plan(orphans.ended)
     if orphans.unexplained_count > max(MIN_SUSPICIOUS, orphans.lease_count // LAPSED_DIVISOR):
-        return Plan(orphans.ended, withheld_count=len(orphans.lapsed))
+        return Plan(orphans.ended, withheld_count=len(orphans.lapsed.keys() - orphans.unclosable))
     return Plan({**orphans.lapsed, **orphans.ended})
 
 
@@ -164,6 +166,7 @@ class OrphanCloser:
 
     def _report_withheld(self, decided: Plan, orphans: Orphans) -> None:
         self._metrics.orphans_withheld.set(decided.withheld_count)
+        self._metrics.orphans_unclosable.set(len(orphans.unclosable))
         if decided.withheld_count and not self._withheld_count:
             logger.error(
                 "too many leases lapsed at once: none is closed before an operator decides",

@@ -37,7 +37,8 @@ create table cu_metadata.leases (
     execution_id int primary key,
     source_id text not null,
     computing_unit_id int,
-    expires_at timestamptz not null
+    expires_at timestamptz not null,
+    close_failed_at timestamptz -- before `expires_at`: the lease was renewed since
 );
 
 create index leases_by_expiry on cu_metadata.leases (expires_at);

@@ -97,11 +97,6 @@ left join lateral (
 ) ending on true;
 
 
--- name: check_constraints_at_once
--- Deferred constraints would fail the commit, where no savepoint isolates the entry.
-set constraints all immediate;
-
-
 -- name: delete_registry_rows
 -- Arrays: $1 execution id and $2 global port id of results, $3 and $4 operator id of consoles
 with deleted_results as (

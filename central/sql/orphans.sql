@@ -52,13 +52,14 @@ where execution_id = any (array (select execution_id from ended));
 
 -- name: find_lapsed
 -- Lapsed leases of open executions. `is_explained`: the unit was terminated; `is_terminated`: long
--- enough ago. $1 seconds since the termination, $2 computing unit or null for all
+-- enough ago; `is_unclosable`: the database failed to close the execution since the lapse. $1 seconds since the termination, $2 computing unit or null for all
 select
     lease.execution_id,
     unit.terminate_time is not null as is_explained,
     coalesce(
         unit.terminate_time <= (now() at time zone 'utc') - make_interval(secs => $1), false
-    ) as is_terminated
+    ) as is_terminated,
+    coalesce(lease.close_failed_at >= lease.expires_at, false) as is_unclosable
 from cu_metadata.leases lease
 cross join lateral (
     select status from texera_db.workflow_executions
@@ -96,8 +97,14 @@ where lease.expires_at > now()
 
 
 -- name: count_leases
--- Runs only if many leases are unexplained. $1 count no further than this
-select count(*) as lease_count from (select from cu_metadata.leases limit $1) counted;
+-- Runs only if many leases are unexplained. Those that cannot be closed are left out, or else they
+-- would make the unexplained ones look few. $1 count no further than this
+select count(*) as lease_count
+from (
+    select from cu_metadata.leases
+    where close_failed_at is null or close_failed_at < expires_at
+    limit $1
+) counted;
 
 
 -- name: find_ended_units
@@ -192,6 +199,13 @@ cross join lateral (
     for update skip locked
 ) execution
 where not found.is_lapsed or $3::float8 is null or availability.only_row;
+
+
+-- name: record_unclosable
+-- $1 ids of executions that the database failed to close
+update cu_metadata.leases
+set close_failed_at = now()
+where execution_id = any (array (select unnest($1::int[])));
 
 
 -- name: find_unbound

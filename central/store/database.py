@@ -32,6 +32,7 @@ Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 CONNECT_TIMEOUT_S = 5.0  # longer than any healthy connect, shorter than a caller waits
 ACQUIRE_TIMEOUT_S = 5.0
 MAX_ATTEMPTS = 3
+CHECK_CONSTRAINTS_AT_ONCE = Query("check_constraints_at_once", "set constraints all immediate")
 RETRY_AFTER_S = 2.0  # a failover takes seconds; sidecars back off from here
 NOT_MIGRATED_RETRY_AFTER_S = 30.0  # an operator has to run `migrate`
 
@@ -66,6 +67,10 @@ class Transaction:
             tag = await self._connection.execute(query.text, *args)
         _, _, count = tag.rpartition(" ")
         return int(count) if count.isdigit() else 0
+
+    async def check_constraints_at_once(self) -> None:
+        """From now on. A deferred constraint fails the commit, where no savepoint isolates it."""
+        await self.execute(CHECK_CONSTRAINTS_AT_ONCE)
 
     def count_isolated(self) -> None:
         """A row that fails alone was left out."""

@@ -119,7 +119,7 @@ class EntryStore:
         executions = await self._lock(transaction, source_id, entries, unit_id, wait_for_lock)
         if isolate_failures:
             if not wait_for_lock:
-                await transaction.execute(self._queries["check_constraints_at_once"])
+                await transaction.check_constraints_at_once()
             return await self._bisect(transaction, source_id, executions, entries, sent_at_ms)
         folded = fold(source_id, executions, entries, sent_at_ms)
         await self._write(transaction, source_id, folded.changes)

@@ -13,9 +13,21 @@ ISOLATE is every class that the table does not name: a trigger that raises (P0),
 an operator acts. How long that may take is `CENTRAL_UNSTORABLE_AFTER_S`.
 """
 
+import logging
+import time
+from collections.abc import Callable
 from enum import Enum, auto
 
 import asyncpg
+from cachetools import TTLCache
+
+from central.metrics import Metrics
+from kit.http.logs import fields
+
+logger = logging.getLogger(__name__)
+
+LOG_DEDUP_S = 3600.0
+MAX_TRACKED_ROWS = 20_000
 
 StatementError = asyncpg.PostgresError
 
@@ -70,3 +82,22 @@ def _is_raised_for_a_row(error: asyncpg.PostgresError) -> bool:
     """Raised inside a trigger's function, or by a row-level policy: not by our own statement."""
     routine = getattr(error, "server_source_function", None)
     return routine == ROW_POLICY_CHECK or bool(getattr(error, "context", None))
+
+
+class FailingRows:
+    """Counts every failure of a row, and logs each row once an hour."""
+
+    def __init__(self, metrics: Metrics, *, timer: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._logged: TTLCache[object, bool] = TTLCache(MAX_TRACKED_ROWS, LOG_DEDUP_S, timer=timer)
+
+    def report(self, effect: str, execution_id: int, error: StatementError) -> None:
+        """`effect`: what the failure has kept from happening."""
+        self._metrics.database_error("isolated")
+        if (effect, execution_id) not in self._logged:
+            self._logged[effect, execution_id] = True
+            logger.error(
+                "%s: the database fails its row",
+                effect,
+                extra=fields(execution_id=execution_id, sqlstate=error.sqlstate),
+            )

@@ -15,7 +15,7 @@ Whoever closes holds the rows' locks and has found them open. The reason is stor
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -26,7 +26,7 @@ import msgspec
 
 from central.metrics import Metrics
 from central.store.database import Database, Transaction
-from central.store.failures import ROW_POLICIES, StatementError, policy_of
+from central.store.failures import ROW_POLICIES, FailingRows, StatementError, policy_of
 from central.store.leases import max_gap_s
 from central.store.queries import load
 from kit.http.logs import fields
@@ -59,6 +59,7 @@ class CloseReason(StrEnum):
 class ExecutionCloser:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._failing_rows = FailingRows(metrics)
         metrics.init_labels(closings=map(str, CloseReason))
         self._queries = load("orphans")
 
@@ -72,6 +73,12 @@ class ExecutionCloser:
         """
         if not reasons:
             return []
+        await transaction.check_constraints_at_once()
+        return await self._bisect(transaction, reasons)
+
+    async def _bisect(
+        self, transaction: Transaction, reasons: Mapping[int, CloseReason]
+    ) -> list[int]:
         query = self._queries["close_executions"]
         try:
             async with transaction.savepoint():
@@ -84,11 +91,9 @@ class ExecutionCloser:
                 return [
                     execution_id
                     for half in (items[:middle], items[middle:])
-                    for execution_id in await self.close(transaction, dict(half))
+                    for execution_id in await self._bisect(transaction, dict(half))
                 ]
-            transaction.count_isolated()
-            extra = fields(execution_id=next(iter(reasons)), sqlstate=error.sqlstate)
-            logger.error("execution not closed: the database fails its row", extra=extra)
+            self._failing_rows.report("execution not closed", next(iter(reasons)), error)
             return []
         transaction.after_commit(partial(self._report, reasons))
         return list(reasons)
@@ -115,6 +120,9 @@ class Orphans:
     lease_count: int = 0
     """All leases; counted only if more than `min_suspicious` are unexplained, and only as far as
     the comparison needs."""
+    unclosable: frozenset[int] = frozenset()
+    """Lapsed ones whose rows the database failed to close. Each pass tries them again, and the
+    guard does not count them: otherwise enough of them would keep all others open."""
 
 
 class OrphanStore:
@@ -144,26 +152,25 @@ class OrphanStore:
         if not await self._try_lock(transaction):
             return None
         await transaction.execute(self._queries["drop_ended_leases"])
-        lapsed, ended, lapsed_count = await self._find(transaction)
-        if not lapsed:
-            return Orphans(lapsed, ended)
+        found = await self._find(transaction)
+        if found.lapsed.keys() <= found.unclosable:
+            return found
         overdue = await transaction.fetch_row(self._queries["count_overdue"], self._lease_s / 2)
-        unexplained_count = lapsed_count + (overdue["overdue_count"] if overdue else 0)
+        unexplained_count = found.unexplained_count + (overdue["overdue_count"] if overdue else 0)
+        found = replace(found, unexplained_count=unexplained_count)
         if unexplained_count <= min_suspicious:
-            return Orphans(lapsed, ended, unexplained_count)
+            return found
         counted = await transaction.fetch_row(
             self._queries["count_leases"], unexplained_count * lapsed_divisor
         )
-        lease_count = counted["lease_count"] if counted else 0
-        return Orphans(lapsed, ended, unexplained_count, lease_count)
+        return replace(found, lease_count=counted["lease_count"] if counted else 0)
 
-    async def _find(
-        self, transaction: Transaction
-    ) -> tuple[dict[int, CloseReason], dict[int, CloseReason], int]:
-        """The lapsed, the ended, and the number of lapsed ones that nothing explains."""
+    async def _find(self, transaction: Transaction) -> Orphans:
+        """The orphans, of the unexplained only those that have lapsed."""
         lapsed: dict[int, CloseReason] = {}
         ended: dict[int, CloseReason] = {}
         explained: set[int] = set()
+        unclosable: set[int] = set()
         for row in await self._find_lapsed(transaction, None):
             if row["is_terminated"]:
                 ended[row["execution_id"]] = CloseReason.UNIT_TERMINATED
@@ -171,6 +178,8 @@ class OrphanStore:
                 lapsed[row["execution_id"]] = CloseReason.LEASE_LAPSED
             if row["is_explained"]:
                 explained.add(row["execution_id"])
+            if row["is_unclosable"]:
+                unclosable.add(row["execution_id"])
         for row in await transaction.fetch(
             self._queries["find_ended_units"], self._lease_s, BOOT_HORIZON_S
         ):
@@ -179,7 +188,8 @@ class OrphanStore:
                 CloseReason.UNIT_TERMINATED if row["is_terminated"] else CloseReason.SUPERSEDED_BOOT
             )
             lapsed.pop(execution_id, None)
-        return lapsed, ended, len(lapsed.keys() - explained)
+        unexplained = lapsed.keys() - explained - unclosable
+        return Orphans(lapsed, ended, len(unexplained), unclosable=frozenset(unclosable))
 
     async def lapsed(self, unit_id: int | None) -> list[int]:
         """Open executions, of one unit or of all, whose leases have lapsed, in id order."""
@@ -218,7 +228,10 @@ class OrphanStore:
             max_gap_s(self._lease_s),
         )
         locked = {row["execution_id"]: reasons[row["execution_id"]] for row in rows}
-        return sorted(await self._execution_closer.close(transaction, locked))
+        closed = await self._execution_closer.close(transaction, locked)
+        if failed := locked.keys() - closed:
+            await transaction.execute(self._queries["record_unclosable"], list(failed))
+        return sorted(closed)
 
     async def _try_lock(self, transaction: Transaction) -> bool:
         row = await transaction.fetch_row(self._queries["try_closer_lock"])

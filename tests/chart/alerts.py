@@ -53,6 +53,7 @@ HEALTHY: Mapping[str, str] = {
     FETCHED: "0+1x40",
     NOT_FETCHED: "0x10 0+1x29",
     f"central_orphans_withheld{{{CENTRAL}}}": "0x40",
+    f"central_unclosable_orphans{{{CENTRAL}}}": "0x40",
     f'central_refusals_total{{{CENTRAL}, slug="late"}}': "0+5x40",
     f'central_refusals_total{{{CENTRAL}, slug="uri-conflict"}}': "7x40",
     f'central_closer_passes_total{{{CENTRAL}, outcome="failed"}}': "0x28 0+1x11",
@@ -118,6 +119,10 @@ FIRING: Mapping[str, Firing] = {
     "TexeraCentralOrphansWithheld": Firing(
         {f"central_orphans_withheld{{{CENTRAL}}}": "0x20 8x20"},
         "8 leases lapsed at once; their runs are not closed.",
+    ),
+    "TexeraCentralOrphansUnclosable": Firing(
+        {f"central_unclosable_orphans{{{CENTRAL}}}": "0x10 2x30"},
+        "The database fails to close 2 orphaned runs.",
     ),
     "TexeraCentralCloserFailing": Firing(
         {

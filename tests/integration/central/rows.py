@@ -28,6 +28,6 @@ async def until_blocking(connection: Any) -> None:
     """Returns when another session waits for a lock of this one's."""
     # Not pg_stat_activity: a transaction sees that as it was at its first look.
     waiting = "SELECT count(*) FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):  # of a loaded machine
         while not await connection.fetchval(waiting):  # noqa: ASYNC110 (another process waits)
             await asyncio.sleep(0.01)

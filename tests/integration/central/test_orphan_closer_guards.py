@@ -260,3 +260,76 @@ async def test_4xx_of_a_renewal_is_no_outage(
 
     assert [reply.status for reply in replies] == [401, 400, 200]
     assert await leases.availability.heartbeat() > 9
+
+
+CREATE_TRIGGER = """
+create function public.fail() returns trigger language plpgsql as $$
+begin
+    raise exception 'not this one';
+end $$;
+create trigger fail before update of status on texera_db.workflow_executions
+for each row when (old.eid = any (array{ids})) execute function public.fail();
+"""
+CREATE_DEFERRED_TRIGGER = CREATE_TRIGGER.replace(
+    "create trigger fail before update of status on texera_db.workflow_executions\n",
+    "create constraint trigger fail after update of status on texera_db.workflow_executions\n"
+    "deferrable initially deferred ",
+)
+
+
+@pytest.mark.parametrize("trigger", [CREATE_TRIGGER, CREATE_DEFERRED_TRIGGER])
+async def test_orphans_that_cannot_be_closed_do_not_count_as_unexplained(
+    central: Replica,
+    owner_connection: Connection,
+    trigger: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They lapse one after the other, over weeks; more than three must not end all closing."""
+    failing = await add_leased(owner_connection, 6)
+    await owner_connection.execute(trigger.format(ids=failing))
+    for number in range(len(failing)):
+        await serve_for(owner_connection, central, LEASE_S + 1)
+        await central.renew("source-a", failing[number + 1 :])
+        await central.run_once()
+
+    lapsed = await add_leased(owner_connection, 3, source_id="source-b")
+    await serve_for(owner_connection, central, LEASE_S + 1)
+
+    assert await central.run_once() == 3
+    assert await statuses(owner_connection, [*failing, *lapsed]) == [1] * 6 + [4] * 3
+    assert central.counted("central_unclosable_orphans") == 6
+    assert central.counted("central_orphans_withheld") == 0
+    named = [r.fields["execution_id"] for r in caplog.records if "fails its row" in r.message]  # type: ignore[attr-defined]
+    assert sorted(named) == failing  # once each, however many passes try them
+
+
+async def test_orphans_that_cannot_be_closed_do_not_make_a_partition_look_small(
+    central: Replica, owner_connection: Connection
+) -> None:
+    await add_leased(owner_connection, 40)
+    await owner_connection.execute(
+        "update cu_metadata.leases set close_failed_at = now(), expires_at = now()"
+    )
+    healthy = await add_leased(owner_connection, 5, source_id="source-b")
+
+    await serve_for(owner_connection, central, LEASE_S + 1)
+
+    assert await central.run_once() == 0
+    assert await statuses(owner_connection, healthy) == [1] * 5
+    assert central.counted("central_orphans_withheld") == 5
+
+
+async def test_orphan_closes_once_its_row_no_longer_fails(
+    central: Replica, owner_connection: Connection
+) -> None:
+    (failing,) = await add_leased(owner_connection, 1)
+    await owner_connection.execute(CREATE_TRIGGER.format(ids=[failing]))
+    await serve_for(owner_connection, central, LEASE_S + 1)
+    closed_before = await central.run_once()
+    await owner_connection.execute("drop trigger fail on texera_db.workflow_executions")
+
+    closed, unclosable = await central.run_once(), central.counted("central_unclosable_orphans")
+    await central.run_once()
+
+    assert (closed_before, closed, unclosable) == (0, 1, 1)
+    assert central.counted("central_unclosable_orphans") == 0

@@ -47,6 +47,7 @@ from central.middleware import (
     release_slot,
     renewal_failures,
 )
+from central.problems import DatabaseUnavailable
 from central.settings import Settings
 from central.store.access import Accounts
 from central.store.audit import AuditLog
@@ -55,7 +56,7 @@ from central.store.bindings import BindingCache, BindingQuota, Bindings
 from central.store.boots import Boots
 from central.store.bulk import BulkExecutions
 from central.store.costs import Costs
-from central.store.database import Database
+from central.store.database import RETRY_AFTER_S, Database
 from central.store.entries import DEFAULT_UNSTORABLE_AFTER_S, EntryStore
 from central.store.executions import Executions, Versions
 from central.store.expired import Expired
@@ -82,6 +83,7 @@ ROUTES: tuple[AuthenticatedRoute, ...] = (
     *batches.routes,
     *leases.routes,
 )
+HEALTH_PATH = "/v1/health"
 _DESCRIPTION = (
     "The authority over execution metadata: authenticates, authorizes and applies the calls"
     " of sidecars. Each call carries the sidecar's signature."
@@ -156,6 +158,7 @@ def build_app(
     *,
     connection_max_age_s: float,
     body_reader: BodyReader | None = None,
+    is_database_available: Callable[[], bool] = lambda: True,
     clock: Callable[[], float] = time.perf_counter,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> web.Application:
@@ -178,6 +181,14 @@ def build_app(
     add_routes(app, ROUTES, authenticator.authenticate, body_reader)
     app.on_response_prepare.append(add_user_headers)
     add_openapi(app, openapi)
+
+    async def serve_health(_: web.Request) -> web.Response:
+        """For the probes of sidecars, which carry no credentials: it costs no query."""
+        if not is_database_available():
+            raise DatabaseUnavailable("the database does not respond", retry_after_s=RETRY_AFTER_S)
+        return web.json_response({"status": "available"})
+
+    app.router.add_get(HEALTH_PATH, serve_health)
     return app
 
 

@@ -8,8 +8,9 @@
                                             4. jobs end, the pool closes
 
 Ready does not depend on the database: the first call opens the pool, and a replica that is cut
-off has to answer with the reason. Beside the listeners run the orphan closer, the purger and,
-with TLS, the reload of the certificate; one that fails is restarted (`Supervisor`).
+off has to answer with the reason. Beside the listeners run the orphan closer, the purger, the
+watch of the database and, with TLS, the reload of the certificate; one that fails is restarted
+(`Supervisor`).
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from central import __version__
 from central.api.leases import LEASES
 from central.app import build_app, build_authenticator, build_stores
 from central.jobs import purger
+from central.jobs.database_watch import DatabaseWatch
 from central.jobs.orphan_closer import OrphanCloser
 from central.metrics import Metrics
 from central.settings import Settings
@@ -66,10 +68,12 @@ async def serve(settings: Settings) -> int:
         max_share_per_host=MAX_BODIES_SHARE,
     )
     metrics.watch_callers(lambda: callers.count, lambda: body_reader.buffered_bytes)
+    watch = DatabaseWatch(database)
     app = build_app(
         build_authenticator(settings, database, metrics),
         metrics,
         stores,
+        is_database_available=lambda: watch.is_available,
         connection_max_age_s=settings.connection_max_age_s,
         body_reader=body_reader,
     )
@@ -105,6 +109,7 @@ async def serve(settings: Settings) -> int:
         await life.enter_async_context(listening(api, settings.listen, callers, context))
         opening = asyncio.create_task(_open(database))
         life.callback(opening.cancel)
+        await life.enter_async_context(tasks.supervise("database-watch", watch.run))
         await life.enter_async_context(tasks.supervise("closer", closer.run))
         retention = Retention(database, metrics, settings.retention)
         await life.enter_async_context(tasks.supervise("purger", partial(purger.run, retention)))

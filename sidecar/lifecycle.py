@@ -12,7 +12,6 @@ the spool for the next start; the exit code and a log line say so.
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
@@ -46,6 +45,7 @@ from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CentralClient, open_session
 from sidecar.upstream.credentials import TrustStore, WorkloadToken
+from sidecar.upstream.probe import CentralProbe
 from sidecar.upstream.source_identity import SourceIdentity, has_key
 from sidecar.user_limits import UserLimits
 from sidecar.writes import Writes
@@ -98,9 +98,7 @@ class Sidecar:
         tasks: Supervisor,
         faults: FaultInjector,
     ) -> None:
-        access = AccessCache(
-            ttl_s=settings.access_ttl_s, stale_s=settings.stale_access_s, wall_clock=time.time
-        )
+        access = AccessCache(ttl_s=settings.access_ttl_s, stale_s=settings.stale_access_s)
         reads = Reads(
             spool,
             central,
@@ -183,25 +181,27 @@ async def build_sidecar(
         workload = None if token_file is None else WorkloadToken(token_file)
         async with (
             nullcontext() if trust is None else tasks.supervise("credentials", trust.files.watch),
-            # A pool each for what a CU waits for, for batches and for renewals.
+            # A pool each for what a CU waits for, for batches, for renewals and for the probe.
             open_session(trust) as calls,
             open_session(trust) as deliveries,
             open_session(trust) as renewals,
+            open_session(trust) as probes,
         ):
-            central = Central(
-                *(
-                    CentralClient(
-                        session,
-                        settings.central_url,
-                        identity,
-                        metrics,
-                        timeout_s=settings.upstream_timeout_s,
-                        workload=workload,
-                    )
-                    for session in (calls, deliveries, renewals)
+            calling, delivering, renewing = (
+                CentralClient(
+                    session,
+                    settings.central_url,
+                    identity,
+                    metrics,
+                    timeout_s=settings.upstream_timeout_s,
+                    workload=workload,
                 )
+                for session in (calls, deliveries, renewals)
             )
-            yield Sidecar(settings, identity, spool, central, metrics, tasks, faults)
+            probe = CentralProbe(probes, settings.central_url, metrics)
+            central = Central(calling, delivering, renewing, probe)
+            async with tasks.supervise("central-probe", probe.run):
+                yield Sidecar(settings, identity, spool, central, metrics, tasks, faults)
     finally:
         await spool.close()
 
@@ -252,6 +252,6 @@ def _register_gauges(sidecar: Sidecar) -> None:
     )
     gauge(
         "sidecar_central_reachable",
-        "1 while central is reachable, judged by the last calls.",
+        "1 while central is reachable, judged by the sidecar's own probe.",
         lambda: sidecar.central.is_reachable,
     )

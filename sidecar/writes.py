@@ -150,22 +150,22 @@ class Writes:
 
     # The state of writes
 
-    def known_user(self, token: str) -> int | None:
-        """The token's user, if it is known without a call to central."""
+    def counted_user(self, token: str) -> int | None:
+        """Whose limits a call with this token counts against: the user whom central named for it,
+        however long ago; None if it never did."""
         digest = token_digest(token)
-        return self._access.user_of(digest) or self._spool.bindings.user_of(digest)
+        return self._access.last_user_of(digest) or self._spool.bindings.user_of(digest)
 
     async def user_of(self, context: CallContext) -> int:
         """The token's user, from central if it is not known."""
-        known = self.known_user(context.token or "")
+        digest = token_digest(context.token or "")
+        known = self._access.user_of(digest) or self._spool.bindings.user_of(digest)
         if known is not None:
             return known
         reply = await self._central.identify(context)
         if reply.user_id is None or reply.token_expires_at is None:
             raise CentralUnavailable("central did not identify the token", retry_after_s=1)
-        self._access.record_user(
-            token_digest(context.token or ""), reply.user_id, reply.token_expires_at
-        )
+        self._access.record_user(digest, reply.user_id, reply.token_expires_at)
         return reply.user_id
 
     async def find(self, write_id: str, context: CallContext) -> v1.WriteAnswer:

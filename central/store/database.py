@@ -23,7 +23,7 @@ from central.metrics import Metrics
 from central.problems import DatabaseUnavailable
 from central.settings import DatabaseSettings
 from central.store.failures import Policy, policy_of
-from central.store.queries import Query
+from central.store.queries import Query, load
 
 T = TypeVar("T")
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -111,6 +111,13 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
         self._closed_until = -1.0
+        self._queries = load("database")
+        self.is_suspect = asyncio.Event()
+        """Set by each call that the database could not serve (`jobs.database_watch`)."""
+
+    async def ping(self) -> None:
+        """Raises `DatabaseUnavailable`."""
+        await self.read(self._queries["ping"])
 
     async def read(self, query: Query, *args: Any) -> list[asyncpg.Record]:
         """The rows of one read-only statement."""
@@ -250,24 +257,22 @@ class Database:
                         retry_after_s=NOT_MIGRATED_RETRY_AFTER_S,
                     ) from error
                 case Policy.UNAVAILABLE:
-                    self._metrics.database_error("unavailable")
-                    raise _unavailable(error) from error
+                    raise self._unavailable(error) from error
                 case _:
                     raise
         except CONNECTION_ERRORS as error:
-            self._metrics.database_error("unavailable")
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
         except asyncpg.InterfaceError as error:
             # asyncpg has one class for closed connections and for wrong arguments.
             if "clos" not in str(error):
                 raise
-            self._metrics.database_error("unavailable")
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
 
-
-def _unavailable(error: BaseException) -> DatabaseUnavailable:
-    reason = type(error).__name__  # its text may contain host names and roles
-    return DatabaseUnavailable(
-        f"the database did not respond ({reason}); the call may be retried",
-        retry_after_s=RETRY_AFTER_S,
-    )
+    def _unavailable(self, error: BaseException) -> DatabaseUnavailable:
+        self._metrics.database_error("unavailable")
+        self.is_suspect.set()
+        reason = type(error).__name__  # its text may contain host names and roles
+        return DatabaseUnavailable(
+            f"the database did not respond ({reason}); the call may be retried",
+            retry_after_s=RETRY_AFTER_S,
+        )

@@ -29,6 +29,8 @@ from sidecar.writes import Writes
 
 TOKEN: web.RequestKey[str] = web.RequestKey("token", str)
 """The caller's bearer token, set by the local guard."""
+USER_ID: web.RequestKey[int | None] = web.RequestKey("user_id", int)
+"""Whose limits the call counts against; None if central has never identified the token."""
 
 _PREFER_WAIT = re.compile(
     r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:;[^,]*)?(?=,|$)", re.IGNORECASE
@@ -108,6 +110,7 @@ async def call_context(request: web.Request, route: Route, raw_body: bytes) -> C
         request[REQUEST_ID],
         request.headers.get("traceparent"),
         request.headers.get("tracestate"),
+        request[USER_ID],
     )
 
 

@@ -39,7 +39,9 @@ Invariants
 1. A token sees a cached value only after central granted it to that very token: flights are
    keyed by the token, grants by token and resource. A grant ends with the token's `exp`, and
    with central's next refusal of the resource to the token.
-2. A stale grant is used only while central is unreachable, never because it is slow or refuses.
+2. A stale grant is used only while central is away by the sidecar's own probe, never because a
+   call was slow or failed. It shows what was cached before it lapsed, and its own user's pending
+   writes.
 3. Concurrent misses of one token are one call. A caller that leaves does not cancel it.
 4. An acknowledged write is seen by every later read: it is read from the spool while pending and
    applied to the cached values when committed. The generation is invalidated at append and at

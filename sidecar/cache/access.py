@@ -6,6 +6,7 @@ grant() -> FRESH -- ttl_s --> STALE -- stale_s --> UNKNOWN
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -31,7 +32,7 @@ def workflow_key(workflow_id: int) -> Hashable:
 class AccessState(Enum):
     FRESH = auto()
     STALE = auto()
-    """Older than `ttl_s`; usable only while central is unreachable."""
+    """Older than `ttl_s`; usable only while central is away, for what was stored before."""
     EXPIRED = auto()
     """The token's own `exp` has passed."""
     UNKNOWN = auto()
@@ -39,22 +40,34 @@ class AccessState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AccessGrant:
-    """Central's permission for one token, FRESH from `granted_at` to `fresh_until`."""
+    """Central's permission for one token, FRESH from `granted_at` to `fresh_until`.
+
+    `lapses_at` is the latter on the monotonic clock, by which values are dated.
+    """
 
     user_id: int
     granted_at: float
     fresh_until: float
     expires_at: int
+    lapses_at: float
     token: InvalidationToken = field(default_factory=InvalidationToken, compare=False)
 
 
 class AccessCache:
     """Central's grants. Times are wall-clock seconds, as a token's `exp` is."""
 
-    def __init__(self, *, ttl_s: float, stale_s: float, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        ttl_s: float,
+        stale_s: float,
+        wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ttl_s = ttl_s
         self._stale_s = stale_s
         self._wall_clock = wall_clock
+        self._monotonic = monotonic
         self._grants = EvictingLru[tuple[bytes, Hashable], AccessGrant](
             ACCESS_ENTRIES_MAX, _invalidate
         )
@@ -68,7 +81,9 @@ class AccessCache:
     def record_user(self, digest: bytes, user_id: int, expires_at: int) -> AccessGrant:
         """Central said whose token this is; that opens no resource."""
         now = self._wall_clock()
-        grant = AccessGrant(user_id, now, min(now + self._ttl_s, expires_at), expires_at)
+        fresh_until = min(now + self._ttl_s, expires_at)
+        lapses_at = self._monotonic() + (fresh_until - now)
+        grant = AccessGrant(user_id, now, fresh_until, expires_at, lapses_at)
         self._users[digest] = grant
         return grant
 
@@ -82,6 +97,12 @@ class AccessCache:
 
     def find(self, digest: bytes, resource: Hashable) -> AccessGrant | None:
         return self._grants.get((digest, resource))
+
+    def last_user_of(self, digest: bytes) -> int | None:
+        """The user of a token that central has ever identified. It counts whose call this is, and
+        authorizes nothing."""
+        grant = self._users.get(digest)
+        return None if grant is None else grant.user_id
 
     def user_of(self, digest: bytes) -> int | None:
         """The user of a token that central identified within `ttl_s` and that has not expired."""

@@ -11,11 +11,12 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
+from kit.http.problems import Problem
 from sidecar.cache.access import AccessCache, AccessState
 from sidecar.cache.invalidation import InvalidationToken, Validity
 from sidecar.cache.resources import CacheEntry, ResourceCache, ValueT
 from sidecar.cache.single_flight import SingleFlight
-from sidecar.problems import CentralUnavailable, TokenExpired, UpstreamProblem
+from sidecar.problems import CentralUnavailable, RateLimited, TokenExpired, UpstreamProblem
 from sidecar.spool.entry import Entry
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
@@ -104,6 +105,8 @@ class ReadThrough(Generic[ValueT]):
                     continue
             if generation.is_valid:
                 break
+        if cache_status == "stale":
+            pending = self._without_others(pending, request)
         if pending:
             value = entry.value.with_pending(pending)
             cache_status = "stale" if cache_status == "stale" else "pending"
@@ -138,18 +141,43 @@ class ReadThrough(Generic[ValueT]):
         is_current = not entry.must_revalidate and self._cache.age_s(entry) < self._ttl_s
         if access is AccessState.FRESH and is_current:
             return entry, "hit"
-        # A stale grant is not used because central is slow, only if it is unreachable.
+        # A stale grant is not used because central is slow, only if it is away.
         wait_for_central = access is AccessState.STALE and self._central.is_reachable
         try:
             async with asyncio.timeout(None if wait_for_central else self._stale_if_slow_s):
                 return await self._fetch(request), "miss"
-        except (CentralUnavailable, TimeoutError):
-            return entry, "stale"
+        except TimeoutError as error:
+            failure: Problem = CentralUnavailable("central is slow", retry_after_s=1)
+            failure.__cause__ = error
+        except (CentralUnavailable, RateLimited) as problem:
+            failure = problem
         except UpstreamProblem as problem:
-            # Central is up: a caller over its rate limit must not prolong a stale grant that way.
-            if problem.status != TOO_MANY_REQUESTS or access is AccessState.STALE:
+            if problem.status != TOO_MANY_REQUESTS:
                 raise
-            return entry, "stale"
+            failure = problem
+        if not self._may_show_stale(request, entry):
+            raise failure
+        return entry, "stale"
+
+    def _may_show_stale(self, request: ReadRequest, entry: CacheEntry[ValueT]) -> bool:
+        """A grant that is still fresh shows what is cached. One that has lapsed does so only while
+        central is away, and only what was cached before: whoever fails their own calls, or is over
+        a rate limit, must not prolong a grant that way."""
+        grant = self._access.find(request.token_digest, request.resource)
+        match self._access.state_of(request.token_digest, request.resource):
+            case AccessState.FRESH:
+                return True
+            case AccessState.STALE if grant is not None:
+                return not self._central.is_reachable and entry.changed_at <= grant.lapses_at
+            case _:
+                return False
+
+    def _without_others(self, pending: list[Entry], request: ReadRequest) -> list[Entry]:
+        """What is pending, without other users' writes if the grant has lapsed."""
+        if self._access.state_of(request.token_digest, request.resource) is AccessState.FRESH:
+            return pending
+        grant = self._access.find(request.token_digest, request.resource)
+        return [entry for entry in pending if grant is not None and entry.user_id == grant.user_id]
 
     async def _fetch(self, request: ReadRequest) -> CacheEntry[ValueT]:
         generation = self._cache.generation(request.resource)

@@ -7,7 +7,7 @@ the values that show the execution are replaced by ones that contain the write.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from sidecar.cache.access import workflow_key
@@ -42,6 +42,7 @@ ValueT = TypeVar("ValueT", bound=CachedValue)
 class CacheEntry(Generic[ValueT]):
     """A value as it was at `stored_at`, on the monotonic clock.
 
+    `changed_at`: since when it is this value; a lapsed grant shows only what was there before.
     `etag` is central's ETag of exactly this value, None once an own write changed it.
     `must_revalidate`: an own write may have changed more than the sidecar can compute (times,
     which run is now the latest completed one); shown without revalidation only as stale.
@@ -50,6 +51,7 @@ class CacheEntry(Generic[ValueT]):
     value: ValueT
     resource: Hashable
     stored_at: float
+    changed_at: float
     etag: str | None = None
     must_revalidate: bool = False
     token: InvalidationToken = field(default_factory=InvalidationToken, compare=False)
@@ -97,10 +99,11 @@ class ResourceCache:
         etag: str | None = None,
     ) -> CacheEntry[ValueT]:
         """Keeps a fetched value unless a write has invalidated the generation since."""
-        old = self.get(target)
-        # An unchanged value keeps its token: copies of it stay valid.
-        token = old.token if old is not None and old.value == value else InvalidationToken()
-        entry = CacheEntry(value, resource, self._monotonic(), etag, token=token)
+        old, now = self.get(target), self._monotonic()
+        entry = CacheEntry(value, resource, now, now, etag)
+        if old is not None and old.value == value:
+            # An unchanged value keeps its token: copies of it stay valid.
+            entry = replace(entry, changed_at=old.changed_at, token=old.token)
         if generation.is_valid:
             self._keep(target, entry)
         return entry
@@ -158,12 +161,14 @@ class ResourceCache:
                 if old is None:
                     continue  # evicted by a value that has grown
                 is_shown = old.execution_id == execution_id
+                changed_at = self._monotonic() if is_shown else old.changed_at
                 self._keep(
                     target,
                     CacheEntry(
                         old.value.with_pending(applied) if is_shown else old.value,
                         resource,
                         old.stored_at,
+                        changed_at,
                         # URIs are written once: nothing else of a registry can have changed.
                         must_revalidate=not isinstance(old.value, UriRegistry),
                     ),

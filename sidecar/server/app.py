@@ -18,7 +18,7 @@ from sidecar.api import (
     workflows,
     writes,
 )
-from sidecar.api.services import SERVICES, TOKEN, Services, call_context
+from sidecar.api.services import SERVICES, TOKEN, USER_ID, Services, call_context
 from sidecar.metrics import Metrics
 from sidecar.server.local_guard import guard
 
@@ -58,7 +58,7 @@ def build_app(
     async def limit(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        user_id = services.writes.known_user(request.get(TOKEN, ""))
+        request[USER_ID] = user_id = services.writes.counted_user(request.get(TOKEN, ""))
         with services.limits.call_slot(user_id, request.method):
             return await handler(request)
 

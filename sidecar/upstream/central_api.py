@@ -9,6 +9,7 @@ import msgspec
 from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome
 from sidecar.upstream.client import UNDECODABLE, CallContext, CentralClient, CentralResponse
+from sidecar.upstream.probe import CentralProbe
 from sidecar.wire.forwarded import ClosedExecutions
 
 T = TypeVar("T")
@@ -58,14 +59,19 @@ _batch_response = msgspec.json.Decoder(BatchResponse)
 
 
 class Central:
-    """All calls to central. Raises `CentralUnavailable` and `UpstreamProblem`."""
+    """All calls to central. Raises `CentralUnavailable`, `UpstreamProblem` and `RateLimited`."""
 
     def __init__(
-        self, calls: CentralClient, deliveries: CentralClient, renewals: CentralClient
+        self,
+        calls: CentralClient,
+        deliveries: CentralClient,
+        renewals: CentralClient,
+        probe: CentralProbe,
     ) -> None:
         self._calls = calls
         self._deliveries = deliveries
         self._renewals = renewals
+        self._probe = probe
 
     @property
     def clock_offset_s(self) -> float:
@@ -73,8 +79,8 @@ class Central:
 
     @property
     def is_reachable(self) -> bool:
-        """Judged by the last calls."""
-        return not (self._calls.circuit.is_open or self._deliveries.circuit.is_open)
+        """By the probe: calls of users have no part in it."""
+        return self._probe.is_reachable
 
     async def identify(self, context: CallContext) -> CentralResponse:
         return await self._calls.call("token", "GET", "/v1/token", context=context)

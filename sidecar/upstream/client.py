@@ -1,8 +1,13 @@
 """The HTTP client of central: signs each call, maps every failure to a problem, retries once.
 
-A call has one deadline, its retry included. A response with `Retry-After` is not retried. Calls
-that a CU waits for, batches and lease renewals have a connection pool each (`lifecycle`), so that
-a slow bulk call never delays a read.
+A call has one deadline from when it is sent, its retry included. A response with `Retry-After` is
+not retried. Calls that a CU waits for, batches and lease renewals have a connection pool each
+(`lifecycle`), so that a slow bulk call never delays a read.
+
+Each user has a share of the connections and a circuit of their own, so that a flood of one user's
+calls neither delays nor fails another's. All tokens whose user is unknown have one together. A call
+that waits too long for its share is refused (`RateLimited`): that says nothing of central, and
+whether central is reachable is the probe's to say alone (`sidecar.upstream.probe`).
 """
 
 import asyncio
@@ -17,11 +22,13 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from cachetools import LRUCache
 from yarl import URL
 
+from kit.http.concurrency_limit import ConcurrencyLimiter
 from kit.http.logs import fields
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, UpstreamProblem
+from sidecar.problems import CentralUnavailable, RateLimited, UpstreamProblem
 from sidecar.upstream.credentials import WORKLOAD_HEADER, TrustStore, WorkloadToken
 from sidecar.upstream.resilience import CircuitBreaker
 from sidecar.upstream.source_identity import SourceIdentity
@@ -29,7 +36,9 @@ from sidecar.upstream.source_identity import SourceIdentity
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 2.0
-CONNECTIONS_MAX = 32
+CONCURRENT_CALLS_PER_USER = 8
+"""More than the five calls of one user that central runs at once."""
+MAX_TRACKED_USERS = 1_000
 KEEPALIVE_S = 60.0
 SKEW_TOLERATED_S = 2.0
 """The `Date` header counts whole seconds: a smaller difference means nothing."""
@@ -38,6 +47,10 @@ UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NOT_MODIFIED = 304
 OVERLOAD_STATUSES = frozenset({502, 503, 504})
 """Central or its database is unavailable, for any caller and any call."""
+SLOT_TIMEOUT_S = 2.0
+"""How long a call waits for its user's share of the connections."""
+RETRY_AFTER_S = 1.0
+"""For a caller whose share is in use for longer."""
 RETRY_PAUSE_S = 0.1
 """The jitter before the retry, uniform up to this: concurrent failures must not retry as one."""
 
@@ -46,7 +59,7 @@ RETRY_PAUSE_S = 0.1
 async def open_session(trust: TrustStore | None = None) -> AsyncIterator[aiohttp.ClientSession]:
     """A connection pool to central, without cookies. None trusts the system's CAs."""
     connector = aiohttp.TCPConnector(
-        limit=CONNECTIONS_MAX,
+        limit=0,  # a wait for a connection would count as a failure of central: `CentralClient`
         keepalive_timeout=KEEPALIVE_S,
         ssl=True if trust is None else trust.context,
     )
@@ -62,12 +75,17 @@ async def open_session(trust: TrustStore | None = None) -> AsyncIterator[aiohttp
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What a call carries of the request that caused it."""
+    """What a call carries of the request that caused it.
+
+    `user_id` is the token's user if central has named it, at any time: it says whose share of the
+    connections the call uses, and authorizes nothing.
+    """
 
     token: str | None = None
     request_id: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    user_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +109,7 @@ class CentralResponse:
 
 
 class CentralClient:
-    """Calls to central. Raises `CentralUnavailable` and `UpstreamProblem`, nothing else."""
+    """Calls to central. Raises `CentralUnavailable`, `UpstreamProblem` and `RateLimited`."""
 
     def __init__(
         self,
@@ -117,7 +135,8 @@ class CentralClient:
         self._monotonic = monotonic
         self._uniform = uniform
         self._sleep = sleep
-        self.circuit = CircuitBreaker()
+        self._slots = ConcurrencyLimiter(CONCURRENT_CALLS_PER_USER)
+        self._circuits: LRUCache[int | None, CircuitBreaker] = LRUCache(MAX_TRACKED_USERS)
         self.clock_offset_s = 0.0
         """Central's clock minus ours, from its `Date` header."""
 
@@ -139,29 +158,47 @@ class CentralClient:
         key for that. With `single_attempt` it is sent exactly once, even while the circuit is
         open: its caller has a retry loop of its own. With `etag` the response may be 304.
         """
-        deadline = self._monotonic() + self._timeout_s
-        call = _Call(name, method, target, context, body, idempotency_key, etag)
+        circuit = self._circuit_of(context.user_id)
+        call = _Call(name, method, target, context, body, idempotency_key, etag, circuit)
         if single_attempt:
-            return await self._attempt(call, deadline)
+            return await self._attempt(call, self._monotonic() + self._timeout_s)
         self._check_circuit(call)
+        if not await self._slots.acquire(context.user_id, SLOT_TIMEOUT_S):
+            self._metrics.upstream_requests.labels(name, "not-sent").inc()
+            raise RateLimited(
+                "too many concurrent calls of this user to central", retry_after_s=RETRY_AFTER_S
+            )
+        try:
+            return await self._with_retry(call)
+        finally:
+            self._slots.release(context.user_id)
+
+    async def _with_retry(self, call: "_Call") -> CentralResponse:
+        deadline = self._monotonic() + self._timeout_s
         try:
             return await self._attempt(call, deadline)
         except CentralUnavailable as problem:
             pause_s = self._uniform(0, RETRY_PAUSE_S)
             has_time = self._monotonic() + pause_s < deadline
-            if problem.has_retry_after or self.circuit.is_open or not has_time:
+            if problem.has_retry_after or call.circuit.is_open or not has_time:
                 raise
         await self._sleep(pause_s)
         self._check_circuit(call)
         return await self._attempt(call, deadline)
 
+    def _circuit_of(self, user_id: int | None) -> CircuitBreaker:
+        circuit = self._circuits.get(user_id)
+        if circuit is None:
+            circuit = self._circuits[user_id] = CircuitBreaker()
+        return circuit
+
     def _check_circuit(self, call: "_Call") -> None:
         now = self._monotonic()
-        if not self.circuit.allows(now):
+        if not call.circuit.allows(now):
             self._metrics.upstream_requests.labels(call.name, "circuit-open").inc()
             raise CentralUnavailable(
                 "central is unavailable; the next attempt is due soon",
-                retry_after_s=self.circuit.retry_after_s(now),
+                retry_after_s=call.circuit.retry_after_s(now),
             )
 
     async def _attempt(self, call: "_Call", deadline: float) -> CentralResponse:
@@ -179,7 +216,7 @@ class CentralClient:
             ) as response:
                 payload = await response.read()
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-            self.circuit.record_failure(self._monotonic())
+            call.circuit.record_failure(self._monotonic())
             self._metrics.upstream_requests.labels(call.name, "unreachable").inc()
             raise CentralUnavailable(
                 f"central cannot be reached ({type(error).__name__})", retry_after_s=1
@@ -194,7 +231,7 @@ class CentralClient:
         name, media_type = call.name, headers.get("Content-Type", "")
         is_unchanged = status == NOT_MODIFIED and call.etag is not None
         if is_unchanged or (200 <= status < 300 and media_type.startswith("application/json")):
-            self.circuit.record_success()
+            call.circuit.record_success()
             self._metrics.upstream_requests.labels(name, "ok").inc()
             return CentralResponse(
                 status,
@@ -206,7 +243,7 @@ class CentralClient:
             )
         document = problem_document(media_type, body)
         if document is None or status in OVERLOAD_STATUSES:
-            self.circuit.record_failure(self._monotonic())
+            call.circuit.record_failure(self._monotonic())
             self._metrics.upstream_requests.labels(name, "unavailable").inc()
             slug = document["type"] if document else "no problem document of central's"
             raise CentralUnavailable(
@@ -217,7 +254,7 @@ class CentralClient:
                 response_status=status,
             )
         # A problem, 429 included, says nothing against central's health.
-        self.circuit.record_success()
+        call.circuit.record_success()
         self._metrics.upstream_requests.labels(name, "problem").inc()
         relayed = {
             name: headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in headers
@@ -276,6 +313,7 @@ class _Call:
     body: bytes
     idempotency_key: str | None
     etag: str | None
+    circuit: CircuitBreaker
 
 
 def _integer(text: str | None) -> int | None:

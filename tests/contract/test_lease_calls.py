@@ -37,7 +37,7 @@ class RecordingPool:
 
 
 def call_central(pool: RecordingPool, work: Callable[[Central], Awaitable[Any]]) -> Any:
-    to_central = Central(pool, pool, pool)  # type: ignore[arg-type]
+    to_central = Central(pool, pool, pool, None)  # type: ignore[arg-type]
     return asyncio.run(work(to_central))  # type: ignore[arg-type]
 
 

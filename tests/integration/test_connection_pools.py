@@ -12,7 +12,7 @@ from sidecar.lifecycle import build_sidecar
 from sidecar.settings import Settings
 from sidecar.spool.entry import Batch
 from sidecar.upstream.central_api import Central
-from sidecar.upstream.client import CONNECTIONS_MAX, CallContext
+from sidecar.upstream.client import CONCURRENT_CALLS_PER_USER, CallContext
 
 
 class StuckCentral:
@@ -48,7 +48,7 @@ def deliver(central: Central) -> asyncio.Task[object]:
 
 
 @pytest.mark.parametrize("start", [read, deliver])
-async def test_a_renewal_succeeds_while_another_connection_pool_is_exhausted(
+async def test_a_renewal_succeeds_while_other_calls_hang(
     stuck: tuple[StuckCentral, str],
     tmp_path: Path,
     start: Callable[[Central], asyncio.Task[object]],
@@ -58,7 +58,7 @@ async def test_a_renewal_succeeds_while_another_connection_pool_is_exhausted(
         {"SIDECAR_CENTRAL_URL": url, "SIDECAR_SPOOL_DIR": str(tmp_path)}
     )
     async with build_sidecar(settings) as sidecar, asyncio.timeout(30):
-        calls = [start(sidecar.central) for _ in range(CONNECTIONS_MAX)]
+        calls = [start(sidecar.central) for _ in range(CONCURRENT_CALLS_PER_USER)]
         for _ in calls:
             await central.waiting.acquire()
 

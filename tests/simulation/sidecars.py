@@ -32,6 +32,7 @@ from sidecar.spool.spool import Spool
 from sidecar.spool.writer import Opener
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext, CentralClient
+from sidecar.upstream.probe import CentralProbe
 from sidecar.upstream.source_identity import SourceIdentity
 from sidecar.wire import v1
 from tests.simulation.disk import SteppedWriter, Volume
@@ -179,7 +180,9 @@ class Process:
             uniform=chance.uniform,
             **clocks,
         )
-        self.central = Central(client(), client(), client())
+        # Nothing here asks whether central is reachable: the probe does not run.
+        probe = CentralProbe(network.session(sidecar.source_id), "http://central", METRICS)
+        self.central = Central(client(), client(), client(), probe)
         self.delivery = Delivery(
             self.spool,
             self.central,

@@ -17,12 +17,14 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from central.app import build_app, build_authenticator, build_stores
+from central.jobs.database_watch import DatabaseWatch
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_settings
 from central.store.database import Database
 from central.wire.entries import digest_of
 from dev.tokens import JWT_SECRET, mint
 from dev.world import WORLD, User
+from kit.http.service import Supervisor
 from tests.integration.central.signing import SigningKey
 
 LEASE_S = 90.0
@@ -150,14 +152,19 @@ async def running_central(
     metrics = Metrics(CollectorRegistry())
     database = Database(DatabaseSettings(url, 0, 20, statement_cache_size), metrics)
     authenticator = build_authenticator(settings, database, metrics)
+    watch, tasks = DatabaseWatch(database), Supervisor(metrics.restarts)
     app = build_app(
         authenticator,
         metrics,
         build_stores(database, metrics, lease_s, settings.limits),
         connection_max_age_s=connection_max_age_s,
+        is_database_available=lambda: watch.is_available,
     )
     try:
-        async with TestClient(TestServer(app)) as client:
+        async with (
+            tasks.supervise("database-watch", watch.run),
+            TestClient(TestServer(app)) as client,
+        ):
             yield Sidecar(client, metrics=metrics)
     finally:
         await database.close()

@@ -5,11 +5,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
+from central.jobs.database_watch import DatabaseWatch
+from central.metrics import Metrics
+from central.settings import DatabaseSettings
+from central.store.database import Database as Pool
 from dev.world import WORLD
 from tests.databases import Database, connected, free_port
 from tests.integration.central.central_fixtures import running_central
 
 RUN = f"/v1/executions/{WORLD.completed_execution_id}"
+PINGS = "central_statement_seconds_count", {"statement": "ping"}
 
 
 class Cutter:
@@ -81,6 +88,56 @@ async def test_a_lost_database_is_a_503_until_it_is_back(database: Database) -> 
     assert (before.status, after.status, created.status) == (200, 200, 201)
     assert {reply.outcome for reply in lost} == {(503, "database-unavailable")}
     assert all(int(reply.headers["Retry-After"]) >= 1 for reply in lost)
+
+
+async def test_health_needs_no_credentials_and_follows_the_database(database: Database) -> None:
+    async def health() -> tuple[int, str]:
+        async with sidecar.client.get("/v1/health") as reply:
+            body = await reply.json()
+            return reply.status, body.get("type") or body["status"]
+
+    async def becomes(status: int) -> tuple[int, str]:
+        async with asyncio.timeout(20):
+            while (found := await health())[0] != status:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return found
+
+    async with cuttable(database) as (cutter, url), running_central(url) as sidecar:
+        before = await health()
+        assert not sidecar.metrics.registry.get_sample_value(*PINGS)
+        await cutter.cut()
+        assert (await sidecar.get(RUN)).status == 503
+        lost = await becomes(503)
+        await cutter.open()
+        after = await becomes(200)
+
+    assert sidecar.metrics.registry.get_sample_value(*PINGS)
+    assert (before, lost, after) == (
+        (200, "available"),
+        (503, "database-unavailable"),
+        (200, "available"),
+    )
+
+
+async def test_a_call_that_fails_alone_does_not_make_the_database_unavailable(
+    database: Database,
+) -> None:
+    pool = Pool(DatabaseSettings(database.central_url), Metrics(CollectorRegistry()))
+    asked = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        asked.set()
+        await asyncio.sleep(0)
+
+    watch = DatabaseWatch(pool, sleep)
+    running = asyncio.create_task(watch.run())
+    pool.is_suspect.set()
+    await asyncio.wait_for(asked.wait(), 20)
+    running.cancel()
+    await pool.close()
+
+    assert watch.is_available
+    assert not pool.is_suspect.is_set()
 
 
 async def test_sessions_ended_by_the_server_are_a_503_at_most_once_each(

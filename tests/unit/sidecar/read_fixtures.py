@@ -58,10 +58,14 @@ class FakeCentral(Central):
     registries: dict[int, UriRegistry] = field(default_factory=dict)
     readers: set[tuple[str, int]] = field(default_factory=set)
     expires_at: dict[str, int] = field(default_factory=dict)
+    users: dict[str, int] = field(default_factory=dict)
+    """By token; others are of user 1."""
     calls: list[str] = field(default_factory=list)
     unchanged_count: int = 0
     is_down: bool = False
     is_known_down: bool = False
+    fails_calls: bool = False
+    """While its probes succeed."""
     is_rate_limiting: bool = False
     answers_early: bool = False
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,7 +76,7 @@ class FakeCentral(Central):
 
     @property
     def is_reachable(self) -> bool:
-        return not self.is_known_down
+        return not (self.is_down or self.is_known_down)
 
     async def read(
         self, name: str, target: str, context: CallContext, etag: str | None = None
@@ -83,7 +87,7 @@ class FakeCentral(Central):
         if self.answers_early and not self.is_down:
             early = self._reply(target, context.token or "", etag)
         await self.may_answer.wait()
-        if self.is_down:
+        if self.is_down or self.fails_calls:
             raise CentralUnavailable("central is down", retry_after_s=1)
         if self.is_rate_limiting:
             raise refusal("rate-limited", 429)
@@ -101,10 +105,11 @@ class FakeCentral(Central):
             raise refusal("token-expired", 401)
         body = msgspec.json.encode(self._body(target, token))
         name = hashlib.sha256(body).hexdigest()
+        user_id = self.users.get(token, 1)
         if etag == name:
             self.unchanged_count += 1
-            return CentralResponse(304, b"", 1, expires_at, name)
-        return CentralResponse(200, body, 1, expires_at, name)
+            return CentralResponse(304, b"", user_id, expires_at, name)
+        return CentralResponse(200, body, user_id, expires_at, name)
 
     def _body(self, target: str, token: str) -> Any:
         match = _target.fullmatch(target)
@@ -245,7 +250,7 @@ async def open_world(
     await spool.open()
     try:
         central = FakeCentral(clock)
-        access = AccessCache(ttl_s=ACCESS_TTL_S, stale_s=STALE_S, wall_clock=clock)
+        access = AccessCache(ttl_s=ACCESS_TTL_S, stale_s=STALE_S, wall_clock=clock, monotonic=clock)
         metrics = Metrics()
         reads = Reads(
             spool,

@@ -11,11 +11,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, UpstreamProblem
+from sidecar.problems import CentralUnavailable, RateLimited, UpstreamProblem
 from sidecar.spool.entry import Batch
+from sidecar.upstream import client
 from sidecar.upstream.central_api import EXECUTIONS_PER_CALL, Central
 from sidecar.upstream.client import CallContext, CentralClient, CentralResponse, open_session
+from sidecar.upstream.probe import MIN_FAILURES, CentralProbe
 from sidecar.upstream.source_identity import SourceIdentity
+from tests.unit.sidecar.delivery_fixtures import until
 
 PROBLEM = "application/problem+json"
 
@@ -44,6 +47,7 @@ class Peer:
     now_s: float = 100.0
     pauses_s: list[float] = field(default_factory=list)
     client: CentralClient = field(init=False)
+    probe: CentralProbe = field(init=False)
 
     async def serve(self, request: web.Request) -> web.Response:
         await request.read()
@@ -57,12 +61,14 @@ class Peer:
     async def pause(self, seconds: float) -> None:
         self.pauses_s.append(seconds)
 
-    async def call(self, *, single_attempt: bool = False) -> CentralResponse:
+    async def call(
+        self, *, single_attempt: bool = False, user_id: int | None = None
+    ) -> CentralResponse:
         return await self.client.call(
             "test",
             "POST",
             "/v1/x?y=1",
-            context=CallContext(token="t"),
+            context=CallContext(token="t", user_id=user_id),
             body=b"{}",
             idempotency_key="k",
             single_attempt=single_attempt,
@@ -76,11 +82,13 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
         app = web.Application()
         app.router.add_route("*", "/{any:.*}", peer.serve)
         server = await stack.enter_async_context(TestServer(app))
+        session, metrics = await stack.enter_async_context(open_session()), Metrics()
+        peer.probe = CentralProbe(session, str(server.make_url("/")), metrics)
         peer.client = CentralClient(
-            await stack.enter_async_context(open_session()),
+            session,
             str(server.make_url("/")),
             SourceIdentity.from_volume(tmp_path, "central"),
-            Metrics(),
+            metrics,
             timeout_s=0.5,
             monotonic=lambda: peer.now_s,
             uniform=lambda low, high: high,
@@ -159,7 +167,7 @@ async def test_a_rate_limit_is_relayed_and_does_not_open_the_circuit(peer: Peer)
     assert raised.value.status == 429
     assert raised.value.headers["Retry-After"] == "3"
     assert raised.value.retry_after_s == 3
-    assert not peer.client.circuit.is_open
+    assert not peer.client._circuit_of(None).is_open
 
 
 async def test_an_open_circuit_rejects_at_once_and_allows_one_probe(peer: Peer) -> None:
@@ -168,7 +176,7 @@ async def test_an_open_circuit_rejects_at_once_and_allows_one_probe(peer: Peer) 
         with pytest.raises(CentralUnavailable):
             await peer.call()
     sent = len(peer.calls)
-    assert peer.client.circuit.is_open
+    assert peer.client._circuit_of(None).is_open
 
     with pytest.raises(CentralUnavailable) as raised:
         await peer.call()
@@ -178,7 +186,109 @@ async def test_an_open_circuit_rejects_at_once_and_allows_one_probe(peer: Peer) 
     peer.script = []
     peer.now_s += 2.5
     assert (await peer.call()).status == 200
-    assert not peer.client.circuit.is_open
+    assert not peer.client._circuit_of(None).is_open
+
+
+async def test_a_users_open_circuit_is_not_anothers(peer: Peer) -> None:
+    peer.script = [response(500, "oops", "text/plain") for _ in range(6)]
+    for _ in range(3):
+        with pytest.raises(CentralUnavailable):
+            await peer.call(user_id=1)
+    peer.script = []
+
+    with pytest.raises(CentralUnavailable):
+        await peer.call(user_id=1)
+    replies = [await peer.call(user_id=user_id) for user_id in (2, None)]
+
+    assert [reply.status for reply in replies] == [200, 200]
+
+
+async def test_a_call_beyond_a_users_share_is_refused_and_says_nothing_of_central(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "SLOT_TIMEOUT_S", 0.05)
+    peer.client._timeout_s = 30.0
+    peer.script = [None] * client.CONCURRENT_CALLS_PER_USER
+    calls = [asyncio.create_task(peer.call(user_id=1)) for _ in peer.script]
+    await until(lambda: len(peer.calls) == len(calls))
+
+    refused = await asyncio.gather(
+        *[peer.call(user_id=1) for _ in range(20)], return_exceptions=True
+    )
+    other = await peer.call(user_id=2)
+
+    assert {type(problem) for problem in refused} == {RateLimited}
+    assert not peer.client._circuit_of(1).is_open
+    assert other.status == 200
+    for call in calls:
+        call.cancel()
+
+
+# The probe
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(503, '{"type":"database-unavailable"}', PROBLEM), (502, "<h1>Bad Gateway</h1>", "text/html")],
+    ids=["database", "proxy"],
+)
+async def test_central_is_away_after_failed_probes_in_a_row_until_one_succeeds(
+    peer: Peer, parts: tuple[int, str, str]
+) -> None:
+    fails = [True] * (MIN_FAILURES - 1) + [False] + [True] * MIN_FAILURES + [False]
+    peer.script = [response(*parts) if fails_now else response() for fails_now in fails]
+
+    seen = []
+    for _ in fails:
+        await peer.probe.check()
+        seen.append(peer.probe.is_reachable)
+
+    assert seen == [True] * (2 * MIN_FAILURES - 1) + [False, True]
+    sent = {name for call in peer.calls for name in call.headers}
+    assert not sent & {"Authorization", "Sidecar-Assertion"}
+
+
+async def test_a_central_that_refuses_the_probe_is_reachable(peer: Peer) -> None:
+    peer.script = [problem(503, "overloaded") for _ in range(MIN_FAILURES)]
+    peer.script.append(problem(404, "no-such-route"))
+
+    for _ in range(MIN_FAILURES + 1):
+        await peer.probe.check()
+
+    assert peer.probe.is_reachable
+
+
+async def test_failed_calls_do_not_make_central_away(peer: Peer) -> None:
+    peer.script = [problem(503, "database-unavailable") for _ in range(20)]
+
+    for _ in range(10):
+        with pytest.raises(CentralUnavailable):
+            await peer.call(user_id=1)
+
+    assert Central(peer.client, peer.client, peer.client, peer.probe).is_reachable
+
+
+async def test_an_idle_sidecar_notices_that_central_is_back(peer: Peer) -> None:
+    peer.script = [problem(503, "database-unavailable") for _ in range(MIN_FAILURES)]
+    pauses_s: list[float] = []
+    is_back = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        pauses_s.append(seconds)
+        if len(pauses_s) == MIN_FAILURES:
+            assert not peer.probe.is_reachable
+        if len(pauses_s) > MIN_FAILURES:
+            is_back.set()
+            await asyncio.Event().wait()
+
+    peer.probe._sleep = sleep
+    running = asyncio.create_task(peer.probe.run())
+    await asyncio.wait_for(is_back.wait(), 20)
+    running.cancel()
+
+    assert peer.probe.is_reachable
+    assert all(0.8 <= pause_s <= 1.2 for pause_s in pauses_s[:MIN_FAILURES])
+    assert 4.0 <= pauses_s[-1] <= 6.0
 
 
 @pytest.mark.parametrize(
@@ -206,7 +316,7 @@ async def test_a_response_without_a_problem_of_centrals_is_from_an_unknown_serve
 
 async def test_a_response_to_another_batch_settles_nothing(peer: Peer) -> None:
     peer.script = [response(200, '{"batch":8,"outcomes":[]}')]
-    central = Central(peer.client, peer.client, peer.client)
+    central = Central(peer.client, peer.client, peer.client, peer.probe)
 
     with pytest.raises(CentralUnavailable) as raised:
         await central.deliver(Batch("e", 7, "d", ()), 0)
@@ -238,7 +348,7 @@ async def test_more_leases_than_a_call_takes_are_renewed_in_several_calls(peer: 
     run_ids = list(range(2 * EXECUTIONS_PER_CALL + 1))
     leases = '{"lease_s": 90, "lost": [{"execution_id": %d, "reason": "ended"}]}'
     peer.script = [response(body=leases % eid) for eid in (3, EXECUTIONS_PER_CALL, run_ids[-1])]
-    central = Central(peer.client, peer.client, peer.client)
+    central = Central(peer.client, peer.client, peer.client, peer.probe)
 
     renewed = await central.renew_leases(run_ids)
 
@@ -253,7 +363,7 @@ async def test_more_executions_than_a_call_takes_are_abandoned_in_several_calls(
 ) -> None:
     run_ids = list(range(EXECUTIONS_PER_CALL + 1))
     peer.script = [response(body='{"closed": [1, 2]}'), response(body='{"closed": [5000]}')]
-    central = Central(peer.client, peer.client, peer.client)
+    central = Central(peer.client, peer.client, peer.client, peer.probe)
 
     assert await central.abandon(run_ids) == [1, 2, 5000]
 

@@ -1,0 +1,6 @@
+-- The database itself.
+
+
+-- name: ping
+-- Whether the database serves at all.
+select 1;

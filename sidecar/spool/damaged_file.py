@@ -13,6 +13,7 @@ A table is read from both ends up to the damage; rows between two damaged pages 
 keys in the table's index. A row counts only if its own checksum matches.
 """
 
+import math
 import os
 import re
 import shutil
@@ -81,6 +82,25 @@ def _first_page() -> tuple[bytes, int]:
     return bytes(page), len(new) // schema.PAGE_BYTES
 
 
+def max_acknowledged_seq(
+    path: Path, wal: WalFile, copy_file: Callable[[Path, Path], object]
+) -> float:
+    """A number that no acknowledged entry is above, unless the log's last commit is intact: a power
+    cut may have torn that before it was acknowledged. Infinity if there is no such number."""
+    if not wal.frames:
+        return math.inf
+    try:
+        with readable_copy(path, wal.before_last_commit(), copy_file) as source:
+            (seq,) = source.execute(
+                "SELECT max((SELECT coalesce(max(seq), 0) FROM entries), (SELECT coalesce(max(seq),"
+                " 0) FROM entries INDEXED BY entries_by_execution), (SELECT coalesce(max(seq), 0)"
+                " FROM settled))"
+            ).fetchone()
+    except sqlite3.DatabaseError:
+        return math.inf
+    return float(seq)
+
+
 class _Table(NamedTuple):
     name: str
     columns: str
@@ -143,19 +163,23 @@ def _rows(
                 if key not in seen:
                     seen.add(key)
                     yield row
-            return
-    found.is_complete = False
+            break
+    else:
+        found.is_complete = False
     if table.keys_by_index is None:
         return
+    # Also after a scan without an error: a page whose pointers are damaged hides rows.
     for order in ("ASC", "DESC"):
         with suppress(sqlite3.DatabaseError):
             for (key,) in source.execute(table.keys_by_index.format(order)):
                 if key in seen:
                     continue
                 seen.add(key)
-                try:
-                    yield from source.execute(f"{query} WHERE {table.key} = ?", (key,)).fetchall()
-                except sqlite3.DatabaseError:
+                rows = []
+                with suppress(sqlite3.DatabaseError):
+                    rows = source.execute(f"{query} WHERE {table.key} = ?", (key,)).fetchall()
+                yield from rows
+                if not rows:
                     found.lost.add(key)
             return
 

@@ -205,8 +205,9 @@ def _restore_unreachable(
     kept_log = folder.copy(path.with_name(path.name + schema.WAL_SUFFIX))
     ReserveFile(path.parent).release(0)  # the copy needs the space more
     # Not a link: SQLite takes two names of one file for one database, and its index for both.
+    acknowledged = damaged_file.max_acknowledged_seq(path, wal, shutil.copyfile)
     with (
-        damaged_file.readable_copy(path, wal, copy_file=shutil.copyfile) as source,
+        damaged_file.readable_copy(path, wal, shutil.copyfile) as source,
         closing(schema.connect(path)) as target,
     ):
         schema.configure(target)
@@ -220,7 +221,8 @@ def _restore_unreachable(
         "damaged log: commits behind the damage were restored",
         extra=fields(quarantine=str(kept_log) if kept_log is not None else None, **found.summary()),
     )
-    return RecoveryReport(seq_gap=SEQ_GAP, lost_count=len(found.lost))
+    lost_count = sum(seq <= acknowledged for seq in found.lost)
+    return RecoveryReport(seq_gap=SEQ_GAP, lost_count=lost_count)
 
 
 def _rebuild(
@@ -232,7 +234,7 @@ def _rebuild(
     damaged_file.delete(directory / _NEW)
     with (
         closing(schema.connect(directory / _NEW)) as target,
-        damaged_file.readable_copy(path, WalFile(path), copy_file=damaged_file.link) as source,
+        damaged_file.readable_copy(path, WalFile(path), damaged_file.link) as source,
     ):
         schema.configure(target, bindings_lost_at_ms=now_ms)
         target.execute("BEGIN IMMEDIATE")

@@ -17,6 +17,7 @@ rows are then read by SQLite and judged by their own checksums.
 Source: SQLite's "WAL-mode File Format", sections 1.1 to 1.3.
 """
 
+import copy
 import os
 import struct
 from collections import Counter
@@ -81,6 +82,22 @@ class WalFile:
         last = max((frame.number for frame in self.frames), default=0)
         last_commit = max((frame.number for frame in self.frames if frame.page_count), default=0)
         return last_commit > valid_frames or (self.is_truncated and last > valid_frames)
+
+    def before_last_commit(self) -> "WalFile":
+        """The log without its last commit: the only one that may not have been acknowledged, as
+        the next waits for its sync. It reaches back to the end of another, or, as that frame may
+        be lost, to a page that is in it already: a commit has each page once."""
+        left = list(self.frames)
+        if not self.is_truncated:  # an unfinished commit was not cut off, but never whole
+            while left and not left[-1].page_count:
+                left.pop()
+        pages: set[int] = set()
+        while left and left[-1].page_number not in pages and not (pages and left[-1].page_count):
+            pages.add(left.pop().page_number)
+        earlier = copy.copy(self)
+        earlier.frames = left
+        earlier.is_truncated = True  # the last frame may have ended a commit, and is kept
+        return earlier
 
     def copy_without_gaps(self, to: Path, *, pages: int, first_page: bytes) -> None:
         """Writes the log of the file `to`: our frames with new checksums, and then `first_page`.

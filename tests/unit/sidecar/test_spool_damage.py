@@ -1,6 +1,9 @@
 """Corrupted entries end as refused and are counted; no number is assigned twice."""
 
 import asyncio
+import os
+import sqlite3
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -14,6 +17,7 @@ from sidecar.spool.entry import (
     checksum,
 )
 from sidecar.spool.schema import FILE_NAME, PAGE_BYTES
+from tests.unit.sidecar.damage_fixtures import LEAF_HEAD_BYTES
 from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_EID,
@@ -213,6 +217,27 @@ async def test_entries_between_two_damaged_pages_are_kept_and_the_lost_are_count
     assert len(damaged) == 2
     assert numbers(await cut(spool)) == [seq for seq in seqs if seq not in lost]
     assert (spool.quarantined_count, spool.epochs_started) == (len(lost), 1)
+
+
+async def test_an_entry_that_its_page_does_not_point_to_is_counted(spools: Spools) -> None:
+    """A scan of the table passes it by without an error."""
+    spool = await spools.open()
+    seqs = [await spool.append(update(name=f"n{n}")) for n in range(3)]
+    await spools.close()
+    file = spools.directory / FILE_NAME
+    with closing(sqlite3.connect(file)) as connection:
+        query = "SELECT rootpage FROM sqlite_schema WHERE name = 'entries'"
+        (page,) = connection.execute(query).fetchone()
+    with file.open("r+b") as opened:
+        opened.seek((page - 1) * PAGE_BYTES + LEAF_HEAD_BYTES)
+        first_pointer = opened.read(2)
+        opened.seek(0, os.SEEK_CUR)
+        opened.write(first_pointer)  # over that of the second row
+
+    spool = await spools.open()
+
+    assert numbers(await cut(spool)) == [seqs[0], seqs[2]]
+    assert spool.quarantined_count == 1
 
 
 @pytest.mark.parametrize(

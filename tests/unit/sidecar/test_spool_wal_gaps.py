@@ -164,3 +164,48 @@ async def test_restored_gap_is_not_reported_at_the_next_start(
     assert "damaged log" not in caplog.text
     assert not (again.directory / FOLDER).exists()
     await again.close()
+
+
+@pytest.mark.parametrize("has_torn_settle", [False, True])
+async def test_an_entry_of_the_last_commit_was_never_acknowledged_and_is_not_counted(
+    spools: Spools, tmp_path: Path, has_torn_settle: bool
+) -> None:
+    """A power cut in its sync leaves any of its frames; the settling before it was not synced."""
+    spool = await spools.open()
+    acknowledged = [await spool.append(update(name="x")) for _ in range(2)]
+    batch = await cut(spool)
+    await spool.vacuum()  # the log begins anew
+    if has_torn_settle:
+        await settle(spool, batch)
+    first = frames_of(spools.directory) + 1
+    await spool.append(update(name="n" * 20_000))
+    last = frames_of(spools.directory)
+    left = await killed(spools, tmp_path / "killed")
+    assert last - first > 4
+
+    for number in range(first, last):
+        torn = Spools(tmp_path / f"without-{number}", spools.limits)
+        copy_as_killed(left.directory, torn.directory)
+        lose_frame(torn.directory, number)
+        if has_torn_settle:
+            lose_frame(torn.directory, 1)
+        spool = await torn.open()
+
+        assert spool.quarantined_count == 0
+        assert {await state_of(spool, seq) for seq in acknowledged} <= set(WriteState)
+        await torn.close()
+
+
+async def test_an_entry_of_an_earlier_commit_is_counted(spools: Spools, tmp_path: Path) -> None:
+    spool = await spools.open()
+    await spool.vacuum()  # the log begins anew
+    await spool.append(update(name="n" * 20_000))
+    frames = frames_of(spools.directory)
+    await spool.append(update(name="x"))
+    left = await killed(spools, tmp_path / "killed")
+    lose_frame(left.directory, frames)  # the last of its overflow pages
+
+    spool = await left.open()
+
+    assert spool.quarantined_count == 1
+    await left.close()

@@ -1,5 +1,5 @@
 -- Purges of old rows in `cu_metadata`; Texera's tables are not touched. Each deletes at most $2 rows
--- that are older than $1 seconds.
+-- that are older than $1 seconds, the oldest first, without the $3 oldest.
 
 
 -- name: try_purge_lock
@@ -23,7 +23,8 @@ where ctid = any (array (
             and binding.revoked_at is null
             and execution.status not in (3, 4, 5)
       )
-    limit $2
+    order by updated_at
+    limit $2 offset $3
     for update skip locked
 ));
 
@@ -34,7 +35,7 @@ where ctid = any (array (
     select ctid from cu_metadata.idempotency_keys
     where created_at < now() - make_interval(secs => $1)
     order by created_at
-    limit $2
+    limit $2 offset $3
     for update skip locked
 ));
 
@@ -59,7 +60,7 @@ with old as (
               and execution.updated_at < (now() at time zone 'utc') - make_interval(secs => $1)
       )
     order by binding.created_at
-    limit $2
+    limit $2 offset $3
     for update of binding skip locked
 ), ends as (
     delete from cu_metadata.terminal_statuses
@@ -92,7 +93,7 @@ where id = any (array (
     select id from cu_metadata.refusals
     where refused_at < now() - make_interval(secs => $1)
     order by refused_at
-    limit $2
+    limit $2 offset $3
     for update skip locked
 ));
 
@@ -104,7 +105,7 @@ where ctid = any (array (
     select ctid from cu_metadata.boots
     where superseded_at < now() - make_interval(secs => $1)
     order by superseded_at
-    limit $2
+    limit $2 offset $3
     for update skip locked
 ));
 

@@ -3,7 +3,8 @@
 A purge is many short transactions, each under an advisory lock (one replica at a time), with a
 bounded number of rows, skipping locked ones. Rows that may still be needed are never purged:
 bindings of open executions, a unit's current boot, cursors of spools that deliver, keys that a
-caller may repeat.
+caller may repeat. Rows that the database fails to delete stay and are counted; they are bisected
+under savepoints, so that the others of their kind go.
 """
 
 import logging
@@ -16,13 +17,15 @@ import msgspec
 from central.metrics import Metrics
 from central.settings import RetentionSettings
 from central.store.database import Database, Transaction
-from central.store.failures import StatementError
+from central.store.failures import ROW_POLICIES, StatementError, policy_of
 from central.store.queries import load
 from kit.http.logs import fields
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 1000
+MAX_FAILING = 100
+"""After a chunk with so many failing rows a kind is left to the next purge."""
 
 
 class RetainedRows(msgspec.Struct, frozen=True):
@@ -59,26 +62,47 @@ class Retention:
     async def purge(self) -> dict[str, int]:
         """Purges all kinds completely. Returns the number of purged rows by kind."""
         purged = dict.fromkeys(self._retention_s, 0)
-        for kind, retention_s in self._retention_s.items():
-            count = CHUNK
-            while count == CHUNK:
-                try:
-                    count = await self._database.run(
-                        partial(self._purge, kind=kind, retention_s=retention_s)
-                    )
-                except StatementError as error:
-                    self._metrics.database_error("isolated")
-                    extra = fields(kind=kind, sqlstate=error.sqlstate)
-                    logger.exception("a kind of rows is not purged", extra=extra)
-                    break  # the other kinds are purged
-                purged[kind] += count
-                self._metrics.purged(kind, count)
+        for kind in self._retention_s:
+            failing, count = 0, CHUNK
+            while count == CHUNK and failing < MAX_FAILING:
+                work = partial(self._purge, kind=kind, first=failing)
+                deleted, failed = await self._database.run(work)
+                failing, count = failing + failed, deleted + failed
+                purged[kind] += deleted
+                self._metrics.purged(kind, deleted)
+            if failing:
+                logger.error(
+                    "rows not purged: the database fails them",
+                    extra=fields(kind=kind, count=failing),
+                )
         return purged
 
-    async def _purge(self, transaction: Transaction, *, kind: str, retention_s: float) -> int:
+    async def _purge(self, transaction: Transaction, *, kind: str, first: int) -> tuple[int, int]:
+        """How many rows were deleted, and how many failed. `first` of the oldest are left out."""
         lock = await transaction.fetch_row(self._queries["try_purge_lock"])
         if lock is None or not lock["is_locked"]:
-            return 0
+            return 0, 0
+        return await self._bisect(transaction, kind, first, CHUNK)
+
+    async def _bisect(
+        self, transaction: Transaction, kind: str, first: int, limit: int
+    ) -> tuple[int, int]:
+        try:
+            async with transaction.savepoint():
+                return await self._delete(transaction, kind, first, limit), 0
+        except StatementError as error:
+            if policy_of(error) not in ROW_POLICIES:
+                raise
+            if limit == 1:
+                transaction.count_isolated()
+                return 0, 1
+        half = limit // 2
+        # The younger half first: what is deleted there moves none of the older.
+        younger = await self._bisect(transaction, kind, first + half, limit - half)
+        older = await self._bisect(transaction, kind, first, half)
+        return younger[0] + older[0], younger[1] + older[1]
+
+    async def _delete(self, transaction: Transaction, kind: str, first: int, limit: int) -> int:
         statements = {
             "bindings": self._queries["purge_bindings"],
             "boots": self._queries["purge_boots"],
@@ -86,4 +110,4 @@ class Retention:
             "idempotency_keys": self._queries["purge_idempotency_keys"],
             "refusals": self._queries["purge_refusals"],
         }
-        return await transaction.execute(statements[kind], retention_s, CHUNK)
+        return await transaction.execute(statements[kind], self._retention_s[kind], limit, first)

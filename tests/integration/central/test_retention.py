@@ -131,6 +131,36 @@ async def test_a_kind_whose_rows_cannot_be_deleted_does_not_keep_the_others(
     assert await retention.purge() == {kind: int(kind != "bindings") for kind in KINDS}
 
 
+async def test_rows_that_cannot_be_deleted_do_not_keep_the_others_of_their_kind(
+    retention: Retention, owner_connection: Connection
+) -> None:
+    count, failing = 2 * CHUNK + 7, [1, 2, 500, CHUNK, CHUNK + 1, 2 * CHUNK + 7]
+    await owner_connection.execute(
+        f"""
+        create function public.fail() returns trigger language plpgsql as $$
+        begin
+            raise exception 'not this one';
+        end $$;
+        create trigger fail before delete on cu_metadata.refusals
+        for each row when (old.user_id = any (array{failing})) execute function public.fail();
+        """
+    )
+    await owner_connection.execute(
+        "insert into cu_metadata.refusals (source_id, user_id, op, slug, detail, refused_at)"
+        " select 's', n, '', '', '', now() - interval '1 year' + make_interval(secs => n)"
+        " from generate_series(1, $1::int) n",
+        count,
+    )
+
+    assert (await retention.purge())["refusals"] == count - len(failing)
+
+    left = await owner_connection.fetch("select user_id from cu_metadata.refusals order by 1")
+    assert [row["user_id"] for row in left] == failing
+    registry = retention._metrics.registry
+    labels = {"reason": "isolated"}
+    assert registry.get_sample_value("central_database_errors_total", labels) == len(failing)
+
+
 async def test_a_run_that_took_longer_than_bindings_are_kept_keeps_its_binding_after_its_end(
     retention: Retention, owner_connection: Connection
 ) -> None:

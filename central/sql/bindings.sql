@@ -31,6 +31,12 @@ select
     own.source_id is not null as is_bound,
     own.may_set_status as is_runner,
     own.warehouse as bound_warehouse,
+    (
+        select count(*) from cu_metadata.bindings other
+        where other.execution_id = e.eid
+          and other.revoked_at is null
+          and not other.may_set_status
+    ) as late_binding_count,
     exists (
         select
         from cu_metadata.leases lease

@@ -27,6 +27,12 @@ Each open binding costs a renewal every 20 s and a row in the closer's scan. `Bi
 them in the database, which all replicas share, but not for every create: after a count a replica
 admits a quarter of what is left, for at most a minute. The limit is exceeded by at most what the
 replicas admit at the same time.
+
+A binding made after the end has no lease, and none of these costs, but its row is kept for months,
+and sources are keys that anyone can make. So each execution has at most `MAX_LATE_BINDINGS` of
+them: no setting, for only the execution's own user can bind, and no number of executions makes it
+a wrong one. The count is exact, because the execution's row is locked. The newcomer is refused:
+one that is bound may still hold acknowledged writes.
 """
 
 import time
@@ -58,6 +64,10 @@ MAX_CACHED_BINDINGS = 20_000
 """About 300 bytes each; an evicted binding costs one batch that is applied under locks."""
 MAX_TRACKED_QUOTAS = 50_000
 RECOUNT_S = 60.0
+MAX_LATE_BINDINGS = 16
+"""Per execution, made after its end and not revoked: each restart of its unit with an empty volume
+takes one, if it still writes to the execution."""
+LATE_RETRY_AFTER_S = 3600.0  # an operator has to revoke one, or retention to purge it
 RETRY_AFTER_S = 30.0  # an execution has to end, or a lease to lapse (90 s)
 
 State: TypeAlias = Literal["open", "live", "revoked", "all"]
@@ -124,6 +134,8 @@ class Bindings:
             if row["elsewhere_is_live"]:
                 raise BoundElsewhere("another sidecar is writing to this execution")
             await transaction.execute(self._queries["take_over"], execution_id, source_id)
+        if status.is_terminal and not row["is_bound"]:
+            self._quota.check_late(row["late_binding_count"])
         if not row["is_bound"]:
             warehouse = await self._warehouses.of_execution(transaction, execution_id)
         await transaction.execute(
@@ -262,6 +274,15 @@ class BindingQuota:
         for quota in quotas.values():
             if quota is not None:
                 quota.count -= 1
+
+    def check_late(self, count: int) -> None:
+        """Whether an ended execution may have one more binding. Raises `RateLimited`."""
+        if count >= MAX_LATE_BINDINGS:
+            self._metrics.rate_limited("user", "bindings")
+            raise RateLimited(
+                f"{count} sidecars were bound to this execution after its end, and no more may be",
+                retry_after_s=LATE_RETRY_AFTER_S,
+            )
 
     def _share(self, owner: str, count: int) -> _Remaining:
         limit = self._limits[owner]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from central.store.bindings import MAX_LATE_BINDINGS
 from dev.world import WORLD
 from tests.integration.central.central_fixtures import Sidecar
 from tests.integration.central.rows import execution_by_sql
@@ -278,3 +279,25 @@ async def test_a_token_says_whose_it_is(sidecar: Sidecar) -> None:
 
     assert (reply.body["user_id"], reply.body["role"]) == (WORLD.admin.user_id, "ADMIN")
     assert reply.body["expires_at"].endswith("Z")
+
+
+async def test_bindings_after_the_end_are_bounded_per_execution(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    """Sources are keys that anyone can make, and each row is kept for months."""
+    execution_id = (await sidecar.create()).body["execution_id"]
+    end = {"status": "COMPLETED"}
+    await sidecar.call("PATCH", f"/v1/executions/{execution_id}", end, user=WORLD.owner)
+    late = [sidecar.another() for _ in range(MAX_LATE_BINDINGS + 1)]
+
+    bound = [(await one.bind(execution_id)).outcome for one in late]
+
+    assert bound == [(200, "")] * MAX_LATE_BINDINGS + [(429, "rate-limited")]
+    assert (await late[0].bind(execution_id)).status == 200  # it is bound already
+    assert (await sidecar.bind(execution_id)).status == 200  # the runner
+    await owner_connection.execute(
+        "UPDATE cu_metadata.bindings SET revoked_at = now(), revoked_reason = 'revoked'"
+        " WHERE source_id = $1",
+        late[0].source_id,
+    )
+    assert (await late[-1].bind(execution_id)).status == 200

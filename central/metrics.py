@@ -91,6 +91,11 @@ class Metrics:
             ["slug"],
             registry=registry,
         )
+        self.unrecorded_refusals = Counter(
+            "central_unrecorded_refusals_total",
+            "Failures to write refusals to the audit log.",
+            registry=registry,
+        )
 
         self._closed = Counter(
             "central_closed_executions_total",

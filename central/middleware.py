@@ -10,7 +10,6 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
@@ -20,7 +19,6 @@ from cachetools import TTLCache
 from central.api import leases
 from central.auth.authenticator import MUTATING_CALLER, RELEASE_SLOT, USER
 from central.metrics import Metrics
-from central.problems import DatabaseUnavailable
 from central.store.audit import AuditLog, Refusal
 from kit.http.problems import Problem
 from kit.http.routing import ROUTE
@@ -146,9 +144,7 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
                 f"{request.method} {request.get(ROUTE, '')}",
                 problem,
             )
-            # The caller gets its problem even if the audit cannot be written.
-            with suppress(DatabaseUnavailable):
-                await audit_log.record(caller.source_id, refusal)
+            await audit_log.record(caller.source_id, refusal)
         raise
 
 

@@ -42,7 +42,6 @@ routes = RouteTable(
         problems.NotBound,
         problems.BindingRevoked,
         problems.UserDemoted,
-        problems.ValueOutOfRange,
     ),
 )
 

@@ -36,6 +36,7 @@ from central.problems import (
     TokenInvalid,
     TokenMissing,
     UserDemoted,
+    ValueOutOfRange,
     WorkloadInvalid,
     WorkloadMissing,
     WrongComputingUnit,
@@ -132,6 +133,7 @@ _PROBLEMS: Mapping[CredentialPolicy, tuple[type[Problem], ...]] = MappingProxyTy
             *_USER_PROBLEMS,
             *_SOURCE_PROBLEMS,
             IdempotencyKeyReused,
+            ValueOutOfRange,
         ),
         CredentialPolicy.SOURCE: _SOURCE_PROBLEMS,
     }

@@ -2,8 +2,12 @@
 
 A hostile source must not fill the disk: each source may add a number of rows per hour, and sources
 of unknown users share one. `late` is not recorded: it is ordinary and frequent in Texera.
+
+The audit never decides about a call: what cannot be recorded is counted and logged, and the caller
+gets its own problem.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,10 +16,16 @@ import msgspec
 from cachetools import TTLCache
 
 from central import problems
+from central.metrics import Metrics
+from central.problems import DatabaseUnavailable
 from central.store.database import Database, Transaction
+from central.store.failures import ROW_POLICIES, StatementError, policy_of
 from central.store.queries import load
+from kit.http.logs import fields
 from kit.http.problems import Problem
 from kit.texera.fields import INT32_MAX, is_valid_pg_text
+
+logger = logging.getLogger(__name__)
 
 PER_SOURCE_AND_HOUR = 100
 UNKNOWN_PER_HOUR = 1_000
@@ -35,19 +45,46 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class AuditLog:
-    def __init__(self, database: Database, *, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, database: Database, metrics: Metrics, *, timer: Callable[[], float] = time.monotonic
+    ) -> None:
         self._database = database
+        self._metrics = metrics
         self._queries = load("audit")
         # Rows that this replica has added per source: above the limit the database is not called.
         self._recorded: TTLCache[str, int] = TTLCache(MAX_TRACKED_SOURCES, HOUR_S, timer=timer)
 
     async def record(self, source_id: str, refusal: Refusal) -> None:
-        """Records a refusal whose own transaction was rolled back. Raises `DatabaseUnavailable`."""
+        """Records a refusal whose own transaction was rolled back."""
         recorded = self._recorded.get(source_id, 0)
         if recorded >= PER_SOURCE_AND_HOUR or refusal.problem.status not in AUDITED_STATUSES:
             return
         self._recorded[source_id] = recorded + 1
-        await self._database.run(partial(self.record_in, source_id=source_id, refusals=[refusal]))
+        work = partial(self.record_in, source_id=source_id, refusals=[refusal])
+        try:
+            await self._database.run(work)
+        except (DatabaseUnavailable, StatementError) as error:
+            self._report(error)
+
+    async def record_isolated(
+        self, transaction: Transaction, source_id: str, refusals: Sequence[Refusal]
+    ) -> None:
+        """As `record_in`, under a savepoint: rows that the database fails are left out."""
+        try:
+            async with transaction.savepoint():
+                await self.record_in(transaction, source_id, refusals)
+        except StatementError as error:
+            if policy_of(error) not in ROW_POLICIES:
+                raise
+            self._report(error)
+
+    def _report(self, error: DatabaseUnavailable | StatementError) -> None:
+        self._metrics.unrecorded_refusals.inc()
+        sqlstate = error.sqlstate if isinstance(error, StatementError) else None
+        logger.error(
+            "refusal not recorded in the audit log",
+            extra=fields(error=type(error).__name__, sqlstate=sqlstate),
+        )
 
     async def record_in(
         self, transaction: Transaction, source_id: str, refusals: Sequence[Refusal]

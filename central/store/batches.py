@@ -110,7 +110,7 @@ class Batches:
         self._entry_store = entry_store
         self._cache = cache
         self._metrics = metrics
-        self._audit_log = AuditLog(database)
+        self._audit_log = AuditLog(database, metrics)
         self._queries = load("batches")
 
     async def apply(self, source_id: str, batch: BatchRequest, unit_id: int | None = None) -> bytes:
@@ -233,7 +233,9 @@ class Batches:
         else:
             response, outcomes = _refuse_unknown_source(source_id, batch, entries)
             stored = b""
-        await self._audit_log.record_in(transaction, source_id, _refusals(outcomes))
+        audit = self._audit_log
+        record = audit.record_isolated if isolate_failures else audit.record_in
+        await record(transaction, source_id, _refusals(outcomes))
         await transaction.execute(
             self._queries["advance_cursor"],
             source_id,

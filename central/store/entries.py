@@ -21,21 +21,21 @@ An entry that fails alone is refused at once if its value or a constraint is at 
 reason (`store/failures.py`) it is deferred with all later entries of its execution, and refused as
 `unstorable` when the execution has failed for `CENTRAL_UNSTORABLE_AFTER_S`. The first failure of
 each source and execution is kept in this process only: several replicas, or one that restarts,
-take longer. An entry of the execution that is written starts the time again.
+take longer. An entry of the execution that is written starts the time again. Single-call writes
+have a time of their own: they pass the queue, so that their success says nothing about its head.
 """
 
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import msgspec
 from cachetools import LRUCache
 from msgspec import UNSET
 
-from central import problems
 from central.domain.fold import (
     Changes,
     EntryOutcome,
@@ -46,7 +46,13 @@ from central.domain.fold import (
 )
 from central.domain.uri_registry import RegistryChange, UriRow
 from central.store.database import Transaction
-from central.store.failures import ROW_POLICIES, Policy, StatementError, policy_of
+from central.store.failures import (
+    ROW_POLICIES,
+    Policy,
+    StatementError,
+    policy_of,
+    problem_of,
+)
 from central.store.queries import Query, load
 from central.wire.entries import (
     AnyEntry,
@@ -59,7 +65,6 @@ from central.wire.entries import (
     SetPortResultBytes,
 )
 from kit.http.logs import fields
-from kit.http.problems import Problem
 from kit.texera.fields import INT32_MAX
 
 MAX_TRACKED_FAILURES = 20_000
@@ -84,6 +89,10 @@ class Assumptions:
 DEFAULT_UNSTORABLE_AFTER_S = 3600.0
 
 
+FailureKey: TypeAlias = tuple[str, int, bool]
+"""Source, execution, and whether the entry came in a batch."""
+
+
 class EntryStore:
     """Applies entries inside a transaction that the caller opens and commits."""
 
@@ -96,7 +105,7 @@ class EntryStore:
         self._queries = load("entries")
         self._unstorable_after_s = unstorable_after_s
         self._clock = clock
-        self._first_failures: LRUCache[tuple[str, int], float] = LRUCache(MAX_TRACKED_FAILURES)
+        self._first_failures: LRUCache[FailureKey, float] = LRUCache(MAX_TRACKED_FAILURES)
 
     async def apply(
         self,
@@ -120,9 +129,16 @@ class EntryStore:
         if isolate_failures:
             if not wait_for_lock:
                 await transaction.check_constraints_at_once()
-            return await self._bisect(transaction, source_id, executions, entries, sent_at_ms)
+            return await self._bisect(
+                transaction,
+                source_id,
+                executions,
+                entries,
+                sent_at_ms,
+                is_queued=not wait_for_lock,
+            )
         folded = fold(source_id, executions, entries, sent_at_ms)
-        await self._write(transaction, source_id, folded.changes)
+        await self._write(transaction, source_id, folded.changes, is_queued=not wait_for_lock)
         return folded.outcomes, folded.after()
 
     async def _lock(
@@ -169,11 +185,13 @@ class EntryStore:
         executions: Mapping[int, Execution],
         entries: Entries,
         sent_at_ms: int,
+        *,
+        is_queued: bool,
     ) -> tuple[list[EntryOutcome], Mapping[int, Execution]]:
         folded = fold(source_id, executions, entries, sent_at_ms)
         try:
             async with transaction.savepoint():
-                await self._write(transaction, source_id, folded.changes)
+                await self._write(transaction, source_id, folded.changes, is_queued=is_queued)
             return folded.outcomes, folded.after()
         except StatementError as error:
             if policy_of(error) not in ROW_POLICIES:
@@ -181,19 +199,20 @@ class EntryStore:
             if len(entries) == 1:
                 if policy_of(error) is Policy.ISOLATE:
                     transaction.count_isolated()
-                return self._isolate(source_id, executions, folded.outcomes[0], error)
+                key = (source_id, entries[0].execution_id, is_queued)
+                return self._isolate(key, executions, folded.outcomes[0], error)
         outcomes: list[EntryOutcome] = []
         middle = len(entries) // 2
         for half in (entries[:middle], entries[middle:]):
             half_outcomes, executions = await self._bisect(
-                transaction, source_id, executions, half, sent_at_ms
+                transaction, source_id, executions, half, sent_at_ms, is_queued=is_queued
             )
             outcomes += half_outcomes
         return outcomes, executions
 
     def _isolate(
         self,
-        source_id: str,
+        key: FailureKey,
         executions: Mapping[int, Execution],
         outcome: EntryOutcome,
         error: StatementError,
@@ -201,7 +220,7 @@ class EntryStore:
         """The outcome of an entry that fails alone; a deferred one defers all that follow it."""
         execution_id = outcome.entry.execution_id
         if policy_of(error) is Policy.ISOLATE:
-            now, key = self._clock(), (source_id, execution_id)
+            now = self._clock()
             first = self._first_failures.setdefault(key, now)
             if first == now:
                 logger.error(
@@ -215,11 +234,13 @@ class EntryStore:
                 )
                 return [deferred], {**executions, execution_id: blocked}
         refused = msgspec.structs.replace(
-            outcome, kind="refused", problem=_problem(error), removed=None
+            outcome, kind="refused", problem=problem_of(error), removed=None
         )
         return [refused], executions
 
-    async def _write(self, transaction: Transaction, source_id: str, changes: Changes) -> None:
+    async def _write(
+        self, transaction: Transaction, source_id: str, changes: Changes, *, is_queued: bool
+    ) -> None:
         deleted_results = [key for key, change in changes.results.items() if change is None]
         deleted_consoles = [key for key, change in changes.consoles.items() if change is None]
         if deleted_results or deleted_consoles:
@@ -240,7 +261,7 @@ class EntryStore:
         if self._first_failures:
             written = {i for i, _ in (*changes.results, *changes.consoles)}
             for execution_id in written | {*changes.executions, *changes.operator_costs}:
-                self._first_failures.pop((source_id, execution_id), None)
+                self._first_failures.pop((source_id, execution_id, is_queued), None)
 
     def write_statement(
         self, source_id: str, changes: Changes, assumptions: Assumptions | None = None
@@ -309,15 +330,6 @@ def _writer_status(row: asyncpg.Record, is_locked: bool, unit_id: int | None) ->
     if not row["is_active"]:
         return WriterStatus.DEMOTED
     return WriterStatus.WRITER if is_locked else WriterStatus.ROW_LOCKED
-
-
-def _problem(error: asyncpg.PostgresError) -> Problem:
-    if isinstance(error, asyncpg.ForeignKeyViolationError):
-        return problems.ExecutionNotFound("the execution was deleted meanwhile")
-    if policy_of(error) is Policy.ISOLATE:
-        return problems.Unstorable(f"the database fails the entry (SQLSTATE {error.sqlstate})")
-    constraint = f" ({error.constraint_name})" if getattr(error, "constraint_name", None) else ""
-    return problems.ValueOutOfRange(f"{error}{constraint}")
 
 
 def _execution_arrays(executions: Mapping[int, ExecutionChange]) -> list[Sequence[object]]:

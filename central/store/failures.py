@@ -21,8 +21,10 @@ from enum import Enum, auto
 import asyncpg
 from cachetools import TTLCache
 
+from central import problems
 from central.metrics import Metrics
 from kit.http.logs import fields
+from kit.http.problems import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -84,20 +86,31 @@ def _is_raised_for_a_row(error: asyncpg.PostgresError) -> bool:
     return routine == ROW_POLICY_CHECK or bool(getattr(error, "context", None))
 
 
+def problem_of(error: StatementError) -> Problem:
+    """Why an entry or a call is refused; `policy_of(error)` is one of `ROW_POLICIES`."""
+    if isinstance(error, asyncpg.ForeignKeyViolationError):
+        return problems.ExecutionNotFound("the execution was deleted meanwhile")
+    if policy_of(error) is Policy.ISOLATE:
+        return problems.Unstorable(f"the database fails the row (SQLSTATE {error.sqlstate})")
+    constraint = f" ({error.constraint_name})" if getattr(error, "constraint_name", None) else ""
+    return problems.ValueOutOfRange(f"{error}{constraint}")
+
+
 class FailingRows:
-    """Counts every failure of a row, and logs each row once an hour."""
+    """Counts every failure of a row, and logs each row, or the call that names it, once an hour."""
 
     def __init__(self, metrics: Metrics, *, timer: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._logged: TTLCache[object, bool] = TTLCache(MAX_TRACKED_ROWS, LOG_DEDUP_S, timer=timer)
 
-    def report(self, effect: str, execution_id: int, error: StatementError) -> None:
-        """`effect`: what the failure has kept from happening."""
+    def report(self, effect: str, error: StatementError, **row: int | str) -> None:
+        """`effect` is what the failure has kept from happening; `row` goes to the log's fields."""
         self._metrics.database_error("isolated")
-        if (effect, execution_id) not in self._logged:
-            self._logged[effect, execution_id] = True
+        key = (effect, *row.values())
+        if key not in self._logged:
+            self._logged[key] = True
             logger.error(
                 "%s: the database fails its row",
                 effect,
-                extra=fields(execution_id=execution_id, sqlstate=error.sqlstate),
+                extra=fields(sqlstate=error.sqlstate, **row),
             )

@@ -10,9 +10,13 @@ from functools import partial
 
 from asyncpg import ForeignKeyViolationError
 
-from central.problems import IdempotencyKeyReused
+from central.metrics import Metrics
+from central.problems import DatabaseUnavailable, IdempotencyKeyReused
 from central.store.database import Database, Transaction
+from central.store.failures import FailingRows, Policy, StatementError, policy_of, problem_of
 from central.store.queries import load
+
+FAILING_RETRY_AFTER_S = 30.0  # an operator has to act
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +41,37 @@ class StoredResponse:
 class IdempotencyKeys:
     """Promise: of calls with the same key one does the work, and all get its response."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
+        self._failing_rows = FailingRows(metrics)
         self._queries = load("idempotency")
 
     async def run_once(
         self, call: KeyedCall, work: Callable[[Transaction], Awaitable[StoredResponse]]
     ) -> StoredResponse:
-        """Raises `IdempotencyKeyReused` for another body. No key is kept if `work` raises."""
-        # A foreign key is violated if a row that the call names is deleted meanwhile. The retry
-        # finds it deleted.
-        return await self._database.run(
-            partial(self._run_once, call=call, work=work),
-            retry_on=(ForeignKeyViolationError,),
-        )
+        """No key is kept if `work` raises, or if the commit fails.
+
+        Raises `IdempotencyKeyReused` for another body, `ValueOutOfRange` if the database refuses a
+        row (at the commit, too: a deferred constraint), `DatabaseUnavailable` if it fails one.
+        """
+        try:
+            # A foreign key is violated if a row that the call names is deleted meanwhile. The retry
+            # finds it deleted.
+            return await self._database.run(
+                partial(self._run_once, call=call, work=work),
+                retry_on=(ForeignKeyViolationError,),
+            )
+        except StatementError as error:
+            match policy_of(error):
+                case Policy.REFUSE:
+                    raise problem_of(error) from error
+                case Policy.ISOLATE:
+                    self._failing_rows.report("call not done", error, route=call.route)
+                    raise DatabaseUnavailable(
+                        f"the database fails a row of the call (SQLSTATE {error.sqlstate})",
+                        retry_after_s=FAILING_RETRY_AFTER_S,
+                    ) from error
+            raise
 
     async def _run_once(
         self,

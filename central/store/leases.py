@@ -33,7 +33,7 @@ import asyncpg
 
 from central.metrics import Metrics
 from central.store.database import Database, Transaction
-from central.store.failures import ROW_POLICIES, StatementError, policy_of
+from central.store.failures import ROW_POLICIES, FailingRows, StatementError, policy_of
 from central.store.queries import load
 from central.wire.leases import LostLease, LostReason, RenewedLeases
 from kit.texera.statuses import TERMINAL_CODES
@@ -41,6 +41,9 @@ from kit.texera.statuses import TERMINAL_CODES
 TOUCH_PERIOD_S = 60.0
 """A renewal updates `last_update_time` at most this often: upstream's sweep of idle units works in
 minutes, and each update is a new version of a wide row."""
+
+MAX_FAILING = 16
+"""Failing rows that one renewal isolates, each by some fifteen statements."""
 
 
 class Leases:
@@ -55,6 +58,7 @@ class Leases:
         self._metrics = metrics
         metrics.init_labels(losses=map(str, LostReason))
         self.availability = availability
+        self._failing_rows = FailingRows(metrics)
         self._lease_s = lease_s
         self._queries = load("leases")
 
@@ -63,18 +67,18 @@ class Leases:
     ) -> RenewedLeases:
         """Renews all of them in one statement, and returns those that the source has lost.
 
-        With `unit_id` only executions of that unit are renewed.
+        With `unit_id` only executions of that unit are renewed. A run whose `last_update_time` the
+        database fails to update (a trigger of somebody's) gets its lease all the same.
         """
         work = partial(
             self._renew, source_id=source_id, execution_ids=execution_ids, unit_id=unit_id
         )
         try:
-            lost = await self._database.run(partial(work, touch_period_s=TOUCH_PERIOD_S))
+            lost = await self._database.run(work)
         except StatementError as error:
             if policy_of(error) not in ROW_POLICIES:
                 raise
-            self._metrics.database_error("isolated")  # a row of Texera's; no lease may lapse for it
-            lost = await self._database.run(partial(work, touch_period_s=None))
+            lost = await self._database.run(partial(work, isolate_failures=True))
         lost_reasons = [lease.reason.value for lease in lost]
         self._metrics.renewals(len(execution_ids) - len(lost), lost_reasons)
         return RenewedLeases(self._lease_s, lost)
@@ -86,13 +90,63 @@ class Leases:
         source_id: str,
         execution_ids: Sequence[int],
         unit_id: int | None,
-        touch_period_s: float | None,
+        isolate_failures: bool = False,
     ) -> list[LostLease]:
-        renewed = await transaction.fetch(
+        if isolate_failures:
+            await transaction.check_constraints_at_once()
+            renewed = await self._bisect(transaction, source_id, execution_ids, unit_id, [])
+        else:
+            renewed = await self._extend(transaction, source_id, execution_ids, unit_id)
+        missing = set(execution_ids).difference(renewed)
+        return await self._find_lost(transaction, source_id, missing, unit_id) if missing else []
+
+    async def _extend(
+        self,
+        transaction: Transaction,
+        source_id: str,
+        execution_ids: Sequence[int],
+        unit_id: int | None,
+        touch_period_s: float | None = TOUCH_PERIOD_S,
+    ) -> list[int]:
+        rows = await transaction.fetch(
             self._queries["renew"], source_id, execution_ids, self._lease_s, touch_period_s, unit_id
         )
-        missing = set(execution_ids).difference(row["execution_id"] for row in renewed)
-        return await self._find_lost(transaction, source_id, missing, unit_id) if missing else []
+        return [row["execution_id"] for row in rows]
+
+    async def _bisect(
+        self,
+        transaction: Transaction,
+        source_id: str,
+        execution_ids: Sequence[int],
+        unit_id: int | None,
+        failing: list[int],
+    ) -> list[int]:
+        """As `_extend`; a run whose row fails gets its lease without `last_update_time`.
+
+        So do all others once `MAX_FAILING` have failed: no lease may lapse for the time that it
+        takes to find them.
+        """
+        if len(failing) >= MAX_FAILING:
+            return await self._extend(transaction, source_id, execution_ids, unit_id, None)
+        try:
+            async with transaction.savepoint():
+                return await self._extend(transaction, source_id, execution_ids, unit_id)
+        except StatementError as error:
+            if policy_of(error) not in ROW_POLICIES:
+                raise
+            if len(execution_ids) == 1:
+                (execution_id,) = execution_ids
+                failing.append(execution_id)
+                self._failing_rows.report(
+                    "last_update_time of a renewed run not set", error, execution_id=execution_id
+                )
+                return await self._extend(transaction, source_id, execution_ids, unit_id, None)
+        middle = len(execution_ids) // 2
+        return [
+            execution_id
+            for half in (execution_ids[:middle], execution_ids[middle:])
+            for execution_id in await self._bisect(transaction, source_id, half, unit_id, failing)
+        ]
 
     async def _find_lost(
         self,

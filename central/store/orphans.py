@@ -93,7 +93,8 @@ class ExecutionCloser:
                     for half in (items[:middle], items[middle:])
                     for execution_id in await self._bisect(transaction, dict(half))
                 ]
-            self._failing_rows.report("execution not closed", next(iter(reasons)), error)
+            (execution_id,) = reasons
+            self._failing_rows.report("execution not closed", error, execution_id=execution_id)
             return []
         transaction.after_commit(partial(self._report, reasons))
         return list(reasons)

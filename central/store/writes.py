@@ -32,7 +32,7 @@ class Writes:
         self._database = database
         self._entry_store = entry_store
         self._metrics = metrics
-        self._keys = IdempotencyKeys(database)
+        self._keys = IdempotencyKeys(database, metrics)
         self._queries = load("writes")
 
     async def apply(

@@ -2,19 +2,25 @@
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from central.auth.authenticator import Writer
+from central.auth.user_tokens import User
 from central.metrics import Metrics
-from central.problems import DatabaseUnavailable
+from central.problems import DatabaseUnavailable, Unstorable
 from central.settings import DatabaseSettings
 from central.store.batches import Batches
 from central.store.bindings import BindingCache
 from central.store.database import Database
 from central.store.entries import EntryStore
-from central.store.leases import Leases, RenewalAvailability
+from central.store.leases import MAX_FAILING, Leases, RenewalAvailability
 from central.store.orphans import CloseReason, ExecutionCloser
+from central.store.writes import Writes
+from central.wire.entries import UpdateExecution
+from dev.world import WORLD
 from tests import databases
 from tests.integration.central.batching import (
     Connection,
@@ -42,10 +48,14 @@ def now() -> SimpleNamespace:
 
 
 @pytest.fixture
-async def central(database: databases.Database, now: SimpleNamespace) -> AsyncIterator[Replica]:
+def entry_store(now: SimpleNamespace) -> EntryStore:
+    return EntryStore(TIME_S, clock=lambda: now.s)
+
+
+@pytest.fixture
+async def central(database: databases.Database, entry_store: EntryStore) -> AsyncIterator[Replica]:
     metrics = Metrics(CollectorRegistry())
     pool = Database(DatabaseSettings(database.central_url), metrics)
-    entry_store = EntryStore(TIME_S, clock=lambda: now.s)
     yield Replica(Batches(pool, entry_store, BindingCache(), metrics), pool, metrics)
     await pool.close()
 
@@ -87,6 +97,40 @@ async def test_an_entry_whose_failure_ends_in_time_is_applied(
     await owner_connection.execute("drop trigger fail on texera_db.workflow_executions")
     now.s = TIME_S * 2
     assert await apply_batch(central, source, 2, end) == ["applied"]
+
+
+async def test_a_single_call_does_not_move_the_time_of_queued_entries(
+    central: Replica, entry_store: EntryStore, now: SimpleNamespace, owner_connection: Connection
+) -> None:
+    """The call passes the queue: its success says nothing about the entry at the queue's head."""
+    source = Source()
+    (eid,) = await add_runs(owner_connection, 1)
+    await owner_connection.execute(
+        CREATE_TRIGGER.replace("old.eid", "new.status <> 0 and old.eid").format(
+            sqlstate="P0001", eid=eid
+        )
+    )
+    writes = Writes(central.database, entry_store, central.metrics)
+    end = source.update(eid, status="COMPLETED")
+
+    async def write(**changes: Any) -> None:
+        user = User(WORLD.owner.user_id, WORLD.owner.role, 2**31)
+        writer = Writer(user, "source-a", f"key-{now.s}-{changes}")
+        entry = UpdateExecution(seq=0, execution_id=eid, made_at_ms=0, **changes)
+        await writes.apply(writer, "route", repr(changes).encode(), entry)
+
+    with pytest.raises(DatabaseUnavailable):
+        await write(status="FAILED")  # starts a time of its own
+    now.s = TIME_S / 2
+    assert await apply_batch(central, source, 1, end) == ["deferred"]
+    now.s = TIME_S
+    assert await apply_batch(central, source, 2, end) == ["deferred"]
+    with pytest.raises(Unstorable):
+        await write(status="FAILED")
+    await write(name="new")
+    now.s = TIME_S * 3 / 2
+
+    assert await apply_batch(central, source, 3, end) == ["unstorable"]
 
 
 async def test_a_constraint_that_is_checked_at_the_commit_refuses_one_entry(
@@ -142,18 +186,45 @@ async def test_a_statement_that_does_not_fit_the_schema_refuses_nothing(
             await apply_batch(central, source, 1, source.update(eid, status="RUNNING"))
 
 
-async def test_a_run_whose_row_fails_does_not_stop_the_renewal_of_the_others(
-    central: Replica, owner_connection: Connection
-) -> None:
-    ids = await add_runs(owner_connection, 2)
-    await owner_connection.execute(
-        "insert into cu_metadata.leases (execution_id, source_id, computing_unit_id, expires_at)"
-        " select execution_id, source_id, computing_unit_id, now() from cu_metadata.bindings"
-    )
-    await owner_connection.execute(CREATE_TRIGGER.format(sqlstate="P0001", eid=ids[0]))
+@pytest.fixture
+def leases(central: Replica) -> Leases:
     availability = RenewalAvailability(central.database, 90.0)
-    leases = Leases(central.database, availability, central.metrics, 90.0)
+    return Leases(central.database, availability, central.metrics, 90.0)
 
-    assert (await leases.renew("source-a", ids)).lost == []
+
+async def test_a_run_whose_row_fails_does_not_stop_the_renewal_of_the_others(
+    leases: Leases, owner_connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = await add_runs(owner_connection, 5)
+    await owner_connection.execute(CREATE_TRIGGER.format(sqlstate="P0001", eid=ids[1]))
+
+    for _ in range(2):
+        await owner_connection.execute(
+            "delete from cu_metadata.leases;"
+            "insert into cu_metadata.leases"
+            " select execution_id, source_id, computing_unit_id, now() from cu_metadata.bindings"
+        )
+        assert (await leases.renew("source-a", ids)).lost == []
+
     query = "select count(*) from cu_metadata.leases where expires_at > now()"
-    assert await owner_connection.fetchval(query) == 2
+    assert await owner_connection.fetchval(query) == 5
+    touched = [(await run(owner_connection, eid))["last_update_time"] is not None for eid in ids]
+    assert touched == [True, False, True, True, True]
+    named = [r.fields["execution_id"] for r in caplog.records if "last_update_time" in r.message]  # type: ignore[attr-defined]
+    assert named == [ids[1]]
+
+
+async def test_renewals_of_runs_that_all_fail_take_a_bounded_number_of_statements(
+    central: Replica, leases: Leases, owner_connection: Connection
+) -> None:
+    ids = await add_runs(owner_connection, 200)
+    await owner_connection.execute(
+        CREATE_TRIGGER.replace("old.eid = {eid}", "true").format(sqlstate="P0001")
+    )
+
+    await leases.renew("source-a", ids)  # makes the leases
+    await leases.renew("source-a", ids)
+
+    query = "select count(*) from cu_metadata.leases where expires_at > now()"
+    assert await owner_connection.fetchval(query) == 200
+    assert central.counted("central_database_errors_total", reason="isolated") == MAX_FAILING

@@ -52,6 +52,33 @@ async def test_whole_calls_are_audited_by_route_source_and_user(
     ]
 
 
+async def test_a_refusal_that_cannot_be_audited_reaches_its_caller(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    execution_id = (await sidecar.create()).body["execution_id"]
+    run = f"/v1/executions/{execution_id}"
+    await owner_connection.execute(
+        """
+        create function public.fail() returns trigger language plpgsql as $$
+        begin
+            raise exception 'not this one';
+        end $$;
+        create trigger fail before insert on cu_metadata.refusals
+        for each row execute function public.fail();
+        """
+    )
+    stats = {"execution_id": execution_id, "op": "update_execution"}
+    mismatch = stats | {"runtime_stats_uri": "vfs:///x"}
+
+    called = await sidecar.call("PATCH", run, {"status": "KILLED"}, user=WORLD.reader)
+    delivered = await sidecar.deliver(stats | {"name": "x"}, mismatch)
+
+    assert called.outcome == (403, "not-the-executions-user")
+    assert delivered.outcomes == ["applied", "uri-mismatch"]
+    registry = sidecar.metrics.registry
+    assert registry.get_sample_value("central_unrecorded_refusals_total") == 2
+
+
 async def test_late_malformed_and_read_calls_are_not_audited(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:

@@ -24,6 +24,7 @@ from dev.tokens import mint
 from dev.world import WORLD, User
 from tests.databases import Database, connected
 from tests.integration.central.batching import PORT, Connection, add_runs, run, uris
+from tests.integration.central.central_fixtures import Sidecar
 from tests.integration.central.rows import until_blocking
 from tests.integration.central.signing import SigningKey, served
 
@@ -304,3 +305,35 @@ async def test_a_revocation_while_a_write_waits_for_the_row_refuses_it(
 
     assert (status, answer["type"]) == (403, "binding-revoked")
     assert (await run(owner_connection, eid))["status"] == 0
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "problem"),
+    [("23514", (422, "value-out-of-range")), ("P0001", (503, "database-unavailable"))],
+)
+async def test_a_row_that_fails_at_the_commit_has_the_problem_of_one_that_fails_before(
+    sidecar: Sidecar, owner_connection: Connection, sqlstate: str, problem: tuple[int, str]
+) -> None:
+    await owner_connection.execute(
+        f"""
+        create function public.check_name() returns trigger language plpgsql as $$
+        begin
+            if new.name = 'bad' then
+                raise exception 'not this one' using errcode = '{sqlstate}';
+            end if;
+            return null;
+        end $$;
+        create constraint trigger check_name after insert or update
+        on texera_db.workflow_executions
+        deferrable initially deferred for each row execute function public.check_name();
+        """
+    )
+    execution_id = (await sidecar.create()).body["execution_id"]
+    path = f"/v1/executions/{execution_id}"
+
+    written = await sidecar.call("PATCH", path, {"name": "bad"}, user=WORLD.owner, key="k")
+    created = await sidecar.create(name="bad")
+    mended = await sidecar.call("PATCH", path, {"name": "good"}, user=WORLD.owner, key="k")
+
+    assert (written.outcome, created.outcome) == (problem, problem)
+    assert mended.status == 200  # what was refused kept no key

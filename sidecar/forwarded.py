@@ -4,11 +4,13 @@ The CU's order holds all the same. A forwarded write follows the pending writes 
 executions, and an export plan is read again if writes to its execution were pending. So are
 reads that central selects by status (the last completed run, a list of running ones). What is
 pending is noted before the read, as it may settle behind the read. Nobody waits for what they may
-not see: only after the read pending statuses are awaited, and the read is repeated.
+not see: only after the read pending statuses are awaited, and the read is repeated. A write waits
+for pending writes of its own caller, or of a unit on which central lets the caller act, once
+central has named the token's user. So tokens made up learn nothing of what is pending.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -32,6 +34,8 @@ STATUS_WAIT_S = 5.0
 TERMINAL = frozenset({Priority.TERMINAL})
 STATUSES = frozenset({Priority.TERMINAL, Priority.STATUS})
 NO_COMPLETED_RUN = "no-completed-run"
+NO_EXPIRED = "ttl_seconds=300000000&limit=1"
+"""A query of a unit's expired executions for its authorization alone: none is that old."""
 
 _deleted = msgspec.json.Decoder(forwarded.DeletedExecutions)
 _bookmarked = msgspec.json.Decoder(forwarded.BookmarkedExecutions)
@@ -45,7 +49,16 @@ _plan = msgspec.json.Decoder(forwarded.ExportPlan)
 class ForwardedCalls:
     """Raises central's problems, and `DeliveryTimeout` if earlier writes do not settle."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, central: Central, reads: Reads) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        delivery: Delivery,
+        central: Central,
+        reads: Reads,
+        identify: Callable[[CallContext], Awaitable[int]],
+    ) -> None:
+        """`identify` returns the user of the caller's token, or raises central's refusal."""
+        self._identify = identify
         self._spool = spool
         self._delivery = delivery
         self._central = central
@@ -67,6 +80,8 @@ class ForwardedCalls:
         at central and in the spool. A repeated boot gets the same response.
         """
         target, body = f"/v1/computing-units/{unit_id}/boots", msgspec.json.encode(request)
+        if context.user_id is None:
+            await self._identify(context)  # tokens made up must not hold the lock
         async with self._boot_lock:
             reply = await self._central.post("boot", target, body, idempotency_key, context)
             result = decode_response(reply.body, _closed)
@@ -77,8 +92,8 @@ class ForwardedCalls:
     async def delete(
         self, selection: forwarded.Selection, idempotency_key: str | None, context: CallContext
     ) -> forwarded.DeletedExecutions:
-        target, workflow_id = "/v1/executions/delete", selection.workflow_id
-        body = await self._write("delete", target, selection, idempotency_key, context, workflow_id)
+        target = "/v1/executions/delete"
+        body = await self._write("delete", target, selection, idempotency_key, context)
         return decode_response(body, _deleted)
 
     async def bookmark(
@@ -87,35 +102,48 @@ class ForwardedCalls:
         idempotency_key: str | None,
         context: CallContext,
     ) -> forwarded.BookmarkedExecutions:
-        target, workflow_id = "/v1/executions/bookmark", selection.workflow_id
-        body = await self._write(
-            "bookmark", target, selection, idempotency_key, context, workflow_id
-        )
+        target = "/v1/executions/bookmark"
+        body = await self._write("bookmark", target, selection, idempotency_key, context)
         return decode_response(body, _bookmarked)
 
     async def clear(
         self,
+        unit_id: int,
         target: str,
         selection: forwarded.ExpiredSelection,
         idempotency_key: str | None,
         context: CallContext,
     ) -> forwarded.ClearedExecutions:
-        body = await self._write("clear", target, selection, idempotency_key, context)
-        return decode_response(body, _cleared)
+        """`target` is that of the unit's expired executions."""
+        if self._spool.queues.entry_count:
+            # Whoever may act on the unit may see what is pending for its runs.
+            await self._fetch_expired(f"{target}?{NO_EXPIRED}", context)
+            await self._await_settled(
+                execution_id
+                for execution_id in selection.execution_ids
+                if (binding := self._spool.bindings.binding(execution_id)) is not None
+                and binding.computing_unit_id == unit_id
+            )
+        body = msgspec.json.encode(selection)
+        call = "clear", f"{target}/clear", body, idempotency_key, context
+        reply = await self._central.post(*call)
+        self._reads.invalidate(None, selection.execution_ids)
+        return decode_response(reply.body, _cleared)
 
     async def _write(
         self,
         call: str,
         target: str,
-        selection: forwarded.Selection | forwarded.BookmarkSelection | forwarded.ExpiredSelection,
+        selection: forwarded.Selection | forwarded.BookmarkSelection,
         idempotency_key: str | None,
         context: CallContext,
-        workflow_id: int | None = None,
     ) -> bytes:
-        await self._await_settled(selection.execution_ids)
+        """A write to executions of its caller: central lets nobody else."""
+        if self._spool.queues.entry_count:
+            await self._await_settled(selection.execution_ids, await self._identify(context))
         body = msgspec.json.encode(selection)
         reply = await self._central.post(call, target, body, idempotency_key, context)
-        self._reads.invalidate(workflow_id, selection.execution_ids)
+        self._reads.invalidate(selection.workflow_id, selection.execution_ids)
         return reply.body
 
     async def expired(self, target: str, context: CallContext) -> forwarded.ExpiredExecutions:
@@ -163,7 +191,7 @@ class ForwardedCalls:
 
     async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[CachedCosts]:
         """Of the latest completed run, even if its end is still pending."""
-        newest = await self._newest_pending(workflow_id, TERMINAL)
+        newest = await self._newest_pending(workflow_id, TERMINAL, context)
         try:
             result = await self._reads.costs(workflow_id, context)
         except UpstreamProblem as problem:
@@ -182,16 +210,22 @@ class ForwardedCalls:
         """Executions selected by their statuses, pending ones included."""
         newest = 0
         if query.status is not None:
-            newest = await self._newest_pending(workflow_id, STATUSES)
+            newest = await self._newest_pending(workflow_id, STATUSES, context)
         page = await self._reads.list_page(workflow_id, query, context)
         if await self._is_settled(newest):
             return await self._reads.list_page(workflow_id, query, context)
         return page
 
-    async def _newest_pending(self, workflow_id: int, priorities: frozenset[Priority]) -> int:
+    async def _newest_pending(
+        self, workflow_id: int, priorities: frozenset[Priority], context: CallContext
+    ) -> int:
         """The newest pending write of these priorities to the workflow's runs, or 0."""
+        if not self._central.is_reachable or not self._spool.queues.entry_count:
+            return 0
+        if context.user_id is None:
+            await self._identify(context)  # tokens made up must not cost reads of the spool
         newest = 0
-        for execution_id in self._spool.queues.lengths() if self._central.is_reachable else ():
+        for execution_id in self._spool.queues.lengths():
             binding = self._spool.bindings.binding(execution_id)
             if binding is None or binding.workflow_id != workflow_id:
                 continue
@@ -204,10 +238,15 @@ class ForwardedCalls:
         """Whether there was such a write and it settles in time."""
         return newest > 0 and await self._delivery.wait_settled(newest, STATUS_WAIT_S) is not None
 
-    async def _await_settled(self, execution_ids: Iterable[int]) -> None:
-        """Waits until the writes that are pending now for these executions have settled."""
+    async def _await_settled(
+        self, execution_ids: Iterable[int], user_id: int | None = None
+    ) -> None:
+        """Waits until the writes that are pending now for these executions have settled; with a
+        `user_id`, those of this user."""
         for execution_id in sorted(set(execution_ids)):
             pending = await self._spool.waiting(execution_id)
+            if user_id is not None:
+                pending = [entry for entry in pending if entry.user_id == user_id]
             if pending and not await self._delivery.wait_settled(pending[-1].seq, SETTLE_WAIT_S):
                 raise DeliveryTimeout(
                     f"earlier writes to execution {execution_id} are still pending"

@@ -123,7 +123,7 @@ class Sidecar:
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
         limits = UserLimits(settings.limits, spool, metrics)
         writes = Writes(spool, self.delivery, central, reads, access, limits, metrics)
-        forwarded = ForwardedCalls(spool, self.delivery, central, reads)
+        forwarded = ForwardedCalls(spool, self.delivery, central, reads, writes.user_of)
         self.services = Services(reads, writes, forwarded, limits)
         self.lease_renewer = LeaseRenewer(
             spool,

@@ -37,10 +37,9 @@ async def clear_expired(
     request: Request[forwarded.ComputingUnitPath, None, forwarded.ExpiredSelection],
 ) -> Response[forwarded.ClearedExecutions]:
     """Empty result and log location of ended runs of this unit, all or none."""
-    target, key = _expired(request.path) + "/clear", idempotency_key(request.http)
-    return Response(
-        await services(request).forwarded.clear(target, request.body, key, request.caller)
-    )
+    target, key = _expired(request.path), idempotency_key(request.http)
+    unit_id, clear = request.path.computing_unit_id, services(request).forwarded.clear
+    return Response(await clear(unit_id, target, request.body, key, request.caller))
 
 
 def _expired(path: forwarded.ComputingUnitPath) -> str:

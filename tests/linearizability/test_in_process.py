@@ -167,7 +167,7 @@ async def running(
     delivery = Delivery(spool, central, metrics, reads, uniform=lambda low, high: min(high, 0.01))
     limits = UserLimits(UNLIMITED, spool, metrics)
     writes = Writes(spool, delivery, central, reads, access, limits, metrics)
-    forwarded = ForwardedCalls(spool, delivery, central, reads)
+    forwarded = ForwardedCalls(spool, delivery, central, reads, writes.user_of)
     app = build_app(Services(reads, writes, forwarded, limits), metrics)
     factory = ProtocolFactory(ResponseCache(MIB, metrics), WriteFastPath(metrics))
     port = free_port()

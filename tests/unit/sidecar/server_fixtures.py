@@ -136,7 +136,7 @@ def app_of(
     writes = Writes(
         world.spool, delivery, world.central, world.reads, world.access, local, world.metrics
     )
-    forwarded = ForwardedCalls(world.spool, delivery, world.central, world.reads)
+    forwarded = ForwardedCalls(world.spool, delivery, world.central, world.reads, writes.user_of)
     services = Services(world.reads, writes, forwarded, local)
     return build_app(services, world.metrics, body_reader)
 

@@ -11,10 +11,11 @@ from sidecar.forwarded import ForwardedCalls
 from sidecar.reads import Reads
 from sidecar.spool.bindings import Boot
 from sidecar.upstream.central_api import Central
+from sidecar.upstream.client import CallContext
 from sidecar.wire import forwarded
 from tests.unit.sidecar.spool_fixtures import Spools
 
-CALLER = cast("Any", object())
+CALLER = CallContext(user_id=1)
 
 
 class BootingCentral:
@@ -24,6 +25,9 @@ class BootingCentral:
         self.applied: list[str] = []
         self.has_applied = asyncio.Event()
         self.delayed = {"first": asyncio.Event()}
+
+    async def identify(self, context: CallContext) -> int:
+        return 1
 
     async def post(self, operation: str, target: str, body: bytes, *_: Any) -> SimpleNamespace:
         boot_id = msgspec.json.decode(body)["boot_id"]
@@ -42,7 +46,11 @@ async def test_a_boot_with_a_delayed_response_does_not_replace_its_successor(
     spool, central = await spools.open(), BootingCentral()
     reads = SimpleNamespace(invalidate=lambda *_: None)
     calls = ForwardedCalls(
-        spool, cast("Delivery", None), cast("Central", central), cast("Reads", reads)
+        spool,
+        cast("Delivery", None),
+        cast("Central", central),
+        cast("Reads", reads),
+        central.identify,
     )
 
     def register(boot_id: str) -> "asyncio.Task[forwarded.ClosedExecutions]":

@@ -72,6 +72,10 @@ class Bench:
     forwarded: ForwardedCalls
 
 
+async def identify(context: CallContext) -> int:
+    return 1
+
+
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """A completed run at central, and the calls of a sidecar that wrote to it."""
@@ -82,7 +86,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         for part in (here.reads, here.reads._costs):
             part._central = central
         delivery = Delivery(here.spool, central, here.metrics, here.reads)
-        calls = ForwardedCalls(here.spool, delivery, central, here.reads)
+        calls = ForwardedCalls(here.spool, delivery, central, here.reads, identify)
         yield Bench(here, central, calls)
 
 

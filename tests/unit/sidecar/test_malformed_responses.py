@@ -11,7 +11,7 @@ from sidecar.api.services import SERVICES, Services
 from sidecar.problems import CentralUnavailable
 from sidecar.upstream.client import CallContext, CentralResponse
 from sidecar.wire import forwarded, v1
-from tests.unit.sidecar.read_fixtures import UNIT, WORKFLOW, FakeCentral, World, caller, open_world
+from tests.unit.sidecar.read_fixtures import TOKEN, UNIT, WORKFLOW, FakeCentral, World, open_world
 from tests.unit.sidecar.server_fixtures import app_of
 
 EID = 7
@@ -54,7 +54,7 @@ CALLS: dict[str, Callable[[Services, CallContext], Awaitable[object]]] = {
     "bookmark": lambda s, c: s.forwarded.bookmark(
         forwarded.BookmarkSelection(WORKFLOW, [EID], True), None, c
     ),
-    "clear": lambda s, c: s.forwarded.clear("/x", forwarded.ExpiredSelection([EID]), None, c),
+    "clear": lambda s, c: s.forwarded.clear(UNIT, "/x", forwarded.ExpiredSelection([EID]), None, c),
     "expired": lambda s, c: s.forwarded.expired("/x", c),
     "version": lambda s, c: s.forwarded.latest_version(WORKFLOW, c),
     "export plan": lambda s, c: s.forwarded.plan_export(
@@ -70,7 +70,7 @@ async def test_a_response_of_another_form_is_central_unavailable(
     world, called, central = services
     for central.body in BODIES:
         with pytest.raises(CentralUnavailable):
-            await CALLS[name](called, caller())
+            await CALLS[name](called, CallContext(TOKEN, user_id=1))
 
     assert world.spool.bindings.binding(EID) is None
     assert world.spool.bindings.boot is None

@@ -85,7 +85,7 @@ class ForwardedCalls:
         async with self._boot_lock:
             reply = await self._central.post("boot", target, body, idempotency_key, context)
             result = decode_response(reply.body, _closed)
-            await self._spool.bindings.record_boot(Boot(unit_id, request.boot_id), result.closed)
+            await self._spool.bindings.end(result.closed, boot=Boot(unit_id, request.boot_id))
         self._reads.invalidate(None, result.closed)
         return result
 

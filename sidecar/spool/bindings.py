@@ -7,8 +7,9 @@ boot is kept here too.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sidecar.spool import schema
 from sidecar.spool.entry import Entry, Outcome, Priority
@@ -82,24 +83,47 @@ class PermissionChanges:
         return cls(frozenset(ended), frozenset(revoked))
 
 
-class BindingIndex:
-    """Bindings and grants in memory, the same as in the file."""
+class Bindings:
+    """Bindings, grants and the boot in memory, the same as in the file. Methods that change the
+    file raise `SpoolUnavailable`. `write` is `SpoolFile.write`."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[..., Awaitable[Any]], now_ms: Callable[[], int]) -> None:
+        self._write = write
+        self._now_ms = now_ms
         self._bindings: dict[int, Binding] = {}
         self._grants: dict[int, dict[bytes, Grant]] = {}
+        self._is_loaded = False
+        self.boot: Boot | None = None
+        """The computing unit's present boot, if it has registered one."""
+        self.lost_at_ms: int | None = None
+        """When bindings may have been lost, with other damage or the whole file. Kept in the file
+        until `mark_complete`."""
+        self.on_bound: Callable[[int], None] = lambda execution_id: None
+        """Called with the execution of each new binding."""
 
-    def load(self, bindings: Iterable[Binding], grants: Iterable[Grant], now_ms: int) -> None:
+    def load(self, stored: "StoredRows") -> None:
         """Replaces all by what the file holds. An end in the future was dated by a clock that has
         been set back since: it counts from now."""
+        now_ms = self._now_ms()
         self._bindings.clear()
         self._grants.clear()
-        for binding in bindings:
+        for binding in stored.bindings:
             if binding.ended_at_ms is not None and binding.ended_at_ms > now_ms:
                 binding = replace(binding, ended_at_ms=now_ms)  # noqa: PLW2901
             self._bindings[binding.execution_id] = binding
-        for grant in grants:
+        for grant in stored.grants:
             self._grants.setdefault(grant.execution_id, {})[grant.token_digest] = grant
+        self.boot = stored.boot
+        self.lost_at_ms = stored.lost_at_ms
+        self._is_loaded = True
+
+    # Queries
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is known that no binding is missing: else one that central has and the spool
+        does not know may be that of a running execution."""
+        return self._is_loaded and self.lost_at_ms is None
 
     def binding(self, execution_id: int) -> Binding | None:
         return self._bindings.get(execution_id)
@@ -117,32 +141,77 @@ class BindingIndex:
                 return grants[token_digest].user_id
         return None
 
-    def add(self, binding: Binding, grant: Grant) -> None:
-        self._bindings[binding.execution_id] = binding
-        self._grants.setdefault(binding.execution_id, {})[grant.token_digest] = grant
+    # Changes of the file, and then in memory
+
+    async def record(self, binding: Binding, grant: Grant) -> None:
+        """Stores central's authorization of this sidecar and of this token for an execution."""
+
+        def index(stored: Binding) -> None:
+            self._bindings[stored.execution_id] = stored
+            self._grants.setdefault(grant.execution_id, {})[grant.token_digest] = grant
+            self.on_bound(stored.execution_id)
+
+        await self._write(lambda connection: store_binding(connection, binding, grant), index)
+
+    async def end(self, execution_ids: Iterable[int], *, boot: Boot | None = None) -> None:
+        """Stores that these ended, or are no longer this sidecar's: forgotten after the grace.
+
+        It says nothing of a binding that is being stored at the same time. With `boot`, central
+        closed them for the unit's new boot, which is stored too.
+        """
+        ended = self._known(execution_ids)
+        now_ms = self._now_ms()
+
+        def store(connection: sqlite3.Connection) -> None:
+            if boot is not None:
+                store_boot(connection, boot)
+            store_ends(connection, ended, now_ms)
+
+        def index(_: None) -> None:
+            self.boot = boot or self.boot
+            self._mark_ended(ended, now_ms)
+
+        await self._write(store, index)
+
+    async def mark_complete(self, lost_at_ms: int) -> None:
+        """Every binding from before that loss is known again, or ended. A later loss counts."""
+
+        def store(connection: sqlite3.Connection) -> None:
+            if schema.read_meta(connection).get(schema.BINDINGS_LOST) == lost_at_ms:
+                schema.write_meta(connection, bindings_lost_at_ms=None)
+
+        def index(_: None) -> None:
+            if self.lost_at_ms == lost_at_ms:
+                self.lost_at_ms = None
+
+        await self._write(store, index)
+
+    async def purge(self) -> None:
+        """Forgets executions that ended more than the grace ago."""
+        expired_at_ms = self._now_ms() - GRACE_AFTER_END_MS
+        expired = [
+            binding.execution_id
+            for binding in self._bindings.values()
+            if binding.ended_at_ms is not None and binding.ended_at_ms <= expired_at_ms
+        ]
+        if expired:
+            await self._write(lambda connection: forget_ended(connection, expired), self.forget)
+
+    # Of changes that are stored already
 
     def apply(self, changes: PermissionChanges, now_ms: int) -> None:
-        self.mark_ended(self.known(changes.ended), now_ms)
+        self._mark_ended(self._known(changes.ended), now_ms)
         self.forget(changes.revoked)
 
-    def known(self, execution_ids: Iterable[int]) -> list[Binding]:
+    def _known(self, execution_ids: Iterable[int]) -> list[Binding]:
         return [self._bindings[eid] for eid in execution_ids if eid in self._bindings]
 
-    def mark_ended(self, ended: Iterable[Binding], now_ms: int) -> None:
+    def _mark_ended(self, ended: Iterable[Binding], now_ms: int) -> None:
         """Ends these, except those that were bound again in the meantime."""
         for binding in ended:
             known = self._bindings.get(binding.execution_id)
             if known == binding and binding.ended_at_ms is None:
                 self._bindings[binding.execution_id] = replace(binding, ended_at_ms=now_ms)
-
-    def expired(self, now_ms: int) -> list[int]:
-        """Executions that ended more than the grace ago."""
-        return [
-            binding.execution_id
-            for binding in self._bindings.values()
-            if binding.ended_at_ms is not None
-            and binding.ended_at_ms <= now_ms - GRACE_AFTER_END_MS
-        ]
 
     def forget(self, execution_ids: Iterable[int]) -> None:
         for execution_id in execution_ids:
@@ -153,15 +222,37 @@ class BindingIndex:
 # The same in the file
 
 
-def load_bindings(connection: sqlite3.Connection) -> list[Binding]:
-    rows = connection.execute(
-        "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here,"
-        " ended_at_ms, generation FROM bindings"
-    )
-    return [
-        Binding(eid, wid, unit_id, user_id, warehouse, bool(created_here), ended_at_ms, generation)
-        for eid, wid, unit_id, user_id, warehouse, created_here, ended_at_ms, generation in rows
-    ]
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """All that the file holds of them."""
+
+    bindings: list[Binding]
+    grants: list[Grant]
+    boot: Boot | None
+    lost_at_ms: int | None
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection) -> "StoredRows":
+        bindings = connection.execute(
+            "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse,"
+            " created_here, ended_at_ms, generation FROM bindings"
+        )
+        grants = connection.execute(
+            "SELECT token_digest, execution_id, user_id, expires_at FROM grants"
+            " WHERE typeof(token_digest) = 'blob' AND typeof(execution_id) = 'integer'"
+            " AND typeof(user_id) = 'integer' AND typeof(expires_at) = 'integer'"
+        )
+        meta = schema.read_meta(connection)
+        boot = None
+        if meta.get(schema.BOOT) is not None:
+            unit_id, _, boot_id = meta[schema.BOOT].partition(" ")
+            boot = Boot(int(unit_id), boot_id)
+        return cls(
+            [replace(Binding(*row), created_here=bool(row[5])) for row in bindings],
+            [Grant(*row) for row in grants],
+            boot,
+            meta.get(schema.BINDINGS_LOST),
+        )
 
 
 def forget_malformed(connection: sqlite3.Connection) -> int:
@@ -174,16 +265,7 @@ def forget_malformed(connection: sqlite3.Connection) -> int:
     ).rowcount
 
 
-def load_grants(connection: sqlite3.Connection) -> list[Grant]:
-    rows = connection.execute(
-        "SELECT token_digest, execution_id, user_id, expires_at FROM grants"
-        " WHERE typeof(token_digest) = 'blob' AND typeof(execution_id) = 'integer'"
-        " AND typeof(user_id) = 'integer' AND typeof(expires_at) = 'integer'"
-    )
-    return [Grant(*row) for row in rows]
-
-
-def record(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> Binding:
+def store_binding(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> Binding:
     """Stores both; returns the binding as it is stored."""
     ((generation,),) = connection.execute(
         "INSERT OR REPLACE INTO bindings (execution_id, workflow_id, computing_unit_id, user_id,"
@@ -229,7 +311,7 @@ def without_rebound(
     return replace(changes, revoked=frozenset(revoked))
 
 
-def end(connection: sqlite3.Connection, ended: Iterable[Binding], now_ms: int) -> None:
+def store_ends(connection: sqlite3.Connection, ended: Iterable[Binding], now_ms: int) -> None:
     """Ends these, unless they were bound again in the meantime."""
     connection.executemany(
         "UPDATE bindings SET ended_at_ms = ?"
@@ -260,13 +342,5 @@ def forget_ended(connection: sqlite3.Connection, execution_ids: Iterable[int]) -
     return ended
 
 
-def load_boot(connection: sqlite3.Connection) -> Boot | None:
-    value = schema.read_meta(connection).get(schema.BOOT)
-    if value is None:
-        return None
-    unit_id, _, boot_id = value.partition(" ")
-    return Boot(int(unit_id), boot_id)
-
-
-def record_boot(connection: sqlite3.Connection, boot: Boot) -> None:
+def store_boot(connection: sqlite3.Connection, boot: Boot) -> None:
     schema.write_meta(connection, **{schema.BOOT: f"{boot.computing_unit_id} {boot.boot_id}"})

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 from kit.http.logs import fields
 from sidecar.problems import SpoolUnavailable, SpoolVolumeFull
-from sidecar.spool import quarantine, recovery, schema
+from sidecar.spool import recovery, schema
 from sidecar.spool.capacity import RETRY_AFTER_S, ReserveFile
 from sidecar.spool.entry import WriteRecord
 from sidecar.spool.fault_injection import FaultInjector
-from sidecar.spool.index_snapshot import IndexSnapshot
 from sidecar.spool.lock import SpoolInUse, SpoolLock
+from sidecar.spool.queue_index import IndexSnapshot
 from sidecar.spool.reader import NotOpened, Reader
 from sidecar.spool.wal import WalIndex
 from sidecar.spool.writer import GroupCommitWriter, is_corruption, sqlite_code
@@ -195,7 +195,7 @@ class SpoolFile:
     def keep_rows(self, rows: list[tuple[Any, ...]]) -> None:
         """Quarantines corrupted rows before they leave the file."""
         self.lost_count += len(rows)
-        quarantine.keep_rows(self._directory, rows)
+        recovery.keep_rows(self._directory, rows)
 
     def _open_in_thread(self, *, is_suspect: bool) -> "OpenFile":
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -6,12 +6,16 @@ themselves stay on disk.
 """
 
 import heapq
+import sqlite3
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from sidecar.problems import WriteSkipped
+from sidecar.spool import schema
+from sidecar.spool.bindings import StoredRows
 from sidecar.spool.capacity import Usage
-from sidecar.spool.entry import COALESCED_BYTES, Entry, Priority
+from sidecar.spool.entry import COALESCED_BYTES, ENTRY_OVERHEAD_BYTES, Entry, Priority
 
 MAX_COALESCIBLE = 10_000
 """Waiting size-only writes that can be replaced; beyond it the oldest are delivered as they are."""
@@ -208,3 +212,46 @@ class QueueIndex:
             if waiting is not None and waiting.seq == entry.seq:
                 del self._coalescible[key]
                 self._queues[entry.execution_id].coalescible -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSnapshot:
+    """The part of the file that memory holds too, read at once when the file is opened."""
+
+    spool_id: str
+    next_seq: int
+    has_batch: bool
+    queues: list[tuple[int, int, list[int], int]]
+    """Per execution: its id, first number, entries by priority, bytes on disk."""
+    coalesced_count: int
+    skipped_count: int
+    """Kept writes that an operator has skipped."""
+    permissions: StoredRows
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection) -> "IndexSnapshot":
+        counts = ", ".join(f"sum(priority = {int(priority)})" for priority in Priority)
+        queues = connection.execute(
+            f"SELECT execution_id, min(seq), {counts}, sum(length(payload) + ?) FROM entries"  # noqa: S608
+            " GROUP BY execution_id",
+            (ENTRY_OVERHEAD_BYTES,),
+        )
+        max_seq, coalesced_count, has_batch, skipped_count = connection.execute(
+            # `max_seq` remembers numbers that are in no table any more.
+            "SELECT max((SELECT coalesce(max(seq), 0) FROM entries),"
+            " (SELECT coalesce(max(seq), 0) FROM settled),"
+            " (SELECT coalesce(max(seq), 0) FROM coalesced),"
+            " (SELECT value FROM meta WHERE name = 'max_seq')),"
+            " (SELECT count(*) FROM coalesced), EXISTS (SELECT 1 FROM in_flight),"
+            " (SELECT count(*) FROM settled WHERE instr(problem, ?))",
+            (f'"type":"{WriteSkipped.slug}"'.encode(),),
+        ).fetchone()
+        return cls(
+            spool_id=schema.read_meta(connection)["spool_id"],
+            next_seq=max_seq + 1,
+            has_batch=bool(has_batch),
+            queues=[(row[0], row[1], list(row[2:-1]), row[-1]) for row in queues],
+            coalesced_count=coalesced_count,
+            skipped_count=skipped_count,
+            permissions=StoredRows.of(connection),
+        )

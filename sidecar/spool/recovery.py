@@ -22,6 +22,7 @@ A crash during recovery leaves either the damaged file in place, or the complete
 as `rescued.ready`: the next start continues from there.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -31,18 +32,24 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kit.http.logs import fields
-from sidecar.spool import batches, bindings, damaged_file, quarantine, schema
+from sidecar.spool import batches, bindings, damaged_file, schema
 from sidecar.spool.capacity import ReserveFile
 from sidecar.spool.entry import WriteRecord
-from sidecar.spool.quarantine import QuarantineFolder
 from sidecar.spool.wal import WalFile, WalIndex, rewrite_and_sync
 
 logger = logging.getLogger(__name__)
 
 SEQ_GAP = 1_000_000
 """Numbers skipped after a crash or damage, so that none that was lost is ever assigned again."""
+QUARANTINE = "quarantine"
+MAX_FOLDERS = 1
+"""Each may be as large as the spool, and the volume is made for two of them (a pod whose emptyDir
+grows beyond its limit is evicted, spool and all)."""
+ROWS_FILE = "entries.jsonl"
+ROWS_MAX_BYTES = 16 * 1024 * 1024
 _READY, _NEW = "rescued.ready", "rescue.sqlite3"
 
 
@@ -129,6 +136,75 @@ def _abandon(connection: sqlite3.Connection | None, path: Path, index: WalIndex)
     index.close()
 
 
+# Quarantine: evidence of damage, kept in a folder beside the file
+
+
+def keep_rows(directory: Path, rows: list[tuple[Any, ...]]) -> None:
+    """Appends corrupted entries as they are to `quarantine/entries.jsonl`."""
+    logger.error("corrupted entries quarantined", extra=fields(seqs=[row[0] for row in rows]))
+    file = directory / QUARANTINE / ROWS_FILE
+    try:
+        file.parent.mkdir(exist_ok=True)
+        if file.exists() and file.stat().st_size > ROWS_MAX_BYTES:
+            file.unlink()
+        with file.open("a") as opened:
+            for row in rows:
+                opened.write(json.dumps([_printable(value) for value in row]) + "\n")
+    except OSError:
+        logger.exception("corrupted entries could not be kept")
+
+
+def _printable(value: Any) -> Any:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+class QuarantineFolder:
+    """The folder of one recovery: `quarantine/<time>-<n>/`, made on first use. Older ones are
+    deleted for it."""
+
+    def __init__(self, directory: Path, now_ms: int) -> None:
+        self._quarantine = directory / QUARANTINE
+        self._now_ms = now_ms
+        self._folder: Path | None = None
+
+    def resume(self) -> None:
+        """Continues with the newest folder, if there is one, after a crash."""
+        self._folder = max(self._folders(), default=None)
+
+    @property
+    def folder(self) -> Path:
+        if self._folder is None:
+            self.delete_older()
+            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._now_ms // 1000))
+            number = 0
+            while (folder := self._quarantine / f"{stamp}-{number}").exists():
+                number += 1
+            folder.mkdir(parents=True)
+            self._folder = folder
+        return self._folder
+
+    def move(self, file: Path) -> None:
+        if file.exists():
+            file.rename(self.folder / file.name)
+
+    def copy(self, file: Path) -> Path | None:
+        """The copy; None if the volume has no room for it, which waiting writes need more."""
+        try:
+            return Path(shutil.copy(file, self.folder / file.name))
+        except OSError:
+            logger.exception("damaged file could not be kept", extra=fields(file=str(file)))
+            return None
+
+    def delete_older(self) -> None:
+        folders = self._folders()
+        for folder in folders[: len(folders) + 1 - MAX_FOLDERS]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(path for path in self._quarantine.glob("*-*") if path.is_dir())
+
+
 # Checks
 
 
@@ -189,7 +265,7 @@ def _end_malformed(
     ended = batches.end_corrupted(
         connection,
         batches.malformed(connection),
-        lambda rows: quarantine.keep_rows(directory, rows),
+        lambda rows: keep_rows(directory, rows),
     )
     connection.execute("COMMIT")
     return ended
@@ -242,7 +318,7 @@ def _rebuild(
         schema.write_meta(target, max_seq=found.max_seq, **damaged_file.identity(source))
         target.execute("COMMIT")
         if found.corrupted:
-            quarantine.keep_rows(directory, found.corrupted)
+            keep_rows(directory, found.corrupted)
         target.execute("PRAGMA journal_mode = DELETE")  # one whole file, ready to be renamed
     # A loss that leaves no number behind counts as one.
     lost_count = len(found.lost) or int(not found.is_complete)

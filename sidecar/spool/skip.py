@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sidecar.spool import batches, recovery, schema
 from sidecar.spool.entry import WriteRecord
-from sidecar.spool.index_snapshot import IndexSnapshot
 from sidecar.spool.inspect import NoSpool
 from sidecar.spool.lock import SpoolLock
+from sidecar.spool.queue_index import IndexSnapshot
 
 
 def skip_write(directory: Path, name: str) -> list[WriteRecord]:

@@ -9,15 +9,12 @@ from typing import Any
 from sidecar.problems import SpoolVolumeFull
 from sidecar.spool import batches, bindings, history, schema
 from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, FormedBatch
-from sidecar.spool.bindings import PermissionChanges
+from sidecar.spool.bindings import Bindings, PermissionChanges
 from sidecar.spool.capacity import RETRY_AFTER_S, CapacityGuard, SpoolLimits
-from sidecar.spool.clock import MonotonicWallClock
 from sidecar.spool.entry import Batch, Entry, NewEntry, Outcome, Priority, WriteRecord, WriteState
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.file import SpoolFile
-from sidecar.spool.index_snapshot import IndexSnapshot
-from sidecar.spool.queue_index import QueueIndex
-from sidecar.spool.stored_bindings import StoredBindings
+from sidecar.spool.queue_index import IndexSnapshot, QueueIndex
 from sidecar.spool.writer import GroupCommitWriter
 
 COALESCE_WINDOW_S = 1.0
@@ -57,8 +54,9 @@ class Spool:
         )
         self._capacity = CapacityGuard(limits)
         self._faults = faults
-        self._clock = MonotonicWallClock(wall_clock, monotonic)
         self._monotonic = monotonic
+        self._monotonic_zero_s = wall_clock() - monotonic()
+        """The wall clock is read once: whatever is done to the machine's later, ages are right."""
         self._next_seq = 0
         self._has_batch = False
         self._settling: tuple[Entry, ...] = ()
@@ -69,7 +67,7 @@ class Spool:
         """Settled writes, as far as they are kept, that an operator has skipped."""
         self.spool_id = ""
         self.queues = QueueIndex(COALESCE_WINDOW_S)
-        self.bindings = StoredBindings(self._file, self.now_ms)
+        self.bindings = Bindings(self._file.write, self.now_ms)
         self.on_append: list[Callable[[int], None]] = []
         """Called with the execution of each write that has become durable, before `append` returns,
         and even if its caller was cancelled."""
@@ -97,7 +95,7 @@ class Spool:
         for summary in snapshot.queues:
             self.queues.restore(*summary)
         self.queues.coalesced_count = snapshot.coalesced_count
-        self.bindings.load_snapshot(snapshot)
+        self.bindings.load(snapshot.permissions)
         self.on_reopened()
 
     def _set_next_seq(self, seq: int) -> None:
@@ -110,8 +108,9 @@ class Spool:
     # State
 
     def now_ms(self) -> int:
-        """The time by the clock that dates writes; see `MonotonicWallClock`."""
-        return self._clock.now_ms()
+        """The time that dates writes and their ends: only differences matter, as central subtracts
+        the age of a status from its own time."""
+        return int((self._monotonic_zero_s + self._monotonic()) * 1000)
 
     @property
     def is_full(self) -> bool:

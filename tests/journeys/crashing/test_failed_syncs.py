@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sidecar.spool.capacity import SpoolLimits
-from sidecar.spool.quarantine import FOLDER
+from sidecar.spool.recovery import QUARANTINE
 from sidecar.spool.spool import Spool
 from tests.journeys.crashing.volume import Volume
 from tests.systems import ROOT
@@ -120,7 +120,7 @@ async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
     assert f"{batch.epoch} {batch.number} {batch.digest}" == answer.read_text()
     names = [msgspec.json.decode(entry.payload)["name"] for entry in batch.entries]
     assert "acknowledged" in names
-    assert not (volume.live / FOLDER).exists()
+    assert not (volume.live / QUARANTINE).exists()
 
 
 async def test_a_batch_that_was_found_at_a_start_is_on_the_disk_before_it_is_sent(

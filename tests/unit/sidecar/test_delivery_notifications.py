@@ -10,7 +10,7 @@ import pytest
 from sidecar.problems import SpoolUnavailable
 from sidecar.spool.entry import Batch, Outcome, WriteState
 from sidecar.spool.fault_injection import FaultPoint
-from sidecar.spool.index_snapshot import IndexSnapshot
+from sidecar.spool.queue_index import IndexSnapshot
 from sidecar.upstream.resilience import BatchByteLimit
 from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, applied, until
 from tests.unit.sidecar.spool_fixtures import EID, Spools, size_only, update

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome, Priority, WriteState
-from sidecar.spool.index_snapshot import IndexSnapshot
+from sidecar.spool.queue_index import IndexSnapshot
 from tests.unit.sidecar.delivery_fixtures import (
     UNREACHABLE,
     DeliveryHarness,

@@ -63,8 +63,8 @@ async def test_closing_orphans_is_retried_until_central_answers(spools: Spools) 
 async def test_the_boot_outlives_restarts_and_corruption(spools: Spools) -> None:
     spool = await spools.open()
     before = spool.bindings.boot
-    await spool.bindings.record_boot(Boot(2, "first"), [])
-    await spool.bindings.record_boot(Boot(2, "second boot, with spaces"), [])
+    await spool.bindings.end([], boot=Boot(2, "first"))
+    await spool.bindings.end([], boot=Boot(2, "second boot, with spaces"))
 
     reopened = await spools.open()
     kept = reopened.bindings.boot
@@ -82,7 +82,7 @@ async def test_runs_closed_by_a_boot_have_ended_bindings(spools: Spools) -> None
     spool = await spools.open()
     await bind(spool, 5, 7)
 
-    await spool.bindings.record_boot(Boot(2, "new"), [5])
+    await spool.bindings.end([5], boot=Boot(2, "new"))
 
     for known in (spool, await spools.open()):
         ended = {b.execution_id for b in known.bindings.all() if b.ended_at_ms is not None}

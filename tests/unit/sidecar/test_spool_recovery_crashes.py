@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.spool.quarantine import FOLDER
+from sidecar.spool.recovery import QUARANTINE
 from sidecar.spool.schema import FILE_NAME, PAGE_BYTES
 from tests.systems import ROOT
 from tests.unit.sidecar.damage_fixtures import LOG_NAME, copy_as_killed
@@ -99,7 +99,7 @@ async def test_recovery_killed_at_any_step_loses_nothing(
         assert await spool.append(update(name="new")) > in_log[-1]
         assert await spool.find(ended) is not None
         assert findings_in(folder) == []
-        evidence = list((folder / FOLDER).glob(f"*/{FILE_NAME}"))
+        evidence = list((folder / QUARANTINE).glob(f"*/{FILE_NAME}"))
         assert [path.read_bytes()[:4] for path in evidence] == [b"\xff" * 4]
         assert not list(folder.glob("*rescue*"))
         await left.close()

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.spool import schema
 from sidecar.spool.entry import WriteState
-from sidecar.spool.quarantine import FOLDER, MAX_FOLDERS
+from sidecar.spool.recovery import MAX_FOLDERS, QUARANTINE
 from sidecar.spool.schema import FILE_NAME
 from sidecar.spool.spool import Spool
 from sidecar.spool.wal import FRAME_BYTES, HEADER_BYTES, WalFile
@@ -121,7 +121,7 @@ async def test_quarantine_keeps_the_newest_folder(spools: Spools, tmp_path: Path
         await left.close()
         shutil.copytree(tmp_path / "torn", left.directory, dirs_exist_ok=True)
 
-    folders = [path for path in (left.directory / FOLDER).iterdir() if path.is_dir()]
+    folders = [path for path in (left.directory / QUARANTINE).iterdir() if path.is_dir()]
     assert len(folders) == MAX_FOLDERS
     assert (folders[0] / LOG_NAME).read_bytes() == (tmp_path / "torn" / LOG_NAME).read_bytes()
 
@@ -135,7 +135,7 @@ async def test_gap_is_restored_on_a_volume_without_room_for_evidence(
     seq = await spool.append(update(name="m"))
     left = await killed(spools, tmp_path / "killed")
     lose_frame(left.directory, torn)
-    (left.directory / FOLDER).write_text("in the way")
+    (left.directory / QUARANTINE).write_text("in the way")
 
     spool = await left.open()
 
@@ -162,7 +162,7 @@ async def test_restored_gap_is_not_reported_at_the_next_start(
 
     assert len(await spool.waiting(EID)) >= 5
     assert "damaged log" not in caplog.text
-    assert not (again.directory / FOLDER).exists()
+    assert not (again.directory / QUARANTINE).exists()
     await again.close()
 
 

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test soak check fmt bench image lock chart test-cluster
+.PHONY: help demo up setup test soak attack check fmt bench image lock chart test-cluster
 python := .venv/bin/python
 
 help:  ## this list
@@ -21,6 +21,9 @@ soak: setup  ## killed sidecars, simulated faults (CRASH_KILLS, CRASH_SEED, SIMU
 	@CRASH_KILLS=$${CRASH_KILLS:-5000} $(python) -m pytest -q tests/journeys/test_crashes.py
 	@SIMULATION_SEEDS=$${SIMULATION_SEEDS:-20000} SIMULATION_SEED=$${SIMULATION_SEED:-$$(date +%s)} \
 		$(python) -m pytest -q tests/simulation/test_simulation.py
+
+attack: setup  ## hostile scripts against the running system under the chart's memory limits (ATTACK_ROUNDS)
+	@ATTACK_ROUNDS=$${ATTACK_ROUNDS:-10} $(python) -m pytest -q --timeout=1200 tests/attacks
 
 check: setup  ## lint, format, types, import rules, house rules
 	@$(python) -m ruff check --quiet && $(python) -m ruff format --check --quiet && $(python) -m mypy

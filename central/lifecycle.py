@@ -46,8 +46,8 @@ from kit.http.service import Supervisor, stop_on_signals
 
 logger = logging.getLogger(__name__)
 
-MAX_BODIES_SHARE = 0.5
-"""Of the bytes for large bodies, for one address: the rest is left to others."""
+MAX_BODIES_SHARE = 0.25
+"""Of the bytes for large bodies, for one user or source: by default one body of 8 MiB."""
 
 
 async def serve(settings: Settings) -> int:
@@ -65,7 +65,7 @@ async def serve(settings: Settings) -> int:
     body_reader = BodyReader(
         callers,
         max_total_bytes=settings.limits.buffered_body_bytes,
-        max_share_per_host=MAX_BODIES_SHARE,
+        max_share=MAX_BODIES_SHARE,
     )
     metrics.watch_callers(lambda: callers.count, lambda: body_reader.buffered_bytes)
     watch = DatabaseWatch(database)

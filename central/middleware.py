@@ -86,12 +86,15 @@ class ConnectionAge:
 async def renewal_failures(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Records renewals that we failed to serve: the orphan closer must not count them as missed.
 
-    A refusal (4xx) is no failure, or else any caller could keep the closer from its work.
+    A refusal (4xx) is no failure, nor is a call whose source and body were not verified, or else
+    any caller could keep the closer from its work.
     """
     response = await handler(request)
     is_renewal = request.get(ROUTE) == leases.RENEWALS_PATH
     if is_renewal and response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        request.app[leases.LEASES].availability.record_failure()
+        caller = request.get(MUTATING_CALLER)
+        if caller is not None:
+            request.app[leases.LEASES].availability.record_failure(caller.source_id)
     return response
 
 

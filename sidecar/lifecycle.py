@@ -55,6 +55,8 @@ logger = logging.getLogger(__name__)
 EXIT_UNDELIVERED = 75
 """Stopped with writes left in the spool (EX_TEMPFAIL): the next start delivers them."""
 SHUTDOWN_TIMEOUT_S = 2.0
+MAX_BODIES_SHARE = 0.5
+"""Of the bytes for large bodies, for one user, and for all unknown tokens together."""
 RESPONSE_CACHE_SHARE = 0.25
 """Of the cache's bytes, for whole responses; the rest is for resources."""
 
@@ -119,6 +121,7 @@ class Sidecar:
         self.body_reader = BodyReader(
             ConnectionLimiter(settings.limits.connections, metrics.connection_dropped),
             max_total_bytes=settings.limits.buffered_body_bytes,
+            max_share=MAX_BODIES_SHARE,
         )
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
         limits = UserLimits(settings.limits, spool, metrics)

@@ -41,6 +41,7 @@ from central.problems import (
     WorkloadMissing,
     WrongComputingUnit,
 )
+from kit.http.body_reader import RequestBody
 from kit.http.problems import Problem, invalid_field
 from kit.http.routing import Header as Described
 from kit.http.routing import Route
@@ -204,10 +205,11 @@ class Authenticator:
         self._workloads = workloads
         self._limits = limits
 
-    async def authenticate(self, request: web.Request, route: Route, body: bytes) -> Caller:
+    async def authenticate(self, request: web.Request, route: Route, body: RequestBody) -> Caller:
         """The caller of the request, with a concurrency slot if those are limited.
 
-        Raises the problems of the route's policy.
+        Token, signature and rates are checked before the body is read. Raises the problems of the
+        route's policy.
         """
         caller = await self._identify(request, route, body)
         if self._limits is not None:
@@ -215,7 +217,7 @@ class Authenticator:
             request[RELEASE_SLOT] = await self._limits.acquire_slot(key)
         return caller
 
-    async def _identify(self, request: web.Request, route: Route, body: bytes) -> Caller:
+    async def _identify(self, request: web.Request, route: Route, body: RequestBody) -> Caller:
         needs = (
             route.needs
             if isinstance(route, AuthenticatedRoute)
@@ -226,16 +228,19 @@ class Authenticator:
         if needs is not CredentialPolicy.SOURCE:
             user = await self._user(request, token)
             if self._limits is not None:
-                self._limits.check_user(user.user_id, len(body))
+                self._limits.check_user(user.user_id)
         assertion = _single_header(request, HEADER)
         if needs is CredentialPolicy.USER and assertion is None:
             assert user is not None  # noqa: S101 (for the type checker)
+            await self._read(body, user, None)
             return Reader(user)
         key = _idempotency_key(request)
-        call = SignedCall(request.method, request.raw_path, body, token, key)
-        source_id = self._assertions.verify(assertion, call)
+        call = SignedCall(request.method, request.raw_path, token, key)
+        head = self._assertions.verify(assertion, call)
+        source_id = head.source_id
         if self._limits is not None:
-            self._limits.check_source(source_id, len(body))
+            self._limits.check_source(source_id)
+        self._assertions.check_body(head, await self._read(body, user, source_id))
         if needs is CredentialPolicy.USER:
             assert user is not None  # noqa: S101 (for the type checker)
             return Reader(user)
@@ -246,6 +251,16 @@ class Authenticator:
         if key is None:
             raise invalid_field(IDEMPOTENCY_KEY, "is required for a mutating call")
         return Writer(user, source_id, key, workload)
+
+    async def _read(self, body: RequestBody, user: User | None, source_id: str | None) -> bytes:
+        """The body, charged to the user, or to the source where no user calls."""
+        raw_body = await body.read(source_id if user is None else user.user_id)
+        if self._limits is not None:
+            if user is not None:
+                self._limits.check_user_bytes(user.user_id, len(raw_body))
+            if source_id is not None:
+                self._limits.check_source_bytes(source_id, len(raw_body))
+        return raw_body
 
     async def _workload(self, request: web.Request) -> Workload:
         if self._workloads is None:

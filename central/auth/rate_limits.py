@@ -62,15 +62,21 @@ class RateLimits:
         self._concurrent_calls = ConcurrencyLimiter(settings.concurrent_calls)
         self._max_slot_wait_s = max_slot_wait_s
 
-    def check_user(self, user_id: int, size_bytes: int) -> None:
+    def check_user(self, user_id: int) -> None:
+        """Before the body is read."""
         self._check("user", "calls", self._user_calls.acquire(user_id))
+
+    def check_user_bytes(self, user_id: int, size_bytes: int) -> None:
         self._check("user", "bytes", self._user_bytes.acquire(user_id, size_bytes))
 
-    def check_source(self, source_id: str, size_bytes: int) -> None:
+    def check_source(self, source_id: str) -> None:
+        """Before the body is read."""
         if self._known_sources.get(source_id) is None:
             self._check("new_sources", "calls", self._new_sources.acquire(None))
             self._known_sources[source_id] = True
         self._check("source", "calls", self._source_calls.acquire(source_id))
+
+    def check_source_bytes(self, source_id: str, size_bytes: int) -> None:
         self._check("source", "bytes", self._source_bytes.acquire(source_id, size_bytes))
 
     async def acquire_slot(self, caller: int | str) -> Callable[[], None]:

@@ -71,18 +71,28 @@ class Claims(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class SignedCall:
-    """The properties of a request that its assertion signs."""
+    """What a request's assertion signs of its head."""
 
     method: str
     target: str
     """Path and query, as in the request line."""
-    body: bytes
     token: str | None
     idempotency_key: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A verified assertion: its source, and the digest of the body that it signs."""
+
+    source_id: str
+    body_sha256: str
+
+
 class AssertionVerifier:
-    """Promise: a source id is returned only if its key has signed this call within a minute."""
+    """Promise: a source id is returned only if its key has signed this call within a minute.
+
+    In two steps, because a body is read only for a verified head: `verify`, then `check_body`.
+    """
 
     def __init__(
         self,
@@ -96,17 +106,23 @@ class AssertionVerifier:
         self._now = now
         self._keys: LRUCache[str, tuple[Ed25519PublicKey, str]] = LRUCache(MAX_CACHED_KEYS)
 
-    def verify(self, assertion: str | None, call: SignedCall) -> str:
-        """The source id. Raises `AssertionMissing` or `AssertionInvalid`."""
+    def verify(self, assertion: str | None, call: SignedCall) -> SignedHead:
+        """Verifies all but the body. Raises `AssertionMissing` or `AssertionInvalid`."""
         try:
-            source_id = self._verify(assertion, call)
+            head = self._verify(assertion, call)
         except (AssertionMissing, AssertionInvalid) as problem:
             self._metrics.credential("assertion", problem.slug)
             raise
         self._metrics.credential("assertion", "accepted")
-        return source_id
+        return head
 
-    def _verify(self, assertion: str | None, call: SignedCall) -> str:
+    def check_body(self, head: SignedHead, body: bytes) -> None:
+        """Raises `AssertionInvalid` if another body was signed."""
+        if digest(body) != head.body_sha256:
+            self._metrics.credential("assertion", AssertionInvalid.slug)
+            _refuse("body_sha256: the assertion signs another body")
+
+    def _verify(self, assertion: str | None, call: SignedCall) -> SignedHead:
         if assertion is None:
             raise AssertionMissing(f"expected the header {HEADER}")
         if len(assertion) > MAX_LENGTH or assertion.count(".") != 2:
@@ -122,7 +138,7 @@ class AssertionVerifier:
         claims = _decode(claims_part, Claims, "claims")
         self._check_time(claims)
         self._check_call(claims, call)
-        return source_id
+        return SignedHead(source_id, claims.body_sha256)
 
     def _key(self, x: str) -> tuple[Ed25519PublicKey, str]:
         cached = self._keys.get(x)
@@ -156,7 +172,6 @@ class AssertionVerifier:
             "aud": (claims.aud, self._settings.audience),
             "htm": (claims.htm, call.method),
             "htu": (claims.htu, call.target),
-            "body_sha256": (claims.body_sha256, digest(call.body)),
             "ath": (claims.ath, None if call.token is None else digest(call.token.encode())),
             "idempotency_key": (claims.idempotency_key, call.idempotency_key),
         }

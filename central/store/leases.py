@@ -20,7 +20,7 @@ Each replica updates it every ninth of a lease (`heartbeat`). The period starts 
 - after a gap of a third of a lease without a heartbeat: central or its database was down, or the
   database's clock jumped. A shorter gap cannot lapse a healthy lease, which has at least seven
   ninths of its time left when the gap starts and is renewed at its end;
-- after a replica failed a renewal (`record_failure`).
+- after a replica failed a renewal of a source that is bound to something (`record_failure`).
 
 A replica that starts or stops while others serve makes no gap: its sidecars reach another one
 within a second. A replica that cannot reach the database closes its connections, so that they do.
@@ -44,6 +44,9 @@ minutes, and each update is a new version of a wide row."""
 
 MAX_FAILING = 16
 """Failing rows that one renewal isolates, each by some fifteen statements."""
+
+MAX_FAILED_SOURCES = 10_000
+"""Between two heartbeats; the limit of new sources lets fewer in."""
 
 
 class Leases:
@@ -206,27 +209,31 @@ class RenewalAvailability:
         self._database = database
         self._max_gap_s = max_gap_s(lease_s)
         self._queries = load("leases")
-        self._has_failed = False
+        self._failed_sources: set[str] = set()
 
-    def record_failure(self) -> None:
-        """A renewal could not be served."""
-        self._has_failed = True
+    def record_failure(self, source_id: str) -> None:
+        """A renewal of the source could not be served; counts if the source is bound.
+
+        Anyone can make a key: whether it is bound is asked with the heartbeat.
+        """
+        if len(self._failed_sources) < MAX_FAILED_SOURCES:
+            self._failed_sources.add(source_id)
 
     async def heartbeat(self) -> float:
         """Reports that this replica serves; returns the seconds since renewals are available.
 
         Raises `DatabaseUnavailable`.
         """
-        has_failed, self._has_failed = self._has_failed, False
+        failed, self._failed_sources = self._failed_sources, set()
         try:
-            return await self._database.run(partial(self._heartbeat, has_failed=has_failed))
+            return await self._database.run(partial(self._heartbeat, failed_sources=failed))
         except BaseException:
-            self._has_failed = self._has_failed or has_failed
+            self._failed_sources |= failed
             raise
 
-    async def _heartbeat(self, transaction: Transaction, *, has_failed: bool) -> float:
+    async def _heartbeat(self, transaction: Transaction, *, failed_sources: set[str]) -> float:
         row = await transaction.fetch_row(
-            self._queries["record_heartbeat"], self._max_gap_s, has_failed
+            self._queries["record_heartbeat"], self._max_gap_s, list(failed_sources)
         )
         assert row is not None  # noqa: S101 (the statement returns one row)
         available_s: float = row["available_s"]

@@ -2,118 +2,171 @@
 
 A body is buffered from its first byte until its call is answered. Bodies up to
 `UNCOUNTED_BODY_BYTES` are not counted: their number is bounded by the number of connections.
-Larger ones share a budget (503 `overloaded` beyond it), and no client address holds more than its
-share. A body has to arrive within a timeout, so that slow senders cannot keep the budget taken.
+Larger ones share a budget (503 `overloaded` beyond it), and no owner holds more than its share of
+it. What has arrived is charged, never what is announced, and a body is read only once its head has
+been verified, because the head says who the owner is: announcing or inventing a body takes nothing
+from others. A body has to arrive within a timeout and at a minimum rate, so that slow senders
+cannot keep the budget taken.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from kit.http.connection_limits import ConnectionLimiter
-from kit.http.problems import BodyTooLarge, BodyTooSlow, Overloaded, UnsupportedMediaType
+from kit.http.problems import (
+    BodyIncomplete,
+    BodyTooLarge,
+    BodyTooSlow,
+    Overloaded,
+    UnsupportedMediaType,
+)
 
 UNCOUNTED_BODY_BYTES = 16 * 1024
 """Ordinary calls have a few hundred bytes."""
 READ_TIMEOUT_S = 30.0
+GRACE_S = 5.0
+"""Without a minimum rate: a connection that loses packets waits for seconds."""
+MIN_BYTES_PER_S = 64 * 1024
+"""Far below any link of a cluster: 4 MiB at this rate would take longer than the timeout."""
 RETRY_AFTER_S = 1.0
 
 
 class BodyReader:
-    """At most `max_total_bytes` of counted bodies are buffered; 0 is no limit."""
+    """At most `max_total_bytes` of counted bodies are buffered; 0 is no limit.
+
+    `max_share` is the part of it that one owner may hold, or one body if that is more.
+    """
 
     def __init__(
         self,
         connections: ConnectionLimiter | None = None,
         *,
         max_total_bytes: int = 0,
-        max_share_per_host: float = 1.0,
+        max_share: float = 1.0,
         read_timeout_s: float = READ_TIMEOUT_S,
+        grace_s: float = GRACE_S,
     ) -> None:
         self.connections = connections or ConnectionLimiter()
+        self.read_timeout_s = read_timeout_s
+        self.grace_s = grace_s
+        self.buffered_bytes = 0
         self._max_total_bytes = max_total_bytes
-        self._max_host_bytes = max_share_per_host * max_total_bytes
-        self._read_timeout_s = read_timeout_s
-        self._host_bytes: dict[str, int] = {}
-
-    @property
-    def buffered_bytes(self) -> int:
-        return sum(self._host_bytes.values())
+        self._max_owner_bytes = max_share * max_total_bytes
+        self._owner_bytes: dict[Hashable, int] = {}
 
     @asynccontextmanager
-    async def body(self, request: web.Request, max_bytes: int) -> AsyncIterator[bytes]:
-        """The whole body, buffered for the block, during which its connection is busy.
+    async def body(self, request: web.Request, max_bytes: int) -> AsyncIterator["RequestBody"]:
+        """The body, to be read within the block, at whose end its bytes are released.
 
-        Raises `BodyTooLarge`, `UnsupportedMediaType` and `Overloaded`, before anything is read
-        if the length is announced, and `BodyTooSlow`.
+        Raises `BodyTooLarge` for an announced length, and `UnsupportedMediaType`.
         """
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
             raise UnsupportedMediaType("Content-Encoding: expected none")
-        length = request.content_length
-        if length is not None and length > max_bytes:
-            raise _too_large(max_bytes)
-        reservation = _Reservation(self, request.remote or "")
+        body = RequestBody(self, request, max_bytes)
         try:
-            reservation.grow(length or 0)
-            raw_body = await self._read(request, reservation, max_bytes)
-            with self.connections.busy(request.transport):
-                yield raw_body
+            yield body
         finally:
-            reservation.release()
+            body.release()
 
-    async def _read(
-        self, request: web.Request, reservation: "_Reservation", max_bytes: int
-    ) -> bytes:
-        if not request.can_read_body:
-            return b""
-        chunks = bytearray()
-        try:
-            async with asyncio.timeout(self._read_timeout_s):
-                async for chunk in request.content.iter_any():
-                    chunks += chunk
-                    if len(chunks) > max_bytes:
-                        raise _too_large(max_bytes)
-                    reservation.grow(len(chunks))
-        except TimeoutError as error:
-            detail = f"the body has to arrive within {self._read_timeout_s:g} s"
-            raise BodyTooSlow(detail) from error
-        return bytes(chunks)
+    def reserve(self, owner: Hashable, size_bytes: int, held_bytes: int = 0) -> None:
+        """Reserves for a body that holds `held_bytes` already. Raises `Overloaded`.
 
-    def reserve(self, host: str, size_bytes: int) -> None:
-        """Raises `Overloaded`. A host that holds nothing may exceed its share by one body."""
-        of_host = self._host_bytes.get(host, 0)
-        exceeds_share = of_host > 0 and of_host + size_bytes > self._max_host_bytes
-        exceeds_total = self.buffered_bytes + size_bytes > self._max_total_bytes
-        if self._max_total_bytes and (exceeds_share or exceeds_total):
-            raise Overloaded("too many large bodies at once", retry_after_s=RETRY_AFTER_S)
-        self._host_bytes[host] = of_host + size_bytes
+        An owner's only body may exceed the owner's share.
+        """
+        of_owner = self._owner_bytes.get(owner, 0)
+        if self._max_total_bytes:
+            if of_owner > held_bytes and of_owner + size_bytes > self._max_owner_bytes:
+                raise Overloaded(
+                    "too many large bodies of this caller at once", retry_after_s=RETRY_AFTER_S
+                )
+            if self.buffered_bytes + size_bytes > self._max_total_bytes:
+                raise Overloaded("too many large bodies at once", retry_after_s=RETRY_AFTER_S)
+        self._owner_bytes[owner] = of_owner + size_bytes
+        self.buffered_bytes += size_bytes
 
-    def release(self, host: str, size_bytes: int) -> None:
-        self._host_bytes[host] -= size_bytes
-        if not self._host_bytes[host]:
-            del self._host_bytes[host]
+    def release(self, owner: Hashable, size_bytes: int) -> None:
+        self.buffered_bytes -= size_bytes
+        self._owner_bytes[owner] -= size_bytes
+        if not self._owner_bytes[owner]:
+            del self._owner_bytes[owner]
 
 
-class _Reservation:
-    """What one call has reserved of the budget."""
+class RequestBody:
+    """The body of one request, and what it holds of the budget."""
 
-    def __init__(self, reader: BodyReader, host: str) -> None:
+    __slots__ = ("_busy", "_held_bytes", "_max_bytes", "_owner", "_reader", "_request", "raw")
+
+    def __init__(self, reader: BodyReader, request: web.Request, max_bytes: int) -> None:
+        self.raw = b""
+        """Empty until it is read."""
         self._reader = reader
-        self._host = host
-        self._reserved_bytes = 0
+        self._request = request
+        self._owner: Hashable = None
+        self._held_bytes = 0
+        self._busy = False
+        self.limit(max_bytes)
 
-    def grow(self, size_bytes: int) -> None:
-        """Reserves for a body of `size_bytes`, known or announced. Raises `Overloaded`."""
-        if size_bytes > max(self._reserved_bytes, UNCOUNTED_BODY_BYTES):
-            self._reader.reserve(self._host, size_bytes - self._reserved_bytes)
-            self._reserved_bytes = size_bytes
+    @property
+    def announced_bytes(self) -> int | None:
+        """None if the length is not announced."""
+        return self._request.content_length
+
+    def limit(self, max_bytes: int) -> None:
+        """Raises `BodyTooLarge` if the announced length is more."""
+        self._max_bytes = max_bytes
+        self._check_size(self.announced_bytes or 0)
+
+    async def read(self, owner: Hashable) -> bytes:
+        """The whole body, charged to `owner`; from here on the request's connection is busy.
+
+        Raises `BodyTooLarge`, `BodyTooSlow`, `BodyIncomplete` and `Overloaded`.
+        """
+        self._owner = owner
+        if self._request.can_read_body:
+            try:
+                self.raw = await self._receive()
+            except TimeoutError as error:
+                raise BodyTooSlow(
+                    f"the body has to arrive within {self._reader.read_timeout_s:g} s, and"
+                    f" with at least {MIN_BYTES_PER_S // 1024} KiB per second"
+                ) from error
+            except (OSError, HttpProcessingError, web.RequestPayloadError) as error:
+                raise BodyIncomplete("the body ended before its announced end") from error
+        self._busy = self._reader.connections.mark_busy(self._request.transport)
+        return self.raw
 
     def release(self) -> None:
-        if self._reserved_bytes:
-            self._reader.release(self._host, self._reserved_bytes)
+        if self._held_bytes:
+            self._reader.release(self._owner, self._held_bytes)
+        if self._busy:
+            self._reader.connections.mark_idle(self._request.transport)
 
+    async def _receive(self) -> bytes:
+        content, reader = self._request.content, self._reader
+        if content.is_eof():  # it came with its head, as nearly all do
+            whole = content.read_nowait(-1)
+            self._charge(len(whole))
+            return whole
+        chunks = bytearray()
+        started_at = asyncio.get_running_loop().time()
+        async with asyncio.timeout(min(reader.grace_s, reader.read_timeout_s)) as deadline:
+            async for chunk in content.iter_any():
+                chunks += chunk
+                self._charge(len(chunks))
+                allowed_s = reader.grace_s + len(chunks) / MIN_BYTES_PER_S
+                deadline.reschedule(started_at + min(allowed_s, reader.read_timeout_s))
+        return bytes(chunks)
 
-def _too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body may have at most {max_bytes} bytes")
+    def _charge(self, size_bytes: int) -> None:
+        self._check_size(size_bytes)
+        if size_bytes > max(self._held_bytes, UNCOUNTED_BODY_BYTES):
+            self._reader.reserve(self._owner, size_bytes - self._held_bytes, self._held_bytes)
+            self._held_bytes = size_bytes
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._max_bytes:
+            raise BodyTooLarge(f"the body may have at most {self._max_bytes} bytes")

@@ -90,14 +90,14 @@ class ConnectionLimiter:
             return None
         self._slots[transport] = slot
         self._host_counts[slot.host] = self._host_counts.get(slot.host, 0) + 1
-        self._mark_idle(slot)
+        self._add_idle(slot)
         return slot
 
     def release(self, slot: ConnectionSlot) -> None:
         """The connection is closed."""
         if self._slots.pop(slot.transport, None) is None:
             return
-        self._mark_busy(slot)
+        self._remove_idle(slot)
         self._host_counts[slot.host] -= 1
         if not self._host_counts[slot.host]:
             del self._host_counts[slot.host]
@@ -112,16 +112,25 @@ class ConnectionLimiter:
     @contextmanager
     def busy(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
         """A whole request has arrived: its connection is not evicted during the block."""
-        slot = self._slots.get(transport) if transport is not None else None
-        if slot is None:
-            yield
-            return
-        self._mark_busy(slot)
+        is_counted = self.mark_busy(transport)
         try:
             yield
         finally:
-            if slot.transport in self._slots:
-                self._mark_idle(slot)
+            if is_counted:
+                self.mark_idle(transport)
+
+    def mark_busy(self, transport: asyncio.BaseTransport | None) -> bool:
+        """Begins such a block; False if the connection is not counted."""
+        slot = self._slots.get(transport) if transport is not None else None
+        if slot is not None:
+            self._remove_idle(slot)
+        return slot is not None
+
+    def mark_idle(self, transport: asyncio.BaseTransport | None) -> None:
+        """Ends such a block."""
+        slot = self._slots.get(transport) if transport is not None else None
+        if slot is not None:
+            self._add_idle(slot)
 
     @property
     def middleware(self) -> Callable[..., Awaitable[web.StreamResponse]]:
@@ -155,10 +164,10 @@ class ConnectionLimiter:
         slot.transport.abort()
         return True
 
-    def _mark_idle(self, slot: ConnectionSlot) -> None:
+    def _add_idle(self, slot: ConnectionSlot) -> None:
         self._idle.setdefault(slot.host, {})[slot] = None
 
-    def _mark_busy(self, slot: ConnectionSlot) -> None:
+    def _remove_idle(self, slot: ConnectionSlot) -> None:
         idle = self._idle.get(slot.host)
         if idle is not None:
             idle.pop(slot, None)

@@ -104,6 +104,13 @@ class BodyTooLarge(Problem):
     status = 413
 
 
+class BodyIncomplete(Problem):
+    """The connection or the encoding of the request body ended early."""
+
+    slug = "body-incomplete"
+    status = 400
+
+
 class BodyTooSlow(Problem):
     """Request body timeout."""
 

@@ -13,7 +13,8 @@ path, query, body and response, and from its docstring the summary:
 
 The same types validate the request and describe it in OpenAPI (`kit.http.openapi`), so the
 document cannot drift from the service. The steps of a request: request id, authentication (the
-service's own `Authenticate`), path, query, body, handler. Whatever is raised on the way becomes
+service's own `Authenticate`, which reads the body once the head is verified), path, query, body,
+handler. Whatever is raised on the way becomes
 a problem document.
 """
 
@@ -31,7 +32,7 @@ import msgspec
 from aiohttp import web
 
 from kit.http import problems
-from kit.http.body_reader import BodyReader
+from kit.http.body_reader import BodyReader, RequestBody
 from kit.http.logs import fields
 from kit.http.problems import Problem
 from kit.http.validation import parse_body, parse_parameters
@@ -195,8 +196,11 @@ class RouteTable(Generic[RouteT]):
         return declare
 
 
-Authenticate: TypeAlias = Callable[[web.Request, Route, bytes], Awaitable[Caller]]
-"""Returns the caller or raises `Problem`: the service's own, given request, route and body."""
+Authenticate: TypeAlias = Callable[[web.Request, Route, RequestBody], Awaitable[Caller]]
+"""Returns the caller or raises `Problem`: the service's own.
+
+It verifies the head of the request first, and then reads the body for the owner that it found.
+"""
 
 
 def add_routes(
@@ -230,8 +234,9 @@ def _adapt(
 
     async def serve(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = route.path
-        async with body_reader.body(request, route.max_body_bytes) as raw_body:
-            caller = await authenticate(request, route, raw_body)
+        async with body_reader.body(request, route.max_body_bytes) as received:
+            caller = await authenticate(request, route, received)
+            raw_body = received.raw
             path = parse_parameters(request.match_info, route.path_type, "path")
             query = parse_parameters(_single_values(request), route.query_type, "query")
             body = None

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from aiohttp import web
 
+from kit.http.body_reader import RequestBody
 from kit.http.problems import Problem, invalid_field
 from kit.http.routing import (
     REQUEST_ID,
@@ -103,8 +104,13 @@ class NeedsFullRequest(Exception):
     """The call has to be made from its beginning; it has had no effect."""
 
 
-async def call_context(request: web.Request, route: Route, raw_body: bytes) -> CallContext:
-    """The caller: the token that the guard has set, and the trace of the call."""
+async def call_context(request: web.Request, route: Route, body: RequestBody) -> CallContext:
+    """The caller: the token that the guard has set, and the trace of the call.
+
+    The body is charged to the token's user. All tokens that central has not vouched for share one
+    part of the budget, because they cost nothing to invent.
+    """
+    await body.read(request[USER_ID])
     return CallContext(
         request[TOKEN],
         request[REQUEST_ID],

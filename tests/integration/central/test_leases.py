@@ -251,9 +251,12 @@ async def test_the_route_renews_for_the_source_that_signs(
     assert await statuses(owner_connection, [execution_id]) == [0]
 
 
-async def test_failed_renewal_interrupts_renewal_availability(
-    sidecar: Sidecar, owner_connection: Connection
+@pytest.mark.parametrize("is_bound", [True, False])
+async def test_failed_renewal_of_a_bound_source_interrupts_renewal_availability(
+    sidecar: Sidecar, owner_connection: Connection, is_bound: bool
 ) -> None:
+    if is_bound:
+        await sidecar.create()
     availability = sidecar.client.app[LEASES].availability
     await availability.heartbeat()
     await advance(owner_connection, 20)
@@ -265,4 +268,4 @@ async def test_failed_renewal_interrupts_renewal_availability(
 
     assert served_s > 19
     assert reply.outcome == (503, "database-unavailable")
-    assert await availability.heartbeat() == 0
+    assert (await availability.heartbeat() == 0) == is_bound

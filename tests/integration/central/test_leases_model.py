@@ -163,11 +163,13 @@ class Fleet(RuleBasedStateMachine):
         self.run_real(advance(self.database.connection, seconds))
         self.model.now_s += seconds
 
-    @rule(replica=st.integers(0, 1))
-    def a_renewal_fails(self, replica: int) -> None:
-        self.database.replicas[replica].leases.availability.record_failure()
+    @rule(replica=st.integers(0, 1), sidecar=st.sampled_from(SIDECARS))
+    def a_renewal_fails(self, replica: int, sidecar: str) -> None:
+        """Which says nothing if the sidecar has nothing to renew."""
+        self.database.replicas[replica].leases.availability.record_failure(sidecar)
         self.run_real(self.database.replicas[replica].closer.heartbeat())
-        self.model.heartbeat(is_broken=True)
+        is_bound = any(run.sidecar == sidecar for run in self.model.runs.values())
+        self.model.heartbeat(is_broken=is_bound)
 
     @rule(unit=st.sampled_from([201, 202]))
     def terminate(self, unit: int) -> None:

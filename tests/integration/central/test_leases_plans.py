@@ -45,7 +45,7 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "renew": ("leases", ["source-0", RENEWED, 90.0, 60.0, None]),
     "read_lease_facts": ("leases", ["source-0", RENEWED, None]),
     "insert_missing_leases": ("leases", ["source-0", RENEWED, RENEWED, 90.0]),
-    "record_heartbeat": ("leases", [30.0, False]),
+    "record_heartbeat": ("leases", [30.0, ["source-0", "source-none"]]),
     "drop_ended_leases": ("orphans", []),
     "find_lapsed": ("orphans", [90.0, None]),
     "count_overdue": ("orphans", [45.0]),

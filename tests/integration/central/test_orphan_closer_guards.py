@@ -67,7 +67,7 @@ async def test_failed_renewal_in_one_replica_stops_all_closers(
     (silent,) = await add_leased(owner_connection, 1)
     async with replica(database) as other:
         await serve_for(owner_connection, central, LEASE_S + 10)
-        other.leases.availability.record_failure()
+        other.leases.availability.record_failure("source-a")
         await other.closer.heartbeat()
 
         withheld = await central.run_once()
@@ -203,7 +203,7 @@ async def test_outage_during_a_pass_ends_the_pass(
 
     async def scan_then_fail_renewal(min_suspicious: int, max_fraction: int) -> object:
         found = await scan(min_suspicious, max_fraction)
-        central.leases.availability.record_failure()
+        central.leases.availability.record_failure("source-a")
         await central.closer.heartbeat()
         return found
 
@@ -229,6 +229,7 @@ async def test_any_5xx_of_a_renewal_counts_as_outage(
     failure: Exception,
 ) -> None:
     leases = sidecar.client.app[LEASES]
+    await sidecar.create()
     await leases.availability.heartbeat()
     await advance(owner_connection, 10)
 

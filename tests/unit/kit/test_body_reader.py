@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from kit.http.body_reader import UNCOUNTED_BODY_BYTES, BodyReader
+from kit.http.body_reader import UNCOUNTED_BODY_BYTES, BodyReader, RequestBody
 from kit.http.problems import Overloaded
 from kit.http.routing import (
     Response,
@@ -60,8 +60,8 @@ async def serving(**settings: Any) -> AsyncIterator[Service]:
         await service.release.wait()
         return Response({})
 
-    async def authenticate(request: web.Request, route: Route, body: bytes) -> None:
-        return None
+    async def authenticate(request: web.Request, route: Route, body: RequestBody) -> None:
+        await body.read(request.headers.get("Owner"))
 
     add_routes(app, routes, authenticate, bodies)
     async with service.client:
@@ -109,15 +109,60 @@ async def test_a_refused_body_releases_its_bytes() -> None:
     assert service.bodies.buffered_bytes == 0
 
 
-async def test_a_stalled_body_is_408() -> None:
+@pytest.mark.parametrize("limit", ["read_timeout_s", "grace_s"])
+async def test_a_stalled_body_is_408(limit: str) -> None:
     async def stalled() -> AsyncIterator[bytes]:
-        yield json_of(50_000)
+        yield json_of(500)
         await asyncio.Event().wait()
 
-    async with serving(max_total_bytes=MAX_BYTES, read_timeout_s=0.2) as service:
+    async with serving(max_total_bytes=MAX_BYTES, **{limit: 0.2}) as service:
         assert await service.put(stalled()) == (408, "body-too-slow")
 
     assert service.bodies.buffered_bytes == 0
+
+
+async def test_an_announced_body_takes_nothing_of_the_budget() -> None:
+    async with serving(max_total_bytes=MAX_BYTES) as service:
+        url = service.client.make_url("/")
+        head = f"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BYTES}\r\n\r\n".encode()
+        lines = [await asyncio.open_connection(url.host, url.port) for _ in range(8)]
+        for _, writer in lines:
+            writer.write(head + b'"' * 500)
+        service.release.set()
+        served = await service.put(json_of(MAX_BYTES), Content_Type="application/json")
+        for _, writer in lines:
+            writer.close()
+
+    assert served == (200, "")
+
+
+async def test_a_body_that_its_caller_aborts_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(max_total_bytes=MAX_BYTES) as service:
+        url = service.client.make_url("/")
+        for ending in ("Content-Length: 300\r\n\r\n[", "Transfer-Encoding: chunked\r\n\r\n9\r\n["):
+            _, writer = await asyncio.open_connection(url.host, url.port)
+            writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\n" + ending.encode())
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.transport.abort()
+        service.release.set()
+        served = await service.put(json_of(10))
+
+    assert served == (200, "")
+    assert caplog.records == []
+
+
+async def test_one_owner_holds_no_more_than_its_share_of_the_budget() -> None:
+    async with serving(max_total_bytes=MAX_BYTES, max_share=0.5) as service:
+        first = asyncio.create_task(service.put(json_of(40_000), Owner="a"))
+        assert await service.received.get() == 40_000
+        refused = await service.put(json_of(40_000), Owner="a")
+        other = asyncio.create_task(service.put(json_of(40_000), Owner="b"))
+        assert await service.received.get() == 40_000
+        service.release.set()
+
+        assert [await first, await other] == [(200, "")] * 2
+    assert refused == (503, "overloaded")
 
 
 async def test_a_compressed_body_is_415_before_it_is_read() -> None:
@@ -127,15 +172,15 @@ async def test_a_compressed_body_is_415_before_it_is_read() -> None:
         assert await service.put(packed, Content_Encoding="gzip") == (415, "unsupported-media-type")
 
 
-def test_one_host_reserves_no_more_than_its_share() -> None:
-    bodies = BodyReader(max_total_bytes=MAX_BYTES, max_share_per_host=0.5)
+def test_one_owner_reserves_no_more_than_its_share() -> None:
+    bodies = BodyReader(max_total_bytes=MAX_BYTES, max_share=0.5)
     bodies.reserve("crowd", 40_000)
 
     with pytest.raises(Overloaded):
         bodies.reserve("crowd", 40_000)
     bodies.reserve("other", 40_000)
     bodies.release("crowd", 40_000)
-    bodies.reserve("crowd", 60_000)  # a host without any other may exceed its share
+    bodies.reserve("crowd", 60_000)  # an owner without any other may exceed its share
 
     assert bodies.buffered_bytes == 100_000
 

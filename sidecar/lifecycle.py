@@ -12,6 +12,7 @@ the spool for the next start; the exit code and a log line say so.
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
@@ -39,6 +40,7 @@ from sidecar.server.write_fast_path import WriteFastPath
 from sidecar.settings import Settings
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector
+from sidecar.spool.lock import make_private
 from sidecar.spool.maintenance import run_maintenance
 from sidecar.spool.schema import has_spool
 from sidecar.spool.spool import Spool
@@ -54,6 +56,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_UNDELIVERED = 75
 """Stopped with writes left in the spool (EX_TEMPFAIL): the next start delivers them."""
+PRIVATE_UMASK = 0o077
+"""What is written to the volume, users' writes among it, is for this uid only."""
 SHUTDOWN_TIMEOUT_S = 2.0
 MAX_BODIES_SHARE = 0.5
 """Of the bytes for large bodies, for one user, and for all unknown tokens together."""
@@ -64,6 +68,7 @@ RESPONSE_CACHE_SHARE = 0.25
 async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
     """Runs until SIGTERM or SIGINT and returns the exit code. Raises OSError for a taken port, an
     unusable volume or a bad CA file."""
+    os.umask(PRIVATE_UMASK)
     stop = stop_on_signals()
     async with AsyncExitStack() as life:
         sidecar = await life.enter_async_context(build_sidecar(settings, faults))
@@ -170,7 +175,7 @@ async def build_sidecar(
     settings: Settings, faults: FaultInjector = NO_FAULTS
 ) -> AsyncIterator[Sidecar]:
     """A sidecar with an open spool and without listeners, for the block."""
-    settings.spool_dir.mkdir(parents=True, exist_ok=True)
+    make_private(settings.spool_dir)
     is_replacement = has_key(settings.spool_dir) and not has_spool(settings.spool_dir)
     identity = SourceIdentity.from_volume(settings.spool_dir, settings.assertion_audience)
     limits = SpoolLimits(settings.spool_max_bytes, settings.spool_max_entries)
@@ -223,6 +228,7 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
             settings.unix_socket,
             shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
             limiter=sidecar.body_reader.connections,
+            on_peer_refused=lambda: sidecar.metrics.connection_dropped("wrong-uid"),
         ),
     ):
         yield

@@ -131,7 +131,7 @@ class Metrics:
         self.computing_unit_up.set(1)
 
     def connection_dropped(self, reason: str) -> None:
-        """`reason`: `refused` or `evicted`."""
+        """`reason`: `refused`, `evicted` or `wrong-uid`."""
         self._dropped_connections.labels(reason).inc()
 
     def restarts(self, task: str, more: int) -> None:

@@ -1,5 +1,6 @@
 """The sidecar's settings: SIDECAR_* of the environment, validated all at once."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,16 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UnixSocket:
+    """A unix socket and who may connect to it. No `allowed_uids`: whoever its mode admits."""
+
+    path: Path
+    mode: int
+    group_id: int | None
+    allowed_uids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class HealthCheck:
     """The computing unit's health check: a TCP connection or, with a `target` (path and query), an
     HTTP GET."""
@@ -46,7 +57,7 @@ class Settings:
     central_url: str
     central_ca_file: Path | None
     listen: Address
-    unix_socket: Path | None
+    unix_socket: UnixSocket | None
     response_cache: bool
     ops_listen: Address
     spool_dir: Path
@@ -74,7 +85,7 @@ class Settings:
             central_url=env.url("CENTRAL_URL", ("http", "https")),
             central_ca_file=_optional_path(env, "CENTRAL_CA_FILE"),
             listen=env.address("LISTEN", "127.0.0.1:7070"),
-            unix_socket=_optional_path(env, "UNIX_SOCKET"),
+            unix_socket=_unix_socket(env),
             response_cache=env.flag("RESPONSE_CACHE", True),
             ops_listen=env.address("OPS_LISTEN", "0.0.0.0:7071"),
             spool_dir=env.path("SPOOL_DIR", "/var/lib/sidecar"),
@@ -114,6 +125,22 @@ class Settings:
 def _optional_path(env: EnvReader, name: str) -> Path | None:
     path = env.optional_text(name)
     return Path(path) if path else None
+
+
+def _unix_socket(env: EnvReader) -> UnixSocket | None:
+    path, group = _optional_path(env, "UNIX_SOCKET"), env.optional_text("UNIX_SOCKET_GROUP")
+    mode = env.text("UNIX_SOCKET_MODE", "0600")
+    if not re.fullmatch("0?[0-7]{3}", mode):
+        env.error("UNIX_SOCKET_MODE", f"expected an octal mode such as 0660, got {mode!r}")
+        mode = "0"
+    uids = (env.optional_text("UNIX_SOCKET_UIDS") or "").replace(",", " ").split()
+    for name, numbers in ("UNIX_SOCKET_GROUP", [group or "0"]), ("UNIX_SOCKET_UIDS", uids):
+        if not all(re.fullmatch("[0-9]{1,10}", number) for number in numbers):
+            env.error(name, f"expected ids as numbers, got {' '.join(numbers)!r}")
+            return None
+    group_id = None if group is None else int(group)
+    allowed_uids = frozenset(map(int, uids))
+    return None if path is None else UnixSocket(path, int(mode, 8), group_id, allowed_uids)
 
 
 def _health_check(env: EnvReader) -> HealthCheck | None:

@@ -40,6 +40,9 @@ BY_THE_CHART: Mapping[str, str] = {
     "SIDECAR_OPS_LISTEN": "`sidecar.opsPort`, on the pod's address",
     "SIDECAR_SPOOL_DIR": "fixed: where the spool's volume is mounted",
     "SIDECAR_UNIX_SOCKET": "fixed: none, the computing unit shares no volume with the sidecar",
+    "SIDECAR_UNIX_SOCKET_MODE": "fixed: no unix socket",
+    "SIDECAR_UNIX_SOCKET_GROUP": "fixed: no unix socket",
+    "SIDECAR_UNIX_SOCKET_UIDS": "fixed: no unix socket",
 }
 """Settings that the chart sets itself, and from what."""
 

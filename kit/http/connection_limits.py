@@ -29,6 +29,9 @@ HEAD_MAX_BYTES = 24 * 1024
 """Above any head with the longest tokens; aiohttp itself accepts a megabyte."""
 RETRY_AFTER_S = 1.0
 HANDSHAKE_TIMEOUT_S = 10.0
+LOCAL = "local"
+"""One client for 127.0.0.0/8, ::1 and unix sockets. With sixteen million addresses to call from,
+a process would else make any other one the address that has most connections."""
 
 OnDropped: TypeAlias = Callable[[str], None]
 """Called for each connection dropped by the limit, with the reason: `refused` or `evicted`."""
@@ -246,9 +249,10 @@ async def listening(
 
 
 def _host(transport: asyncio.BaseTransport) -> str:
-    """The client's address; empty for a unix socket."""
+    """The client's address; `LOCAL` for all that every process of this machine or pod may use."""
     peer = transport.get_extra_info("peername")
-    return str(peer[0]) if isinstance(peer, tuple) else ""
+    host = str(peer[0]) if isinstance(peer, tuple) else LOCAL
+    return LOCAL if host.removeprefix("::ffff:").startswith("127.") or host == "::1" else host
 
 
 def _refusal() -> bytes:

@@ -6,7 +6,7 @@ States and rules: the package's essay.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from functools import partial
 from typing import cast
 
 from aiohttp import web
@@ -16,7 +16,9 @@ from aiohttp.web_protocol import RequestHandler
 from kit.http.connection_limits import ConnectionLimiter, ConnectionSlot, CountedConnection
 from sidecar.server.framing import RequestFramer
 from sidecar.server.response_cache import ResponseCache
+from sidecar.server.unix_socket import PeerCheck, bind
 from sidecar.server.write_fast_path import MatchedRequest, WriteFastPath
+from sidecar.settings import UnixSocket
 
 TICK_PERIOD_S = 10.0
 HEAD_TIMEOUT_S = 30.0
@@ -246,12 +248,16 @@ async def listening(
     app: web.Application,
     factory: ProtocolFactory | None,
     address: tuple[str, int],
-    unix_socket: Path | None,
+    unix_socket: UnixSocket | None,
     *,
     shutdown_timeout_s: float,
     limiter: ConnectionLimiter | None = None,
+    on_peer_refused: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[None]:
-    """Serves `app` for the block; without a `factory` every request goes to aiohttp."""
+    """Serves `app` for the block; without a `factory` every request goes to aiohttp.
+
+    `on_peer_refused` is called for each connection to the unix socket by a uid that is not allowed.
+    """
     async with (
         running_server(
             app, factory, shutdown_timeout_s=shutdown_timeout_s, limiter=limiter
@@ -261,8 +267,10 @@ async def listening(
         loop = asyncio.get_running_loop()
         servers = [await loop.create_server(make_protocol, *address)]
         if unix_socket is not None:
-            _remove_stale(unix_socket)
-            servers.append(await loop.create_unix_server(make_protocol, unix_socket))
+            make_checked = make_protocol
+            if uids := unix_socket.allowed_uids:
+                make_checked = partial(PeerCheck, uids, make_protocol, on_peer_refused)
+            servers.append(await loop.create_unix_server(make_checked, sock=bind(unix_socket)))
         for server in servers:
             stack.callback(server.close)
         yield
@@ -305,8 +313,3 @@ async def _set_up(runner: web.AppRunner) -> AsyncIterator[web.Server]:
         yield runner.server
     finally:
         await runner.cleanup()
-
-
-def _remove_stale(unix_socket: Path) -> None:
-    """A killed process leaves its socket behind, which would keep the next one from binding."""
-    unix_socket.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The lock file: one sidecar to a spool. It also identifies the volume.
+"""The spool's folder, for this uid alone, and its lock file, which also identifies the volume.
 
 Two sidecars on one file would deliver its writes twice. The lock is the kernel's and ends with the
 process, however that ends.
@@ -72,6 +72,19 @@ class SpoolLock:
             with suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
+
+
+def make_private(directory: Path) -> None:
+    """Makes the folder, and takes from others what an earlier umask has left to them.
+
+    Raises OSError for a folder that cannot be made. One that is somebody else's (a volume's root)
+    stays as it is: the files in it are private.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (directory, *directory.rglob("*")):
+        with suppress(OSError):
+            if path.stat().st_mode & 0o077 and not path.is_symlink():
+                path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def is_held(directory: Path) -> bool:

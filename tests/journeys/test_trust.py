@@ -25,6 +25,16 @@ def test_the_sidecars_process_holds_no_secret_of_others(up: Up) -> None:
     assert "asyncpg" not in maps
 
 
+def test_the_volume_is_for_the_sidecars_own_uid_alone(up: Up) -> None:
+    create(up.ready)
+    folder = Path(up.published("sidecar")["env"]["SIDECAR_SPOOL_DIR"])
+
+    modes = {path.name: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
+
+    assert {"spool.sqlite3", "spool.sqlite3-wal"} <= modes.keys()
+    assert {name for name, mode in modes.items() if mode & 0o077} == set()
+
+
 def test_the_sidecar_imports_neither_asyncpg_nor_jwt() -> None:
     program = (
         "import sys, sidecar.lifecycle, sidecar.__main__;"

@@ -69,6 +69,19 @@ def test_at_the_limit_the_longest_idle_connection_is_evicted() -> None:
     assert connections.count == 3
 
 
+def test_all_local_addresses_and_the_unix_socket_are_one_client() -> None:
+    connections = ConnectionLimiter(6)
+    used = admitted(connections, "127.0.0.1", "127.0.0.1")
+    local = admitted(connections, "127.9.8.7", "::1", "::ffff:127.0.0.2", None)
+    for slot in used:
+        connections.touch(slot)
+
+    admitted(connections, "127.1.1.1", None, "::1", "127.0.0.3")
+
+    assert ends(used) == ["", ""]
+    assert ends(local) == ["aborted"] * 4
+
+
 def test_a_busy_connection_is_not_evicted_until_it_is_idle_again() -> None:
     connections = ConnectionLimiter(2)
     slots = admitted(connections, "a", "a")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.server.protocol import listening
+from sidecar.settings import UnixSocket
 from tests.databases import free_port
 from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.read_fixtures import WORKFLOW, World, open_world
@@ -34,7 +35,8 @@ async def test_both_listeners_serve_until_the_block_ends(
         world.central.add(7)
         world.central.readers.add(("a", WORKFLOW))
         app, factory = app_of(world), factory_of(world) if response_cache else None
-        async with listening(app, factory, ("127.0.0.1", port), socket, shutdown_timeout_s=2.0):
+        at = ("127.0.0.1", port), UnixSocket(socket, 0o600, None, frozenset())
+        async with listening(app, factory, *at, shutdown_timeout_s=2.0):
             tcp = HttpClient(*await asyncio.open_connection("127.0.0.1", port))
             unix = HttpClient(*await asyncio.open_unix_connection(socket))
             idle = HttpClient(*await asyncio.open_connection("127.0.0.1", port))

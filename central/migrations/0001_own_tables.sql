@@ -183,6 +183,15 @@ from texera_db."user" person
 where person.role in ('REGULAR', 'ADMIN');
 
 
+-- Whether the user may act as of now, not as of the snapshot of the statement that calls it: a
+-- volatile function reads under a new snapshot, and one with a subquery is never inlined. For a
+-- statement that has waited for a lock.
+create function cu_metadata.is_active_now(of_user int) returns boolean
+language sql volatile as $$
+    select exists (select from cu_metadata.active_users where user_id = of_user)
+$$;
+
+
 -- Whether a source may write to an execution, and for whom: the facts by which every way of applying
 -- entries judges the writer (central/sql/entries.sql). No row: the source was never bound to it.
 create view cu_metadata.writers as

@@ -151,7 +151,6 @@ with cursor as materialized (
     join lateral (
         select
             not is_revoked
-            and is_active
             and ($8::int is null or computing_unit_id = $8) as is_writer
         from cu_metadata.writers
         where writers.execution_id = named.execution_id and source_id = $1
@@ -164,10 +163,11 @@ with cursor as materialized (
 ), bound as materialized (
     -- The snapshot may be older than the locks. A row lock takes the newest version of the binding:
     -- a take-over that committed before the execution was locked is seen, a later one waits for it.
-    select binding.execution_id
+    -- The users' roles are read anew (`is_active_now`): the service may not lock their rows.
+    select binding.execution_id, binding.user_id
     from locked
     cross join lateral (
-        select execution_id from cu_metadata.bindings
+        select execution_id, user_id from cu_metadata.bindings
         where bindings.execution_id = locked.eid
           and bindings.source_id = $1
           and bindings.revoked_at is null
@@ -190,6 +190,10 @@ with cursor as materialized (
         $2::boolean
         or exists (select from cursor)
         and (select count(*) from bound) = cardinality($7::int[])
+        and not exists (
+            select from (select distinct user_id from bound) writer
+            where not cu_metadata.is_active_now(writer.user_id)
+        )
         and not exists (
             select from result_change change
             left join texera_db.operator_port_executions port

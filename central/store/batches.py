@@ -54,8 +54,8 @@ statement checks the assumptions and writes, or writes nothing. Everything else 
 
 Both judge by the same facts (the view `cu_metadata.writers`, statuses, registries), and both write
 by the same statement. The fold decides in both. The snapshot of the optimistic statement is older
-than its locks: what a take-over, an end or another URI changes meanwhile is read again under the
-locks. Only a user who is demoted while the statement waits may still be written for.
+than its locks: what a take-over, an end, another URI or a demotion changes meanwhile is read again
+under the locks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

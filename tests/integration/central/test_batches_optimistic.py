@@ -259,10 +259,18 @@ async def test_a_row_that_comes_between_snapshot_and_lock_undoes_it(
     assert at_once(central) == 0
 
 
-async def test_a_take_over_between_snapshot_and_lock_refuses_the_batch(
-    central: Replica, database: Database, known: tuple[Source, int], owner_connection: Connection
+@pytest.mark.parametrize(
+    ("change", "outcome"), [(revoked, "binding-revoked"), (demoted, "user-demoted")]
+)
+async def test_a_take_over_or_demotion_between_snapshot_and_lock_refuses_the_batch(
+    central: Replica,
+    database: Database,
+    known: tuple[Source, int],
+    owner_connection: Connection,
+    change: Callable[[Connection, int], Awaitable[None]],
+    outcome: str,
 ) -> None:
-    """The statement has its snapshot and waits for the cursor while another source binds."""
+    """The statement has its snapshot and waits for the cursor while the change commits."""
     source, eid = known
     async with connected(database.superuser_url) as holder:
         transaction = holder.transaction()
@@ -271,10 +279,10 @@ async def test_a_take_over_between_snapshot_and_lock_refuses_the_batch(
         end = source.update(eid, status="COMPLETED")
         batch = asyncio.create_task(apply_batch(central, source, 2, end))
         await until_blocking(holder)
-        await revoked(owner_connection, eid)
+        await change(owner_connection, eid)
         await transaction.rollback()
 
-    assert await batch == ["binding-revoked"]
+    assert await batch == [outcome]
     assert (await run(owner_connection, eid))["status"] == 0
     assert at_once(central) == 0
 

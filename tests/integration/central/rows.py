@@ -31,3 +31,17 @@ async def until_blocking(connection: Any) -> None:
     async with asyncio.timeout(30):  # of a loaded machine
         while not await connection.fetchval(waiting):  # noqa: ASYNC110 (another process waits)
             await asyncio.sleep(0.01)
+
+
+async def until_waiting(connection: Any, count: int) -> None:
+    """Until so many of central's sessions wait for a lock."""
+    query = """
+        select count(distinct pid) from pg_locks
+        where not granted and pid in (
+            select pid from pg_stat_activity
+            where usename = 'cu_metadata_central' and datname = current_database()
+        )
+    """
+    async with asyncio.timeout(30):
+        while await connection.fetchval(query) != count:  # noqa: ASYNC110 (another process waits)
+            await asyncio.sleep(0.01)

@@ -27,6 +27,7 @@ from tests.integration.central.batching import (
     replica,
 )
 from tests.integration.central.commit_proxy import CommitProxy, Cut, commit_proxy
+from tests.integration.central.rows import until_waiting
 from tests.journeys.crashing.pause_points import PausePoint, paused_batches
 
 RUNNING, COMPLETED = 1, 3
@@ -118,20 +119,6 @@ async def commit_paused(case: Case, owner_connection: Connection) -> AsyncIterat
         await paused.until_reached()
         await sending
         yield paused.connection
-
-
-async def until_waiting(connection: Connection, count: int) -> None:
-    """Until so many of central's sessions wait for a lock."""
-    query = """
-        select count(distinct pid) from pg_locks
-        where not granted and pid in (
-            select pid from pg_stat_activity
-            where usename = 'cu_metadata_central' and datname = current_database()
-        )
-    """
-    async with asyncio.timeout(10):
-        while await connection.fetchval(query) != count:  # noqa: ASYNC110 (another process waits)
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(

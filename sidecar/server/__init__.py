@@ -16,7 +16,7 @@ No decision is made here. Everything that is not recognised byte for byte goes t
 
 ## Where a request ends
 
-`framing.py` alone decides it. aiohttp parses a forwarded request, and the framer follows the same
+`framing.py` alone decides it. aiohttp parses a delegated request, and the framer follows the same
 bytes so that the connection knows when the next request begins. If the framer cannot tell, the
 connection is aiohttp's until it closes: guessing is how requests are smuggled.
 
@@ -30,14 +30,14 @@ connection is aiohttp's until it closes: guessing is how requests are smuggled.
        known write    |  |  |  any other request
               .-------'  |  '-------.
               v          |          v
-          REPLAYING -----+----- FORWARDED ------> AIOHTTP ONLY
+          REPLAYING -----+----- DELEGATED ------> AIOHTTP ONLY
               |                     ^    framing ambiguous,
               '---------------------'    or response before
                NeedsFullRequest          the request's end
 
 - IDLE: no request is in progress.
 - REPLAYING: a known write is running; bytes that arrive behind it are buffered.
-- FORWARDED: aiohttp gets every byte. When it has responded to a completely received request, the
+- DELEGATED: aiohttp gets every byte. When it has responded to a completely received request, the
   connection is IDLE again, and the response or call may be stored.
 - AIOHTTP ONLY: aiohttp gets every byte until the connection closes.
 """

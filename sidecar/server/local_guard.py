@@ -2,7 +2,7 @@
 
 The API listens on loopback, but a browser or a proxy in the pod can be made to call loopback
 for someone else (DNS rebinding, request smuggling, SSRF). So the request itself must look
-local: a local Host, no Origin, nothing forwarded (docs/security.md).
+local: a local Host, no Origin, no header of a proxy (docs/security.md).
 """
 
 import re

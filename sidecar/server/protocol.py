@@ -67,7 +67,7 @@ class ProtocolFactory:
     async def close(self, *, timeout_s: float) -> None:
         """Closes the connections that aiohttp does not know; its server closes the others.
 
-        Waits up to `timeout_s` for writes being replayed. New requests are forwarded to aiohttp,
+        Waits up to `timeout_s` for writes being replayed. New requests are delegated to aiohttp,
         whose server waits for them likewise.
         """
         self.is_closing = True
@@ -110,10 +110,10 @@ class ProtocolFactory:
 
 
 class Connection(asyncio.Protocol):
-    """One connection. Its state follows from `replay` and `_forwarded`:
+    """One connection. Its state follows from `replay` and `_delegated`:
 
-    IDLE if neither is set, REPLAYING with `replay`, FORWARDED with `_forwarded`, and AIOHTTP ONLY
-    once `_forwarded` is ambiguous.
+    IDLE if neither is set, REPLAYING with `replay`, DELEGATED with `_delegated`, and AIOHTTP ONLY
+    once `_delegated` is ambiguous.
     """
 
     def __init__(self, factory: ProtocolFactory) -> None:
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._buffered = b""
         self._slot: ConnectionSlot | None = None
         self._handler: RequestHandler | None = None
-        self._forwarded: RequestFramer | None = None
+        self._delegated: RequestFramer | None = None
         self._idle_ticks = 0
         self._slow_head_ticks = 0
         self._is_writing_paused = False
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
         if self.replay is not None:
             self._buffer(data)
             return
-        if self._forwarded is None:
+        if self._delegated is None:
             # Only reads are cached, and only writes have bodies.
             if data.startswith(b"GET "):
                 response = self._factory.response_cache.respond(data)
@@ -150,8 +150,8 @@ class Connection(asyncio.Protocol):
                 loop = asyncio.get_running_loop()
                 self.replay = loop.create_task(self._replay_write(matched, data))
                 return
-            self._forwarded = RequestFramer()
-        self._forward(data)
+            self._delegated = RequestFramer()
+        self._delegate(data)
 
     async def _replay_write(self, matched: MatchedRequest, data: bytes) -> None:
         """Runs to its end even if the client leaves: a write in progress is not undone by that."""
@@ -165,8 +165,8 @@ class Connection(asyncio.Protocol):
         if response is not None:
             self._transport.write(response)
         else:
-            self._forwarded = RequestFramer()
-            self._forward(data)
+            self._delegated = RequestFramer()
+            self._delegate(data)
         if buffered:
             self.data_received(buffered)
 
@@ -180,14 +180,14 @@ class Connection(asyncio.Protocol):
         if not self._is_writing_paused and len(self._buffered) <= MAX_BUFFERED_BYTES:
             self._transport.resume_reading()
 
-    def _forward(self, data: bytes) -> None:
-        assert self._forwarded is not None  # noqa: S101 (for the type checker)
+    def _delegate(self, data: bytes) -> None:
+        assert self._delegated is not None  # noqa: S101 (for the type checker)
         assert self._slot is not None  # noqa: S101 (likewise)
         if not self._slot.count_head_bytes(data):
             self._transport.abort()
             return
-        if not self._forwarded.is_ambiguous:
-            self._forwarded.feed(data)
+        if not self._delegated.is_ambiguous:
+            self._delegated.feed(data)
         if self._handler is None:
             self._handler = self._factory.open_handler(self)
             self._handler.connection_made(self._transport)
@@ -195,13 +195,13 @@ class Connection(asyncio.Protocol):
 
     def on_response_written(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """aiohttp has written a response."""
-        framer = self._forwarded
+        framer = self._delegated
         if framer is None or framer.is_ambiguous:
             return
         if not framer.is_complete:
             framer.is_ambiguous = True  # the rest of the request is still to arrive
             return
-        self._forwarded = None
+        self._delegated = None
         self._slow_head_ticks = 0
         self._factory.response_cache.store(framer.head, request, response)
         self._factory.write_fast_path.store(framer.head, request, response)
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
     def on_tick(self) -> None:
         """Closes the connection if nothing, or only a part of a head, arrived for too long."""
         self._idle_ticks += 1
-        framer = self._forwarded
+        framer = self._delegated
         is_slow = framer is not None and not framer.has_head and not framer.is_ambiguous
         self._slow_head_ticks = self._slow_head_ticks + 1 if is_slow else 0
         is_idle = self._idle_ticks * TICK_PERIOD_S > KEEPALIVE_TIMEOUT_S
@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def pause_writing(self) -> None:
-        if self._forwarded is None:
+        if self._delegated is None:
             # The client sends without reading: its responses must not accumulate here.
             self._is_writing_paused = True
             self._transport.pause_reading()

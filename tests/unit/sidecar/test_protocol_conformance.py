@@ -161,7 +161,7 @@ async def test_a_body_that_looks_like_a_cached_request_is_a_body(
     assert await pair.differences([first, begun, KNOWN, KNOWN]) == []
 
 
-async def test_a_connection_is_idle_again_after_a_forwarded_request(pair: Pair) -> None:
+async def test_a_connection_is_idle_again_after_a_delegated_request(pair: Pair) -> None:
     transport = pair.connect(pair.fast)
     for unknown in (
         patch(f"Content-Length: {len(BODY)}"),

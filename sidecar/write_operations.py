@@ -1,4 +1,4 @@
-"""Builds the spool entry of a validated request, and applies pending writes to cached values.
+"""Builds the spool entry of a validated request.
 
 Pure functions. They refuse what the sidecar can know to be wrong, before the write is
 acknowledged; only central can refuse the rest (another URI stored, an execution that has ended).
@@ -10,15 +10,12 @@ from msgspec import UNSET
 
 from kit.http.problems import InvalidRequest, invalid_field
 from kit.texera.fields import is_valid_pg_text
-from kit.texera.statuses import TRANSIENT_CODE, Status, parse_status
+from kit.texera.statuses import Status, parse_status
 from kit.texera.uris import GlobalPortId, UriMinter, check_operator_id, is_same_uri
 from sidecar.problems import UriMismatch
 from sidecar.spool.bindings import Binding
 from sidecar.spool.entry import NewEntry, Priority
 from sidecar.wire import v1
-
-PLAIN_COLUMNS = tuple(name for name in v1.ExecutionChanges.__struct_fields__ if name != "status")
-"""The fields of an `update_execution` that replace the row's as they are."""
 
 
 def validate_port(text: str, field: str = "global_port_id") -> str:
@@ -145,39 +142,3 @@ def _minter(binding: Binding) -> UriMinter:
 def _check_uri(uri: str, expected_uri: str, field: str) -> None:
     if not is_same_uri(uri, expected_uri):
         raise UriMismatch(f"{field}: expected {expected_uri}")
-
-
-def apply_pending_execution(row: v1.Execution, write: dict[str, Any]) -> None:
-    """Applies a pending write to a row, by the rules that central will apply.
-
-    Central refuses a write as a whole if its status does not follow the row's terminal status.
-    """
-    if write["op"] != "update_execution":
-        return
-    if "status" in write:
-        status = Status(write["status"])
-        if status.code != TRANSIENT_CODE:
-            if not _may_follow(row, status):
-                return
-            row.set_status(status)
-    for name in PLAIN_COLUMNS:
-        if name in write:
-            setattr(row, name, write[name])
-
-
-def _may_follow(row: v1.Execution, status: Status) -> bool:
-    """Whether central will store the status: a terminal one is final, unless it is provisional or
-    KILLED becomes COMPLETED."""
-    if not row.status.is_terminal or status is row.status:
-        return True
-    if row.provisional:
-        return status.is_terminal
-    return (row.status, status) == (Status.KILLED, Status.COMPLETED)
-
-
-def apply_pending_costs(costs: v1.LatestCosts, write: dict[str, Any]) -> None:
-    """Applies a pending write to the costs of its execution."""
-    if write["op"] == "put_operator_costs":
-        costs.operators = write["operators"]
-    elif write["op"] == "update_execution":
-        costs.runtime_stats_uri = write.get("runtime_stats_uri", costs.runtime_stats_uri)

@@ -45,6 +45,12 @@ from kit.http.body_reader import RequestBody
 from kit.http.problems import Problem, invalid_field
 from kit.http.routing import Header as Described
 from kit.http.routing import Route
+from kit.http.validation import (
+    IDEMPOTENCY_KEY,
+    IDEMPOTENCY_KEY_SCHEMA,
+    idempotency_key,
+    single_header,
+)
 
 USER: web.RequestKey[User] = web.RequestKey("user", User)
 """The user of a valid token, for the headers that each response to them carries."""
@@ -54,9 +60,6 @@ RELEASE_SLOT: web.RequestKey[Callable[[], None]] = web.RequestKey("release_slot"
 
 MUTATING_CALLER: web.RequestKey["MutatingCaller"] = web.RequestKey("changer")
 """The caller of a mutating call, for the audit; set before authorization is known."""
-
-IDEMPOTENCY_KEY = "Idempotency-Key"
-MAX_KEY_LENGTH = 255
 
 
 class CredentialPolicy(Enum):
@@ -159,7 +162,7 @@ _SECURITY: Mapping[CredentialPolicy, tuple[tuple[str, ...], ...]] = MappingProxy
 _KEY = {
     IDEMPOTENCY_KEY: Described(
         "A repeat with the same key gets the first response, for 24 h.",
-        {"type": "string", "pattern": "^[ -~]+$", "maxLength": MAX_KEY_LENGTH},
+        IDEMPOTENCY_KEY_SCHEMA,
         is_required=True,
     )
 }
@@ -229,12 +232,12 @@ class Authenticator:
             user = await self._user(request, token)
             if self._limits is not None:
                 self._limits.check_user(user.user_id)
-        assertion = _single_header(request, HEADER)
+        assertion = single_header(request, HEADER)
         if needs is CredentialPolicy.USER and assertion is None:
             assert user is not None  # noqa: S101 (for the type checker)
             await self._read(body, user, None)
             return Reader(user)
-        key = _idempotency_key(request)
+        key = idempotency_key(request)
         call = SignedCall(request.method, request.raw_path, token, key)
         head = self._assertions.verify(assertion, call)
         source_id = head.source_id
@@ -265,7 +268,7 @@ class Authenticator:
     async def _workload(self, request: web.Request) -> Workload:
         if self._workloads is None:
             return UNRESTRICTED
-        workload = await self._workloads.verify(_single_header(request, WORKLOAD_HEADER))
+        workload = await self._workloads.verify(single_header(request, WORKLOAD_HEADER))
         # A unit in the path must be the pod's own, whatever the handler does with it.
         unit_id = request.match_info.get("computing_unit_id")
         if unit_id is not None:
@@ -283,7 +286,7 @@ class Authenticator:
 
 def bearer_token(request: web.Request) -> str | None:
     """The token of `Authorization`. Raises `TokenInvalid` for another scheme or two headers."""
-    value = _single_header(request, "Authorization")
+    value = single_header(request, "Authorization")
     if value is None:
         return None
     scheme, _, token = value.partition(" ")
@@ -291,21 +294,3 @@ def bearer_token(request: web.Request) -> str | None:
     if scheme.lower() != "bearer" or not token.isascii():
         raise invalid_token("expected Authorization: Bearer <token>")
     return token or None
-
-
-def _idempotency_key(request: web.Request) -> str | None:
-    key = _single_header(request, IDEMPOTENCY_KEY)
-    if key is not None and not (
-        0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()
-    ):
-        raise invalid_field(
-            IDEMPOTENCY_KEY, f"expected up to {MAX_KEY_LENGTH} printable characters"
-        )
-    return key
-
-
-def _single_header(request: web.Request, name: str) -> str | None:
-    values = request.headers.getall(name, [])
-    if len(values) > 1:
-        raise invalid_field(name, "must not be repeated")
-    return values[0] if values else None

@@ -9,12 +9,17 @@ from contextlib import suppress
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
+from aiohttp import web
 
-from kit.http.problems import FieldError, InvalidRequest
+from kit.http.problems import FieldError, InvalidRequest, invalid_field
 from kit.texera.fields import is_valid_pg_text
 
 T = TypeVar("T")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+_KEY_MAX_LENGTH = 255
+IDEMPOTENCY_KEY_SCHEMA = {"type": "string", "pattern": "^[ -~]+$", "maxLength": _KEY_MAX_LENGTH}
 
 
 def parse_parameters(
@@ -42,6 +47,24 @@ def parse_parameters(
         except msgspec.ValidationError as error:
             errors = _field_errors(dict(values), kind, error, strict=False)
     raise _invalid(errors)
+
+
+def single_header(request: web.BaseRequest, name: str) -> str | None:
+    """A header's value, if it is given. Raises `InvalidRequest` if it is repeated."""
+    values = request.headers.getall(name, [])
+    if len(values) > 1:
+        raise invalid_field(name, "must not be repeated")
+    return values[0] if values else None
+
+
+def idempotency_key(request: web.BaseRequest) -> str | None:
+    """Raises `InvalidRequest`."""
+    key = single_header(request, IDEMPOTENCY_KEY)
+    if key is not None and not (
+        0 < len(key) <= _KEY_MAX_LENGTH and key.isascii() and key.isprintable()
+    ):
+        raise invalid_field(IDEMPOTENCY_KEY, f"1 to {_KEY_MAX_LENGTH} printable characters")
+    return key
 
 
 def parse_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

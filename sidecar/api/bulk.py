@@ -1,7 +1,8 @@
 """Executions selected by their user: deleted or bookmarked together."""
 
 from kit.http.routing import Response
-from sidecar.api.services import FORWARDED_WRITE, Request, idempotency_key, route_table, services
+from kit.http.validation import idempotency_key
+from sidecar.api.services import FORWARDED_WRITE, Request, route_table, services
 from sidecar.wire import forwarded
 
 routes = route_table("executions")

@@ -3,7 +3,8 @@
 import msgspec
 
 from kit.http.routing import Response
-from sidecar.api.services import FORWARDED_WRITE, Request, idempotency_key, route_table, services
+from kit.http.validation import idempotency_key
+from sidecar.api.services import FORWARDED_WRITE, Request, route_table, services
 from sidecar.reads import build_target
 from sidecar.wire import forwarded
 

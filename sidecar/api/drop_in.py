@@ -8,13 +8,13 @@ ignores. The execution must belong to the token's user.
 import msgspec
 
 from kit.http.routing import Response, RouteOptions
+from kit.http.validation import idempotency_key
 from sidecar import problems, write_operations
 from sidecar.api.durable_writes import SPOOL_PROBLEMS, submit_durable
 from sidecar.api.services import (
     IDEMPOTENCY_HEADER,
     Request,
     cached_response,
-    idempotency_key,
     route_table,
     services,
 )

@@ -3,13 +3,13 @@
 import msgspec
 
 from kit.http.routing import Response
+from kit.http.validation import idempotency_key
 from sidecar import problems, write_operations
 from sidecar.api.durable_writes import durable_write, submit_durable
 from sidecar.api.services import (
     IDEMPOTENCY_HEADER,
     Request,
     cached_response,
-    idempotency_key,
     route_table,
     services,
 )

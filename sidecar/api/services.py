@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 from aiohttp import web
 
 from kit.http.body_reader import RequestBody
-from kit.http.problems import Problem, invalid_field
+from kit.http.problems import Problem
 from kit.http.routing import (
     REQUEST_ID,
     Header,
@@ -18,6 +18,7 @@ from kit.http.routing import (
     RouteTable,
     TypedRequest,
 )
+from kit.http.validation import IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_SCHEMA
 from sidecar import problems
 from sidecar.cache.invalidation import Validity
 from sidecar.cache.read_through import ReadResult
@@ -36,11 +37,9 @@ USER_ID: web.RequestKey[int | None] = web.RequestKey("user_id", int)
 _PREFER_WAIT = re.compile(
     r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:;[^,]*)?(?=,|$)", re.IGNORECASE
 )
-IDEMPOTENCY_KEY_MAX_LENGTH = 255
 IDEMPOTENCY_HEADER = {
-    "Idempotency-Key": Header(
-        "A repeat with the same key gets the first response, for 24 h.",
-        {"type": "string", "pattern": "^[ -~]+$", "maxLength": IDEMPOTENCY_KEY_MAX_LENGTH},
+    IDEMPOTENCY_KEY: Header(
+        "A repeat with the same key gets the first response, for 24 h.", IDEMPOTENCY_KEY_SCHEMA
     )
 }
 FORWARDED_WRITE: RouteOptions = {
@@ -137,16 +136,3 @@ def preferred_wait_s(request: web.Request) -> float | None:
     """The N of `Prefer: wait=N` (RFC 7240), at most a minute; None without the preference."""
     match = _PREFER_WAIT.search(",".join(request.headers.getall("Prefer", [])))
     return min(float(match.group(1)), WAIT_MAX_S) if match else None
-
-
-def idempotency_key(request: web.Request) -> str | None:
-    values = request.headers.getall("Idempotency-Key", [])
-    if not values:
-        return None
-    key = values[0]
-    printable = key.isascii() and key.isprintable()
-    if len(values) > 1 or not (printable and 0 < len(key) <= IDEMPOTENCY_KEY_MAX_LENGTH):
-        raise invalid_field(
-            "Idempotency-Key", f"one, of 1 to {IDEMPOTENCY_KEY_MAX_LENGTH} printable characters"
-        )
-    return key

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
-from sidecar import write_operations
+from kit.texera.statuses import TRANSIENT_CODE, Status
 from sidecar.spool.entry import Entry
 from sidecar.upstream.central_api import decode_response
 from sidecar.wire import v1
 
 _OVERHEAD_BYTES = 1500
 """Of a decoded value beside its texts: the struct, its strings, key, token and ETag."""
+
+PLAIN_COLUMNS = tuple(name for name in v1.ExecutionChanges.__struct_fields__ if name != "status")
+"""The fields of an `update_execution` that replace the row's as they are."""
 
 _execution = msgspec.json.Decoder(v1.Execution)
 _costs = msgspec.json.Decoder(v1.LatestCosts)
@@ -62,11 +66,47 @@ class CachedCosts:
             return self
         costs = msgspec.structs.replace(self.costs)
         for entry in entries:
-            write_operations.apply_pending_costs(costs, msgspec.json.decode(entry.payload))
+            apply_to_costs(costs, msgspec.json.decode(entry.payload))
         added_bytes = 4 * sum(len(entry.payload) for entry in entries)
         return CachedCosts(costs, self.size_bytes + added_bytes)
 
 
 def apply_pending(row: v1.Execution, entries: Sequence[Entry]) -> None:
     for entry in entries:
-        write_operations.apply_pending_execution(row, msgspec.json.decode(entry.payload))
+        apply_to_execution(row, msgspec.json.decode(entry.payload))
+
+
+def apply_to_execution(row: v1.Execution, write: dict[str, Any]) -> None:
+    """Applies a pending write to a row, by the rules that central will apply.
+
+    Central refuses a write as a whole if its status does not follow the row's terminal status.
+    """
+    if write["op"] != "update_execution":
+        return
+    if "status" in write:
+        status = Status(write["status"])
+        if status.code != TRANSIENT_CODE:
+            if not _may_follow(row, status):
+                return
+            row.set_status(status)
+    for name in PLAIN_COLUMNS:
+        if name in write:
+            setattr(row, name, write[name])
+
+
+def _may_follow(row: v1.Execution, status: Status) -> bool:
+    """Whether central will store the status: a terminal one is final, unless it is provisional or
+    KILLED becomes COMPLETED."""
+    if not row.status.is_terminal or status is row.status:
+        return True
+    if row.provisional:
+        return status.is_terminal
+    return (row.status, status) == (Status.KILLED, Status.COMPLETED)
+
+
+def apply_to_costs(costs: v1.LatestCosts, write: dict[str, Any]) -> None:
+    """Applies a pending write to the costs of its execution."""
+    if write["op"] == "put_operator_costs":
+        costs.operators = write["operators"]
+    elif write["op"] == "update_execution":
+        costs.runtime_stats_uri = write.get("runtime_stats_uri", costs.runtime_stats_uri)

@@ -15,8 +15,8 @@ from sidecar.leases.health_check import UnitProbe, UnitState
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, SpoolUnavailable, UpstreamProblem
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central_api import RenewedLeases
 from sidecar.upstream.resilience import Backoff
+from sidecar.wire.central import RenewedLeases
 
 logger = logging.getLogger(__name__)
 

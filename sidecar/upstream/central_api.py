@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence, Set
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -10,6 +10,7 @@ from sidecar.problems import CentralUnavailable
 from sidecar.spool.entry import Batch, Outcome
 from sidecar.upstream.client import UNDECODABLE, CallContext, CentralClient, CentralResponse
 from sidecar.upstream.probe import CentralProbe
+from sidecar.wire.central import BatchResponse, OpenBindings, RenewedLeases
 from sidecar.wire.forwarded import ClosedExecutions
 
 T = TypeVar("T")
@@ -18,42 +19,8 @@ EXECUTIONS_PER_CALL = 5_000
 """In one renewal or abandonment. Central refuses more than 10,000 as a whole."""
 
 
-class BatchResponse(msgspec.Struct):
-    """Unknown fields are for newer sidecars."""
-
-    batch: int
-    outcomes: list["EntryOutcome"]
-
-
-class EntryOutcome(msgspec.Struct):
-    seq: int
-    outcome: Literal["applied", "refused", "deferred"]
-    problem: dict[str, Any] | None = None
-    removed: dict[str, Any] | None = None
-
-
-class LostLease(msgspec.Struct, frozen=True):
-    execution_id: int
-    reason: str
-
-
-class RenewedLeases(msgspec.Struct, frozen=True):
-    """All requested executions now have a lease of this length, except the lost ones."""
-
-    lease_s: Annotated[float, msgspec.Meta(gt=0)]
-    lost: list[LostLease]
-
-
-class _OpenBinding(msgspec.Struct):
-    execution_id: int
-
-
-class _OpenBindings(msgspec.Struct):
-    bindings: list[_OpenBinding]
-
-
 _renewed = msgspec.json.Decoder(RenewedLeases)
-_open_bindings = msgspec.json.Decoder(_OpenBindings)
+_open_bindings = msgspec.json.Decoder(OpenBindings)
 _closed = msgspec.json.Decoder(ClosedExecutions)
 _batch_response = msgspec.json.Decoder(BatchResponse)
 

@@ -15,9 +15,10 @@ from central.wire import leases
 from sidecar import metrics
 from sidecar.leases.renewer import UNIT_GONE
 from sidecar.problems import CentralUnavailable
-from sidecar.upstream.central_api import EXECUTIONS_PER_CALL, Central, LostLease, RenewedLeases
+from sidecar.upstream.central_api import EXECUTIONS_PER_CALL, Central
 from sidecar.upstream.client import CallContext, CentralResponse
 from sidecar.wire import forwarded
+from sidecar.wire.central import LostLease, RenewedLeases
 from tests.contract.test_calls import sample, with_news
 
 BOOT = "master-2 @ 08:00"

@@ -9,7 +9,7 @@ from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central_api import LostLease, RenewedLeases
+from sidecar.wire.central import LostLease, RenewedLeases
 
 UNREACHABLE = CentralUnavailable("cannot be reached", retry_after_s=1)
 REFUSED = UpstreamProblem({"type": "assertion-invalid", "status": 401, "detail": "no"}, {})

@@ -14,6 +14,7 @@ import msgspec
 
 from kit.texera.statuses import Status
 from sidecar.cache.access import AccessCache, token_digest
+from sidecar.cache.pending import apply_to_execution
 from sidecar.cache.uri_registry import UriRegistry
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
@@ -134,11 +135,9 @@ class FakeCentral(Central):
 
     def apply(self, execution_id: int, document: bytes) -> None:
         """A write was delivered."""
-        from sidecar.write_operations import apply_pending_execution
-
         write = msgspec.json.decode(document)
         self.registries[execution_id].apply(write)
-        apply_pending_execution(self.rows[execution_id], write)
+        apply_to_execution(self.rows[execution_id], write)
 
 
 def row(execution_id: int, workflow_id: int = WORKFLOW) -> v1.Execution:

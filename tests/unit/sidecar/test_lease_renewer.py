@@ -11,7 +11,7 @@ from sidecar.leases.health_check import UnitState
 from sidecar.leases.renewer import BACKOFF_LIMIT_S, RECHECK_LOST_S, LeaseRenewer
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable
-from sidecar.upstream.central_api import RenewedLeases
+from sidecar.wire.central import RenewedLeases
 from tests.unit.sidecar.lease_fixtures import (
     PERIOD_S,
     REFUSED,

@@ -8,6 +8,7 @@ import pytest
 from kit.http.problems import InvalidRequest
 from kit.texera.statuses import Status
 from sidecar import write_operations
+from sidecar.cache.pending import apply_to_execution
 from sidecar.problems import UriMismatch
 from sidecar.spool.bindings import Binding
 from sidecar.spool.entry import NewEntry, Priority
@@ -58,7 +59,7 @@ def row(status: Status = Status.RUNNING, **known: Any) -> v1.Execution:
 
 
 def with_pending(before: v1.Execution, **members: Any) -> v1.Execution:
-    write_operations.apply_pending_execution(before, {"op": "update_execution"} | members)
+    apply_to_execution(before, {"op": "update_execution"} | members)
     return before
 
 
@@ -301,6 +302,6 @@ def test_the_last_runtime_statistics_uri_wins_as_it_does_at_central() -> None:
 def test_writes_of_uris_leave_the_row_unchanged() -> None:
     before = row()
 
-    write_operations.apply_pending_execution(before, {"op": "delete_uris"})
+    apply_to_execution(before, {"op": "delete_uris"})
 
     assert before == row()

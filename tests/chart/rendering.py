@@ -1,8 +1,9 @@
 """The chart as real helm renders it."""
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,9 @@ NAMESPACE = "texera"
 POOL = "texera-workflow-computing-unit-pool"
 RELEASE = "metadata"
 RENDER_TIMEOUT_S = 60
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one in C is ten times as fast; a PyYAML built from source may lack it."""
 
 Object: TypeAlias = Mapping[str, Any]
 """A Kubernetes object, as parsed."""
@@ -46,6 +50,8 @@ class Objects:
 @dataclass(frozen=True)
 class Chart:
     helm: Path
+    _rendered: dict[str, Objects] = field(default_factory=dict)
+    """By features and values, for no test changes them."""
 
     @property
     def template(self) -> list[str]:
@@ -56,7 +62,10 @@ class Chart:
 
         Raises `Refused`.
         """
-        return parsed(self.run(self.template, features, values))
+        key = json.dumps([features, values])
+        if key not in self._rendered:
+            self._rendered[key] = parsed(self.run(self.template, features, values))
+        return self._rendered[key]
 
     def sidecar(self, *features: str) -> dict[str, Any]:
         """The injected container as `injection.mode: none` prints it: plain YAML, no CEL."""
@@ -92,7 +101,7 @@ class Chart:
 
 
 def parsed(text: str) -> Objects:
-    return Objects([o for o in yaml.safe_load_all(text) if o is not None])
+    return Objects([o for o in yaml.load_all(text, LOADER) if o is not None])
 
 
 def environment(container: Object) -> dict[str, Any]:

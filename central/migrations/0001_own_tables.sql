@@ -135,6 +135,13 @@ create table cu_metadata.operator_costs (
 );
 
 
+-- COMPLETED, FAILED or KILLED. The planner inlines it.
+create function cu_metadata.is_terminal(status_code smallint) returns boolean
+language sql immutable parallel safe as $$
+    select status_code in (3, 4, 5)
+$$;
+
+
 -- What a user may do with a workflow: READ or WRITE; no row is no grant. The user's own row
 -- decides alone, even NONE; otherwise the strongest grant through a project counts.
 create view cu_metadata.workflow_grants as

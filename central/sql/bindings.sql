@@ -97,7 +97,7 @@ select b.execution_id, b.workflow_id, b.computing_unit_id, b.user_id, b.created_
 from cu_metadata.bindings b
 cross join lateral (
     select eid from texera_db.workflow_executions
-    where eid = b.execution_id and status not in (3, 4, 5)
+    where eid = b.execution_id and not cu_metadata.is_terminal(status)
     limit 1
 ) e
 where b.source_id = $1 and b.revoked_at is null and b.may_set_status
@@ -114,7 +114,7 @@ select e.eid as execution_id
 from texera_db.workflow_executions e
 join cu_metadata.bindings b on b.execution_id = e.eid
 where e.eid = any ($2::int[])
-  and e.status not in (3, 4, 5)
+  and not cu_metadata.is_terminal(e.status)
   and b.source_id = $1
   and b.revoked_at is null
   and b.may_set_status
@@ -174,7 +174,7 @@ where ($1::int is null or binding.execution_id = $1)
       when 'all' then true
       when 'revoked' then binding.revoked_at is not null
       else binding.revoked_at is null
-          and execution.status not in (3, 4, 5)
+          and not cu_metadata.is_terminal(execution.status)
           and ($6 = 'open' or lease.expires_at > now())
   end
 order by binding.created_at desc, binding.execution_id desc

@@ -47,7 +47,7 @@ select execution.eid as execution_id
 from cu_metadata.leases lease
 join texera_db.workflow_executions execution on execution.eid = lease.execution_id
 where lease.computing_unit_id = $1
-  and execution.status not in (3, 4, 5)
+  and not cu_metadata.is_terminal(execution.status)
   and not exists (
       select from cu_metadata.bindings binding
       where binding.execution_id = lease.execution_id

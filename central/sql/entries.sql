@@ -157,7 +157,7 @@ with cursor as materialized (
         limit 1
     ) writer on writer.is_writer
     where exists (select from cursor)
-      and execution.status not in (3, 4, 5)
+      and not cu_metadata.is_terminal(execution.status)
     order by execution.eid
     for update of execution skip locked
 ), bound as materialized (
@@ -225,7 +225,7 @@ with cursor as materialized (
     insert into cu_metadata.terminal_statuses (execution_id, status, source_id)
     select change.execution_id, change.status, $1
     from change
-    where change.status in (3, 4, 5)
+    where cu_metadata.is_terminal(change.status)
     on conflict (execution_id) do update
     set status = excluded.status,
         source_id = excluded.source_id,
@@ -235,7 +235,7 @@ with cursor as materialized (
 ), lease_deleted as (
     delete from cu_metadata.leases
     where execution_id = any (array (
-        select execution_id from change where change.status in (3, 4, 5)
+        select execution_id from change where cu_metadata.is_terminal(change.status)
     ))
 ), execution_written as (
     update texera_db.workflow_executions execution

@@ -32,7 +32,7 @@ left join lateral (
     from texera_db.workflow_executions run
     join texera_db.workflow_version v using (vid)
     where run.cuid = $1
-      and run.status in (3, 4, 5)
+      and cu_metadata.is_terminal(run.status)
       and coalesce(run.last_update_time, run.starting_time)
           < (now() at time zone 'utc') - make_interval(secs => $3)
       and (run.result <> '' or run.log_location <> '')
@@ -66,7 +66,7 @@ with known as (
             where requested.eid not in (select known.eid from known)
         ) as missing_id,
         (
-            select min(known.eid) from known where known.status not in (3, 4, 5)
+            select min(known.eid) from known where not cu_metadata.is_terminal(known.status)
         ) as open_id
 ), locked as (
     select run.eid

@@ -25,7 +25,8 @@ create index concurrently if not exists cu_metadata_executions_by_version
 on texera_db.workflow_executions (vid, eid);
 
 -- name: index_executions_by_unit
--- A unit's runs that still point to results or logs: the clean-up, which has few to find.
+-- A unit's runs that still point to results or logs: the clean-up, which has few to find. The predicate
+-- is `cu_metadata.is_terminal` inlined: nothing on Texera's tables refers to our schema.
 create index concurrently if not exists cu_metadata_executions_to_clear
 on texera_db.workflow_executions (cuid, eid)
 where status in (3, 4, 5) and (result <> '' or log_location <> '');

@@ -29,7 +29,7 @@ with held as (
     ) binding
     cross join lateral (
         select eid from texera_db.workflow_executions
-        where eid = requested.execution_id and status not in (3, 4, 5)
+        where eid = requested.execution_id and not cu_metadata.is_terminal(status)
         limit 1
     ) execution
 ), seen as (
@@ -41,7 +41,7 @@ with held as (
         cross join lateral (
             select eid from texera_db.workflow_executions
             where eid = held.execution_id
-              and status not in (3, 4, 5)
+              and not cu_metadata.is_terminal(status)
               and $4::float8 is not null
               and (
                   last_update_time is null

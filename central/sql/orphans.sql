@@ -43,7 +43,7 @@ with ended as (
         limit 1
     ) execution on true
     where lease.expires_at <= now()
-      and (execution.status is null or execution.status in (3, 4, 5))
+      and (execution.status is null or cu_metadata.is_terminal(execution.status))
     for update of lease skip locked
 )
 delete from cu_metadata.leases
@@ -63,7 +63,7 @@ select
 from cu_metadata.leases lease
 cross join lateral (
     select status from texera_db.workflow_executions
-    where eid = lease.execution_id and status not in (3, 4, 5)
+    where eid = lease.execution_id and not cu_metadata.is_terminal(status)
     limit 1
 ) execution
 left join lateral (
@@ -83,7 +83,7 @@ select count(*) as overdue_count
 from cu_metadata.leases lease
 cross join lateral (
     select status from texera_db.workflow_executions
-    where eid = lease.execution_id and status not in (3, 4, 5)
+    where eid = lease.execution_id and not cu_metadata.is_terminal(status)
     limit 1
 ) execution
 left join lateral (
@@ -194,7 +194,7 @@ cross join lateral (
 ) lease
 cross join lateral (
     select eid from texera_db.workflow_executions
-    where eid = found.execution_id and status not in (3, 4, 5)
+    where eid = found.execution_id and not cu_metadata.is_terminal(status)
     limit 1
     for update skip locked
 ) execution
@@ -248,7 +248,7 @@ with chunk as materialized (
         where bindings.execution_id = chunk.eid
         limit 1
     ) binding on true
-    where chunk.status not in (3, 4, 5)
+    where not cu_metadata.is_terminal(chunk.status)
       and chunk.updated_at <= (now() at time zone 'utc') - make_interval(secs => $1)
       and ($2::text is null or unit.state = $2)
       and ($3::int is null or chunk.cuid = $3)
@@ -267,7 +267,7 @@ order by unbound.execution_id;
 select execution.eid as execution_id
 from texera_db.workflow_executions execution
 where execution.eid = any ($1::int[])
-  and execution.status not in (3, 4, 5)
+  and not cu_metadata.is_terminal(execution.status)
   and coalesce(execution.last_update_time, execution.starting_time)
       <= (now() at time zone 'utc') - make_interval(secs => $2)
   and not exists (

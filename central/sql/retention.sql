@@ -21,7 +21,7 @@ where ctid = any (array (
           join texera_db.workflow_executions execution on execution.eid = binding.execution_id
           where binding.source_id = cursors.source_id
             and binding.revoked_at is null
-            and execution.status not in (3, 4, 5)
+            and not cu_metadata.is_terminal(execution.status)
       )
     order by updated_at
     limit $2 offset $3
@@ -56,7 +56,7 @@ with old as (
     where binding.created_at < now() - make_interval(secs => $1)
       and (
           execution.status is null
-          or execution.status in (3, 4, 5)
+          or cu_metadata.is_terminal(execution.status)
               and execution.updated_at < (now() at time zone 'utc') - make_interval(secs => $1)
       )
     order by binding.created_at

@@ -86,7 +86,9 @@ grant select, insert, update, delete on
     cu_metadata.idempotency_keys, cu_metadata.terminal_statuses, cu_metadata.refusals,
     cu_metadata.operator_costs, cu_metadata.renewal_availability, cu_metadata.boots
 to :"role";
-grant execute on function cu_metadata.is_active_now(int) to :"role";
+grant execute on function
+    cu_metadata.is_active_now(int), cu_metadata.is_terminal(smallint)
+to :"role";
 
 -- `doctor` compares the applied migrations with those of its version.
 grant select on cu_metadata.migrations to :"role";

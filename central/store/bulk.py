@@ -11,9 +11,9 @@ from central.wire import calls
 
 
 class BulkExecutions:
-    """One statement checks the caller and every id, and does the work if all checks pass.
+    """One statement checks caller and ids and locks the executions, a second one does the work.
 
-    A deletion locks the executions first: URIs that others commit until then are returned with it.
+    A deletion returns the URIs that others have committed until the locks were granted.
 
     Raises `WorkflowNotFound`, `UserDemoted`, `ExecutionNotFound` for an id of another
     workflow, `NotTheExecutionsUser`.
@@ -25,36 +25,32 @@ class BulkExecutions:
     async def delete(
         self, transaction: Transaction, user: User, selection: calls.Selection
     ) -> calls.DeletedExecutions:
-        await transaction.execute(
-            self._queries["lock_selected"],
-            user.user_id,
-            selection.workflow_id,
-            selection.execution_ids,
-        )
-        rows = await transaction.fetch(
-            self._queries["delete_executions"], *_arguments(user, selection)
-        )
-        _check(rows[0], selection)
-        deleted = [row for row in rows if row["execution_id"] is not None]
+        await self._lock(transaction, user, selection)
+        rows = await transaction.fetch(self._queries["delete_executions"], selection.execution_ids)
         return calls.DeletedExecutions(
-            [calls.DeletedExecution(row["execution_id"], row["uris"]) for row in deleted]
+            [calls.DeletedExecution(row["execution_id"], row["uris"]) for row in rows]
         )
 
     async def bookmark(
         self, transaction: Transaction, user: User, selection: calls.BookmarkSelection
     ) -> calls.BookmarkedExecutions:
-        rows = await transaction.fetch(
-            self._queries["bookmark_executions"],
-            *_arguments(user, selection),
-            selection.bookmarked,
+        await self._lock(transaction, user, selection)
+        await transaction.execute(
+            self._queries["bookmark_executions"], selection.execution_ids, selection.bookmarked
         )
-        _check(rows[0], selection)
-        ids = [row["execution_id"] for row in rows if row["execution_id"] is not None]
+        ids = sorted(set(selection.execution_ids))
         return calls.BookmarkedExecutions(ids, selection.bookmarked)
 
-
-def _arguments(user: User, selection: calls.Selection) -> tuple[int, bool, int, list[int]]:
-    return user.user_id, user.reads_everything, selection.workflow_id, selection.execution_ids
+    async def _lock(self, transaction: Transaction, user: User, selection: calls.Selection) -> None:
+        row = await transaction.fetch_row(
+            self._queries["lock_selection"],
+            user.user_id,
+            user.reads_everything,
+            selection.workflow_id,
+            selection.execution_ids,
+        )
+        assert row is not None  # noqa: S101 (the statement returns one row)
+        _check(row, selection)
 
 
 def _check(row: asyncpg.Record, selection: calls.Selection) -> None:

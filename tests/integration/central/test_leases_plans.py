@@ -8,7 +8,7 @@ import pytest
 
 from central.store.queries import Query, load
 from dev.world import WORLD
-from tests.databases import Database
+from tests.databases import Database, connected
 from tests.integration.central.batching import Connection
 
 RUNS = 60_000
@@ -152,3 +152,15 @@ async def test_a_plan_made_while_the_tables_were_empty_scans_nothing_later(
     scanned_rows = sum(after[table] - before[table] for table in tables)
     assert len(renewed) == len(RENEWED)
     assert scanned_rows < 100  # those of the first calls, when the tables had five rows
+
+
+async def test_the_planner_inlines_is_terminal(database: Database) -> None:
+    """A function that is called for each row would hide the condition from partial indexes."""
+    async with connected(database.central_url) as connection:
+        plan = await connection.fetchval(
+            "explain (verbose, format json) select from texera_db.workflow_executions"
+            " where not cu_metadata.is_terminal(status)"
+        )
+
+    assert "is_terminal" not in plan
+    assert "<> ALL" in plan

@@ -185,7 +185,8 @@ class Metrics:
         self._jwks_fetches.labels(keys, outcome).inc()
 
     def batch(self, outcome: str, entries: int) -> None:
-        """`outcome` is applied, applied_at_once (in one statement), repeated or out_of_step."""
+        """`outcome` is applied, applied_at_once (in one statement), repeated, withdrawn or
+        out_of_step."""
         self._batches.labels(outcome).inc()
         self._batch_entries.observe(entries)
 

@@ -99,6 +99,11 @@ class Metrics:
             ["call", "outcome"],
             registry=registry,
         )
+        self.listener_failures = Counter(
+            "sidecar_settlement_listener_failures_total",
+            "Settled batches that could not be applied to the caches, which were discarded.",
+            registry=registry,
+        )
         self._task_restarts = Counter(
             "sidecar_task_restarts_total",
             "Restarts of background tasks after an unforeseen error, by task.",

@@ -230,6 +230,11 @@ class Reads:
         for execution_id in {record.execution_id for record in records}:
             self._long_polls.notify(execution_id)
 
+    def invalidate_all(self) -> None:
+        """Writes were settled, and the cached values do not contain them for certain."""
+        self._cache.clear()
+        self._long_polls.notify_all()
+
 
 def _request(
     label: str, target: str, resource: Hashable, context: CallContext, call: str | None = None

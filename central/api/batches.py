@@ -37,7 +37,8 @@ async def post_batch(
 ) -> Response[BatchResponse]:
     """Apply a batch of writes, exactly once.
 
-    Returns the outcome of each entry. A fault of the call as a whole applies nothing.
+    Returns the outcome of each entry. A fault of the call as a whole applies nothing. A batch that
+    `withdraws` another gets the other's outcomes if that was applied, else none.
     """
     batch, source = request.body, request.caller
     if batch.wire != WIRE_VERSION:
@@ -52,5 +53,7 @@ async def post_batch(
         )
     if digest_of(batch.entries) != batch.digest:
         raise invalid_field("digest", "SHA-256 over the entries as they stand in the body")
+    if batch.withdraws is not None and batch.entries:
+        raise invalid_field("entries", "none, as the batch withdraws another")
     unit_id = source.workload.enforced_unit_id
     return Response(await request.app[BATCHES].apply(source.source_id, batch, unit_id))

@@ -4,9 +4,11 @@
 
 The truth is the cursor row of the spool (source, epoch): number, digest and response of the last
 batch applied. It is locked first, and advanced in the transaction that applies the batch, so that
-both happen or neither. There are three cases:
+both happen or neither. There are four cases:
 
 - the last number with the same digest: the batch was applied, its response is returned again;
+- the last number with the digest that the batch withdraws: the other batch was applied, its
+  response is returned;
 - the next number: the batch is applied;
 - anything else is out of step (a restored spool, a purged cursor): 409, nothing is applied, and
   the sidecar starts a new epoch.
@@ -14,6 +16,13 @@ both happen or neither. There are three cases:
 Two replicas that receive the same batch meet at the row's lock, and the second finds it applied. A
 connection that is cut loses nothing: before the commit nothing happened, after it a resend gets the
 stored response, and until either is decided the resend waits at the row's lock.
+
+## Withdrawals
+
+A batch that is too large for a proxy has to be cut anew, and whether an earlier copy arrived is
+unknown. The sidecar sends an empty batch under the same number that `withdraws` the large one. If
+the large one came first, the sidecar gets its outcomes. Else the empty one is applied as any other:
+the number is taken, and a late copy of the large one is out of step for ever.
 
 ## Failover
 
@@ -128,7 +137,7 @@ class Batches:
             except BatchOutOfStep:
                 self._metrics.batch("out_of_step", len(entries))
                 raise
-            self._metrics.batch("applied" if applied[1] else "repeated", len(entries))
+            self._metrics.batch(_metric_label(batch, *applied[:2]), len(entries))
         response, outcomes, executions = applied
         self._cache.update(source_id, executions)
         count_outcomes(self._metrics, outcomes)
@@ -211,14 +220,18 @@ class Batches:
         isolate_failures: bool = False,
     ) -> Applied:
         cursor = await self._lock_cursor(transaction, source_id, batch.epoch)
-        if (cursor["last_batch"], cursor["digest"]) == (batch.batch, batch.digest):
-            response = cursor["response"] or _refuse_unknown_source(source_id, batch, entries)[0]
-            return response, [], {}
-        if batch.batch != cursor["last_batch"] + 1:
-            raise BatchOutOfStep(
-                f"batch {batch.batch} came after batch {cursor['last_batch']}",
-                last_batch=cursor["last_batch"],
-            )
+        match cursor["last_batch"], cursor["digest"]:
+            case batch.batch, batch.digest:
+                stored = cursor["response"]
+                return stored or _refuse_unknown_source(source_id, batch, entries)[0], [], {}
+            case batch.batch, batch.withdraws if cursor["response"]:
+                return cursor["response"], [], {}
+            case batch.batch, batch.withdraws:
+                pass  # a batch of an unknown source, which applied nothing
+            case last_batch, _ if batch.batch != last_batch + 1:
+                raise BatchOutOfStep(
+                    f"batch {batch.batch} came after batch {last_batch}", last_batch=last_batch
+                )
         executions: Mapping[int, Execution] = {}
         if cursor["is_known"]:
             outcomes, executions = await self._entry_store.apply(
@@ -281,6 +294,13 @@ def _refuse_unknown_source(
     }
     outcomes = fold(source_id, unbound, entries, batch.sent_at_ms).outcomes
     return _encode_response(batch.batch, outcomes), outcomes
+
+
+def _metric_label(batch: BatchRequest, response: bytes, outcomes: Sequence[EntryOutcome]) -> str:
+    if outcomes:
+        return "applied"
+    is_withdrawn = batch.withdraws is not None and response == _encode_response(batch.batch, [])
+    return "withdrawn" if is_withdrawn else "repeated"
 
 
 def _refusals(outcomes: Sequence[EntryOutcome]) -> list[Refusal]:

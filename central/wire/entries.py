@@ -40,15 +40,23 @@ _ANY_ENTRY = {
 }
 
 
+Digest: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
 class BatchRequest(Struct, frozen=True):
-    """The envelope of a batch. Its members outlive wire versions; unknown ones are ignored."""
+    """The envelope of a batch. Its members outlive wire versions; unknown ones are ignored.
+
+    With `withdraws` it has no entries, and takes its number from the batch of that digest: if that
+    one was applied its response is returned, else it never will be.
+    """
 
     wire: int
     epoch: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
     batch: Annotated[int, msgspec.Meta(ge=1, le=INT64_MAX)]
-    digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    digest: Digest
     sent_at_ms: Milliseconds
     entries: list[Annotated[Raw, msgspec.Meta(extra_json_schema=_ANY_ENTRY)]]
+    withdraws: Digest | None = None
 
 
 class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op"):

@@ -89,6 +89,11 @@ class GenerationTable:
         if token is not None:
             token.is_valid = False
 
+    def clear(self) -> None:
+        """All resources were written to."""
+        for resource in list(self._tokens):
+            self.invalidate(resource)
+
 
 def _invalidate(_: Hashable, token: InvalidationToken) -> None:
     token.is_valid = False

@@ -54,6 +54,11 @@ class LongPollHub:
         for changed in subscription.waiters if subscription is not None else ():
             changed.set()
 
+    def notify_all(self) -> None:
+        """Wakes all who wait."""
+        for execution_id in self._subscriptions:
+            self.notify(execution_id)
+
     @property
     def waiter_count(self) -> int:
         return sum(len(each.waiters) for each in self._subscriptions.values())

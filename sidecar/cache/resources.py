@@ -141,6 +141,13 @@ class ResourceCache:
             for target in tuple(self._targets.get(resource, ())):
                 self._removed(target, self._entries.pop(target))
 
+    def clear(self) -> None:
+        """Evicts all, whatever state an error has left it in."""
+        self._generations.clear()
+        self._targets.clear()
+        for target in list(self._entries):
+            self._entries.pop(target).token.is_valid = False
+
     def on_write(self, execution_id: int) -> None:
         """A write to the execution was appended or has settled."""
         for resource in self._resources(execution_id):

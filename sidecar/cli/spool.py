@@ -136,7 +136,11 @@ def _skip(directory: Path, name: str) -> int:
         print(f"sidecar spool: {name} is no write that waits in this spool", file=sys.stderr)
         return EXIT_NO_INPUT
     for record in records:
-        print(f"skipped {record.op} {record.seq} of execution {record.execution_id}")
+        write = f"{record.op} {record.seq} of execution {record.execution_id}"
+        if record.is_skipped:
+            print(f"skipped {write}")
+        else:
+            print(f"{write} is in flight: the next start skips it, unless central has it already")
     return 0
 
 

@@ -38,7 +38,10 @@ EXPECTED_REFUSALS = frozenset({"late"})
 
 
 class BatchSender(Protocol):
-    """Sends a batch once. Raises `CentralUnavailable` and `UpstreamProblem`, nothing else."""
+    """Sends a batch once, or withdraws it, and then has no outcomes unless it was applied.
+
+    Raises `CentralUnavailable` and `UpstreamProblem`, nothing else.
+    """
 
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]: ...
 
@@ -47,6 +50,9 @@ class SettlementListener(Protocol):
     """Is notified of settled writes before those who wait for them."""
 
     def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None: ...
+
+    def invalidate_all(self) -> None:
+        """`on_settled` failed: discards all that was derived from settled writes."""
 
 
 class Delivery:
@@ -79,17 +85,18 @@ class Delivery:
         self._draining = asyncio.Event()
         self._unconfirmed_batch: Batch | None = None
         self._has_run = False
+        self._is_listener_failing = False
         self.parked_because: str | None = None
         spool.on_append.append(lambda execution_id: self.wake())
-        spool.on_corrupted = self._on_corrupted
+        spool.on_ended = self._on_ended
         spool.on_reopened = self._on_spool_reopened
 
     # Interface
 
     async def run(self) -> None:
         """Delivers until cancelled, or after `begin_drain` until the spool is empty."""
-        corrupted, self._spool.unreported = self._spool.unreported, []
-        self._on_corrupted(corrupted)
+        ended, self._spool.unreported = self._spool.unreported, []
+        self._on_ended(ended)
         is_index_suspect, self._has_run = self._has_run, True  # an unforeseen error ended a run
         while True:
             try:
@@ -194,12 +201,15 @@ class Delivery:
     async def _settle(self, batch: Batch, outcomes: list[Outcome]) -> None:
         self._unconfirmed_batch = batch  # a spool that fails now may have settled it all the same
         records = await self._spool.settle(
-            batch, outcomes, lambda records: self._listener.on_settled(batch.entries, records)
+            batch, outcomes, lambda records: self._tell_listener(batch.entries, records)
         )
         self._unconfirmed_batch = None
-        self._metrics.batches.labels("delivered").inc()
-        self._metrics.batch_entries.observe(len(batch.entries))
-        self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
+        if outcomes:
+            self._metrics.batches.labels("delivered").inc()
+            self._metrics.batch_entries.observe(len(batch.entries))
+            self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
+        else:
+            self._metrics.batches.labels("withdrawn").inc()
         self._notify_settled(records)
 
     # Failures
@@ -210,12 +220,14 @@ class Delivery:
         """There are five cases: another epoch, too large, no response, too many calls, all else."""
         if problem.slug == "batch-out-of-step":
             await self._begin_epoch(batch, problem)
-        elif _is_too_large(problem) and await self._shrink(batch):
+        elif _is_too_large(problem) and len(batch.entries) > 1 and not batch.is_withdrawn:
             self._metrics.batches.labels("too-large").inc()
+            self._byte_limit.record_too_large(sum(len(entry.payload) for entry in batch.entries))
             logger.warning(
-                "batch too large for what is before central: it is split",
+                "batch too large for what is before central: it is withdrawn and cut anew",
                 extra=fields(batch=batch.number, max_bytes=self._byte_limit.limit),
             )
+            await self._spool.withdraw()
         elif isinstance(problem, CentralUnavailable) and not problem.from_unknown_server:
             self._metrics.batches.labels("unavailable").inc()
             self._slow_start.record_failure()
@@ -233,14 +245,6 @@ class Delivery:
             self.parked_because = f"{problem.slug}: {problem.detail}"
             logger.error("delivery parked", extra=fields(problem=problem.document()))
             await self._back_off(self._parked_backoff.next_s())
-
-    async def _shrink(self, batch: Batch) -> bool:
-        """Whether the batch in flight is smaller now. A single write cannot be: it is parked, and
-        an operator may skip it."""
-        if len(batch.entries) == 1:
-            return False
-        self._byte_limit.record_too_large(sum(len(entry.payload) for entry in batch.entries))
-        return await self._spool.shrink(self._byte_limit.limit)
 
     async def _begin_epoch(
         self, batch: Batch, problem: UpstreamProblem | CentralUnavailable
@@ -276,6 +280,19 @@ class Delivery:
 
     # Settlement
 
+    def _tell_listener(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
+        """A listener that fails does not stop delivery: the spool is the truth, and what the
+        listener derived from it starts over."""
+        try:
+            self._listener.on_settled(entries, records)
+            self._is_listener_failing = False
+        except Exception:
+            self._metrics.listener_failures.inc()
+            if not self._is_listener_failing:
+                logger.exception("settlement listener failed; what is cached is discarded")
+            self._is_listener_failing = True
+            self._listener.invalidate_all()
+
     async def _recover_interrupted_settle(self) -> None:
         """Re-reads outcomes after a settle whose result was lost."""
         batch = self._unconfirmed_batch
@@ -285,14 +302,14 @@ class Delivery:
         if await self._spool.in_flight() != batch:  # else it is sent again and answered as before
             found = [await self._spool.find(entry.seq) for entry in batch.entries]
             settled = [write for write in found if write and write.state is not WriteState.DURABLE]
-            self._listener.on_settled(batch.entries, settled)
+            self._tell_listener(batch.entries, settled)
         self._spool.settle_recovered()
         self._unconfirmed_batch = None
         self._notify_settled(settled)
 
-    def _on_corrupted(self, records: Sequence[WriteRecord]) -> None:
-        """The spool found these corrupted: they are refused, whatever central has of them."""
-        self._listener.on_settled((), records)
+    def _on_ended(self, records: Sequence[WriteRecord]) -> None:
+        """The spool ended these by itself: they are refused, whatever central has of them."""
+        self._tell_listener((), records)
         self._notify_settled(records)
 
     def _on_spool_reopened(self) -> None:

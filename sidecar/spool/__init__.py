@@ -14,7 +14,8 @@ for on purpose. Reads have a connection of their own (`reader`), open only while
     append        cut              settle
       -> durable -> in flight -+-> committed | refused      the last 10,000 stay readable
             ^                  |
-            +--- deferred -----+
+            +-- deferred, -----+
+                withdrawn
 
 `append` returns the number once the commit has reached the disk. `cut` fixes the members and the
 digest of the next batch before it is first sent; one batch is in flight, and it is sent again
@@ -34,7 +35,9 @@ it (`wal.rewrite_and_sync`). SQLite's own checkpoints ignore a failure, so the w
 # Exactly once
 
 Central remembers, per (source, epoch), the number, the digest and the response of the last batch. A
-crash between any two steps leads to the same batch being sent again, and to the stored response.
+crash between any two steps leads to the same batch being sent again, and to the stored response. A
+batch that has to be cut anew (a proxy finds it too large, an operator skips a member) is withdrawn
+first: central says whether it had applied it, and never will from then on.
 When central answers that the batch is out of step, or when a file had to be rebuilt, a new epoch
 starts and what is unsettled is cut again: from exactly once to at least once, which the log and
 `sidecar_spool_epochs_total` say.

@@ -4,19 +4,24 @@ Each function runs inside a transaction of the writer's thread. Nothing else wri
 
     append -> entries --cut--> entries + in_flight --settle--> settled (committed | refused)
                  ^                                     |
-                 +-------------- deferred -------------+
+                 +-------- deferred, withdrawn --------+
+
+A number has one batch, for ever. To cut its members anew, the batch is withdrawn: it is marked, and
+then central says whether it had applied it. Either its outcomes are settled, or all its members
+wait again and are cut under the next number. A crash in between repeats the question.
 """
 
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import msgspec
 
 from sidecar.problems import WriteCorrupted, WriteSkipped
-from sidecar.spool import schema
+from sidecar.spool import history, schema
 from sidecar.spool.entry import (
     Batch,
     Entry,
@@ -37,6 +42,18 @@ HISTORY_SIZE = 10_000
 ENTRY_COLUMNS = (
     "seq, execution_id, user_id, op, priority, coalesce_key, payload, checksum, chain_id"
 )
+
+
+class Withdrawal(IntEnum):
+    """What becomes of a member of the batch in flight unless central had applied the batch."""
+
+    NO = 0
+    """The batch is sent."""
+    KEEP = 1
+    """It is withdrawn, and this member waits again."""
+    SKIP = 2
+    """It is withdrawn, and this member ends as refused: an operator gave it up."""
+
 
 KeepRows = Callable[[list[tuple[Any, ...]]], None]
 """Receives corrupted rows as they are, before they leave the file."""
@@ -140,15 +157,18 @@ def in_flight(connection: sqlite3.Connection) -> FormedBatch | None:
     None if it is not what was cut (corruption): it can neither be sent nor settled.
     """
     rows = connection.execute(
-        f"SELECT {ENTRY_COLUMNS} FROM in_flight LEFT JOIN entries USING (seq) ORDER BY position"  # noqa: S608
+        f"SELECT withdrawal, {ENTRY_COLUMNS} FROM in_flight LEFT JOIN entries USING (seq)"  # noqa: S608
+        " ORDER BY position"
     ).fetchall()
     if not rows:
         return FormedBatch(None, [])
-    entries = tuple(entry for row in rows if (entry := entry_of_row(row)) is not None)
+    entries = tuple(entry for _, *row in rows if (entry := entry_of_row(row)) is not None)
     meta = schema.read_meta(connection)
     if len(entries) < len(rows) or digest_of(entries) != meta["digest"]:
         return None
-    return FormedBatch(Batch(meta["epoch"], meta["batch"], meta["digest"], entries), [])
+    is_withdrawn = any(row[0] != Withdrawal.NO for row in rows)
+    batch = Batch(meta["epoch"], meta["batch"], meta["digest"], entries, is_withdrawn)
+    return FormedBatch(batch, [])
 
 
 def cut(
@@ -204,37 +224,11 @@ def cut_all(connection: sqlite3.Connection, max_entries: int, max_bytes: int) ->
     return _fix_members(connection, chosen)
 
 
-def shrink(connection: sqlite3.Connection, max_bytes: int) -> Batch | None:
-    """Fixes fewer members under the number of the batch in flight, which was too large to arrive.
-
-    Central applies one digest of a number: the larger batch is out of step after the smaller. If
-    central applied the larger one and its response was lost, the smaller one is out of step, and
-    the new epoch delivers at least once. None if there is nothing to leave out.
-    """
-    formed = in_flight(connection)
-    if formed is None or formed.batch is None or len(formed.batch.entries) == 1:
-        return None
-    left: list[Entry] = []
-    room_bytes = max_bytes
-    for entry in formed.batch.entries[:-1]:
-        room_bytes -= len(entry.payload)
-        if left and room_bytes < 0:
-            break
-        left.append(entry)
-    return _fix_again(connection, formed.batch, left)
-
-
-def _fix_again(connection: sqlite3.Connection, batch: Batch, left: Sequence[Entry]) -> Batch:
-    """These only are left of the batch in flight. Without any its number is free again."""
-    digest = digest_of(left) if left else ""
-    seqs = {entry.seq for entry in left}
-    connection.executemany(
-        "DELETE FROM in_flight WHERE seq = ?",
-        [(entry.seq,) for entry in batch.entries if entry.seq not in seqs],
+def withdraw(connection: sqlite3.Connection) -> None:
+    """From now on the batch in flight is not sent, but withdrawn."""
+    connection.execute(
+        "UPDATE in_flight SET withdrawal = ? WHERE withdrawal = ?", (Withdrawal.KEEP, Withdrawal.NO)
     )
-    number = batch.number if left else batch.number - 1
-    schema.write_meta(connection, batch=number, digest=digest)
-    return Batch(batch.epoch, number, digest, tuple(left))
 
 
 def _fix_members(connection: sqlite3.Connection, chosen: Sequence[Entry]) -> Batch:
@@ -242,7 +236,7 @@ def _fix_members(connection: sqlite3.Connection, chosen: Sequence[Entry]) -> Bat
     meta = schema.read_meta(connection)
     number = meta["batch"] + 1
     connection.executemany(
-        "INSERT INTO in_flight VALUES (?, ?, coalesce("
+        "INSERT INTO in_flight (position, seq, generation) VALUES (?, ?, coalesce("
         "(SELECT generation FROM bindings WHERE execution_id = ?), 0))",
         [(position, entry.seq, entry.execution_id) for position, entry in enumerate(chosen)],
     )
@@ -265,7 +259,8 @@ def digest_of(entries: Iterable[Entry]) -> str:
 def settle(connection: sqlite3.Connection, outcomes: Iterable[Outcome]) -> list[WriteRecord]:
     """Stores central's outcomes of the batch in flight. Returns the records of settled writes.
 
-    A deferred member only leaves the batch: the next cut takes it again, in order.
+    A member that is deferred, or has no outcome, only leaves the batch: the next cut takes it
+    again, in order.
     """
     records: list[WriteRecord] = []
     for outcome in outcomes:
@@ -317,23 +312,43 @@ def _end(connection: sqlite3.Connection, outcome: Outcome, state: WriteState) ->
     ]
 
 
+# Skip
+
+
 def skip(connection: sqlite3.Connection, seq: int) -> list[WriteRecord]:
-    """Settles a waiting entry as refused because an operator gave it up."""
+    """Gives a waiting entry up: it ends as refused, at once unless it is in flight.
+
+    Central may have applied the batch in flight. It is withdrawn, and settling it ends the entry.
+    """
     if connection.execute("SELECT 1 FROM entries WHERE seq = ?", (seq,)).fetchone() is None:
         return []
-    detail = "an operator gave the write up before central had it"
     if connection.execute("SELECT 1 FROM in_flight WHERE seq = ?", (seq,)).fetchone() is not None:
-        detail = "an operator gave the write up; whether central has it cannot be known"
-        formed = in_flight(connection)
-        if formed is None or formed.batch is None:
-            start_epoch(connection)
-        else:
-            left = [entry for entry in formed.batch.entries if entry.seq != seq]
-            _fix_again(connection, formed.batch, left)
-    outcome = Outcome(seq, "refused", WriteSkipped(detail).document())
-    records = _end(connection, outcome, WriteState.REFUSED)
+        withdraw(connection)
+        mark = "UPDATE in_flight SET withdrawal = ? WHERE seq = ?"
+        connection.execute(mark, (Withdrawal.SKIP, seq))
+        record = history.find(connection, seq)
+        return [record] if record is not None else []
+    records = _end(connection, _skipped(seq, "before central had it"), WriteState.REFUSED)
     _trim_history(connection, records)
     return records
+
+
+def with_skipped(
+    connection: sqlite3.Connection,
+    outcomes: Sequence[Outcome],
+    reason: str = "and central does not have it",
+) -> list[Outcome]:
+    """The outcomes of a withdrawn batch, with refusals of the members that an operator gave up and
+    central has not settled."""
+    settled = {outcome.seq for outcome in outcomes if outcome.outcome != "deferred"}
+    query = "SELECT seq FROM in_flight WHERE withdrawal = ?"
+    skipped = [seq for (seq,) in connection.execute(query, (Withdrawal.SKIP,))]
+    return [*outcomes, *(_skipped(seq, reason) for seq in skipped if seq not in settled)]
+
+
+def _skipped(seq: int, reason: str) -> Outcome:
+    problem = WriteSkipped(f"an operator gave the write up, {reason}")
+    return Outcome(seq, "refused", problem.document())
 
 
 # Corruption
@@ -370,18 +385,23 @@ def end_corrupted(
     return records
 
 
-def abandon_batch(connection: sqlite3.Connection, keep: KeepRows) -> list[WriteRecord]:
+def abandon_batch(connection: sqlite3.Connection, keep: KeepRows) -> tuple[str, list[WriteRecord]]:
     """Ends the corrupted members of the batch in flight, and starts a new epoch for the others."""
     rows = connection.execute(
         f"SELECT {ENTRY_COLUMNS} FROM in_flight JOIN entries USING (seq)"  # noqa: S608
     ).fetchall()
-    start_epoch(connection)
-    return end_corrupted(connection, [row[0] for row in rows if entry_of_row(row) is None], keep)
+    epoch, records = start_epoch(connection)
+    corrupted = [row[0] for row in rows if entry_of_row(row) is None]
+    return epoch, records + end_corrupted(connection, corrupted, keep)
 
 
-def start_epoch(connection: sqlite3.Connection) -> str:
-    """Leaves the old numbering: what is unsettled will be cut again, from batch 1."""
+def start_epoch(connection: sqlite3.Connection) -> tuple[str, list[WriteRecord]]:
+    """Leaves the old numbering: what is unsettled will be cut again, from batch 1.
+
+    Returns the epoch, and the records of members in flight that an operator gave up.
+    """
+    skipped = with_skipped(connection, [], "and whether central has it is unknown")
+    records = settle(connection, skipped)
     epoch = schema.new_epoch()
-    connection.execute("DELETE FROM in_flight")
     schema.write_meta(connection, epoch=epoch, batch=0, digest="")
-    return epoch
+    return epoch, records

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from sidecar.problems import WriteSkipped
+
 ENTRY_OVERHEAD_BYTES = 256
 """What an entry costs on disk beside its payload: row, index and settled row, rounded up."""
 COALESCED_BYTES = 64
@@ -70,12 +72,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch whose members are fixed. It is sent unchanged until central has answered it."""
+    """A batch whose members are fixed. It is sent unchanged until central has answered it.
+
+    `is_withdrawn`: an empty one is sent under its number instead, so that central applies no late
+    copy of it. If central had applied it, its outcomes are the response.
+    """
 
     epoch: str
     number: int
     digest: str
     entries: tuple[Entry, ...]
+    is_withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,11 @@ class WriteRecord:
     state: WriteState
     problem: dict[str, Any] | None = None
     removed: dict[str, Any] | None = None
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether an operator gave it up."""
+        return self.problem is not None and self.problem["type"] == WriteSkipped.slug
 
 
 def checksum(

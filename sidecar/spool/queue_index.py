@@ -160,6 +160,12 @@ class QueueIndex:
             queue = self._queues[execution_id]
             queue.is_partly_sent = count < queue.length
 
+    def free(self, execution_ids: Iterable[int]) -> None:
+        """Their batch was withdrawn: nothing of it was sent."""
+        for execution_id in execution_ids:
+            if (queue := self._queues.get(execution_id)) is not None:
+                queue.is_partly_sent = False
+
     def defer(self, execution_ids: Iterable[int], now: float) -> None:
         """Central deferred these: they are not cut for a while."""
         for execution_id in execution_ids:

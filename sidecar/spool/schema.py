@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 FILE_NAME = "spool.sqlite3"
 WAL_SUFFIX, SHM_SUFFIX = "-wal", "-shm"
 PAGE_BYTES = 4096
@@ -39,11 +39,13 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_execution ON entries (execution_id, seq);
 CREATE INDEX entries_by_chain ON entries (chain_id) WHERE chain_id IS NOT NULL;
 -- The members of the batch in flight, in order. Empty when there is none. `generation` is that of
--- the execution's binding when the batch was cut, 0 without one.
+-- the execution's binding when the batch was cut, 0 without one. `withdrawal` is not 0 once the
+-- batch is to be withdrawn (`batches.Withdrawal`).
 CREATE TABLE in_flight (
     position INTEGER PRIMARY KEY,
     seq INTEGER NOT NULL,
-    generation INTEGER NOT NULL
+    generation INTEGER NOT NULL,
+    withdrawal INTEGER NOT NULL DEFAULT 0
 );
 -- Settled writes, newest last.
 CREATE TABLE settled (

@@ -17,6 +17,7 @@ from sidecar.spool.queue_index import IndexSnapshot
 def skip_write(directory: Path, name: str) -> list[WriteRecord]:
     """Ends a waiting write, and those that it replaced, as refused. Returns their records.
 
+    One in flight stays durable until the next start has asked central whether it has its batch.
     `name` is a `write_id` or its number; none is returned if no such write waits. Raises `NoSpool`,
     `SpoolInUse` (a sidecar runs), and `UnknownFormat`, sqlite3.Error and OSError as at a start.
     """

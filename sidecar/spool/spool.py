@@ -47,7 +47,7 @@ class Spool:
             directory,
             self._load,
             self._set_next_seq,
-            self._report_corrupted,
+            lambda records: self.on_ended(records),  # noqa: PLW0108 (it is set later)
             faults,
             new_writer,
             is_replacement=is_replacement,
@@ -72,9 +72,9 @@ class Spool:
         """Called with the execution of each write that has become durable, before `append` returns,
         and even if its caller was cancelled."""
         self.unreported: list[WriteRecord] = []
-        """Writes that ended because they were corrupted, from before `on_corrupted` was set."""
-        self.on_corrupted: Callable[[Sequence[WriteRecord]], None] = self.unreported.extend
-        """Called with the writes that ended because they were corrupted."""
+        """Writes that ended in this way, from before `on_ended` was set."""
+        self.on_ended: Callable[[Sequence[WriteRecord]], None] = self.unreported.extend
+        """Called with writes that ended without central: corrupted, or skipped in an old epoch."""
         self.on_reopened: Callable[[], None] = lambda: None
         """Called when the index was loaded from the file: more may wait than was known."""
 
@@ -101,9 +101,6 @@ class Spool:
     def _set_next_seq(self, seq: int) -> None:
         """In the writer's thread, which assigns the numbers."""
         self._next_seq = max(self._next_seq, seq)
-
-    def _report_corrupted(self, records: Sequence[WriteRecord]) -> None:
-        self.on_corrupted(records)
 
     # State
 
@@ -280,18 +277,12 @@ class Spool:
             self._has_batch = formed.batch is not None
             return formed.batch
 
-        def abandon(connection: sqlite3.Connection) -> tuple[list[WriteRecord], IndexSnapshot]:
-            records = batches.abandon_batch(connection, self._file.keep_rows)
+        def abandon(connection: sqlite3.Connection) -> tuple[str, list[WriteRecord]]:
+            abandoned = batches.abandon_batch(connection, self._file.keep_rows)
             schema.write_meta(connection, bindings_lost_at_ms=self.now_ms())
-            return records, IndexSnapshot.of(connection)
+            return abandoned
 
-        def index(abandoned: tuple[list[WriteRecord], IndexSnapshot]) -> None:
-            records, snapshot = abandoned
-            self._epochs_started += 1
-            self._load(snapshot)
-            self.on_corrupted(records)
-
-        await self._file.write(abandon, index, use_reserve=True)
+        await self._leave_epoch(abandon)
         return None
 
     async def cut(
@@ -320,7 +311,7 @@ class Spool:
             formed, snapshot = result
             if snapshot is not None:
                 self._load(snapshot)
-                self.on_corrupted(formed.corrupted)
+                self.on_ended(formed.corrupted)
             if formed.batch is not None:
                 self._has_batch = True
                 self.queues.cut(formed.batch.entries)
@@ -362,6 +353,7 @@ class Spool:
 
         What they mean for bindings is stored in the same commit. `on_settled` is called before the
         writes stop being `waiting`, so that at any time the spool or its listener knows of them.
+        Without outcomes the batch was withdrawn, and its members wait again.
         """
         by_seq = {outcome.seq: outcome for outcome in outcomes}
         known = [by_seq[entry.seq] for entry in batch.entries if entry.seq in by_seq]
@@ -373,7 +365,8 @@ class Spool:
         ) -> tuple[list[WriteRecord], PermissionChanges, bool]:
             changes = bindings.without_rebound(connection, judged)
             bindings.apply(connection, changes, now_ms)
-            records = batches.settle(connection, known)
+            ended = batches.with_skipped(connection, known) if batch.is_withdrawn else known
+            records = batches.settle(connection, ended)
             return records, changes, schema.is_mostly_free(connection)
 
         def index(stored: tuple[list[WriteRecord], PermissionChanges, bool]) -> list[WriteRecord]:
@@ -385,7 +378,12 @@ class Spool:
                 self.queues.remove(entry)
             self.queues.coalesced_count -= len(records) - len(gone)
             left = {entry.execution_id for entry in batch.entries if entry.seq not in settled}
-            self.queues.defer(left, self._monotonic())
+            if known:
+                self.queues.defer(left, self._monotonic())
+            else:
+                self.queues.free(left)
+            if batch.is_withdrawn:
+                self.skipped_count += sum(record.is_skipped for record in records)
             self.bindings.apply(changes, now_ms)
             on_settled(records)
             self._settling = ()
@@ -402,18 +400,9 @@ class Spool:
         self._faults.hit(FaultPoint.AFTER_SETTLE)
         return records
 
-    async def shrink(self, max_bytes: int) -> bool:
-        """Leaves members of the batch in flight to later ones. False if it has one only."""
-
-        def index(batch: Batch | None) -> bool:
-            if batch is not None:
-                self.queues.cut(batch.entries)  # the rest of a run that ends goes next
-            return batch is not None
-
-        is_smaller: bool = await self._file.write(
-            lambda connection: batches.shrink(connection, max_bytes), index, use_reserve=True
-        )
-        return is_smaller
+    async def withdraw(self) -> None:
+        """From now on `in_flight` is withdrawn. Synced: a copy sent later would be out of step."""
+        await self._file.write(batches.withdraw, use_reserve=True)
 
     def settle_recovered(self) -> None:
         """The listeners know the outcome of a settle that failed."""
@@ -421,13 +410,22 @@ class Spool:
 
     async def start_epoch(self) -> str:
         """Leaves the numbering that central does not accept; what is unsettled is cut again."""
+        return await self._leave_epoch(batches.start_epoch)
 
-        def index(epoch: str) -> str:
-            self._has_batch = False
+    async def _leave_epoch(
+        self, leave: Callable[[sqlite3.Connection], tuple[str, list[WriteRecord]]]
+    ) -> str:
+        def run(connection: sqlite3.Connection) -> tuple[str, list[WriteRecord], IndexSnapshot]:
+            return *leave(connection), IndexSnapshot.of(connection)
+
+        def index(left: tuple[str, list[WriteRecord], IndexSnapshot]) -> str:
+            epoch, records, snapshot = left
             self._epochs_started += 1
+            self._load(snapshot)
+            self.on_ended(records)
             return epoch
 
-        epoch: str = await self._file.write(batches.start_epoch, index, use_reserve=True)
+        epoch: str = await self._file.write(run, index, use_reserve=True)
         return epoch
 
     # Maintenance

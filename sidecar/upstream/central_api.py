@@ -1,12 +1,13 @@
 """Central's calls by name: their requests and responses."""
 
 import secrets
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 
 from sidecar.problems import CentralUnavailable
+from sidecar.spool.batches import digest_of
 from sidecar.spool.entry import Batch, Outcome
 from sidecar.upstream.client import UNDECODABLE, CallContext, CentralClient, CentralResponse
 from sidecar.upstream.probe import CentralProbe
@@ -146,12 +147,13 @@ class Central:
         )
 
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
-        """Sends a batch once; retrying is the delivery loop's.
+        """Sends or withdraws a batch, once; retrying is the delivery loop's.
 
-        A response that does not fit the batch settles nothing: it is `CentralUnavailable`.
+        A withdrawn batch has outcomes only if central had applied it. A response that does not fit
+        the batch settles nothing: it is `CentralUnavailable`.
         """
         reply = await self._deliveries.call(
-            "batch",
+            "withdrawal" if batch.is_withdrawn else "batch",
             "POST",
             "/v1/batches",
             context=CallContext(),
@@ -159,7 +161,7 @@ class Central:
             single_attempt=True,
         )
         try:
-            return outcomes_of(reply.body, batch.number, {entry.seq for entry in batch.entries})
+            return outcomes_of(reply.body, batch)
         except UNDECODABLE as error:
             raise CentralUnavailable(
                 f"the response does not fit batch {batch.number}: {error}",
@@ -185,24 +187,32 @@ def decode_response(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
 
 
 def batch_body(batch: Batch, sent_at_ms: int) -> bytes:
-    """The batch as it is sent. Its entries are the stored bytes that the digest covers."""
+    """The batch as it is sent. Its entries are the stored bytes that the digest covers.
+
+    In place of a withdrawn one, an empty one that names it.
+    """
+    entries = () if batch.is_withdrawn else batch.entries
     head = {
         "wire": WIRE_VERSION,
         "epoch": batch.epoch,
         "batch": batch.number,
-        "digest": batch.digest,
+        "digest": digest_of(()) if batch.is_withdrawn else batch.digest,
         "sent_at_ms": sent_at_ms,
     }
-    documents = b",".join(entry.payload for entry in batch.entries)
+    if batch.is_withdrawn:
+        head["withdraws"] = batch.digest
+    documents = b",".join(entry.payload for entry in entries)
     return msgspec.json.encode(head)[:-1] + b',"entries":[' + documents + b"]}"
 
 
-def outcomes_of(body: bytes, batch_number: int, seqs: Set[int]) -> list[Outcome]:
-    """The outcome of each entry. Raises `msgspec.DecodeError`."""
+def outcomes_of(body: bytes, batch: Batch) -> list[Outcome]:
+    """The outcome of each entry; none if the batch was withdrawn. Raises `msgspec.DecodeError`."""
     response = _batch_response.decode(body)
-    if response.batch != batch_number:
+    if response.batch != batch.number:
         raise msgspec.ValidationError(f"it is for batch {response.batch}")
-    if {outcome.seq for outcome in response.outcomes} != seqs:
+    if batch.is_withdrawn and not response.outcomes:
+        return []
+    if {outcome.seq for outcome in response.outcomes} != {entry.seq for entry in batch.entries}:
         raise msgspec.ValidationError("its outcomes are not those of the batch's entries")
     return [
         Outcome(outcome.seq, outcome.outcome, outcome.problem, outcome.removed)

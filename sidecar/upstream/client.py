@@ -45,6 +45,7 @@ SKEW_TOLERATED_S = 2.0
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a body of another form."""
 NOT_MODIFIED = 304
+TOO_LARGE = 413
 OVERLOAD_STATUSES = frozenset({502, 503, 504})
 """Central or its database is unavailable, for any caller and any call."""
 SLOT_TIMEOUT_S = 2.0
@@ -243,7 +244,8 @@ class CentralClient:
             )
         document = problem_document(media_type, body)
         if document is None or status in OVERLOAD_STATUSES:
-            call.circuit.record_failure(self._monotonic())
+            if status != TOO_LARGE:  # a proxy's word on this one call
+                call.circuit.record_failure(self._monotonic())
             self._metrics.upstream_requests.labels(name, "unavailable").inc()
             slug = document["type"] if document else "no problem document of central's"
             raise CentralUnavailable(

@@ -15,7 +15,7 @@ from central.auth_settings import FULL_BATCH_ENTRIES
 from central.wire import entries as central
 from sidecar.spool import batches, schema
 from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES
-from sidecar.spool.entry import Batch, NewEntry, Priority
+from sidecar.spool.entry import Batch, Entry, NewEntry, Priority
 from sidecar.upstream.central_api import batch_body, outcomes_of
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -36,7 +36,7 @@ def sample(name: str) -> bytes:
     return (SAMPLES / name).read_bytes().rstrip(b"\n")
 
 
-def written_by_the_sidecar() -> bytes:
+def written_by_the_sidecar(*, is_withdrawn: bool = False) -> bytes:
     """A batch of every operation, stored, cut and put together as the sidecar does it."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         schema.create(connection)
@@ -45,12 +45,19 @@ def written_by_the_sidecar() -> bytes:
             batches.insert(connection, seq, new, 1_790_000_000_000 + seq, None)
         batch = batches.cut(connection, [1001], 100, 1_000_000, lambda rows: None).batch
     assert batch is not None
-    frozen = Batch("0123456789abcdef" * 2, batch.number, batch.digest, batch.entries)
+    epoch = "0123456789abcdef" * 2
+    frozen = Batch(epoch, batch.number, batch.digest, batch.entries, is_withdrawn)
     return batch_body(frozen, 1_790_000_001_000)
+
+
+def batch_of(number: int, seqs: set[int], *, is_withdrawn: bool = False) -> Batch:
+    entries = tuple(Entry(seq, 1001, 1, "op", Priority.NORMAL, None, b"{}") for seq in seqs)
+    return Batch("0" * 32, number, "0" * 64, entries, is_withdrawn)
 
 
 def test_the_sidecar_writes_the_sample() -> None:
     assert written_by_the_sidecar() == sample("batch-1.json")
+    assert written_by_the_sidecar(is_withdrawn=True) == sample("withdrawal-1.json")
 
 
 def test_central_reads_the_sample_and_finds_its_digest() -> None:
@@ -62,6 +69,27 @@ def test_central_reads_the_sample_and_finds_its_digest() -> None:
     assert central.digest_of(batch.entries) == batch.digest
     assert [central.op_of(entry) for entry in read] == [op for op, _ in WRITES]
     assert not [entry for entry in read if isinstance(entry, central.InvalidEntry)]
+
+
+def test_central_reads_a_withdrawal_of_the_sample() -> None:
+    withdrawn = msgspec.json.decode(sample("batch-1.json"), type=central.BatchRequest)
+
+    withdrawal = msgspec.json.decode(sample("withdrawal-1.json"), type=central.BatchRequest)
+
+    assert (withdrawal.epoch, withdrawal.batch) == (withdrawn.epoch, withdrawn.batch)
+    assert withdrawal.withdraws == withdrawn.digest
+    assert withdrawal.entries == []
+    assert central.digest_of(withdrawal.entries) == withdrawal.digest
+
+
+def test_the_answer_to_a_withdrawal_is_that_of_its_batch_or_an_empty_one() -> None:
+    withdrawn = batch_of(1, {1, 2, 3, 6}, is_withdrawn=True)
+    assert msgspec.json.encode(central.BatchResponse(1, [])) == sample("withdrawal-answer-1.json")
+
+    assert outcomes_of(sample("withdrawal-answer-1.json"), withdrawn) == []
+    assert [o.seq for o in outcomes_of(sample("batch-answer-1.json"), withdrawn)] == [1, 2, 3, 6]
+    with pytest.raises(msgspec.DecodeError):
+        outcomes_of(b'{"batch":1,"outcomes":[{"seq":1,"outcome":"applied"}]}', withdrawn)
 
 
 def test_central_writes_the_sample_answer() -> None:
@@ -83,7 +111,7 @@ def test_central_writes_the_sample_answer() -> None:
 
 
 def test_the_sidecar_reads_the_sample_answer() -> None:
-    outcomes = outcomes_of(sample("batch-answer-1.json"), 1, {1, 2, 3, 6})
+    outcomes = outcomes_of(sample("batch-answer-1.json"), batch_of(1, {1, 2, 3, 6}))
 
     assert [(o.seq, o.outcome) for o in outcomes] == [
         (1, "applied"),
@@ -100,7 +128,7 @@ def test_the_sidecar_reads_the_sample_answer() -> None:
 def test_an_answer_of_a_newer_central_is_read() -> None:
     newer = b'{"batch":1,"outcomes":[{"seq":1,"outcome":"applied","colour":"red"}],"more":true}'
 
-    assert [outcome.seq for outcome in outcomes_of(newer, 1, {1})] == [1]
+    assert [outcome.seq for outcome in outcomes_of(newer, batch_of(1, {1}))] == [1]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +144,7 @@ def test_an_answer_of_a_newer_central_is_read() -> None:
 )
 def test_what_is_no_answer_to_the_batch_settles_nothing(strange: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        outcomes_of(strange, 1, {1})
+        outcomes_of(strange, batch_of(1, {1}))
 
 
 def test_every_central_takes_a_full_batch() -> None:

@@ -12,6 +12,7 @@ import pytest
 from dev.postgres import create_cluster, running
 from dev.texera import create_owner
 from tests.databases import Database, create_template, free_port, open_folder
+from tests.journeys.crashing.ingress import ingress_to
 from tests.journeys.crashing.pause_points import PausePoint
 from tests.journeys.crashing.processes import Postgres, Sidecar, until, until_sampled
 from tests.journeys.crashing.proxy import Cut, proxy_to
@@ -83,6 +84,31 @@ async def test_two_replicas_given_each_batch_at_once_apply_it_once(database: Dat
             assert await other.batches("repeated") > 0
             assert await it.central.batches("applied_at_once") > 0
             assert await other.batches("applied_at_once") > 0
+
+
+async def test_a_batch_found_too_large_after_it_was_applied_is_applied_once(
+    database: Database,
+) -> None:
+    """The response to a batch is lost, and the resend meets a proxy with a limit; or the other
+    way round. The sidecar dies in between at times."""
+    async with scenario(database, SEED) as it, ingress_to(it.central.url, it.chance) as ingress:
+        sidecar = await it.add_sidecar(central_url=ingress.url)
+        ingress.max_body_bytes = 700
+        ingress.limited_share, ingress.lost_share = 0.5, 0.5
+
+        async with it.writing():
+            for _ in range(ROUNDS):
+                seen = ingress.too_large_count, ingress.lost_count
+                await until(lambda: ingress.too_large_count >= seen[0] + 8)  # noqa: B023
+                await until(lambda: ingress.lost_count >= seen[1] + 8)  # noqa: B023
+                await sidecar.kill(it.chance)
+                sidecar.start()
+                await sidecar.until_ready()
+        ingress.limited_share = ingress.lost_share = 0.0
+
+        assert await it.violations() == []
+        assert await it.central.batches("withdrawn") > 0
+        assert await it.central.batches("repeated") > 0
 
 
 @pytest.fixture

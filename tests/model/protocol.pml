@@ -7,6 +7,9 @@
  *
  * Source 0 (the runner) writes RUNNING, then COMPLETED; source 1 (the other) writes a name, then COMPLETED.
  *
+ * A proxy may refuse a batch for its size, whether or not an earlier copy of it arrived: its sidecar then withdraws
+ * it, and cuts its entries anew under the next number.
+ *
  * Each -DWITHOUT_... takes one rule out of the protocol; test_protocol_model.py shows what breaks then.
  */
 
@@ -27,6 +30,9 @@
 #endif
 #ifndef DEFERRALS
 #define DEFERRALS 0
+#endif
+#ifndef SPLITS
+#define SPLITS 0
 #endif
 #ifndef OUTAGES
 #define OUTAGES 0
@@ -59,6 +65,7 @@ typedef Spool {
     byte batch;                  /* the number of the batch in flight, or of the last one */
     byte last;                   /* its last entry; its first one is settled + 1 */
     bool in_flight;
+    bool withdrawing;            /* the batch in flight is withdrawn, not sent; until the next cut */
     bool bound;                  /* the sidecar believes that it may write */
     byte generation;             /* of that binding */
     bool is_damaged;             /* the file had to be recovered: at least once from now on */
@@ -67,12 +74,16 @@ typedef Spool {
 };
 Spool spool[SOURCES];
 
-typedef Sent { byte first[BATCHES]; byte last[BATCHES]; };  /* the entries of batch n + 1; 0: not sent */
+typedef Sent {
+    byte first[BATCHES];         /* the entries of batch n + 1; 0: not sent */
+    byte last[BATCHES];
+    bool withdrawal[BATCHES];    /* an empty batch was sent under the number, too */
+};
 typedef Epochs { Sent epoch[EPOCHS]; };
 Epochs sent[SOURCES];
 
 /* Central's tables. */
-typedef Cursor { byte last_batch; byte first; byte last; mtype outcome[3]; byte generation; };
+typedef Cursor { byte last_batch; bool is_empty; mtype outcome[3]; byte generation; };
 typedef Cursors { Cursor epoch[EPOCHS]; };
 Cursors cursor[SOURCES];
 
@@ -93,7 +104,7 @@ bool ran[SOURCES];                                  /* held the binding while th
 bool taken_over[SOURCES];                           /* revoked while the run was open: rightly refused */
 bool renewed;                                       /* since the last tick */
 byte alive[SOURCES];                                /* ticks for which it could renew without a break */
-byte outages, crashes, deferrals, binds, damages, deaths;  /* of the budgets */
+byte outages, crashes, deferrals, binds, damages, deaths, splits;  /* of the budgets */
 
 inline bind(s) {
     /* `bind` of central: one transaction that locks the execution. */
@@ -159,6 +170,7 @@ active [SOURCES] proctype Sidecar() {
             spool[s].batch++;
             spool[s].unsynced = false;
             spool[s].in_flight = true;
+            spool[s].withdrawing = false;
             if
             :: spool[s].last = spool[s].settled + 1
             :: spool[s].last = spool[s].appended
@@ -167,11 +179,36 @@ active [SOURCES] proctype Sidecar() {
             sent[s].epoch[spool[s].epoch].first[spool[s].batch - 1] = spool[s].settled + 1;
             printf("source %d: batch %d of epoch %d: %d to %d\n", s, spool[s].batch, spool[s].epoch, spool[s].settled + 1, spool[s].last) }
 
-    /* settle: central's answer, which is in its cursor row. */
+    /* withdraw: the batch is too large for a proxy. It is marked, synced, and then an empty one takes its number,
+       unless central has applied it. */
+    :: atomic { splits < SPLITS && spool[s].up && spool[s].in_flight && !spool[s].withdrawing && !spool[s].cut &&
+                spool[s].last > spool[s].settled + 1 ->
+            splits++;
+            spool[s].unsynced = false;
+#ifdef WITHOUT_WITHDRAWAL
+            /* A smaller batch under the same number is out of step if central has the larger one: a new epoch. */
+            spool[s].epoch++; spool[s].batch = 0; spool[s].in_flight = false;
+            printf("source %d: 413; a smaller batch, out of step; new epoch\n", s)
+#else
+            spool[s].withdrawing = true;
+            sent[s].epoch[spool[s].epoch].withdrawal[spool[s].batch - 1] = true;
+            printf("source %d: 413; withdraws batch %d\n", s, spool[s].batch)
+#endif
+            }
+
+    /* settle: central's answer, which is in its cursor row. A withdrawn batch that was not applied has no outcomes:
+       its entries wait again. */
     :: atomic { spool[s].up && spool[s].in_flight && !spool[s].cut &&
                 cursor[s].epoch[spool[s].epoch].last_batch == spool[s].batch ->
             spool[s].unsynced_from = spool[s].settled;
             seq = spool[s].settled + 1;
+            if
+            :: cursor[s].epoch[spool[s].epoch].is_empty ->
+                assert(spool[s].withdrawing);       /* it may only be withdrawn, never be sent */
+                printf("source %d: batch %d was withdrawn\n", s, spool[s].batch);
+                seq = spool[s].last + 1
+            :: else
+            fi;
             do
             :: seq > spool[s].last -> break
             :: else ->
@@ -222,6 +259,7 @@ active [SOURCES] proctype Sidecar() {
             spool[s].epoch++;
             spool[s].batch = 0;
             spool[s].in_flight = false;
+            spool[s].withdrawing = false;
             spool[s].unsynced = false;
             spool[s].is_damaged = true }
 
@@ -247,6 +285,16 @@ active [SOURCES] proctype Sidecar() {
 #define next_is_sent(s_, e_) (cursor[s_].epoch[e_].last_batch < BATCHES && \
     sent[s_].epoch[e_].last[cursor[s_].epoch[e_].last_batch] > 0)
 
+#define next_is_withdrawn(s_) (cursor[s_].epoch[0].last_batch < BATCHES && \
+    sent[s_].epoch[0].withdrawal[cursor[s_].epoch[0].last_batch])
+
+/* An empty batch has no facts to read: it takes the cursor's lock and advances it. */
+inline withdraw(s_) {
+    cursor[s_].epoch[0].last_batch++;
+    cursor[s_].epoch[0].is_empty = true;
+    printf("replica %d: batch %d of source %d withdrawn\n", _pid, cursor[s_].epoch[0].last_batch, s_)
+}
+
 inline take(s_, e_) {
     s = s_; e = e_; n = cursor[s].epoch[e].last_batch + 1;
     may_write = binding[s].exists && !binding[s].revoked;
@@ -264,7 +312,11 @@ begin:
     if
     :: atomic { central_up && next_is_sent(0, 0) -> take(0, 0) }
     :: atomic { central_up && next_is_sent(1, 0) -> take(1, 0) }
-#if DAMAGES > 0
+#if SPLITS > 0
+    :: atomic { central_up && next_is_withdrawn(0) -> withdraw(0); goto begin }
+    :: atomic { central_up && next_is_withdrawn(1) -> withdraw(1); goto begin }
+#endif
+#if DAMAGES > 0 || defined(WITHOUT_WITHDRAWAL)
     :: atomic { central_up && next_is_sent(0, 1) -> take(0, 1) }
     :: atomic { central_up && next_is_sent(1, 1) -> take(1, 1) }
 #endif
@@ -331,6 +383,7 @@ begin:
                 seq++
             od;
             cursor[s].epoch[e].last_batch = n;
+            cursor[s].epoch[e].is_empty = false;
             cursor[s].epoch[e].generation = generation;
             printf("replica %d: batch %d of source %d committed, %e\n", _pid, n, s, status)
         fi;

@@ -50,6 +50,8 @@ class Cursor:
     batch: int = 0
     digest: str = ""
     response: bytes = b""
+    is_stored: bool = True
+    """False for a source that was unknown, whose batch applied nothing."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,10 @@ class MemoryCentral:
         cursor = self.cursors.get((source_id, batch.epoch), Cursor())
         if (cursor.batch, cursor.digest) == (batch.batch, batch.digest):
             return cursor.response
-        if batch.batch != cursor.batch + 1:
+        is_withdrawn = (cursor.batch, cursor.digest) == (batch.batch, batch.withdraws)
+        if is_withdrawn and cursor.is_stored:
+            return cursor.response
+        if not is_withdrawn and batch.batch != cursor.batch + 1:
             raise problems.BatchOutOfStep(
                 f"batch {batch.batch} came after batch {cursor.batch}", last_batch=cursor.batch
             )
@@ -121,7 +126,9 @@ class MemoryCentral:
                 )
         outcomes = [_wire_outcome(outcome) for outcome in folded.outcomes]
         response = msgspec.json.encode(BatchResponse(batch.batch, outcomes))
-        self.cursors[source_id, batch.epoch] = Cursor(batch.batch, batch.digest, response)
+        is_known = any(source == source_id for _, source in self.bindings)
+        cursor = Cursor(batch.batch, batch.digest, response, is_known)
+        self.cursors[source_id, batch.epoch] = cursor
         return response
 
     def _facts(

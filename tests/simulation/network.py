@@ -46,6 +46,8 @@ class Faults:
     slow: float = 0.0
     page: float = 0.0
     """Somebody else than central answers."""
+    unlimited: float = 0.0
+    """The request is spared the proxy's limit: its replicas differ."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class Network:
             self._record_fault(source_id)
             _reset(response)
             return
-        if len(body) > self.proxy_bytes:
+        is_limited = len(body) > self.proxy_bytes
+        if is_limited and chance.random() >= self.faults.unlimited:
             answer: Answer = TOO_LARGE
         elif response is not None and chance.random() < self.faults.page:
             self._record_fault(source_id)

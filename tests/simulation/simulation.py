@@ -14,8 +14,8 @@ Everything: how many runs there are and what they write, the delay of each commi
 request, and the faults: lost, doubled and delayed requests and responses, foreign pages, cut links,
 outages of central, rows that stay locked for up to an hour, kills between any two steps with or
 without a power cut, runs that another sidecar takes over, a suspended machine, small spools, small
-batches, a proxy that refuses large ones, and slow disks. When the faults have stopped, `checker.py`
-checks what is left.
+batches, a proxy that refuses large ones (always, or at times), and slow disks. When the faults have
+stopped, `checker.py` checks what is left.
 
     plan(seed) --> faults and work until a horizon --> faults end --> all settled? --> check
 
@@ -137,7 +137,10 @@ def plan_of(seed: int) -> Plan:
         checkpoint_frames=chance.choice([20, 100]),
         executions_per_call=chance.choice([1, 2, 10_000]),
     )
-    if chance.random() < LONG_LOCK_CHANCE:
+    is_long_lock = chance.random() < LONG_LOCK_CHANCE
+    unlimited = chance.choice([0.0, 0.5])
+    plan = replace(plan, faults=replace(plan.faults, unlimited=unlimited))
+    if is_long_lock:
         # Alone: other faults would interrupt the thousand and more deferrals.
         lock = chance.choice(ids), 0.0, chance.uniform(0.7, 1.0) * LONGEST_LOCK_S
         plan = replace(plan, faults=Faults(), kills=(), kill_chance=0.0, jumps=(), locks=(lock,))

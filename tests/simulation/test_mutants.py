@@ -11,10 +11,11 @@ import pytest
 
 from sidecar.spool import batches
 from sidecar.spool.batches import KeepRows
-from sidecar.spool.entry import Outcome
+from sidecar.spool.entry import Batch, Outcome
 from sidecar.spool.file import SpoolFile
 from sidecar.spool.queue_index import DEFER_BASE_S, DEFER_MAX_S, QueueIndex
 from sidecar.upstream import central_api
+from sidecar.upstream.central_api import Central
 from tests.simulation.network import Faults
 from tests.simulation.simulation import Plan, plan_of, simulate
 
@@ -106,6 +107,24 @@ def test_an_acknowledgement_before_the_sync_loses_writes(monkeypatch: pytest.Mon
     seeds = seeds_with(lambda plan: any(lost for *_, lost in plan.kills), count=20)
 
     assert any("was acknowledged" in v or "in the history" in v for v in found(seeds))
+
+
+def test_a_batch_that_is_cut_anew_without_a_withdrawal_is_applied_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def deliver(self: Central, batch: Batch, sent_at_ms: int) -> list[Outcome]:
+        return [] if batch.is_withdrawn else await delivered(self, batch, sent_at_ms)
+
+    delivered = Central.deliver
+    monkeypatch.setattr(Central, "deliver", deliver)
+    seeds = seeds_with(
+        lambda plan: (
+            plan.proxy_bytes < 10**9 and plan.faults.unlimited > 0 and plan.batch_bytes > 2000
+        ),
+        count=20,
+    )
+
+    assert any("was settled 2 times" in violation for violation in found(seeds))
 
 
 def test_a_deferred_entry_that_is_settled_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

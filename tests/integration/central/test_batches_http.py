@@ -109,6 +109,8 @@ async def test_another_wire_version_is_to_be_tried_elsewhere(line: Line) -> None
         {"entries": {}},
         {"entries": [{"seq": 1}]},
         {"sent_at_ms": None},
+        {"withdraws": "short"},
+        {"withdraws": "0" * 64},
     ],
 )
 async def test_a_damaged_envelope_is_refused_as_a_whole(line: Line, wrong: dict[str, Any]) -> None:

@@ -1,14 +1,15 @@
 """The simulation's central in memory, held against the real store: one history, the same outcomes.
 
-Batches of all kinds of entries are sent, repeated and sent out of step, under new epochs; rows are
-locked, bindings taken over, runs closed as orphans. Every response is the same, byte for byte, and
-so are the rows in the end.
+Batches of all kinds of entries are sent, repeated, withdrawn and sent out of step, under new
+epochs; rows are locked, bindings taken over, runs closed as orphans. Every response is the same,
+byte for byte, and so are the rows in the end.
 """
 
 import random
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 
 from central.domain.fold import Execution, WriterStatus
@@ -62,7 +63,7 @@ class Both:
     async def step(self) -> None:
         chance = self.chance
         name = chance.choice(SOURCES)
-        match chance.randrange(12):
+        match chance.randrange(14):
             case 0:
                 self.sources[name], self.numbers[name] = self._new_epoch(name), 0
                 self.last.pop(name, None)
@@ -76,8 +77,23 @@ class Both:
                 await self._send(name, self._batch(name, self.numbers[name] + 2))
             case 5:
                 await self._send_while_locked(name, chance.choice(self.ids))
+            case 6:
+                await self._withdraw(name)
             case _:
                 await self._send_next(name)
+
+    async def _withdraw(self, name: str) -> None:
+        """The last batch, or one that had not arrived; then a late copy of it."""
+        batch = self.last.get(name) if self.chance.random() < 0.5 else None
+        if batch is None:
+            self.numbers[name] += 1
+            batch = self._batch(name, self.numbers[name])
+        empty = self.sources[name].batch(batch.batch)
+        withdrawal = msgspec.structs.replace(empty, withdraws=batch.digest)
+        await self._send(name, withdrawal)
+        await self._send(name, batch)
+        await self._send(name, withdrawal)
+        self.last[name] = withdrawal
 
     async def _send_next(self, name: str) -> None:
         self.numbers[name] += 1

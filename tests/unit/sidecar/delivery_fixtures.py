@@ -15,6 +15,9 @@ Answer = Callable[[Batch], list[Outcome]]
 
 
 def applied(batch: Batch) -> list[Outcome]:
+    """All is applied. A withdrawn batch had not arrived before."""
+    if batch.is_withdrawn:
+        return []
     return [Outcome(entry.seq, "applied") for entry in batch.entries]
 
 
@@ -30,6 +33,9 @@ def relayed(
 
 
 UNREACHABLE = CentralUnavailable("cannot be reached", retry_after_s=1)
+PROXY_413 = CentralUnavailable(
+    "413 from a proxy", retry_after_s=1, from_unknown_server=True, response_status=413
+)
 PROXY_PAGE = CentralUnavailable("502 from a proxy", retry_after_s=1, from_unknown_server=True)
 
 
@@ -59,9 +65,13 @@ class ScriptedCentral:
 @dataclass
 class RecordingListener:
     settled: set[int] = field(default_factory=set)
+    invalidation_count: int = 0
 
     def on_settled(self, entries: Sequence[Entry], records: Sequence[WriteRecord]) -> None:
         self.settled |= {record.seq for record in records}
+
+    def invalidate_all(self) -> None:
+        self.invalidation_count += 1
 
 
 @dataclass

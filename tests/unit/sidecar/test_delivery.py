@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from kit.http.service import Supervisor
-from sidecar.problems import CentralUnavailable, UpstreamProblem
+from sidecar.problems import CentralUnavailable
 from sidecar.spool import batches
-from sidecar.spool.entry import Batch, Outcome, Priority, WriteState
+from sidecar.spool.entry import Batch, Outcome, WriteState
 from tests.unit.sidecar.delivery_fixtures import (
+    PROXY_413,
     PROXY_PAGE,
     UNREACHABLE,
     DeliveryHarness,
@@ -206,13 +207,13 @@ async def test_an_unforeseen_error_restarts_delivery_and_nothing_is_lost(
 ) -> None:
     """The error comes between the commit of the outcomes and the index in memory."""
     seqs = [await harness.spool.append(update(name=name)) for name in "ab"]
-    errors = iter([OverflowError("in a listener")])
+    errors = iter([OverflowError("in the index")])
 
     def fail_once(*_: object) -> None:
         for error in errors:
             raise error
 
-    monkeypatch.setattr(harness.listener, "on_settled", fail_once)
+    monkeypatch.setattr(harness.spool.bindings, "apply", fail_once)
     tasks = Supervisor(harness.metrics.restarts, uniform=lambda low, high: 0.0)
 
     async with tasks.supervise("delivery", harness.delivery.run):
@@ -227,70 +228,6 @@ async def test_an_unforeseen_error_restarts_delivery_and_nothing_is_lost(
     assert harness.count("sidecar_task_restarts_total", task="delivery") == 1
 
 
-PROXY_413 = CentralUnavailable(
-    "413 from a proxy", retry_after_s=1, from_unknown_server=True, response_status=413
-)
-
-
-@pytest.mark.parametrize("refusal", [PROXY_413, relayed("body-too-large", 413)])
-async def test_a_batch_too_large_for_a_proxy_is_split_under_its_number(
-    harness: DeliveryHarness, refusal: CentralUnavailable | UpstreamProblem
-) -> None:
-    seqs = [await harness.spool.append(update(name="n" * 1000)) for _ in range(16)]
-
-    def proxy(batch: Batch) -> list[Outcome]:
-        if sum(len(entry.payload) for entry in batch.entries) > 5_000:
-            raise refusal
-        return applied(batch)
-
-    harness.central.script = [proxy] * 100
-
-    await harness.deliver_all()
-
-    sent = harness.central.batches
-    assert [len(batch.entries) for batch in sent[:3]] == [16, 8, 4]
-    assert {batch.number for batch in sent[:3]} == {1}
-    assert len({batch.digest for batch in sent}) == len(sent)
-    assert {batch.epoch for batch in sent} == {sent[0].epoch}
-    delivered = [batch for batch in sent if sum(len(e.payload) for e in batch.entries) <= 5_000]
-    assert [batch.number for batch in delivered] == list(range(1, len(delivered) + 1))
-    assert [entry.seq for batch in delivered for entry in batch.entries] == seqs
-    assert len(sent) - len(delivered) <= 3  # later batches stay small
-
-
-async def test_a_split_batch_survives_a_restart(harness: DeliveryHarness, spools: Spools) -> None:
-    seqs = [await harness.spool.append(update(name="n" * 1000)) for _ in range(4)]
-    batch = await harness.spool.cut(flush=True)
-    assert batch is not None
-    assert await harness.spool.shrink(2_500)
-
-    spool = await spools.open()
-
-    smaller = await spool.in_flight()
-    assert smaller is not None
-    assert (smaller.number, [entry.seq for entry in smaller.entries]) == (1, seqs[:2])
-    assert smaller.digest != batch.digest
-
-
-async def test_what_a_split_leaves_of_a_run_that_ends_goes_before_the_end_of_another(
-    harness: DeliveryHarness,
-) -> None:
-    spool = harness.spool
-    other = await spool.append(update(name="n" * 1000, execution_id=OTHER_EID))
-    seqs = [await spool.append(update(name="n" * 1000)) for _ in range(3)]
-    seqs.append(await spool.append(update(status="COMPLETED", priority=Priority.TERMINAL)))
-    assert await spool.cut(flush=True)
-    assert await spool.shrink(2_500)
-    other_end = await spool.append(
-        update(OTHER_EID, priority=Priority.TERMINAL, status="COMPLETED")
-    )
-
-    await harness.deliver_all()
-
-    sent = [seq for numbers in harness.central.numbers() for seq in numbers]
-    assert sent == [*seqs, other, other_end]
-
-
 @pytest.mark.parametrize("fault", [PROXY_413, relayed("batch-out-of-step", 409)], ids=str)
 async def test_a_full_volume_keeps_no_batch_from_being_split_or_cut_anew(
     harness: DeliveryHarness, monkeypatch: pytest.MonkeyPatch, fault: Exception
@@ -298,7 +235,7 @@ async def test_a_full_volume_keeps_no_batch_from_being_split_or_cut_anew(
     seqs = [await harness.spool.append(update(name="n" * 1000)) for _ in range(2)]
     assert await harness.spool.cut(flush=True)
     changes: dict[str, Callable[..., Any]] = {
-        "shrink": batches.shrink,
+        "withdraw": batches.withdraw,
         "start_epoch": batches.start_epoch,
     }
     attempts: list[str] = []
@@ -320,7 +257,8 @@ async def test_a_full_volume_keeps_no_batch_from_being_split_or_cut_anew(
     assert len(attempts) == 2
     assert len(harness.central.batches[0].entries) == 2
     assert harness.central.batches[1] != harness.central.batches[0]
-    assert [seq for numbers in harness.central.numbers()[1:] for seq in numbers] == seqs
+    settled = [b for b in harness.central.batches[1:] if not b.is_withdrawn]
+    assert [entry.seq for batch in settled for entry in batch.entries] == seqs
 
 
 async def test_a_single_write_that_is_too_large_parks_delivery(harness: DeliveryHarness) -> None:

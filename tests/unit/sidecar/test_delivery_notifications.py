@@ -13,7 +13,7 @@ from sidecar.spool.fault_injection import FaultPoint
 from sidecar.spool.queue_index import IndexSnapshot
 from sidecar.upstream.resilience import BatchByteLimit
 from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, applied, until
-from tests.unit.sidecar.spool_fixtures import EID, Spools, size_only, update
+from tests.unit.sidecar.spool_fixtures import EID, Spools, size_only, state_of, update
 
 LONG_S = 600.0
 
@@ -204,3 +204,28 @@ async def test_a_flush_of_an_unreadable_spool_fails(
     harness.start()
     assert await finished(flush) == 0
     await until(lambda: harness.spool.queues.entry_count == 0)
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+async def test_a_listener_that_always_fails_does_not_stop_delivery(
+    harness: DeliveryHarness, caplog: pytest.LogCaptureFixture, is_interrupted: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("always")
+
+    harness.listener.on_settled = fail  # type: ignore[method-assign, assignment]
+    if is_interrupted:
+        harness.central.script = [failing_after_the_next_commit(harness)]
+    seqs = [await harness.spool.append(update(name="n"))]
+    harness.start()
+    await until(lambda: harness.spool.queues.entry_count == 0)
+    seqs.append(await harness.spool.append(update(name="n")))
+
+    await harness.deliver_all()
+
+    assert [await state_of(harness.spool, seq) for seq in seqs] == [WriteState.COMMITTED] * 2
+    assert harness.listener.invalidation_count >= 2
+    failures = harness.count("sidecar_settlement_listener_failures_total")
+    assert failures == harness.listener.invalidation_count
+    lines = [record for record in caplog.records if "listener failed" in record.message]
+    assert [line.exc_info is not None for line in lines] == [True]

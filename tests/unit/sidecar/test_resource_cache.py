@@ -87,6 +87,21 @@ def test_a_write_to_one_execution_leaves_fetches_of_another_valid(bench: Bench) 
     assert generation.is_valid
 
 
+def test_clearing_ends_all_values_and_all_fetches_in_progress(bench: Bench) -> None:
+    generation = bench.cache.generation(EID)
+    kept = bench.put_registry(EID)
+    bench.put_workflow(OTHER_EID)
+
+    bench.cache.clear()
+
+    assert (kept.token.is_valid, generation.is_valid) == (False, False)
+    assert [bench.cache.get(t) for t in (uris_target(EID), LATEST, COSTS)] == [None] * 3
+    assert (bench.cache.size_bytes, bench.evicted_count) == (0, 0)
+    bench.put_registry(EID)
+    bench.settle(EID, WriteState.COMMITTED, op="delete_uris")
+    assert bench.registry(EID) is not None
+
+
 def test_a_value_that_does_not_fit_evicts_the_least_recently_used() -> None:
     bench = Bench(2 * EMPTY_BYTES)
 

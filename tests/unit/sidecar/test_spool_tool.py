@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from tests.unit.sidecar.spool_fixtures import (
     OTHER_USER,
     Spools,
     cut,
+    numbers,
     size_only,
+    state_of,
     update,
 )
 
@@ -175,7 +178,7 @@ def test_directory_is_read_from_the_environment(
     assert str(tmp_path) in capsys.readouterr().err
 
 
-async def test_skip_ends_a_waiting_write_and_the_rest_of_its_batch_is_sent(
+async def test_skip_of_a_write_in_flight_waits_for_the_withdrawal_of_its_batch(
     spools: Spools, tool: Tool
 ) -> None:
     spool = await spools.open()
@@ -186,35 +189,38 @@ async def test_skip_ends_a_waiting_write_and_the_rest_of_its_batch_is_sent(
 
     assert tool("skip", write_id) == 0
 
+    assert "is in flight: the next start skips it, unless central has it already" in tool.out
     spool = await spools.open()
+    assert await state_of(spool, seqs[1]) == "durable"
+    again = await spool.in_flight()
+    assert again == replace(batch, is_withdrawn=True)
+    await spool.settle(again, [], lambda records: None)
     record = await spool.find(seqs[1])
     assert record is not None
     assert (record.state, (record.problem or {})["type"]) == ("refused", "skipped-by-operator")
     assert (spool.skipped_count, spool.describe()["skipped"]) == (1, 1)
-    smaller = await spool.in_flight()
-    assert smaller is not None
-    assert (smaller.epoch, smaller.number) == (batch.epoch, batch.number)
-    assert [entry.seq for entry in smaller.entries] == [seqs[0], seqs[2]]
-    assert smaller.digest != batch.digest
+    following = await cut(spool)
+    assert (following.epoch, following.number) == (batch.epoch, batch.number + 1)
+    assert [entry.seq for entry in following.entries] == [seqs[0], seqs[2]]
 
 
-async def test_skip_of_the_only_write_in_flight_frees_the_batch_number(
+async def test_skip_of_a_write_that_is_in_no_batch_ends_it_at_once(
     spools: Spools, tool: Tool
 ) -> None:
-    """Else the next batch would be out of step."""
     spool = await spools.open()
-    seq = await spool.append(update(name="a"))
-    batch = await cut(spool)
+    first = await spool.append(update(name="a"))
+    await cut(spool)
+    seq = await spool.append(update(name="b"))
     await spools.close()
 
     assert tool("skip", str(seq)) == 0
 
     spool = await spools.open()
-    assert await spool.in_flight() is None
-    later = await spool.append(update(name="b"))
-    following = await cut(spool)
-    assert (following.epoch, following.number) == (batch.epoch, batch.number)
-    assert [entry.seq for entry in following.entries] == [later]
+    assert await state_of(spool, seq) == "refused"
+    assert spool.skipped_count == 1
+    batch = await spool.in_flight()
+    assert batch is not None
+    assert (numbers(batch), batch.is_withdrawn) == ([first], False)
 
 
 async def test_skip_ends_replaced_writes_too(spools: Spools, tool: Tool) -> None:

@@ -130,6 +130,16 @@ async def test_a_response_with_retry_after_is_not_retried(peer: Peer) -> None:
     assert len(peer.calls) == 1
 
 
+async def test_a_proxys_413_says_nothing_about_central(peer: Peer) -> None:
+    for _ in range(10):
+        peer.script = [response(413, "<h1>Too Large</h1>", "text/html")]
+        with pytest.raises(CentralUnavailable) as raised:
+            await peer.call(single_attempt=True)
+        assert raised.value.response_status == 413
+
+    assert not peer.client._circuit_of(None).is_open
+
+
 async def test_a_retry_shares_the_deadline_of_its_call(peer: Peer) -> None:
     peer.script = [problem(503, "database-unavailable"), None]
 

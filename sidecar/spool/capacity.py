@@ -62,41 +62,21 @@ class SpoolLimits:
         return Usage(int(high.entries * LOW_WATER), int(high.size_bytes * LOW_WATER))
 
 
-class WatermarkGate:
-    """States: open -> full (above the high mark) -> open (below the low mark)."""
+class CapacityGuard:
+    """Counts writes that are being committed beside those on disk: a burst must not overfill it.
+
+    States: open -> full (above the high mark) -> open (below the low mark).
+    """
 
     def __init__(self, limits: SpoolLimits) -> None:
-        self._limits = limits
+        self.limits = limits
+        self._committing = Usage(0, 0)
         self._is_full = False
 
     def is_full(self, usage: Usage) -> bool:
         """Whether ordinary writes are refused."""
-        self._is_full = self._is_full and not usage.fits(self._limits.low_water)
+        self._is_full = self._is_full and not usage.fits(self.limits.low_water)
         return self._is_full
-
-    def allows(self, usage: Usage, more: Usage, *, is_terminal: bool) -> bool:
-        """Whether `more` fits beside the present usage."""
-        if is_terminal:
-            return (usage + more).fits(self._limits.whole)
-        if self.is_full(usage):
-            return False
-        if (usage + more).fits(self._limits.high_water):
-            return True
-        # One write too large for what is left must not shut out the small ones.
-        self._is_full = not usage.fits(self._limits.low_water)
-        return False
-
-
-class CapacityGuard:
-    """Counts writes that are being committed beside those on disk: a burst must not overfill it."""
-
-    def __init__(self, limits: SpoolLimits) -> None:
-        self.limits = limits
-        self._gate = WatermarkGate(limits)
-        self._committing = Usage(0, 0)
-
-    def is_full(self, usage: Usage) -> bool:
-        return self._gate.is_full(usage)
 
     def reserve(self, new: NewEntry, usage: Usage) -> Usage:
         """Reserves room for a write beside the present usage; returns it, for `release`.
@@ -106,8 +86,7 @@ class CapacityGuard:
         size_bytes = ENTRY_OVERHEAD_BYTES + ENVELOPE_BYTES + len(msgspec.json.encode(new.fields))
         reserved = Usage(1, size_bytes)
         usage += self._committing
-        is_terminal = new.priority is Priority.TERMINAL
-        if not self._gate.allows(usage, reserved, is_terminal=is_terminal):
+        if not self._has_room(usage, reserved, is_terminal=new.priority is Priority.TERMINAL):
             raise SpoolFull(
                 f"{usage.entries} writes of at most {self.limits.max_entries} wait for central,"
                 f" {usage.size_bytes} of at most {self.limits.max_bytes} bytes",
@@ -115,6 +94,17 @@ class CapacityGuard:
             )
         self._committing += reserved
         return reserved
+
+    def _has_room(self, usage: Usage, more: Usage, *, is_terminal: bool) -> bool:
+        if is_terminal:
+            return (usage + more).fits(self.limits.whole)
+        if self.is_full(usage):
+            return False
+        if (usage + more).fits(self.limits.high_water):
+            return True
+        # One write too large for what is left must not shut out the small ones.
+        self._is_full = not usage.fits(self.limits.low_water)
+        return False
 
     def release(self, reserved: Usage) -> None:
         """The write is on disk and counted there, or it failed."""

@@ -66,7 +66,6 @@ class SpoolFile:
         self._lock = SpoolLock(directory)
         self.writer = new_writer(self._open_in_thread, faults=faults)
         self._reader = Reader(self._path)
-        self._vacuuming: asyncio.Task[None] | None = None
         self.lost_count = 0
         self.rebuild_count = 0
         self.disk_full = False
@@ -91,10 +90,6 @@ class SpoolFile:
 
     async def close(self) -> None:
         """Commits what waits, then closes."""
-        if self._vacuuming is not None:
-            self._vacuuming.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._vacuuming
         await self.writer.close()
         await self._reader.close()
         self._lock.release()
@@ -173,16 +168,6 @@ class SpoolFile:
         # The file shrinks when the log is written back, and the log when it starts over.
         await self.write(schema.checkpoint_truncate, outside_transaction=True)
         await self.refill_reserve()
-
-    def vacuum_in_background(self) -> None:
-        async def vacuum() -> None:
-            try:
-                await self.vacuum()
-            except SpoolUnavailable as problem:
-                logger.warning("spool vacuum put off", extra=fields(detail=problem.detail))
-
-        if self._vacuuming is None or self._vacuuming.done():
-            self._vacuuming = asyncio.create_task(vacuum())
 
     def _problem_of(self, error: Exception) -> SpoolUnavailable:
         kind = SpoolVolumeFull if _is_no_space(error) else SpoolUnavailable

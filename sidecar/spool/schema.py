@@ -19,8 +19,6 @@ WAL_SUFFIX, SHM_SUFFIX = "-wal", "-shm"
 PAGE_BYTES = 4096
 VACUUM_STEP_PAGES = 2_048
 """8 MiB at a time, a few milliseconds of the writer's thread."""
-VACUUM_FROM_PAGES = 1_024
-"""From 4 MiB on, free pages are returned to the volume at once; fewer wait for maintenance."""
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -172,13 +170,6 @@ def checkpoint_truncate(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         connection.execute("PRAGMA busy_timeout = 1000")
-
-
-def is_mostly_free(connection: sqlite3.Connection) -> bool:
-    """Whether a vacuum pays now: then hardly a page has to be moved for it."""
-    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    return bool(free >= VACUUM_FROM_PAGES and free * 2 >= pages)
 
 
 def vacuum_step(connection: sqlite3.Connection) -> bool:

@@ -360,17 +360,14 @@ class Spool:
         judged = PermissionChanges.of(batch.entries, by_seq)
         now_ms = self.now_ms()
 
-        def store(
-            connection: sqlite3.Connection,
-        ) -> tuple[list[WriteRecord], PermissionChanges, bool]:
+        def store(connection: sqlite3.Connection) -> tuple[list[WriteRecord], PermissionChanges]:
             changes = bindings.without_rebound(connection, judged)
             bindings.apply(connection, changes, now_ms)
             ended = batches.with_skipped(connection, known) if batch.is_withdrawn else known
-            records = batches.settle(connection, ended)
-            return records, changes, schema.is_mostly_free(connection)
+            return batches.settle(connection, ended), changes
 
-        def index(stored: tuple[list[WriteRecord], PermissionChanges, bool]) -> list[WriteRecord]:
-            records, changes, is_mostly_free = stored
+        def index(stored: tuple[list[WriteRecord], PermissionChanges]) -> list[WriteRecord]:
+            records, changes = stored
             self._has_batch = False
             settled = {record.seq for record in records}
             gone = [entry for entry in batch.entries if entry.seq in settled]
@@ -387,8 +384,6 @@ class Spool:
             self.bindings.apply(changes, now_ms)
             on_settled(records)
             self._settling = ()
-            if is_mostly_free:
-                self._file.vacuum_in_background()
             return records
 
         self._faults.hit(FaultPoint.BEFORE_SETTLE)

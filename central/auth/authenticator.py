@@ -18,12 +18,12 @@ from central.auth.source_assertions import HEADER, AssertionVerifier, SignedCall
 from central.auth.user_tokens import (
     AccountRoleCache,
     TokenVerifier,
-    User,
     challenge,
     invalid_token,
 )
 from central.auth.workload_tokens import HEADER as WORKLOAD_HEADER
-from central.auth.workload_tokens import UNRESTRICTED, Workload, WorkloadVerifier
+from central.auth.workload_tokens import WorkloadVerifier
+from central.domain.callers import UNRESTRICTED, User, Workload
 from central.problems import (
     AssertionInvalid,
     AssertionMissing,
@@ -232,12 +232,12 @@ class Authenticator:
             user = await self._user(request, token)
             if self._limits is not None:
                 self._limits.check_user(user.user_id)
-        assertion = single_header(request, HEADER)
+        assertion = single_header(request.headers, HEADER)
         if needs is CredentialPolicy.USER and assertion is None:
             assert user is not None  # noqa: S101 (for the type checker)
             await self._read(body, user, None)
             return Reader(user)
-        key = idempotency_key(request)
+        key = idempotency_key(request.headers)
         call = SignedCall(request.method, request.raw_path, token, key)
         head = self._assertions.verify(assertion, call)
         source_id = head.source_id
@@ -268,7 +268,7 @@ class Authenticator:
     async def _workload(self, request: web.Request) -> Workload:
         if self._workloads is None:
             return UNRESTRICTED
-        workload = await self._workloads.verify(single_header(request, WORKLOAD_HEADER))
+        workload = await self._workloads.verify(single_header(request.headers, WORKLOAD_HEADER))
         # A unit in the path must be the pod's own, whatever the handler does with it.
         unit_id = request.match_info.get("computing_unit_id")
         if unit_id is not None:
@@ -286,7 +286,7 @@ class Authenticator:
 
 def bearer_token(request: web.Request) -> str | None:
     """The token of `Authorization`. Raises `TokenInvalid` for another scheme or two headers."""
-    value = single_header(request, "Authorization")
+    value = single_header(request.headers, "Authorization")
     if value is None:
         return None
     scheme, _, token = value.partition(" ")

@@ -11,7 +11,7 @@ and batches read the account anyway.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Protocol
 
 import msgspec
@@ -25,13 +25,13 @@ from central.auth.keys import (
     decode_claims,
 )
 from central.auth_settings import TokenSettings
+from central.domain.callers import User
 from central.metrics import Metrics
-from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid, UserDemoted
+from central.problems import TokenExpired, TokenInvalid, UserDemoted
 from kit.http.problems import Problem
 from kit.texera.fields import Id
 
 MAX_CACHED_ROLES = 50_000
-ROLES = frozenset({"REGULAR", "ADMIN"})
 YEAR_9999 = 253_402_300_799  # the last second that RFC 3339 can express
 
 
@@ -45,26 +45,6 @@ class Claims(msgspec.Struct, frozen=True, rename={"user_id": "userId"}):
     nbf: float | None = None
     iss: str | None = None
     aud: str | list[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """The user of a valid token. Texera's services take the role from the token."""
-
-    user_id: int
-    role: str
-    expires_at: float
-    """Unix seconds, as in the token, without the leeway."""
-    not_before: float = 0.0
-
-    @property
-    def reads_everything(self) -> bool:
-        return self.role == "ADMIN"
-
-    def check_role(self) -> None:
-        """Raises `RoleNotAllowed` unless the role is REGULAR or ADMIN."""
-        if self.role not in ROLES:
-            raise RoleNotAllowed(f"expected REGULAR or ADMIN, the token says {self.role[:32]!r}")
 
 
 class TokenVerifier:

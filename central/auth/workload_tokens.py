@@ -28,8 +28,9 @@ from central.auth.keys import (
     decode_claims,
 )
 from central.auth_settings import UNIT_PLACEHOLDER, WorkloadSettings
+from central.domain.callers import UNRESTRICTED, Workload
 from central.metrics import Metrics
-from central.problems import WorkloadInvalid, WorkloadMissing, WrongComputingUnit
+from central.problems import WorkloadInvalid, WorkloadMissing
 from kit.http.logs import fields
 from kit.http.problems import Problem
 from kit.texera.fields import INT32_MAX
@@ -66,29 +67,6 @@ class VerifiedPod:
     unit_id: int
     expires_at: float
     not_before: float
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """The pod behind a call. `unit_id` is None if it is unknown and not required."""
-
-    unit_id: int | None = None
-    is_enforced: bool = False
-    refuse: Callable[[Problem], None] = lambda problem: None
-
-    @property
-    def enforced_unit_id(self) -> int | None:
-        """The one unit whose executions the call may touch; None for any."""
-        return self.unit_id if self.is_enforced else None
-
-    def check(self, unit_id: int | None) -> None:
-        """Raises `WrongComputingUnit` for another unit than the pod's, where that is enforced."""
-        if self.unit_id is not None and unit_id != self.unit_id:
-            detail = f"the call came from a pod of computing unit {self.unit_id}, not of {unit_id}"
-            self.refuse(WrongComputingUnit(detail))
-
-
-UNRESTRICTED = Workload()
 
 
 class WorkloadVerifier:

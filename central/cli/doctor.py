@@ -13,7 +13,6 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from central.auth.keys import FetchFailed, build_jwks_source, parse_jwks
 from central.auth_settings import JwksSettings, TokenSettings, redact
 from central.metrics import Metrics
 from central.migrations.grants import granted_privileges
@@ -93,6 +92,9 @@ def check_secret(settings: TokenSettings) -> str:
 
 async def check_jwks(settings: JwksSettings, algorithms: tuple[str, ...]) -> str:
     """Whether the key set can be fetched, and has keys for the algorithms."""
+    # Here, because the other commands start in a third of the time without it.
+    from central.auth.keys import FetchFailed, build_jwks_source, parse_jwks
+
     location = redact(settings.location)
     try:
         keys = parse_jwks(await build_jwks_source(settings).fetch(), algorithms)

@@ -6,7 +6,7 @@ it returns for that (`is_active`, `unit_privilege`, `unit_exists`) are turned in
 
 import asyncpg
 
-from central.auth.user_tokens import User
+from central.domain.callers import User
 from central.problems import (
     BootSuperseded,
     ComputingUnitForbidden,

@@ -45,9 +45,8 @@ from typing import Literal, TypeAlias
 import msgspec
 from cachetools import LRUCache, TTLCache
 
-from central.auth.user_tokens import User
-from central.auth.workload_tokens import UNRESTRICTED, Workload
 from central.auth_settings import LimitSettings
+from central.domain.callers import UNRESTRICTED, User, Workload
 from central.domain.fold import Execution, WriterStatus
 from central.metrics import Metrics
 from central.problems import BoundElsewhere, NotTheExecutionsUser, RateLimited

@@ -11,7 +11,7 @@ Binding under a boot and superseding it exclude each other:
 So that no execution starts under a superseded boot, and none that started before is missed.
 """
 
-from central.auth.user_tokens import User
+from central.domain.callers import User
 from central.store.access import boot_superseded, check_unit_writable, user_demoted
 from central.store.database import Transaction
 from central.store.orphans import CloseReason, ExecutionCloser

@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from central.auth.user_tokens import User
+from central.domain.callers import User
 from central.problems import ExecutionNotFound, NotTheExecutionsUser
 from central.store.access import user_demoted, workflow_not_found
 from central.store.database import Transaction

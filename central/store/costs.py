@@ -2,7 +2,7 @@
 
 import msgspec
 
-from central.auth.user_tokens import User
+from central.domain.callers import User
 from central.problems import NoCompletedRun
 from central.store.access import workflow_not_found
 from central.store.database import Database

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import asyncpg
 
-from central.auth.user_tokens import User
+from central.domain.callers import User
 from central.problems import (
     ComputingUnitTerminated,
     NoExecution,

@@ -6,7 +6,7 @@ touches the rows of another unit.
 
 import asyncpg
 
-from central.auth.user_tokens import User
+from central.domain.callers import User
 from central.problems import ExecutionNotEnded, ExecutionNotFound
 from central.store.access import check_unit_writable, user_demoted
 from central.store.database import Database, Transaction

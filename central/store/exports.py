@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from central.auth.user_tokens import User
 from central.domain import export_rules
+from central.domain.callers import User
 from central.problems import ComputingUnitNotFound, WorkflowUnreadable
 from central.store.access import workflow_not_found
 from central.store.database import Database

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from central.auth.user_tokens import User
+from central.domain.callers import User
 from central.problems import ConsoleNotFound, ResultUriNotFound
 from central.store.access import execution_not_found
 from central.store.database import Database

@@ -5,7 +5,7 @@ upgrade of Texera may add them; only a call that names a warehouse, or binds an 
 asks.
 """
 
-from central.auth.user_tokens import User
+from central.domain.callers import User
 from central.problems import WarehouseNotFound, WarehouseUnsupported
 from central.store.database import Transaction
 from central.store.queries import load

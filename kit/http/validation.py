@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
-from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from kit.http.problems import FieldError, InvalidRequest, invalid_field
 from kit.texera.fields import is_valid_pg_text
@@ -49,17 +49,17 @@ def parse_parameters(
     raise _invalid(errors)
 
 
-def single_header(request: web.BaseRequest, name: str) -> str | None:
+def single_header(headers: CIMultiDictProxy[str], name: str) -> str | None:
     """A header's value, if it is given. Raises `InvalidRequest` if it is repeated."""
-    values = request.headers.getall(name, [])
+    values = headers.getall(name, [])
     if len(values) > 1:
         raise invalid_field(name, "must not be repeated")
     return values[0] if values else None
 
 
-def idempotency_key(request: web.BaseRequest) -> str | None:
+def idempotency_key(headers: CIMultiDictProxy[str]) -> str | None:
     """Raises `InvalidRequest`."""
-    key = single_header(request, IDEMPOTENCY_KEY)
+    key = single_header(headers, IDEMPOTENCY_KEY)
     if key is not None and not (
         0 < len(key) <= _KEY_MAX_LENGTH and key.isascii() and key.isprintable()
     ):

@@ -13,7 +13,7 @@ async def delete_executions(
     request: Request[None, None, forwarded.Selection],
 ) -> Response[forwarded.DeletedExecutions]:
     """Delete executions of one workflow, all or none; returns the URIs they had."""
-    key, delete = idempotency_key(request.http), services(request).forwarded.delete
+    key, delete = idempotency_key(request.http.headers), services(request).forwarded.delete
     return Response(await delete(request.body, key, request.caller))
 
 
@@ -22,5 +22,5 @@ async def bookmark_executions(
     request: Request[None, None, forwarded.BookmarkSelection],
 ) -> Response[forwarded.BookmarkedExecutions]:
     """Set or remove the bookmark of executions of one workflow, all or none."""
-    key, bookmark = idempotency_key(request.http), services(request).forwarded.bookmark
+    key, bookmark = idempotency_key(request.http.headers), services(request).forwarded.bookmark
     return Response(await bookmark(request.body, key, request.caller))

@@ -20,7 +20,7 @@ async def begin_boot(
 ) -> Response[forwarded.ClosedExecutions]:
     """Say that a new master process has started: the runs of those before it end."""
     calls, unit_id = services(request).forwarded, request.path.computing_unit_id
-    key = idempotency_key(request.http)
+    key = idempotency_key(request.http.headers)
     return Response(await calls.register_boot(unit_id, request.body, key, request.caller))
 
 
@@ -38,7 +38,7 @@ async def clear_expired(
     request: Request[forwarded.ComputingUnitPath, None, forwarded.ExpiredSelection],
 ) -> Response[forwarded.ClearedExecutions]:
     """Empty result and log location of ended runs of this unit, all or none."""
-    target, key = _expired(request.path), idempotency_key(request.http)
+    target, key = _expired(request.path), idempotency_key(request.http.headers)
     unit_id, clear = request.path.computing_unit_id, services(request).forwarded.clear
     return Response(await clear(unit_id, target, request.body, key, request.caller))
 

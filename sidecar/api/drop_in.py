@@ -47,7 +47,7 @@ async def drop_in_create(
         body.workflow_id, body.computing_unit_id, body.environment_version, body.execution_name
     )
     created = await writes.create(
-        msgspec.json.encode(new), idempotency_key(request.http), request.caller
+        msgspec.json.encode(new), idempotency_key(request.http.headers), request.caller
     )
     return Response(drop_in.DropInCreated(created.execution_id))
 

@@ -26,7 +26,7 @@ async def create_execution(
     request: Request[None, None, v1.NewExecutionRequest],
 ) -> Response[v1.NewExecution]:
     """Create an execution; its user is the token's, its status READY."""
-    body, key = msgspec.json.encode(request.body), idempotency_key(request.http)
+    body, key = msgspec.json.encode(request.body), idempotency_key(request.http.headers)
     return Response(await services(request).writes.create(body, key, request.caller), 201)
 
 

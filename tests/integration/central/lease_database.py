@@ -5,8 +5,8 @@ from functools import partial
 from central.api.executions import EXECUTIONS
 from central.api.leases import BOOTS
 from central.app import build_stores
-from central.auth.user_tokens import User
 from central.auth_settings import LimitSettings
+from central.domain.callers import User
 from central.wire.calls import ExecutionRequest, NewExecution
 from central.wire.leases import ClosedExecutions
 from dev.world import WORLD

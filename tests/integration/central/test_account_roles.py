@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from central.auth.user_tokens import AccountRoleCache, User
+from central.auth.user_tokens import AccountRoleCache
+from central.domain.callers import User
 from central.problems import UserDemoted
 from dev.world import WORLD
 from dev.world import User as Account

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from central.auth.user_tokens import User
 from central.auth_settings import LimitSettings
+from central.domain.callers import User
 from central.problems import BatchOutOfStep
 from central.store.bindings import BindingQuota, Bindings
 from central.store.orphans import ExecutionCloser

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from central.auth.authenticator import Writer
-from central.auth.user_tokens import User
+from central.domain.callers import User
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable, Unstorable
 from central.settings import DatabaseSettings

@@ -1,5 +1,7 @@
 """The application around the routes: OpenAPI, metrics, connections, headers of all responses."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +22,7 @@ from central.auth.user_tokens import TokenVerifier
 from central.auth_settings import AssertionSettings, TokenSettings
 from central.metrics import Metrics
 from dev.tokens import JWT_SECRET, mint
+from tests.databases import ROOT
 
 Client = TestClient[web.Request, web.Application]
 
@@ -48,6 +51,19 @@ CREDENTIALS = {
     CredentialPolicy.USER_AND_SOURCE: [{"user", "source"}],
     CredentialPolicy.SOURCE: [{"source"}],
 }
+
+
+def test_the_commands_of_operators_start_without_web_framework_and_cryptography() -> None:
+    program = """
+import sys, central.__main__
+print(*{"aiohttp", "jwt", "cryptography"} & sys.modules.keys())
+"""
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert loaded.stdout == "\n"
 
 
 def test_the_document_is_openapi_3_1() -> None:

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import CollectorRegistry
 
 from central.auth.keys import SharedSecret
-from central.auth.user_tokens import TokenVerifier, User
+from central.auth.user_tokens import TokenVerifier
 from central.auth_settings import TokenSettings
+from central.domain.callers import User
 from central.metrics import Metrics
 from central.problems import RoleNotAllowed, TokenExpired, TokenInvalid
 from dev.tokens import base64url, mint, part

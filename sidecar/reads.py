@@ -176,13 +176,21 @@ class Reads:
             f"/v1/workflows/{workflow_id}/executions/latest",
             {"computing_unit_id": computing_unit_id},
         )
-        request = _request("latest", target, workflow_key(workflow_id), context)
+        request = _request(
+            "latest",
+            target,
+            workflow_key(workflow_id),
+            context,
+            is_per_caller=computing_unit_id is None,
+        )
         return self._record_hit(await self._rows.read(request))
 
     async def costs(self, workflow_id: int, context: CallContext) -> ReadResult[CachedCosts]:
         """The operator costs of the latest run that central knows as completed."""
         target = f"/v1/workflows/{workflow_id}/operator-costs"
-        request = _request("operator-costs", target, workflow_key(workflow_id), context)
+        request = _request(
+            "operator-costs", target, workflow_key(workflow_id), context, is_per_caller=True
+        )
         return self._record_hit(await self._costs.read(request))
 
     async def list_page(
@@ -237,10 +245,16 @@ class Reads:
 
 
 def _request(
-    label: str, target: str, resource: Hashable, context: CallContext, call: str | None = None
+    label: str,
+    target: str,
+    resource: Hashable,
+    context: CallContext,
+    call: str | None = None,
+    *,
+    is_per_caller: bool = False,
 ) -> ReadRequest:
     digest = token_digest(context.token or "")
-    return ReadRequest(label, call or label, target, resource, context, digest)
+    return ReadRequest(label, call or label, target, resource, context, digest, is_per_caller)
 
 
 def _registry_request(label: str, execution_id: int, context: CallContext) -> ReadRequest:

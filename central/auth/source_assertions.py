@@ -41,6 +41,25 @@ UnixSeconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
+_FIELD_PRIME = 2**255 - 19
+_SMALL_ORDER_Y = frozenset(
+    {
+        0,  # order 4
+        1,  # the identity
+        _FIELD_PRIME - 1,  # order 2
+        # The two of order 8.
+        int.from_bytes(
+            bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+            "little",
+        ),
+        int.from_bytes(
+            bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+            "little",
+        ),
+    }
+)
+"""The y coordinates of the eight points of edwards25519 whose order divides the cofactor."""
+
 
 class Jwk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An Ed25519 public key (RFC 8037); a private part (`d`) is refused as an unknown member."""
@@ -147,6 +166,8 @@ class AssertionVerifier:
         raw = _from_base64url(x, "jwk.x")
         if len(raw) != 32 or base64url(raw) != x:
             _refuse("jwk.x: expected 32 bytes in base64url")
+        if not _is_private_keys_own(raw):
+            _refuse("jwk.x: no private key has this public key")
         self._keys[x] = key = (Ed25519PublicKey.from_public_bytes(raw), thumbprint(x))
         return key
 
@@ -178,6 +199,17 @@ class AssertionVerifier:
         for name, (claimed, actual) in expected.items():
             if claimed != actual:
                 _refuse(f"{name}: expected {actual!r} for this call, got {claimed!r}")
+
+
+def _is_private_keys_own(public_key: bytes) -> bool:
+    """False for the encodings under which a signature proves nothing (RFC 8032, section 5.1.3).
+
+    Under a point of small order anyone can make signatures, so that a source id of it has no
+    owner. A y that is not reduced is a second name of another key. The sign bit is ignored: with
+    either sign these points are of small order, or do not exist.
+    """
+    y = int.from_bytes(public_key, "little") & (2**255 - 1)
+    return y < _FIELD_PRIME and y not in _SMALL_ORDER_Y
 
 
 def thumbprint(x: str) -> str:

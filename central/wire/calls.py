@@ -15,11 +15,11 @@ from kit.texera.fields import (
     ComputingUnitId,
     ExecutionId,
     Id,
+    Name,
     OperatorId,
     PortId,
     PortNumber,
     SelectedIds,
-    ShortText,
     StatusList,
     StatusValue,
     StoredConsoleUri,
@@ -117,8 +117,8 @@ class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     workflow_id: WorkflowId
     computing_unit_id: ComputingUnitId
-    environment_version: ShortText
-    name: ShortText | None = None
+    environment_version: Name
+    name: Name | None = None
     warehouse_id: Id | None = None
     boot_id: BootId | None = None
 
@@ -131,7 +131,7 @@ class ExecutionChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_location: Text | msgspec.UnsetType | None = msgspec.UNSET
     runtime_stats_uri: StoredStatsUri | None = None
     runtime_stats_bytes: ByteCount | None = None
-    name: ShortText | None = None
+    name: Name | None = None
     bookmarked: bool | None = None
 
 

@@ -19,7 +19,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from central import problems
 from kit.http.problems import FieldError, InvalidRequest, Problem, invalid_field
 from kit.http.validation import convert_object, parse_body
-from kit.texera.fields import INT64_MAX, ByteCount, Id, ShortText, Text, is_valid_pg_text
+from kit.texera.fields import INT64_MAX, ByteCount, Id, Name, Text, is_valid_pg_text
 from kit.texera.statuses import parse_status
 from kit.texera.uris import GlobalPortId, check_operator_id
 
@@ -75,7 +75,7 @@ class UpdateExecution(Entry, frozen=True, tag="update_execution"):
     log_location: Text | UnsetType | None = UNSET
     runtime_stats_uri: Text | None = None
     runtime_stats_bytes: ByteCount | None = None
-    name: ShortText | None = None
+    name: Name | None = None
     bookmarked: bool | None = None
 
 

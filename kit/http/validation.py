@@ -4,15 +4,17 @@ msgspec stops at the first error, and a caller wants all of them. So a value tha
 refuses is converted again field by field; only a refused request pays for that.
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 from multidict import CIMultiDictProxy
 
 from kit.http.problems import FieldError, InvalidRequest, invalid_field
-from kit.texera.fields import is_valid_pg_text
+from kit.texera.fields import PRINTABLE_PATTERN, is_valid_pg_text
 
 T = TypeVar("T")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -20,6 +22,12 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 IDEMPOTENCY_KEY = "Idempotency-Key"
 _KEY_MAX_LENGTH = 255
 IDEMPOTENCY_KEY_SCHEMA = {"type": "string", "pattern": "^[ -~]+$", "maxLength": _KEY_MAX_LENGTH}
+_DECIMAL = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
+_IN_WORDS = {
+    f"`str` matching regex {PRINTABLE_PATTERN!r}": "text without control characters and without"
+    " marks that change the direction of writing",
+}
+"""What msgspec expects, where its own words are no help."""
 
 
 def parse_parameters(
@@ -27,7 +35,8 @@ def parse_parameters(
 ) -> StructT | None:
     """The struct of a path's or a query's strings; None if the call takes none.
 
-    Raises `InvalidRequest`.
+    An integer has one spelling, its decimal digits: `01`, `+1` and `1.0` are none. Raises
+    `InvalidRequest`.
     """
     if kind is None and not values:
         return None
@@ -41,6 +50,12 @@ def parse_parameters(
         for n, v in values.items()
         if not is_valid_pg_text(v)
     ]
+    if kind and not errors:
+        errors = [
+            FieldError(name, "an integer in decimal digits")
+            for name in _integer_fields(kind)
+            if name in values and not _DECIMAL.fullmatch(values[name])
+        ]
     if kind and not errors:
         try:
             return msgspec.convert(dict(values), kind, strict=False)
@@ -65,6 +80,25 @@ def idempotency_key(headers: CIMultiDictProxy[str]) -> str | None:
     ):
         raise invalid_field(IDEMPOTENCY_KEY, f"1 to {_KEY_MAX_LENGTH} printable characters")
     return key
+
+
+@cache
+def _integer_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The parameters that are integers, or absent."""
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)  # noqa: S101 (for the type checker)
+    return tuple(field.encode_name for field in info.fields if _is_integer(field.type))
+
+
+def _is_integer(kind: msgspec.inspect.Type) -> bool:
+    match kind:
+        case msgspec.inspect.IntType():
+            return True
+        case msgspec.inspect.Metadata(type=inner):
+            return _is_integer(inner)
+        case msgspec.inspect.UnionType(types=members):
+            return all(_is_integer(m) or isinstance(m, msgspec.inspect.NoneType) for m in members)
+    return False
 
 
 def parse_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -151,4 +185,5 @@ def _field_error(error: msgspec.ValidationError, name: str) -> FieldError:
     expected, _, path = str(error).partition(" - at `$")
     inner = path.removesuffix("`").removeprefix(".") if path else ""
     field = f"{name}.{inner}" if name and inner and inner[0] != "[" else name + inner
-    return FieldError(field or "body", expected.removeprefix("Expected "))
+    expected = expected.removeprefix("Expected ")
+    return FieldError(field or "body", _IN_WORDS.get(expected, expected))

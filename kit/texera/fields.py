@@ -12,6 +12,7 @@ from kit.texera.uris import (
     GLOBAL_PORT_ID_SCHEMA,
     OPERATOR_ID_SCHEMA,
     PORT_NUMBER_MAX,
+    UNPRINTABLE,
     GlobalPortId,
     UriMinter,
 )
@@ -34,9 +35,11 @@ TtlSeconds: TypeAlias = Annotated[
 ]
 # Postgres text cannot hold U+0000; refusing it here keeps an acknowledged write storable.
 Text: TypeAlias = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
-ShortText: TypeAlias = Annotated[str, Meta(pattern=r"^[^\x00]*$", max_length=128)]
+# For texts that lists, logs and terminals show. Python's `$` also matches before a last newline.
+PRINTABLE_PATTERN = rf"^[^{UNPRINTABLE}]*$(?!\n)"
+Name: TypeAlias = Annotated[str, Meta(pattern=PRINTABLE_PATTERN, max_length=128)]
 BootId: TypeAlias = Annotated[
-    ShortText,
+    Name,
     Meta(min_length=1, description="names one start of a master process", examples=["boot-2"]),
 ]
 

@@ -14,27 +14,36 @@ from typing import Self
 
 GLOBAL_PORT_ID_MAX_LENGTH = 200  # operator_port_executions.global_port_id VARCHAR(200)
 OPERATOR_ID_MAX_LENGTH = 100  # operator_executions.operator_id VARCHAR(100)
+UNPRINTABLE = (
+    r"\u0000-\u001f\u007f-\u009f"  # controls
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # order of writing (Unicode UAX 9)
+    r"\u2028\u2029"  # ends of lines and paragraphs
+)
+"""Members of a pattern's class. A name or id that holds one is shown as another than it is."""
 PORT_NUMBER_MAX = 2**31 - 1  # a Scala Int
 
-# What java.net.URI takes in a path: unreserved, escaped, `;/?:@&=+$,` and "other" characters
-# (neither ASCII, nor control, nor space). `/`, `?` and `#` are excluded: they end the id.
-_URI_CHARACTERS = r"(?:[A-Za-z0-9\-_.!~*'();:@&=+$,]|%[0-9A-Fa-f]{2}|[^\x00-\x7f\x80-\x9f\s])"
-_LEGAL_IN_URI = re.compile(f"{_URI_CHARACTERS}+")
+# What java.net.URI takes in a path: unreserved, `;/?:@&=+$,` and "other" characters (neither ASCII,
+# nor control, nor space). `/`, `?` and `#` are excluded: they end the id. Escapes and dot segments
+# are excluded as well: what decodes or resolves a URI makes another id of them, and Texera's own
+# ids have none.
+_OTHER_CHARACTERS = rf"[^\x00-\x7f\s{UNPRINTABLE}]"
+_LEGAL_IN_URI = re.compile(rf"(?:[A-Za-z0-9\-_.!~*'();:@&=+$,]|{_OTHER_CHARACTERS})+")
+_DOT_SEGMENTS = (".", "..")
 
 _GLOBAL_PORT_ID = re.compile(
     r"\(logicalOpId=([^,/_]+),layerName=([^,/_]+),"
     r"portId=(0|[1-9][0-9]{0,9}),isInternal=(true|false),isInput=(true|false)\)"
 )
 
-# The same as JSON Schema, for OpenAPI. Escapes are excluded, because tools take them for escapes
-# of the request; a port number of ten digits is valid only up to INT32, which no pattern says.
-_SCHEMA_CHARACTERS = r"[A-Za-z0-9\-_.!~*'();:@&=+$]|[^\x00-\x7f\x80-\x9f\s]"
+# The same as JSON Schema, for OpenAPI; a port number of ten digits is valid only up to INT32, which
+# no pattern says.
+_SCHEMA_CHARACTERS = rf"[A-Za-z0-9\-_.!~*'();:@&=+$]|{_OTHER_CHARACTERS}"
 OPERATOR_ID_SCHEMA = {
-    "pattern": f"^(?:{_SCHEMA_CHARACTERS})+$",
+    "pattern": rf"^(?!\.{{1,2}}$)(?:{_SCHEMA_CHARACTERS})+$",
     "minLength": 1,
     "maxLength": OPERATOR_ID_MAX_LENGTH,
 }
-_SCHEMA_NAME = f"(?:{_SCHEMA_CHARACTERS.replace('_', '')})+"
+_SCHEMA_NAME = rf"(?!\.{{1,2}},)(?:{_SCHEMA_CHARACTERS.replace('_', '', 1)})+"
 GLOBAL_PORT_ID_SCHEMA = {
     "pattern": rf"^\(logicalOpId={_SCHEMA_NAME},layerName={_SCHEMA_NAME},"
     r"portId=(?:0|[1-9][0-9]{0,8}),isInternal=(?:true|false),isInput=(?:true|false)\)$",
@@ -74,9 +83,11 @@ class GlobalPortId:
         if match is None or not _LEGAL_IN_URI.fullmatch(text):
             raise ValueError(
                 "(logicalOpId=A,layerName=B,portId=N,isInternal=true|false,isInput=true|false)"
-                " with ids that a URI can hold, without `_`, `/` and `,`"
+                " with ids that a URI can hold unescaped, without `_`, `/` and `,`"
             )
         operator_id, layer, port_id, internal, is_input = match.groups()
+        if operator_id in _DOT_SEGMENTS or layer in _DOT_SEGMENTS:
+            raise ValueError("ids that are no dot segments")
         if int(port_id) > PORT_NUMBER_MAX:
             raise ValueError(f"a portId of at most {PORT_NUMBER_MAX}")
         return cls(operator_id, layer, int(port_id), internal == "true", is_input == "true")
@@ -146,7 +157,9 @@ def check_operator_id(text: str) -> None:
     if len(text) > OPERATOR_ID_MAX_LENGTH:
         raise ValueError(f"at most {OPERATOR_ID_MAX_LENGTH} characters")
     if "," in text or not _LEGAL_IN_URI.fullmatch(text):
-        raise ValueError("a non-empty id that a URI can hold, without `/` and `,`")
+        raise ValueError("a non-empty id that a URI can hold unescaped, without `/` and `,`")
+    if text in _DOT_SEGMENTS:
+        raise ValueError("an id that is no dot segment")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class ReadRequest:
     """One read of `target` by the token with this digest.
 
     `label` and `call` name it in metrics: as the caller made it, and as it is sent to central.
+    `is_per_caller`: the value depends on who reads, so that no other token is given it.
     """
 
     label: str
@@ -44,6 +45,12 @@ class ReadRequest:
     resource: Hashable
     context: CallContext
     token_digest: bytes
+    is_per_caller: bool = False
+
+    @property
+    def key(self) -> str:
+        """Of the value in the cache."""
+        return f"{self.target} {self.token_digest.hex()}" if self.is_per_caller else self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ class ReadThrough(Generic[ValueT]):
         self, request: ReadRequest, is_sufficient: Callable[[ValueT], bool] = lambda value: True
     ) -> ReadResult[ValueT]:
         """`is_sufficient`: whether a cached value that others may have added to is enough."""
-        cached = self._cache.get(request.target)
+        cached = self._cache.get(request.key)
         execution_id = cached.execution_id if cached is not None else None
         for _ in range(MAX_REREADS):
             generation = self._cache.generation(request.resource)
@@ -125,7 +132,7 @@ class ReadThrough(Generic[ValueT]):
         pending: Sequence[Entry],
         is_sufficient: Callable[[ValueT], bool],
     ) -> tuple[CacheEntry[ValueT], str]:
-        entry: CacheEntry[ValueT] | None = self._cache.get(request.target)
+        entry: CacheEntry[ValueT] | None = self._cache.get(request.key)
         access = self._access.state_of(request.token_digest, request.resource)
         if access is AccessState.EXPIRED:
             raise TokenExpired("the token's exp has passed")
@@ -183,13 +190,13 @@ class ReadThrough(Generic[ValueT]):
         generation = self._cache.generation(request.resource)
         # Access belongs to the token, so only callers with the same token share a call. A call
         # begun before a write is not shared by callers that come after it.
-        flight = (request.token_digest, request.target, generation)
+        flight = (request.token_digest, request.key, generation)
         return await self._flights.do(flight, lambda: self._call_central(request, generation))
 
     async def _call_central(
         self, request: ReadRequest, generation: InvalidationToken
     ) -> CacheEntry[ValueT]:
-        cached: CacheEntry[ValueT] | None = self._cache.get(request.target)
+        cached: CacheEntry[ValueT] | None = self._cache.get(request.key)
         etag = cached.etag if cached is not None else None
         digest, resource = request.token_digest, request.resource
         try:
@@ -204,7 +211,7 @@ class ReadThrough(Generic[ValueT]):
             value = cached.value
         else:
             value, etag = self._value_type.from_json(reply.body), reply.etag
-        return self._cache.put(request.target, value, generation, resource=resource, etag=etag)
+        return self._cache.put(request.key, value, generation, resource=resource, etag=etag)
 
     def _validity(
         self, request: ReadRequest, entry: CacheEntry[ValueT], generation: InvalidationToken
@@ -214,7 +221,7 @@ class ReadThrough(Generic[ValueT]):
             return None
 
         def touch() -> None:
-            self._cache.get(request.target)
+            self._cache.get(request.key)
             self._cache.generation(request.resource)
             self._access.find(request.token_digest, request.resource)
 

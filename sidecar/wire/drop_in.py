@@ -10,10 +10,10 @@ from kit.texera.fields import (
     ComputingUnitId,
     ExecutionId,
     Id,
+    Name,
     OperatorId,
     PortId,
     PortNumber,
-    ShortText,
     StatusValue,
     StoredConsoleUri,
     StoredResultUri,
@@ -46,10 +46,10 @@ class DropInCreate(Lenient, frozen=True):
     """`uid` is optional and must be the token's user."""
 
     workflow_id: WorkflowId
-    environment_version: ShortText
+    environment_version: Name
     computing_unit_id: ComputingUnitId
     uid: Id | None = None
-    execution_name: ShortText | None = None
+    execution_name: Name | None = None
 
 
 class DropInCreated(Lenient, frozen=True):

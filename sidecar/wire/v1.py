@@ -10,10 +10,10 @@ from kit.texera.fields import (
     ComputingUnitId,
     ExecutionId,
     Id,
+    Name,
     OperatorId,
     PortId,
     PortNumber,
-    ShortText,
     StatusList,
     StatusValue,
     StoredConsoleUri,
@@ -96,8 +96,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class NewExecutionRequest(Request, frozen=True):
     workflow_id: WorkflowId
     computing_unit_id: ComputingUnitId
-    environment_version: ShortText
-    name: ShortText | None = None
+    environment_version: Name
+    name: Name | None = None
     warehouse_id: Id | None = None
 
 
@@ -109,7 +109,7 @@ class ExecutionChanges(Request, frozen=True):
     log_location: Text | UnsetType | None = UNSET
     runtime_stats_uri: StoredStatsUri | None = None
     runtime_stats_bytes: ByteCount | None = None
-    name: ShortText | None = None
+    name: Name | None = None
     bookmarked: bool | None = None
 
 

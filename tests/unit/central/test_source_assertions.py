@@ -6,7 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from prometheus_client import CollectorRegistry
 
 from central.auth.source_assertions import AssertionVerifier, SignedCall, digest, thumbprint
@@ -199,6 +203,101 @@ def test_signature_of_another_key_is_refused() -> None:
 
     with pytest.raises(AssertionInvalid, match="the signature is not the key's"):
         verifier().verify(signed(header), CALL)
+
+
+P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
+SQRT_OF_MINUS_1 = pow(2, (P - 1) // 4, P)
+IDENTITY = (0, 1)
+
+
+def x_of(y: int) -> int | None:
+    """One of the two x of the curve's points with this y (RFC 8032, section 5.1.3)."""
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    root = pow(square, (P + 3) // 8, P)
+    for candidate in (root, root * SQRT_OF_MINUS_1 % P):
+        if candidate * candidate % P == square:
+            return candidate
+    return None
+
+
+def add(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    (x1, y1), (x2, y2) = a, b
+    product = D * x1 * x2 * y1 * y2 % P
+    return (
+        (x1 * y2 + x2 * y1) * pow(1 + product, -1, P) % P,
+        (y1 * y2 + x1 * x2) * pow(1 - product, -1, P) % P,
+    )
+
+
+def small_order_points() -> set[tuple[int, int]]:
+    """The points of order 1, 2, 4 and 8: multiples by the prime order of any point's."""
+    order = 2**252 + 27742317777372353535851937790883648493
+    found: set[tuple[int, int]] = set()
+    y = 2
+    while len(found) < 8:
+        if (x := x_of(y)) is not None:
+            point, rest, power = IDENTITY, order, (x, y)
+            while rest:
+                if rest & 1:
+                    point = add(point, power)
+                rest, power = rest >> 1, add(power, power)
+            multiple = point
+            for _ in range(8):
+                found.add(multiple)
+                multiple = add(multiple, point)
+        y += 1
+    return found
+
+
+def encodings(point: tuple[int, int]) -> set[bytes]:
+    """The canonical encoding, and those with a y that is not reduced or the sign of x = 0."""
+    x, y = point
+    return {
+        (value | sign << 255).to_bytes(32, "little")
+        for value in (y, y + P)
+        if value < 2**255
+        for sign in ({0, 1} if x == 0 else {x & 1})
+    }
+
+
+WEAK_KEYS = sorted({encoding for point in small_order_points() for encoding in encodings(point)})
+
+
+def test_all_encodings_of_small_order_points_are_known() -> None:
+    assert len(small_order_points()) == 8
+    assert len(WEAK_KEYS) == 14  # six of them are not canonical
+
+
+@pytest.mark.parametrize("raw", WEAK_KEYS, ids=bytes.hex)
+def test_a_key_of_small_order_verifies_nothing(raw: bytes) -> None:
+    """The signature with R the identity and S 0 needs no private key."""
+    forged = base64url(IDENTITY[1].to_bytes(32, "little") + bytes(32))
+    header = HEADER | {"jwk": HEADER["jwk"] | {"x": base64url(raw)}}
+    for attempt in range(200):
+        text = ".".join(
+            base64url(json.dumps(part).encode()) for part in (header, CLAIMS | {"n": attempt})
+        )
+        with pytest.raises(AssertionInvalid, match="no private key has this public key"):
+            verifier().verify(f"{text}.{forged}", CALL)
+
+
+@pytest.mark.parametrize("y", [P + 2, P + 18])
+def test_a_key_whose_y_is_not_reduced_verifies_nothing(y: int) -> None:
+    header = HEADER | {"jwk": HEADER["jwk"] | {"x": base64url(y.to_bytes(32, "little"))}}
+
+    with pytest.raises(AssertionInvalid, match="no private key has this public key"):
+        verifier().verify(signed(header), CALL)
+
+
+def test_the_library_alone_accepts_a_forged_signature() -> None:
+    """Or else our own check would not be needed."""
+    key = Ed25519PublicKey.from_public_bytes(IDENTITY[1].to_bytes(32, "little"))
+    signature = IDENTITY[1].to_bytes(32, "little") + bytes(32)
+
+    key.verify(signature, b"anything")  # raises InvalidSignature otherwise
+    with pytest.raises(InvalidSignature):
+        PRIVATE.public_key().verify(signature, b"anything")
 
 
 SIGNED_PART, _, SIGNATURE = signed().rpartition(".")

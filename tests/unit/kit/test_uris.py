@@ -4,13 +4,21 @@ Texera's clean-up drops whatever table a stored URI names: these tests keep one 
 dropping another user's table.
 """
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.texera.uris import GlobalPortId, UriMinter, check_operator_id, is_same_uri
+from kit.texera.uris import (
+    GLOBAL_PORT_ID_SCHEMA,
+    OPERATOR_ID_SCHEMA,
+    GlobalPortId,
+    UriMinter,
+    check_operator_id,
+    is_same_uri,
+)
 from tests.unit.kit.texera_uri_parser import ParsedUri, UnparseableUri, parse
 from tests.unit.kit.uri_variants import variants
 
@@ -85,6 +93,42 @@ def test_the_uri_of_one_row_is_refused_for_another() -> None:
 def test_every_uri_that_texera_mints_is_accepted(uri: str, minted: str) -> None:
     assert is_same_uri(uri, minted)
     assert parse(uri).execution_id == 11
+
+
+SCHEMA_OF_OPERATORS = str(OPERATOR_ID_SCHEMA["pattern"])
+SCHEMA_OF_PORTS = str(GLOBAL_PORT_ID_SCHEMA["pattern"])
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        ".",
+        "..",
+        "a%2Fb",
+        "a%2eb",
+        "%2e%2e",
+        "a%",
+        "a\u202eb",
+        "a\u2069",
+        "a\x07",
+        "a\x85",
+        "a\n",
+        "a b",
+    ],
+)
+def test_an_id_with_an_escape_a_dot_segment_or_a_control_is_refused(identifier: str) -> None:
+    assert accepted("console", MINTER, identifier) is None
+    assert accepted("result", MINTER, identifier) is None
+    assert re.search(SCHEMA_OF_PORTS, PORT.replace("op-1", identifier)) is None
+
+
+@pytest.mark.parametrize(
+    "identifier", ["...", "a.b", "a..b", ".a", "größe", "PythonUDFV2-operator-1"]
+)
+def test_dots_within_an_id_are_accepted(identifier: str) -> None:
+    assert accepted("console", MINTER, identifier) is not None
+    assert accepted("result", MINTER, identifier) is not None
+    assert re.search(SCHEMA_OF_OPERATORS, identifier) is not None
 
 
 # Ids that a user's code could choose.

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from kit.http.problems import InvalidRequest
-from kit.http.validation import parse_body
+from kit.http.validation import parse_body, parse_parameters
+from kit.texera.fields import Id, Name
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,6 +46,66 @@ def test_a_raw_field_is_not_named_for_another_fields_error() -> None:
         )
 
     assert fields_of(raised.value) == ["number"]
+
+
+class Path(msgspec.Struct, forbid_unknown_fields=True):
+    execution_id: Id
+    limit: Annotated[int, msgspec.Meta(ge=-5, le=500)] | None = None
+    wait: float = 0.0
+
+
+@pytest.mark.parametrize("name", ["execution_id", "limit"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "11.0",
+        "1.1e1",
+        "+11",
+        "011",
+        "00",
+        "-0011",
+        "1_1",
+        "0x1",
+        " 11",
+        "11 ",
+        "\u0661",
+        "",
+        "11\n",
+    ],
+)
+def test_an_integer_has_one_spelling(name: str, text: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parse_parameters({"execution_id": "11", name: text}, Path, "path")
+
+    assert fields_of(raised.value) == [name]
+    assert raised.value.errors[0].expected == "an integer in decimal digits"
+
+
+def test_decimal_integers_and_any_numbers_are_parsed() -> None:
+    parsed = parse_parameters({"execution_id": "11", "limit": "-5", "wait": "1.50"}, Path, "path")
+
+    assert parsed == Path(11, -5, 1.5)
+
+
+class Named(msgspec.Struct):
+    name: Name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\u202eb", "a\u2066b", "\u200f", "a\u061c", "a\x00", "a\x07b", "a\x85", "a\n", "a\u2028"],
+)
+def test_a_name_that_is_shown_as_another_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parse_body(msgspec.json.encode({"name": name}), msgspec.json.Decoder(Named))
+
+    assert fields_of(raised.value) == ["name"]
+    assert raised.value.errors[0].expected.startswith("text without control characters")
+
+
+@pytest.mark.parametrize("name", ["", "größe", "汉字 \U0001f600", "שלום", "a\u200db", "a%2e/\\"])
+def test_a_name_in_any_script_is_accepted(name: str) -> None:
+    assert msgspec.convert({"name": name}, Named).name == name
 
 
 def fields_of(problem: InvalidRequest) -> list[str]:

@@ -1,7 +1,8 @@
 """`python -m central serve` runs the service, `migrate` prepares its database.
 
 `doctor` checks the environment, `bindings` lists and revokes bindings of sidecars, `orphans`
-lists and closes stale executions, `retention` purges old rows of ours.
+lists and closes stale executions, `retention` purges old rows of ours, `audit` lists and verifies
+what was done.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from central import __version__
-from central.cli import EXIT_UNAVAILABLE, bindings, doctor, migrate, orphans, retention
+from central.cli import EXIT_UNAVAILABLE, audit, bindings, doctor, migrate, orphans, retention
 from central.settings import read_settings
 from kit.http import logs
 from kit.http.problems import Problem
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the service (settings: CENTRAL_* of the environment)")
-    for command in (migrate, doctor, bindings, orphans, retention):
+    for command in (migrate, doctor, bindings, orphans, retention, audit):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
@@ -53,6 +54,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], int]] 
         "bindings": bindings.run,
         "orphans": orphans.run,
         "retention": retention.run,
+        "audit": audit.run,
     }
 )
 

@@ -101,9 +101,9 @@ def build_stores(
     warehouses, entry_store = Warehouses(), EntryStore(unstorable_after_s)
     binding_cache, quota = BindingCache(), BindingQuota(limits, metrics)
     execution_closer = ExecutionCloser(metrics)
-    availability = RenewalAvailability(database, lease_s)
+    availability, audit_log = RenewalAvailability(database, lease_s), AuditLog(database, metrics)
     return {
-        BATCHES: Batches(database, entry_store, binding_cache, metrics),
+        BATCHES: Batches(database, entry_store, binding_cache, audit_log, metrics),
         BINDINGS: Bindings(database, warehouses, execution_closer, quota, lease_s),
         BOOTS: Boots(execution_closer),
         COSTS: Costs(database),
@@ -113,7 +113,7 @@ def build_stores(
         LIMITS: limits,
         LEASES: Leases(database, availability, metrics, lease_s),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database, metrics),
-        AUDIT_LOG: AuditLog(database, metrics),
+        AUDIT_LOG: audit_log,
         SELECTIONS: BulkExecutions(),
         URIS: Uris(database),
         VERSIONS: Versions(database),

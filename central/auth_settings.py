@@ -42,7 +42,7 @@ class TokenSettings:
     audience: str | None = None
     leeway_s: float = 30.0
     cache_size: int = 10_000
-    account_check_s: float = 0.0
+    account_check_s: float = 30.0
     """How long an account's role is cached; 0 disables the account check."""
 
     def __repr__(self) -> str:
@@ -176,7 +176,7 @@ def read_token_settings(environment: EnvReader) -> TokenSettings:
         audience=environment.optional_text("JWT_AUDIENCE"),
         leeway_s=environment.seconds("JWT_LEEWAY_S", 30.0, 0.0, 300.0),
         cache_size=environment.integer("JWT_CACHE_SIZE", 10_000, 1, 10_000_000),
-        account_check_s=environment.seconds("ACCOUNT_CHECK_S", 0.0, 0.0, 3600.0),
+        account_check_s=environment.seconds("ACCOUNT_CHECK_S", 30.0, 0.0, 3600.0),
     )
 
 

@@ -9,8 +9,8 @@
 
 Ready does not depend on the database: the first call opens the pool, and a replica that is cut
 off has to answer with the reason. Beside the listeners run the orphan closer, the purger, the
-watch of the database and, with TLS, the reload of the certificate; one that fails is restarted
-(`Supervisor`).
+watch of the database, the auditor and, with TLS, the reload of the certificate; one that fails is
+restarted (`Supervisor`).
 """
 
 import asyncio
@@ -28,11 +28,13 @@ from prometheus_client import CollectorRegistry
 from central import __version__
 from central.api.leases import LEASES
 from central.app import build_app, build_authenticator, build_stores
-from central.jobs import purger
+from central.jobs import auditor, purger
 from central.jobs.database_watch import DatabaseWatch
 from central.jobs.orphan_closer import OrphanCloser
 from central.metrics import Metrics
+from central.middleware import AUDIT_LOG
 from central.settings import Settings
+from central.store.audit_chain import AuditChain
 from central.store.database import Database
 from central.store.orphans import ExecutionCloser, OrphanStore
 from central.store.retention import Retention
@@ -113,6 +115,8 @@ async def serve(settings: Settings) -> int:
         await life.enter_async_context(tasks.supervise("closer", closer.run))
         retention = Retention(database, metrics, settings.retention)
         await life.enter_async_context(tasks.supervise("purger", partial(purger.run, retention)))
+        audit = partial(auditor.run, stores[AUDIT_LOG], AuditChain(database))
+        await life.enter_async_context(tasks.supervise("auditor", audit))
         not_ready_because.clear()
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()

@@ -25,8 +25,8 @@ async def delete_executions(
     request: TypedRequest[Writer, None, None, calls.Selection],
 ) -> Response[calls.DeletedExecutions]:
     """Delete executions of one workflow, all or none; returns the URIs they had."""
-    delete = request.app[SELECTIONS].delete
-    work = partial(delete, user=request.caller.user, selection=request.body)
+    delete, writer = request.app[SELECTIONS].delete, request.caller
+    work = partial(delete, user=writer.user, selection=request.body, source_id=writer.source_id)
     return await run_once(request, work)
 
 

@@ -48,7 +48,12 @@ async def begin_boot(
 
     async def work(transaction: Transaction) -> ClosedExecutions:
         return await boots.register(
-            transaction, writer.user, writer.source_id, unit_id, request.body.boot_id
+            transaction,
+            writer.user,
+            writer.source_id,
+            unit_id,
+            request.body.boot_id,
+            writer.workload,
         )
 
     return await run_once(request, work)

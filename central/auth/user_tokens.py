@@ -3,10 +3,10 @@
 The algorithms come from the settings, never from the token (RFC 8725 section 3.1). Verified
 tokens are cached (`CachedVerifier`); expiry is checked on every call.
 
-A token lives for a week and names a role; the account may change meanwhile. With the optional
-account check (`AccountRoleCache`) an account's role is read once per `check_s`, so a demotion
-takes effect at most that much later. Without it reads trust the token's role; creating, binding
-and batches read the account anyway.
+A token lives for a week and names a role; the account may change meanwhile. The account check
+(`AccountRoleCache`) reads an account's role once per `check_s`, so a demotion takes effect at most
+that much later. If it is switched off, reads trust the token's role; creating, binding and batches
+read the account anyway.
 """
 
 import time
@@ -133,4 +133,4 @@ class AccountRoleCache:
         (role,) = cached
         if role is None:
             raise UserDemoted("the token's user is no longer REGULAR or ADMIN")
-        return user if role == "ADMIN" else replace(user, role=role)
+        return user if role in ("ADMIN", user.role) else replace(user, role=role)

@@ -6,10 +6,12 @@ role sees it.
 
 import argparse
 import asyncio
+import ipaddress
 import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CollectorRegistry
 
@@ -57,6 +59,7 @@ async def run_checks(settings: Settings, *, now: Callable[[], float] = time.time
             {
                 "database": lambda: _check_version(session),
                 "clock": lambda: checks.check_clock(offset_s, "the database"),
+                "encryption": lambda: check_encryption(session, settings.database.url),
                 "timeouts": lambda: _check_timeouts(session),
                 "role": lambda: _check_role(session),
                 "privileges": lambda: _check_privileges(inspection),
@@ -112,6 +115,33 @@ def _check_version(session: SessionFacts) -> str:
     if major not in SUPPORTED_VERSIONS:
         raise Warn(f"this version was not tested with Postgres {major}")
     return f"Postgres {major}, as {session.role}"
+
+
+def check_encryption(session: SessionFacts, url: str) -> str:
+    """Whether somebody on the way could read or replace what the database says.
+
+    The database sees its own end: behind a pooler that is not the connection of central's.
+    """
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    host = query.get("host", [parts.hostname or ""])[0]
+    if host.startswith("/") or _is_loopback(host):
+        return "the connection does not leave this machine"
+    if not session.is_encrypted:
+        raise Warn(f"the connection to {host} is not encrypted: use sslmode=verify-full")
+    mode = query.get("sslmode", ["prefer"])[0]
+    if mode not in ("verify-ca", "verify-full"):
+        raise Warn(f"sslmode is {mode}: the server is not verified; use verify-full")
+    return f"encrypted, {mode}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_timeouts(session: SessionFacts) -> str:

@@ -57,12 +57,19 @@ where e.eid = $1
 
 -- name: take_over
 -- The source becomes the runner: all others are revoked, and none of them may set a status when it
--- binds again after the end. $1 execution, $2 the new source
-update cu_metadata.bindings
-set may_set_status = false,
-    revoked_at = coalesce(revoked_at, now()),
-    revoked_reason = coalesce(revoked_reason, 'taken-over')
-where execution_id = $1 and source_id <> $2 and (may_set_status or revoked_at is null);
+-- binds again after the end. $1 execution, $2 the new source, $3 its user
+with taken as (
+    update cu_metadata.bindings
+    set may_set_status = false,
+        revoked_at = coalesce(revoked_at, now()),
+        revoked_reason = coalesce(revoked_reason, 'taken-over')
+    where execution_id = $1 and source_id <> $2 and (may_set_status or revoked_at is null)
+    returning source_id, computing_unit_id
+)
+insert into cu_metadata.audit_events
+    (action, user_id, source_id, execution_id, computing_unit_id, detail)
+select 'take-over', $3, $2, $1, computing_unit_id, source_id
+from taken;
 
 
 -- name: bind
@@ -84,6 +91,11 @@ with binding as (
         revoked_at = null,
         revoked_reason = null
     where bindings.revoked_at is not null or ($7 and not bindings.may_set_status)
+    returning execution_id
+), audited as (
+    insert into cu_metadata.audit_events
+        (action, user_id, source_id, execution_id, computing_unit_id)
+    select 'bind', $3, $2, execution_id, $5 from binding
 )
 insert into cu_metadata.leases (execution_id, source_id, computing_unit_id, expires_at)
 select $1, $2, $5, now() + make_interval(secs => $8) where $7
@@ -184,12 +196,19 @@ limit $7;
 -- name: revoke_bindings
 -- A batch that reads its facts before this commits is still applied. Filters as above.
 -- $1 execution, $2 source, $3 user, $4 workflow, $5 computing unit, $6 reason
-update cu_metadata.bindings
-set revoked_at = now(), revoked_reason = $6
-where revoked_at is null
-  and ($1::int is null or execution_id = $1)
-  and ($2::text is null or source_id = $2)
-  and ($3::int is null or user_id = $3)
-  and ($4::int is null or workflow_id = $4)
-  and ($5::int is null or computing_unit_id = $5)
-returning execution_id, source_id, user_id;
+with revoked as (
+    update cu_metadata.bindings
+    set revoked_at = now(), revoked_reason = $6
+    where revoked_at is null
+      and ($1::int is null or execution_id = $1)
+      and ($2::text is null or source_id = $2)
+      and ($3::int is null or user_id = $3)
+      and ($4::int is null or workflow_id = $4)
+      and ($5::int is null or computing_unit_id = $5)
+    returning execution_id, source_id, user_id, computing_unit_id
+), audited as (
+    insert into cu_metadata.audit_events
+        (action, source_id, execution_id, computing_unit_id, detail)
+    select 'revoke', source_id, execution_id, computing_unit_id, $6 from revoked
+)
+select execution_id, source_id, user_id from revoked;

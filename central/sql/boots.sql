@@ -2,7 +2,9 @@
 
 
 -- name: unit_access
--- What the caller may do with the unit. One row. $1 user, $2 computing unit
+-- What the caller may do with the unit, and whether the source speaks for its master process: it
+-- registered the current boot, or there is none and all leases of the unit are its own. One row.
+-- $1 user, $2 computing unit, $3 source
 select
     exists (
         select from cu_metadata.active_users where user_id = $1
@@ -13,7 +15,22 @@ select
     ) as unit_privilege,
     exists (
         select from texera_db.workflow_computing_unit where cuid = $2
-    ) as unit_exists;
+    ) as unit_exists,
+    exists (
+        select from cu_metadata.computing_unit_grants g
+        where g.user_id = $1 and g.computing_unit_id = $2 and g.is_owner
+    ) as is_owner,
+    coalesce(
+        (
+            select boot.source_id = $3 from cu_metadata.boots boot
+            where boot.computing_unit_id = $2 and boot.superseded_at is null
+        ),
+        (
+            select bool_and(lease.source_id = $3) from cu_metadata.leases lease
+            where lease.computing_unit_id = $2 and lease.expires_at > now()
+        ),
+        false
+    ) as source_holds_unit;
 
 
 -- name: lock_unit
@@ -36,8 +53,12 @@ where computing_unit_id = $1 and superseded_at is null;
 
 
 -- name: insert_boot
--- $1 computing unit, $2 boot, $3 source
-insert into cu_metadata.boots (computing_unit_id, boot_id, source_id) values ($1, $2, $3);
+-- $1 computing unit, $2 boot, $3 source, $4 user
+with boot as (
+    insert into cu_metadata.boots (computing_unit_id, boot_id, source_id) values ($1, $2, $3)
+)
+insert into cu_metadata.audit_events (action, user_id, source_id, computing_unit_id, detail)
+values ('boot', $4, $3, $1, $2);
 
 
 -- name: lock_earlier_runs

@@ -57,7 +57,7 @@ from checks;
 -- One row per deleted execution with its URIs: `lock_selection` comes before, so that the snapshot has
 -- all that others have committed. Texera's child rows are deleted by its own cascade, ours here, except
 -- bindings: by them a source that still writes learns that the execution is gone.
--- $1 execution ids
+-- $1 execution ids, $2 user, $3 source
 with stored as (
     select eid, runtime_stats_uri as uri
     from texera_db.workflow_executions
@@ -71,7 +71,11 @@ with stored as (
     from texera_db.operator_executions
     where workflow_execution_id = any ($1::int[])
 ), deleted as (
-    delete from texera_db.workflow_executions where eid = any ($1::int[]) returning eid
+    delete from texera_db.workflow_executions where eid = any ($1::int[]) returning eid, cuid
+), audited as (
+    insert into cu_metadata.audit_events
+        (action, user_id, source_id, execution_id, computing_unit_id)
+    select 'delete', $2, $3, eid, cuid from deleted
 ), unleased as (
     delete from cu_metadata.leases where execution_id = any ($1::int[])
 ), unended as (

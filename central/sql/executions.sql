@@ -83,6 +83,10 @@ with boot as (
 ), lease as (
     insert into cu_metadata.leases (execution_id, source_id, computing_unit_id, expires_at)
     select eid, $6, $3, now() + make_interval(secs => $7) from execution
+), audited as (
+    insert into cu_metadata.audit_events
+        (action, user_id, source_id, execution_id, computing_unit_id)
+    select 'create', $1, $6, eid, $3 from execution
 )
 select
     permission.*,
@@ -133,7 +137,7 @@ where e.eid = $1
 -- not read it. The latest execution is a list of one.
 -- $1 workflow, $2 user, $3 whether the caller reads everything,
 -- $4 computing unit or null, $5 status codes or null, $6 older than this execution or null,
--- $7 limit
+-- $7 limit, $8 whether only runs of the workflow's writers and of the caller are selected
 select
     e.eid as execution_id, w.wid as workflow_id, e.vid as version_id,
     e.cuid as computing_unit_id, e.uid as user_id, e.status as status_code, e.result, e.name,
@@ -157,6 +161,14 @@ left join lateral (
       and ($4::int is null or run.cuid = $4)
       and ($5::smallint[] is null or run.status = any ($5))
       and ($6::int is null or run.eid < $6)
+      and (
+          not $8::boolean
+          or run.uid = $2
+          or run.uid = any (array (
+              select writer.user_id from cu_metadata.workflow_grants writer
+              where writer.workflow_id = w.wid and writer.privilege = 'WRITE'
+          ))
+      )
     order by run.eid desc
     limit $7
 ) e on true

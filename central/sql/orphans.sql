@@ -4,7 +4,7 @@
 
 -- name: close_executions
 -- The only statement that writes a provisional FAILED. $1 ids of executions that this transaction
--- has locked and found open, $2 the reason of each
+-- has locked and found open, $2 the reason of each, $3 whether an operator closes them
 with closing as (
     select * from unnest($1::int[], $2::text[]) as named (execution_id, reason)
 ), ending as (
@@ -20,6 +20,11 @@ with closing as (
 ), released as (
     delete from cu_metadata.leases
     where execution_id = any (array (select execution_id from closing))
+), audited as (
+    insert into cu_metadata.audit_events (action, execution_id, detail)
+    select 'close', execution_id, reason
+    from closing
+    where $3
 )
 update texera_db.workflow_executions
 set status = 4,

@@ -88,6 +88,9 @@ where bindings.execution_id = old.execution_id and bindings.source_id = old.sour
 
 
 -- name: purge_refusals
+with counted as (
+    delete from cu_metadata.refusal_counts where hour < now() - make_interval(secs => $1)
+)
 delete from cu_metadata.refusals
 where id = any (array (
     select id from cu_metadata.refusals

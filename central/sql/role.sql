@@ -84,11 +84,19 @@ to :"role";
 grant select, insert, update, delete on
     cu_metadata.bindings, cu_metadata.leases, cu_metadata.cursors,
     cu_metadata.idempotency_keys, cu_metadata.terminal_statuses, cu_metadata.refusals,
-    cu_metadata.operator_costs, cu_metadata.renewal_availability, cu_metadata.boots
+    cu_metadata.operator_costs, cu_metadata.renewal_availability, cu_metadata.boots,
+    cu_metadata.refusal_counts
 to :"role";
 grant execute on function
     cu_metadata.is_active_now(int), cu_metadata.is_terminal(smallint)
 to :"role";
+
+-- The audit of what took effect is only ever added to; ids and times are the database's.
+grant
+    select,
+    insert (action, user_id, source_id, execution_id, computing_unit_id, detail)
+on cu_metadata.audit_events to :"role";
+grant select, insert (position, event_id, hash) on cu_metadata.audit_links to :"role";
 
 -- `doctor` compares the applied migrations with those of its version.
 grant select on cu_metadata.migrations to :"role";
@@ -108,6 +116,9 @@ select
     current_user::text as role,
     current_setting('server_version_num')::int as server_version,
     clock_timestamp() as database_now,
+    coalesce(
+        (select ssl from pg_stat_ssl where pid = pg_backend_pid()), false
+    ) as is_encrypted,
     array(
         select name from pg_settings
         where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout')

@@ -1,7 +1,9 @@
 """Audit log of refused writes: operation, source, user, and why it was refused.
 
-A hostile source must not fill the disk: each source may add a number of rows per hour, and sources
-of unknown users share one. `late` is not recorded: it is ordinary and frequent in Texera.
+A hostile source must not fill the disk: each source may add a number of rows per hour, so may each
+user with whatever keys they make, and sources of unknown users share one. Refusals beyond these
+caps are counted by hour, user and slug: nobody can hide an attempt behind others. `late` is not
+recorded: it is ordinary and frequent in Texera.
 
 The audit never decides about a call: what cannot be recorded is counted and logged, and the caller
 gets its own problem.
@@ -9,7 +11,9 @@ gets its own problem.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 
 import msgspec
@@ -28,10 +32,14 @@ from kit.texera.fields import INT32_MAX, is_valid_pg_text
 logger = logging.getLogger(__name__)
 
 PER_SOURCE_AND_HOUR = 100
+PER_USER_AND_HOUR = 1_000
 UNKNOWN_PER_HOUR = 1_000
 AUDITED_STATUSES = frozenset({403, 404, 409, 422})
 """Missing permissions and conflicts. Other statuses concern form, credentials or load."""
 MAX_TRACKED_SOURCES = 50_000
+MAX_COUNTERS = 10_000
+"""Between two calls of `store_counts`. Further users are counted as unknown."""
+UNKNOWN_USER = 0
 HOUR_S = 3600.0
 
 
@@ -44,6 +52,19 @@ class Refusal(msgspec.Struct, frozen=True):
     problem: Problem
 
 
+class ListedRefusal(msgspec.Struct, frozen=True):
+    """`refused_count` refusals; more than one are those of an hour that are beyond the caps."""
+
+    refused_at: datetime
+    source_id: str | None
+    user_id: int | None
+    execution_id: int | None
+    op: str | None
+    slug: str
+    detail: str | None
+    refused_count: int
+
+
 class AuditLog:
     def __init__(
         self, database: Database, metrics: Metrics, *, timer: Callable[[], float] = time.monotonic
@@ -51,15 +72,24 @@ class AuditLog:
         self._database = database
         self._metrics = metrics
         self._queries = load("audit")
-        # Rows that this replica has added per source: above the limit the database is not called.
-        self._recorded: TTLCache[str, int] = TTLCache(MAX_TRACKED_SOURCES, HOUR_S, timer=timer)
+        # Refusals by source and by user: above a cap the database is not called.
+        self._recorded: TTLCache[str | int, int] = TTLCache(
+            MAX_TRACKED_SOURCES, HOUR_S, timer=timer
+        )
+        self._counts: Counter[tuple[int, str]] = Counter()
 
     async def record(self, source_id: str, refusal: Refusal) -> None:
         """Records a refusal whose own transaction was rolled back."""
-        recorded = self._recorded.get(source_id, 0)
-        if recorded >= PER_SOURCE_AND_HOUR or refusal.problem.status not in AUDITED_STATUSES:
+        if refusal.problem.status not in AUDITED_STATUSES:
             return
-        self._recorded[source_id] = recorded + 1
+        caps: dict[str | int, int] = {source_id: PER_SOURCE_AND_HOUR}
+        if refusal.user_id is not None:
+            caps[refusal.user_id] = PER_USER_AND_HOUR
+        if any(self._recorded.get(key, 0) >= cap for key, cap in caps.items()):
+            self._count([refusal])
+            return
+        for key in caps:
+            self._recorded[key] = self._recorded.get(key, 0) + 1
         work = partial(self.record_in, source_id=source_id, refusals=[refusal])
         try:
             await self._database.run(work)
@@ -89,15 +119,16 @@ class AuditLog:
     async def record_in(
         self, transaction: Transaction, source_id: str, refusals: Sequence[Refusal]
     ) -> None:
-        """Records them in the transaction."""
-        recorded = [r for r in refusals if not isinstance(r.problem, problems.Late)]
-        if not recorded:
+        """Records them in the transaction; those beyond a cap are counted once it has committed."""
+        refusals = [r for r in refusals if not isinstance(r.problem, problems.Late)]
+        if not refusals:
             return
-        recorded = recorded[:PER_SOURCE_AND_HOUR]
-        await transaction.execute(
+        recorded, excess = refusals[:PER_SOURCE_AND_HOUR], list(refusals[PER_SOURCE_AND_HOUR:])
+        rows = await transaction.fetch(
             self._queries["add_refusals"],
             source_id,
             PER_SOURCE_AND_HOUR,
+            PER_USER_AND_HOUR,
             UNKNOWN_PER_HOUR,
             [refusal.user_id for refusal in recorded],
             [_id_or_none(refusal.execution_id) for refusal in recorded],
@@ -105,6 +136,38 @@ class AuditLog:
             [refusal.problem.slug for refusal in recorded],
             [_excerpt(refusal.problem.detail, 500) for refusal in recorded],
         )
+        excess += [recorded[row["ordinal"] - 1] for row in rows]
+        if excess:
+            transaction.after_commit(partial(self._count, excess))
+
+    def _count(self, refusals: Iterable[Refusal]) -> None:
+        for refusal in refusals:
+            key = (refusal.user_id or UNKNOWN_USER, refusal.problem.slug)
+            if key not in self._counts and len(self._counts) >= MAX_COUNTERS:
+                key = (UNKNOWN_USER, refusal.problem.slug)
+            self._counts[key] += 1
+
+    async def store_counts(self) -> None:
+        """Adds what was counted to the database. Raises `DatabaseUnavailable`; nothing is lost."""
+        counts, self._counts = self._counts, Counter()
+        if not counts:
+            return
+        keys = list(counts)
+        try:
+            await self._database.execute_returning(
+                self._queries["add_counts"],
+                [user_id for user_id, _ in keys],
+                [slug for _, slug in keys],
+                [counts[key] for key in keys],
+            )
+        except BaseException:
+            self._counts += counts
+            raise
+
+    async def find(self, user_id: int | None, limit: int) -> list[ListedRefusal]:
+        """The newest first."""
+        rows = await self._database.read(self._queries["list_refusals"], user_id, limit)
+        return [ListedRefusal(**dict(row)) for row in rows]
 
 
 def _id_or_none(execution_id: int | None) -> int | None:

@@ -113,13 +113,18 @@ class Batches:
     """Promise: a batch of a (source, epoch) is applied once and always gets the same response."""
 
     def __init__(
-        self, database: Database, entry_store: EntryStore, cache: BindingCache, metrics: Metrics
+        self,
+        database: Database,
+        entry_store: EntryStore,
+        cache: BindingCache,
+        audit_log: AuditLog,
+        metrics: Metrics,
     ) -> None:
         self._database = database
         self._entry_store = entry_store
         self._cache = cache
         self._metrics = metrics
-        self._audit_log = AuditLog(database, metrics)
+        self._audit_log = audit_log
         self._queries = load("batches")
 
     async def apply(self, source_id: str, batch: BatchRequest, unit_id: int | None = None) -> bytes:

@@ -132,7 +132,9 @@ class Bindings:
             await self._quota.acquire(transaction, user.user_id, source_id)
             if row["elsewhere_is_live"]:
                 raise BoundElsewhere("another sidecar is writing to this execution")
-            await transaction.execute(self._queries["take_over"], execution_id, source_id)
+            await transaction.execute(
+                self._queries["take_over"], execution_id, source_id, user.user_id
+            )
         if status.is_terminal and not row["is_bound"]:
             self._quota.check_late(row["late_binding_count"])
         if not row["is_bound"]:

@@ -23,10 +23,12 @@ class BulkExecutions:
         self._queries = load("bulk")
 
     async def delete(
-        self, transaction: Transaction, user: User, selection: calls.Selection
+        self, transaction: Transaction, user: User, selection: calls.Selection, source_id: str
     ) -> calls.DeletedExecutions:
         await self._lock(transaction, user, selection)
-        rows = await transaction.fetch(self._queries["delete_executions"], selection.execution_ids)
+        rows = await transaction.fetch(
+            self._queries["delete_executions"], selection.execution_ids, user.user_id, source_id
+        )
         return calls.DeletedExecutions(
             [calls.DeletedExecution(row["execution_id"], row["uris"]) for row in rows]
         )

@@ -136,8 +136,12 @@ class Executions:
         status_codes: Sequence[int] | None = None,
         before: int | None = None,
         limit: int,
+        of_writers_only: bool = False,
     ) -> calls.ExecutionPage:
-        """Newest first. One row more than `limit` is read, to know whether there is a next page."""
+        """Newest first. One row more than `limit` is read, to know whether there is a next page.
+
+        `of_writers_only`: only runs of users who may write to the workflow, and the caller's own.
+        """
         rows = await self._database.read(
             self._queries["list_executions"],
             workflow_id,
@@ -147,6 +151,7 @@ class Executions:
             status_codes,
             before,
             limit + 1,
+            of_writers_only,
         )
         if not rows:
             raise workflow_not_found(workflow_id)
@@ -158,7 +163,15 @@ class Executions:
     async def latest(
         self, user: User, workflow_id: int, computing_unit_id: int | None
     ) -> calls.Execution:
-        page = await self.list(user, workflow_id, computing_unit_id=computing_unit_id, limit=1)
+        """The newest on the unit. Without a unit, anyone who may read the workflow could put a run
+        of theirs in the place of its owner's, so that only those of its writers count."""
+        page = await self.list(
+            user,
+            workflow_id,
+            computing_unit_id=computing_unit_id,
+            limit=1,
+            of_writers_only=computing_unit_id is None,
+        )
         if not page.executions:
             raise NoExecution(f"workflow {workflow_id} has no execution there")
         return page.executions[0]

@@ -64,25 +64,31 @@ class ExecutionCloser:
         self._queries = load("orphans")
 
     async def close(
-        self, transaction: Transaction, reasons: Mapping[int, CloseReason]
+        self,
+        transaction: Transaction,
+        reasons: Mapping[int, CloseReason],
+        *,
+        by_operator: bool = False,
     ) -> list[int]:
         """Closes executions that this transaction has locked and found open.
 
         Returns those that are closed, in order. A row that the database fails (a trigger of
         somebody's) stays open, and the others are closed: they are bisected under savepoints.
+        What an operator closes is in the audit.
         """
         if not reasons:
             return []
         await transaction.check_constraints_at_once()
-        return await self._bisect(transaction, reasons)
+        return await self._bisect(transaction, reasons, by_operator)
 
     async def _bisect(
-        self, transaction: Transaction, reasons: Mapping[int, CloseReason]
+        self, transaction: Transaction, reasons: Mapping[int, CloseReason], by_operator: bool
     ) -> list[int]:
         query = self._queries["close_executions"]
         try:
             async with transaction.savepoint():
-                await transaction.execute(query, list(reasons), [str(r) for r in reasons.values()])
+                named = [str(reason) for reason in reasons.values()]
+                await transaction.execute(query, list(reasons), named, by_operator)
         except StatementError as error:
             if policy_of(error) not in ROW_POLICIES:
                 raise
@@ -91,7 +97,7 @@ class ExecutionCloser:
                 return [
                     execution_id
                     for half in (items[:middle], items[middle:])
-                    for execution_id in await self._bisect(transaction, dict(half))
+                    for execution_id in await self._bisect(transaction, dict(half), by_operator)
                 ]
             (execution_id,) = reasons
             self._failing_rows.report("execution not closed", error, execution_id=execution_id)
@@ -213,11 +219,16 @@ class OrphanStore:
         None while another replica scans or closes. A lapsed lease counts only while renewals are
         available, or with `operator_override`.
         """
-        lease_s = None if operator_override else self._lease_s
-        return await self._database.run(partial(self._close, reasons=reasons, lease_s=lease_s))
+        return await self._database.run(
+            partial(self._close, reasons=reasons, operator_override=operator_override)
+        )
 
     async def _close(
-        self, transaction: Transaction, *, reasons: Mapping[int, CloseReason], lease_s: float | None
+        self,
+        transaction: Transaction,
+        *,
+        reasons: Mapping[int, CloseReason],
+        operator_override: bool,
     ) -> list[int] | None:
         if not await self._try_lock(transaction):
             return None
@@ -225,11 +236,13 @@ class OrphanStore:
             self._queries["lock_orphans"],
             list(reasons),
             [reason is CloseReason.LEASE_LAPSED for reason in reasons.values()],
-            lease_s,
+            None if operator_override else self._lease_s,
             max_gap_s(self._lease_s),
         )
         locked = {row["execution_id"]: reasons[row["execution_id"]] for row in rows}
-        closed = await self._execution_closer.close(transaction, locked)
+        closed = await self._execution_closer.close(
+            transaction, locked, by_operator=operator_override
+        )
         if failed := locked.keys() - closed:
             await transaction.execute(self._queries["record_unclosable"], list(failed))
         return sorted(closed)
@@ -291,4 +304,4 @@ class UnboundExecutions:
     ) -> list[int]:
         rows = await transaction.fetch(self._queries["lock_unbound"], ids, min_age_s)
         reasons = {row["execution_id"]: CloseReason.STALE for row in rows}
-        return await self._execution_closer.close(transaction, reasons)
+        return await self._execution_closer.close(transaction, reasons, by_operator=True)

@@ -13,6 +13,7 @@ class SessionFacts(msgspec.Struct, frozen=True):
     role: str
     server_version: int
     database_now: datetime
+    is_encrypted: bool
     missing_timeouts: Sequence[str]
     excess_rights: Sequence[str]
     is_migrated: bool

@@ -166,3 +166,18 @@ async def test_a_revoked_grant_ends_reads_after_the_access_ttl(
 
     assert seen.status == 200
     assert answer.outcome == (404, "execution-not-found")
+
+
+async def test_a_readers_latest_run_is_not_shown_to_the_workflows_owner(stack: Stack) -> None:
+    """The public workflow is the stranger's; the owner of the unit may read and run it."""
+    workflow = f"/v1/workflows/{WORLD.public_workflow_id}"
+    execution_id = await stack.create(workflow_id=WORLD.public_workflow_id)
+
+    for path in ("/executions/latest", "/operator-costs"):
+        own = [await stack.call("GET", workflow + path) for _ in range(2)]
+        others = [await stack.call("GET", workflow + path, user=WORLD.stranger) for _ in range(2)]
+
+        is_latest = path == "/executions/latest"
+        assert [r.body["execution_id"] == execution_id for r in own] == [is_latest] * 2
+        assert [r.headers["X-Cache"] for r in own + others] == ["miss", "hit"] * 2
+        assert {r.body["execution_id"] for r in others} == {WORLD.other_unit_execution_id}

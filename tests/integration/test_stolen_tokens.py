@@ -4,6 +4,7 @@ The thief has the unit's environment and memory: the user's token, every call th
 with it, a copy of the spool. Not the sidecar's key, which is in another container.
 """
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -137,6 +138,14 @@ class Recorder:
             method, target, body, token=self.token, idempotency_key="the-key"
         )
 
+    @classmethod
+    def without_user(cls, sidecar: Sidecar, target: str, body: object) -> "Recorder":
+        """A call that the sidecar makes for itself: no token, no idempotency key."""
+        content = json.dumps(body).encode()
+        recorder = cls(sidecar, "POST", target, content)
+        recorder.headers = sidecar.key.headers("POST", target, content)
+        return recorder
+
     async def send(
         self, *, method: str = "", target: str = "", body: bytes | None = None, **headers: str
     ) -> tuple[int, dict[str, Any]]:
@@ -220,3 +229,32 @@ async def test_a_batch_replayed_as_it_was_changes_nothing(
         "SELECT name FROM texera_db.workflow_executions WHERE eid = $1", execution_id
     )
     assert name == "second"
+
+
+async def test_a_replayed_renewal_or_end_reaches_only_what_it_named_and_is_still_bound(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    """The calls without idempotency key; why no assertion is remembered (ADR 65)."""
+    ended, running = [(await sidecar.create()).body["execution_id"] for _ in range(2)]
+    end = {"reason": "unit-gone", "execution_ids": [ended]}
+    abandon = Recorder.without_user(sidecar, "/v1/bindings/abandoned", end)
+    renew = Recorder.without_user(sidecar, "/v1/lease-renewals", {"execution_ids": [running]})
+    assert [(await call.send())[0] for call in (abandon, renew)] == [200, 200]
+    other = sidecar.another()
+    await owner_connection.execute("UPDATE cu_metadata.leases SET expires_at = now()")
+    binding = f"/v1/executions/{running}/binding"
+    assert (await other.call("POST", binding, {}, user=WORLD.owner)).status == 200
+
+    again = [await call.send() for call in (abandon, renew)]
+
+    assert again[0] == (200, {"closed": []})
+    assert (again[1][0], again[1][1]["lost"]) == (
+        200,
+        [{"execution_id": running, "reason": "bound-elsewhere"}],
+    )
+    assert (
+        await owner_connection.fetchval(
+            "SELECT source_id FROM cu_metadata.leases WHERE execution_id = $1", running
+        )
+        == other.source_id
+    )

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
+from central.store.audit import AuditLog
 from central.store.batches import Batches
 from central.store.bindings import MAX_CACHED_BINDINGS, BindingCache
 from central.store.database import Database
@@ -46,7 +47,9 @@ async def replica(
     pool = Database(DatabaseSettings(database.central_url), metrics)
     cache = BindingCache(max_cached)
     try:
-        yield Replica(Batches(pool, EntryStore(), cache, metrics), pool, metrics)
+        yield Replica(
+            Batches(pool, EntryStore(), cache, AuditLog(pool, metrics), metrics), pool, metrics
+        )
     finally:
         await pool.close()
 

@@ -1,4 +1,4 @@
-"""The optional account check: a token grants no more than its account has now."""
+"""The account check: a token grants no more than its account has now, or a little earlier."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -26,11 +26,27 @@ async def checking(database: Database) -> AsyncIterator[Sidecar]:
 
 
 async def test_without_the_check_reads_follow_the_token(
-    sidecar: Sidecar, owner_connection: Any
+    database: Database, owner_connection: Any
 ) -> None:
     await owner_connection.execute(ROLE, "INACTIVE", WORLD.owner.user_id)
 
-    assert (await sidecar.get(RUN)).status == 200
+    variables = {"CENTRAL_ACCOUNT_CHECK_S": "0"}
+    async with running_central(database.central_url, variables=variables) as unchecked:
+        assert (await unchecked.get(RUN)).status == 200
+
+
+async def test_by_default_an_account_is_checked_once_for_many_reads(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    for _ in range(5):
+        assert (await sidecar.get(RUN)).status == 200
+    await owner_connection.execute(ROLE, "INACTIVE", WORLD.writer.user_id)
+
+    demoted = await sidecar.get(RUN, WORLD.writer)
+
+    assert demoted.outcome == (403, "user-demoted")
+    count = "central_statement_seconds_count"
+    assert sidecar.metrics.registry.get_sample_value(count, {"statement": "account_role"}) == 2
 
 
 @pytest.mark.parametrize("role", ["INACTIVE", "RESTRICTED"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from central.store.queries import load
-from dev.world import WORLD
+from dev.world import WORLD, User
 from tests.databases import Database, connected
 from tests.integration.central.batching import Connection
 from tests.integration.central.central_fixtures import Reply, Sidecar
@@ -90,6 +90,62 @@ async def test_a_superseded_boot_may_neither_boot_nor_create_nor_bind(
         )
         == "two"
     )
+
+
+@pytest.mark.parametrize("with_lease", [False, True])
+@pytest.mark.parametrize("has_boot", [False, True])
+async def test_a_boot_from_outside_the_unit_changes_nothing(
+    sidecar: Sidecar, owner_connection: Connection, has_boot: bool, with_lease: bool
+) -> None:
+    """A WRITE grant and a key of one's own making, even with a run of one's own on the unit."""
+    if has_boot:
+        await boot(sidecar, "one")
+    run = await created(sidecar, "one")
+    outside = sidecar.another()
+    if with_lease:
+        assert (await outside.create(WORLD.writer)).status == 201
+
+    refused = await boot(outside, "made-up", user=WORLD.writer)
+
+    assert refused.outcome == (403, "computing-unit-forbidden")
+    assert await statuses(owner_connection, [run]) == [0]
+    assert (await sidecar.create(boot_id="one")).status == 201
+    assert (
+        await owner_connection.fetchval(
+            "select slug from cu_metadata.refusals where source_id = $1", outside.source_id
+        )
+        == "computing-unit-forbidden"
+    )
+
+
+@pytest.mark.parametrize("user", [WORLD.owner, WORLD.writer], ids=["owner", "writer"])
+async def test_the_source_of_the_current_boot_may_register_the_next(
+    sidecar: Sidecar, user: User
+) -> None:
+    await boot(sidecar, "one")
+
+    assert (await boot(sidecar, "two", user=user)).status == 200
+
+
+async def test_the_owner_may_register_a_boot_from_another_source(sidecar: Sidecar) -> None:
+    """The unit's pod, and with it the key, was replaced."""
+    await boot(sidecar, "one")
+    replaced = sidecar.another()
+
+    assert (await boot(replaced, "two")).status == 200
+    refused = await boot(sidecar, "three", user=WORLD.writer)
+    assert refused.outcome == (403, "computing-unit-forbidden")
+
+
+async def test_a_units_first_boot_may_come_from_the_source_of_all_its_leases(
+    sidecar: Sidecar,
+) -> None:
+    nothing = await boot(sidecar, "one", user=WORLD.writer)
+    run = await created(sidecar)
+    holding = await boot(sidecar, "one", user=WORLD.writer)
+
+    assert nothing.outcome == (403, "computing-unit-forbidden")
+    assert holding.body == {"closed": [run]}
 
 
 async def test_unknown_boot_counts_as_none(sidecar: Sidecar, owner_connection: Connection) -> None:

@@ -3,12 +3,17 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from central.auth_settings import TokenSettings
-from central.cli.doctor import check_secret, run_checks
+from central.cli.doctor import check_encryption, check_secret, run_checks
+from central.metrics import Metrics
 from central.migrations.grants import granted_privileges
-from central.settings import read_settings
+from central.settings import DatabaseSettings, read_settings
+from central.store.database import Database as StoreDatabase
+from central.store.role import RoleInspection
 from dev.tokens import JWT_SECRET
 from kit.http.checks import Check, CheckStatus, Fail, Warn
 from tests.databases import CENTRAL_ROLE, Database, connected
@@ -45,7 +50,8 @@ async def test_a_migrated_database_and_a_strong_secret_pass(database: Database) 
 
     assert bad(checks) == {}
     assert set(checks) == {
-        *("jwt secret", "database", "clock", "timeouts", "role", "privileges", "migrations"),
+        *("jwt secret", "database", "clock", "encryption", "timeouts", "role", "privileges"),
+        "migrations",
     }
 
 
@@ -98,6 +104,42 @@ async def test_what_is_wrong_with_the_database_is_named(
                 await connection.execute(undo.format(role=CENTRAL_ROLE))
 
     assert words in lines[name]
+
+
+@pytest.mark.parametrize(
+    ("server", "is_encrypted", "words"),
+    [
+        ("127.0.0.1", False, None),
+        ("[::1]:5432", False, None),
+        ("localhost", False, None),
+        ("/x?host=/run/postgresql", False, None),
+        ("db.example", False, "not encrypted"),
+        ("10.0.0.7", False, "not encrypted"),
+        ("db.example", True, "sslmode is prefer"),
+        ("db.example/x?sslmode=require", True, "sslmode is require"),
+        ("db.example/x?sslmode=verify-ca", True, None),
+        ("db.example/x?sslmode=verify-full", True, None),
+        ("127.0.0.1/x?host=db.example", False, "not encrypted"),
+    ],
+)
+async def test_a_database_that_is_reached_without_tls_is_named(
+    database: Database, server: str, is_encrypted: bool, words: str | None
+) -> None:
+    pool = StoreDatabase(DatabaseSettings(database.central_url), Metrics(CollectorRegistry()))
+    session = await RoleInspection(pool).session()
+    await pool.close()
+    assert not session.is_encrypted  # this one, on loopback
+
+    def check() -> str:
+        facts = msgspec.structs.replace(session, is_encrypted=is_encrypted)
+        return check_encryption(facts, f"postgresql://central:hidden@{server}")
+
+    if words is None:
+        assert check()
+    else:
+        with pytest.raises(Warn, match=words) as raised:
+            check()
+        assert "hidden" not in str(raised.value)
 
 
 async def test_another_role_has_more_privileges_than_needed(database: Database) -> None:

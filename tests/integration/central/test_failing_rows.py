@@ -12,6 +12,7 @@ from central.domain.callers import User
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable, Unstorable
 from central.settings import DatabaseSettings
+from central.store.audit import AuditLog
 from central.store.batches import Batches
 from central.store.bindings import BindingCache
 from central.store.database import Database
@@ -56,7 +57,8 @@ def entry_store(now: SimpleNamespace) -> EntryStore:
 async def central(database: databases.Database, entry_store: EntryStore) -> AsyncIterator[Replica]:
     metrics = Metrics(CollectorRegistry())
     pool = Database(DatabaseSettings(database.central_url), metrics)
-    yield Replica(Batches(pool, entry_store, BindingCache(), metrics), pool, metrics)
+    batches = Batches(pool, entry_store, BindingCache(), AuditLog(pool, metrics), metrics)
+    yield Replica(batches, pool, metrics)
     await pool.close()
 
 

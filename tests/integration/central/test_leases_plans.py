@@ -51,7 +51,7 @@ STATEMENTS: dict[str, tuple[str, list[Any]]] = {
     "count_overdue": ("orphans", [45.0]),
     "find_ended_units": ("orphans", [90.0, 3600.0]),
     "lock_orphans": ("orphans", [RENEWED[:100], [True] * 100, 90.0, 30.0]),
-    "close_executions": ("orphans", [RENEWED[:100], ["lease-lapsed"] * 100]),
+    "close_executions": ("orphans", [RENEWED[:100], ["lease-lapsed"] * 100, True]),
     "lock_earlier_runs": ("boots", [10_001, "boot 4"]),
     "find_boot": ("boots", [10_001, "boot 4"]),
     "supersede": ("boots", [10_001]),

@@ -52,11 +52,11 @@ BY_EXECUTION = {
     "uris.operator_console": f"{EID}, {USER}, false, 'op'",
 }
 BY_WORKFLOW = {
-    "executions.list_executions": f"{WORKFLOW}, {USER}, false, null, null, null, 2",
+    "executions.list_executions": f"{WORKFLOW}, {USER}, false, null, null, null, 2, true",
     "costs.latest_costs": f"{WORKFLOW}, {USER}, false",
 }
 OTHERS = {
-    "executions.list_executions": f"{WORKFLOW}, {USER}, false, {UNIT}, null, null, 2",
+    "executions.list_executions": f"{WORKFLOW}, {USER}, false, {UNIT}, null, null, 2, false",
     "expired.expired_executions": f"{UNIT}, {USER}, 0, 100",
     "exports.export_facts": f"{WORKFLOW}, {UNIT}, {USER}, false",
     "executions.latest_version": f"{WORKFLOW}, {USER}, false",

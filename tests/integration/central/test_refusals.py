@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from central.store.audit import PER_SOURCE_AND_HOUR, UNKNOWN_PER_HOUR
+from central.middleware import AUDIT_LOG
+from central.problems import DatabaseUnavailable
+from central.store.audit import (
+    PER_SOURCE_AND_HOUR,
+    PER_USER_AND_HOUR,
+    UNKNOWN_PER_HOUR,
+    ListedRefusal,
+)
 from central.store.batches import MAX_EPOCHS_PER_SOURCE
 from dev.world import WORLD
 from tests.integration.central.central_fixtures import Sidecar
@@ -126,6 +133,69 @@ async def test_unbound_sources_share_one_audit_limit(
     mine = {"execution_id": known, "op": "update_execution", "runtime_stats_uri": "vfs:///x"}
     assert (await sidecar.deliver(mine)).outcomes == ["uri-mismatch"]
     assert len(await audited(owner_connection)) == UNKNOWN_PER_HOUR + 1
+
+
+async def counted(sidecar: Sidecar) -> list[tuple[int | None, str, int]]:
+    """What is beyond the caps: user, slug and number."""
+    audit_log = sidecar.client.app[AUDIT_LOG]
+    await audit_log.store_counts()
+    await audit_log.store_counts()  # adds nothing
+    listed: list[ListedRefusal] = await audit_log.find(None, 100_000)
+    return sorted((r.user_id or 0, r.slug, r.refused_count) for r in listed if r.source_id is None)
+
+
+async def test_refusals_beyond_the_cap_are_counted(sidecar: Sidecar, owner_connection: Any) -> None:
+    """Whoever fills the audit first cannot hide what comes after."""
+    excess = 7
+    for _ in range(PER_SOURCE_AND_HOUR + excess):
+        reply = await sidecar.create(WORLD.stranger)
+        assert reply.outcome == (404, "workflow-not-found")
+    run = (await sidecar.create()).body["execution_id"]
+    entries = [{"execution_id": run, "op": "update_execution", "runtime_stats_uri": "vfs:///x"}] * 3
+    assert (await sidecar.deliver(*entries)).outcomes == ["uri-mismatch"] * 3
+
+    assert len(await audited(owner_connection)) == PER_SOURCE_AND_HOUR
+    assert await counted(sidecar) == [
+        (OWNER, "uri-mismatch", 3),
+        (STRANGER, "workflow-not-found", excess),
+    ]
+
+
+async def test_one_users_keys_share_the_audit_limit_of_the_user(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    """Keys cost nothing to make: with more of them a user adds no more rows."""
+    run = (await sidecar.create()).body["execution_id"]
+    entry = {"execution_id": run, "op": "update_execution", "runtime_stats_uri": "vfs:///x"}
+    await owner_connection.execute(
+        "insert into cu_metadata.refusals (source_id, user_id, op, slug, detail)"
+        " select 'source-' || n, $1, 'x', 'x', 'x' from generate_series(1, $2) n",
+        OWNER,
+        PER_USER_AND_HOUR - 2,
+    )
+
+    assert (await sidecar.deliver(*[entry] * 5)).outcomes == ["uri-mismatch"] * 5
+    other = await sidecar.another().create(WORLD.stranger)
+
+    assert other.outcome == (404, "workflow-not-found")
+    rows = await audited(owner_connection)
+    assert [row[1] for row in rows].count(OWNER) == PER_USER_AND_HOUR
+    assert [row[1] for row in rows].count(STRANGER) == 1
+    assert await counted(sidecar) == [(OWNER, "uri-mismatch", 3)]
+
+
+async def test_counts_that_cannot_be_stored_are_kept(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    audit_log = sidecar.client.app[AUDIT_LOG]
+    await owner_connection.execute("alter table cu_metadata.refusal_counts rename to gone")
+    for _ in range(PER_SOURCE_AND_HOUR + 2):
+        await sidecar.create(WORLD.stranger)
+    with pytest.raises(DatabaseUnavailable):
+        await audit_log.store_counts()
+    await owner_connection.execute("alter table cu_metadata.gone rename to refusal_counts")
+
+    assert await counted(sidecar) == [(STRANGER, "workflow-not-found", 2)]
 
 
 async def test_unknown_source_leaves_bounded_rows(sidecar: Sidecar, owner_connection: Any) -> None:

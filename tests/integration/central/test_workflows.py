@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from dev.vfs_uri import runtime_stats_uri
-from dev.world import WORLD
+from dev.world import WORLD, User
 from tests.integration.central.central_fixtures import Sidecar
 from tests.integration.central.rows import execution_by_sql
 
 WORKFLOW = f"/v1/workflows/{WORLD.workflow_id}"
+PER_CALLER = ("/operator-costs", "/executions/latest")
+"""Reads that select the run of a workflow that counts for the caller."""
 STATS = runtime_stats_uri(WORLD.workflow_id, WORLD.completed_execution_id)
 
 
@@ -103,3 +105,45 @@ async def test_an_execution_is_answered_under_its_own_workflow_only(sidecar: Sid
 
     assert own.body["log_location"] == "file:///logs/501"
     assert other.outcome == (404, "execution-not-found")
+
+
+@pytest.mark.parametrize("runner", [WORLD.reader, WORLD.colleague])
+async def test_a_readers_run_is_the_latest_for_that_reader_only(
+    sidecar: Sidecar, owner_connection: Any, runner: User
+) -> None:
+    """Whoever may read a workflow may run it; by whose costs others are scheduled is not theirs."""
+    before = await sidecar.get(f"{WORKFLOW}/operator-costs")
+    newest = await sidecar.get(f"{WORKFLOW}/executions/latest")
+    eid = await execution_by_sql(owner_connection, status=3, uid=runner.user_id)
+    await owner_connection.execute(
+        "INSERT INTO cu_metadata.operator_costs (execution_id, operators)"
+        """ VALUES ($1, '{"op-1": 1e9}')""",
+        eid,
+    )
+
+    for user in (WORLD.owner, WORLD.writer, WORLD.admin):
+        costs = await sidecar.get(f"{WORKFLOW}/operator-costs", user=user)
+        latest = await sidecar.get(f"{WORKFLOW}/executions/latest", user=user)
+        assert (costs.body, latest.body) == (before.body, newest.body)
+    own = [await sidecar.get(f"{WORKFLOW}{path}", user=runner) for path in PER_CALLER]
+    assert [reply.body["execution_id"] for reply in own] == [eid, eid]
+    assert own[0].body["operators"] == {"op-1": 1e9}
+    page = await sidecar.get(f"{WORKFLOW}/executions?limit=1")
+    assert page.body["executions"][0]["execution_id"] == eid  # nothing is hidden
+
+
+async def test_a_run_counts_as_long_as_its_user_may_write(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    eid = await execution_by_sql(owner_connection, status=3, uid=WORLD.writer.user_id)
+    with_grant = [await sidecar.get(f"{WORKFLOW}{path}") for path in PER_CALLER]
+    await owner_connection.execute(
+        "UPDATE texera_db.workflow_user_access SET privilege = 'READ' WHERE wid = $1 AND uid = $2",
+        WORLD.workflow_id,
+        WORLD.writer.user_id,
+    )
+
+    without = [await sidecar.get(f"{WORKFLOW}{path}") for path in PER_CALLER]
+
+    assert [reply.body["execution_id"] for reply in with_grant] == [eid, eid]
+    assert all(reply.body["execution_id"] < eid for reply in without)

@@ -163,7 +163,8 @@ class InspectedSpool:
     def _shown_entry(self, row: tuple[Any, ...]) -> dict[str, Any]:
         entry = batches.entry_of_row(row)
         place = self.connection.execute(
-            "SELECT position FROM in_flight WHERE seq = ?", (row[0],)
+            "SELECT position, withdrawal = ? FROM in_flight WHERE seq = ?",
+            (batches.Withdrawal.SKIP, row[0]),
         ).fetchone()
         batch = {name: self.meta[name] for name in ("epoch", "batch", "digest")}
         replaced = self.connection.execute("SELECT seq FROM coalesced WHERE chain_id = ?", row[8:9])
@@ -171,7 +172,9 @@ class InspectedSpool:
             "is_damaged": entry is None,
             "priority": Priority(row[4]).name.lower() if entry is not None else row[4],
             "payload": _decoded(row[6]),
-            "in_flight": batch | {"position": place[0]} if place is not None else None,
+            "in_flight": batch | {"position": place[0], "is_skipped": bool(place[1])}
+            if place is not None
+            else None,
             "replaces": [self.write_id(seq) for (seq,) in replaced],
         }
 

@@ -102,6 +102,7 @@ async def test_show_prints_payload_batch_and_outcome(spools: Spools, tool: Tool)
         "batch": batch.number,
         "digest": batch.digest,
         "position": 0,
+        "is_skipped": False,
     }
     assert tool("show", "4", "--json") == 0
     assert json.loads(tool.out)["replaced_by"] == spool.write_id(5)
@@ -190,6 +191,9 @@ async def test_skip_of_a_write_in_flight_waits_for_the_withdrawal_of_its_batch(
     assert tool("skip", write_id) == 0
 
     assert "is in flight: the next start skips it, unless central has it already" in tool.out
+    for seq in seqs:
+        assert tool("show", str(seq), "--json") == 0
+        assert json.loads(tool.out)["in_flight"]["is_skipped"] is (seq == seqs[1])
     spool = await spools.open()
     assert await state_of(spool, seqs[1]) == "durable"
     again = await spool.in_flight()

@@ -1,8 +1,8 @@
 """Central in memory: its real decoders and its real fold, on dictionaries instead of Postgres.
 
 Cursors, bindings, row locks, leases and the closer of lapsed runs follow the rules of
-`central/store`. That the batches do is held against the real store by
-`tests/integration/central/test_memory_central.py`, by random histories played to both.
+`central/store`, and are held against it by `tests/integration/central/test_memory_central.py`, by
+random histories played to both.
 """
 
 from collections import defaultdict
@@ -28,6 +28,7 @@ from central.wire.entries import (
 )
 from central.wire.leases import (
     AbandonedExecutions,
+    AbandonReason,
     ClosedExecutions,
     ExecutionList,
     LostLease,
@@ -223,6 +224,19 @@ class MemoryCentral:
             self.close(execution_id)
         return lapsed
 
+    def abandon(self, source_id: str, abandoned: AbandonedExecutions) -> ClosedExecutions:
+        """Closes the source's open runs among them.
+
+        Nothing is closed as an abandoned create: here every execution was created by nobody, and
+        bound later.
+        """
+        closed: list[int] = []
+        if abandoned.reason is not AbandonReason.ABANDONED_CREATE:
+            closed = [e for e in self._open(source_id) if e in abandoned.execution_ids]
+        for execution_id in closed:
+            self.close(execution_id)
+        return ClosedExecutions(closed)
+
     def close(self, execution_id: int) -> None:
         self.executions[execution_id] = msgspec.structs.replace(
             self.executions[execution_id],
@@ -267,11 +281,9 @@ class MemoryCentral:
             case "GET", ["bindings"]:
                 return {"bindings": [{"execution_id": eid} for eid in self._open(source_id)]}
             case "POST", ["bindings", "abandoned"]:
-                asked = self._limited(parse_body(body, _abandoned))
-                closed = [eid for eid in self._open(source_id) if eid in asked]
-                for execution_id in closed:
-                    self.close(execution_id)
-                return ClosedExecutions(closed)
+                abandoned = parse_body(body, _abandoned)
+                self._limited(abandoned)
+                return self.abandon(source_id, abandoned)
         raise AssertionError(f"the sidecar called {method} {path}")
 
     def _limited(self, asked: ExecutionList | AbandonedExecutions) -> list[int]:

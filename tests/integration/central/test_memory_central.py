@@ -1,20 +1,31 @@
 """The simulation's central in memory, held against the real store: one history, the same outcomes.
 
 Batches of all kinds of entries are sent, repeated, withdrawn and sent out of step, under new
-epochs; rows are locked, bindings taken over, runs closed as orphans. Every response is the same,
-byte for byte, and so are the rows in the end.
+epochs; rows are locked, executions bound, taken over and abandoned, leases renewed and left to
+lapse, orphans closed. Every response is the same, of batches byte for byte, and so are the rows in
+the end. Boots are not simulated: `test_leases_model.py` holds them against a model of their own.
 """
 
 import random
+from collections import Counter
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import asdict
 
+from central.auth_settings import LimitSettings
+from central.domain.callers import User
 from central.domain.fold import Execution, WriterStatus
-from central.problems import BatchOutOfStep
+from central.problems import BatchOutOfStep, BoundElsewhere
+from central.store.bindings import BindingQuota, Bindings
+from central.store.leases import Leases, RenewalAvailability
+from central.store.orphans import CloseReason, ExecutionCloser, OrphanStore
+from central.store.warehouses import Warehouses
 from central.wire.entries import BatchRequest
+from central.wire.leases import AbandonedExecutions, AbandonReason, LostReason, RenewedLeases
 from dev.world import WORLD
 from tests.databases import Database, connected
 from tests.integration.central.batching import (
@@ -23,14 +34,17 @@ from tests.integration.central.batching import (
     Replica,
     Source,
     add_runs,
-    bind,
     replica,
     run,
     uris,
 )
-from tests.simulation.central import MemoryCentral
+from tests.integration.central.lease_fixtures import advance
+from tests.simulation.central import LEASE_S, MemoryCentral
 
-STEPS = 60
+STEPS = 150
+ADVANCE_S = 37.0
+"""No multiple is near a lease: the seconds that the test itself takes decide nothing."""
+OWNER = User(WORLD.owner.user_id, WORLD.owner.role, 2**31)
 SOURCES = ("a", "b")
 COLUMNS = ("result", "log_location", "runtime_stats_uri", "name", "bookmarked")
 
@@ -46,6 +60,13 @@ class Both:
         self.ids = ids
         self.chance = chance
         self.memory = MemoryCentral()
+        self.now = 0.0
+        database, metrics, closer = real.database, real.metrics, ExecutionCloser(real.metrics)
+        quota = BindingQuota(LimitSettings(user_open_bindings=0, source_open_bindings=0), metrics)
+        self.bindings = Bindings(database, Warehouses(), closer, quota, LEASE_S)
+        self.leases = Leases(database, RenewalAvailability(database, LEASE_S), metrics, LEASE_S)
+        self.orphans = OrphanStore(database, closer, LEASE_S)
+        self.happened: Counter[str] = Counter()
         self.epoch_count = 0
         self.sources = {name: self._new_epoch(name) for name in SOURCES}
         self.numbers = dict.fromkeys(SOURCES, 0)
@@ -63,21 +84,28 @@ class Both:
     async def step(self) -> None:
         chance = self.chance
         name = chance.choice(SOURCES)
-        match chance.randrange(14):
+        match chance.randrange(20):
             case 0:
                 self.sources[name], self.numbers[name] = self._new_epoch(name), 0
                 self.last.pop(name, None)
-            case 1:
-                await self._take_over(name, chance.choice(self.ids))
-            case 2:
-                await self._close(chance.choice(self.ids))
-            case 3 if name in self.last:
+            case 1 | 2:
+                await self._bind(name, chance.choice(self.ids))
+            case 3 | 4:
+                await self._renew(name)
+            case 5 | 6:
+                self.now += ADVANCE_S
+                await advance(self.connection, ADVANCE_S)
+            case 7 if chance.random() < 0.5:
+                await self._close_lapsed()
+            case 8:
+                await self._abandon(name, chance.choice(self.ids))
+            case 9 if name in self.last:
                 await self._send(name, self.last[name])
-            case 4:
+            case 10:
                 await self._send(name, self._batch(name, self.numbers[name] + 2))
-            case 5:
+            case 11:
                 await self._send_while_locked(name, chance.choice(self.ids))
-            case 6:
+            case 12 | 13:
                 await self._withdraw(name)
             case _:
                 await self._send_next(name)
@@ -130,7 +158,7 @@ class Both:
         size = chance.choice([{}, {"result_bytes": chance.randrange(99)}])
         match chance.randrange(9):
             case 0 | 1 | 2:
-                status = chance.choice([-1, 0, 1, 2, 2, 3, 4, 5])
+                status = chance.choice([-1, 0, 1, 2] * 6 + [3, 4, 5])
                 return source.update(execution_id, status=status, name=f"n{chance.randrange(9)}")
             case 3:
                 return source.entry(
@@ -159,39 +187,42 @@ class Both:
         self.epoch_count += 1
         return Source(name, f"{self.epoch_count:032x}")
 
-    async def _take_over(self, name: str, execution_id: int) -> None:
-        if name in self.memory.sources_of(execution_id):
-            return
-        is_open = self.memory.executions[execution_id].status < 3
-        self.memory.leases.clear()
-        self.memory.bind(name, execution_id, 0.0)
-        if is_open:
-            await self.connection.execute(
-                "update cu_metadata.bindings set may_set_status = false,"
-                " revoked_at = now(), revoked_reason = 'taken-over' where execution_id = $1",
-                execution_id,
-            )
-        await self.connection.execute(
-            "delete from cu_metadata.bindings where execution_id = $1 and source_id = $2",
-            execution_id,
-            name,
-        )
-        await bind(self.connection, name, [execution_id])
+    async def _bind(self, name: str, execution_id: int) -> None:
+        work = partial(self.bindings.bind, user=OWNER, source_id=name, execution_id=execution_id)
+        is_other = self.memory.runners[execution_id] != name
+        try:
+            self.memory.bind(name, execution_id, self.now)
+        except BoundElsewhere as problem:
+            with pytest.raises(BoundElsewhere, match=problem.detail):
+                await self.real.database.run(work)
+            self.happened["refused"] += 1
+        else:
+            bound = asdict(await self.real.database.run(work))
+            expected = self.memory._bound(execution_id)
+            expected["computing_unit_id"] = WORLD.computing_unit_id
+            assert {key: bound[key] for key in expected} == expected
+            is_runner = self.memory.runners[execution_id] == name
+            self.happened["taken over" if is_other and is_runner else "bound"] += 1
 
-    async def _close(self, execution_id: int) -> None:
-        if self.memory.executions[execution_id].status >= 3:
-            return
-        self.memory.close(execution_id)
-        async with self.connection.transaction():
-            await self.connection.execute(
-                "update texera_db.workflow_executions set status = 4 where eid = $1", execution_id
-            )
-            await self.connection.execute(
-                "insert into cu_metadata.terminal_statuses (execution_id, status, provisional)"
-                " values ($1, 4, true) on conflict (execution_id) do update"
-                " set status = 4, provisional = true, source_id = null",
-                execution_id,
-            )
+    async def _renew(self, name: str) -> None:
+        ids = self.chance.sample(self.ids, 3)
+        expected = self.memory.renew(name, ids, self.now)
+        renewed = await self.leases.renew(name, ids)
+        assert by_id(renewed) == by_id(expected)
+        self.happened.update(lease.reason.value for lease in renewed.lost)
+
+    async def _close_lapsed(self) -> None:
+        lapsed = await self.orphans.lapsed(None)
+        reasons = dict.fromkeys(lapsed, CloseReason.LEASE_LAPSED)
+        closed = await self.orphans.close(reasons, operator_override=True)
+        assert closed == sorted(self.memory.close_lapsed(self.now))
+        self.happened["orphans closed"] += len(closed)
+
+    async def _abandon(self, name: str, execution_id: int) -> None:
+        abandoned = AbandonedExecutions([execution_id], self.chance.choice(list(AbandonReason)))
+        closed = await self.bindings.abandon(name, abandoned)
+        assert closed == self.memory.abandon(name, abandoned)
+        self.happened["abandoned"] += len(closed.closed)
 
     async def compare_rows(self) -> None:
         for execution_id in self.ids:
@@ -210,6 +241,28 @@ class Both:
                 for key, row in expected.executions[execution_id].results.items()
             }
 
+    async def compare_bindings(self) -> None:
+        bindings = await self.connection.fetch(
+            "select execution_id, source_id, revoked_reason, may_set_status"
+            " from cu_metadata.bindings"
+        )
+        assert {(b["execution_id"], b["source_id"]): b["revoked_reason"] for b in bindings} == (
+            self.memory.bindings
+        )
+        runners = {b["execution_id"]: b["source_id"] for b in bindings if b["may_set_status"]}
+        assert runners == self.memory.runners
+        leases = await self.connection.fetch(
+            "select execution_id, source_id, expires_at > now() as is_live from cu_metadata.leases"
+        )
+        assert {row["execution_id"]: (row["source_id"], row["is_live"]) for row in leases} == {
+            execution_id: (lease.source_id, lease.expires_at > self.now)
+            for execution_id, lease in self.memory.leases.items()
+        }
+
+
+def by_id(renewed: RenewedLeases) -> dict[int, LostReason]:
+    return {lease.execution_id: lease.reason for lease in renewed.lost}
+
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_memory_and_store_give_the_same_responses_and_rows(
@@ -219,12 +272,14 @@ async def test_memory_and_store_give_the_same_responses_and_rows(
         real = await stack.enter_async_context(replica(database))
         connection = await stack.enter_async_context(connected(database.owner_url))
         both = Both(
-            real, connection, await add_runs(connection, 3, source_id="a"), random.Random(seed)
+            real, connection, await add_runs(connection, 6, source_id="a"), random.Random(seed)
         )
 
         for _ in range(STEPS):
             await both.step()
+            await both.compare_bindings()
 
         await both.compare_rows()
+        assert both.happened.keys() >= {"bound", "orphans closed", "not-bound"}
         kinds = {settled.result for settled in both.memory.settled}
         assert kinds >= {"applied", "unknown-operation"}

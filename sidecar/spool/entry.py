@@ -113,6 +113,16 @@ class WriteRecord:
         return self.problem is not None and self.problem["type"] == WriteSkipped.slug
 
 
+def seq_of_write_id(name: str, spool_id: str, *, allow_number: bool = False) -> int | None:
+    """The number of a write of this spool, by its `write_id`, or for operators by itself; None for
+    anything else."""
+    owner, _, number = name.rpartition("-")
+    if owner != spool_id and not (allow_number and not owner):
+        return None
+    is_number = number.isascii() and number.isdigit() and len(number) < 19
+    return int(number) if is_number else None
+
+
 def checksum(
     seq: int, execution_id: int, user_id: int, op: str, priority: int, payload: bytes
 ) -> int:

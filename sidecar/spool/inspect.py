@@ -19,6 +19,7 @@ from sidecar.spool.entry import (
     Priority,
     WriteRecord,
     WriteState,
+    seq_of_write_id,
 )
 
 PAGE_ROWS = 500
@@ -69,9 +70,7 @@ class InspectedSpool:
 
     def seq_of(self, name: str) -> int | None:
         """The number of a `write_id`, or the number itself."""
-        spool_id, _, number = name.rpartition("-")
-        is_number = number.isascii() and number.isdigit() and len(number) < 19
-        return int(number) if is_number and spool_id in {"", self.spool_id} else None
+        return seq_of_write_id(name, self.spool_id, allow_number=True)
 
     def summary(self) -> dict[str, Any]:
         count = self.connection.execute(

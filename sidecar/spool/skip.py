@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from sidecar.spool import batches, recovery, schema
-from sidecar.spool.entry import WriteRecord
+from sidecar.spool.entry import WriteRecord, seq_of_write_id
 from sidecar.spool.inspect import NoSpool
 from sidecar.spool.lock import SpoolLock
 from sidecar.spool.queue_index import IndexSnapshot
@@ -29,14 +29,13 @@ def skip_write(directory: Path, name: str) -> list[WriteRecord]:
         connection, wal_index, report = recovery.open_or_recover(directory)
         with closing(wal_index), closing(connection):
             snapshot = IndexSnapshot.of(connection)
-            spool_id, _, number = name.rpartition("-")
-            is_number = number.isascii() and number.isdigit() and len(number) < 19
-            if spool_id not in {"", snapshot.spool_id} or not is_number:
+            seq = seq_of_write_id(name, snapshot.spool_id, allow_number=True)
+            if seq is None:
                 return []
             connection.execute("BEGIN IMMEDIATE")
             # The next start finds a file that was closed, so the gap after a crash is kept here.
             schema.bump_max_seq(connection, snapshot.next_seq - 1 + report.seq_gap)
-            records = batches.skip(connection, int(number))
+            records = batches.skip(connection, seq)
             connection.execute("COMMIT")
             return records
     finally:

@@ -11,7 +11,16 @@ from sidecar.spool import batches, bindings, history, schema
 from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, FormedBatch
 from sidecar.spool.bindings import Bindings, PermissionChanges
 from sidecar.spool.capacity import RETRY_AFTER_S, CapacityGuard, SpoolLimits
-from sidecar.spool.entry import Batch, Entry, NewEntry, Outcome, Priority, WriteRecord, WriteState
+from sidecar.spool.entry import (
+    Batch,
+    Entry,
+    NewEntry,
+    Outcome,
+    Priority,
+    WriteRecord,
+    WriteState,
+    seq_of_write_id,
+)
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.file import SpoolFile
 from sidecar.spool.queue_index import IndexSnapshot, QueueIndex
@@ -222,9 +231,7 @@ class Spool:
 
     def seq_of(self, write_id: str) -> int | None:
         """The number of a write of this spool; None for anything else."""
-        spool_id, _, seq = write_id.partition("-")
-        number = int(seq) if seq.isascii() and seq.isdigit() and len(seq) < 19 else None
-        return number if spool_id == self.spool_id else None
+        return seq_of_write_id(write_id, self.spool_id)
 
     def has_waiting(self, execution_id: int) -> bool:
         return self.queues.length(execution_id) > 0 or any(

@@ -87,7 +87,7 @@ def open_or_recover(
         _replace(directory, folder)
     index = WalIndex(path)
     wal = WalFile(path)
-    has_gap = False
+    has_gap, valid_frames = False, 0
     connection: sqlite3.Connection | None = None
     fault = "corruption was found in use" if is_suspect else _header_fault(path)
     try:
@@ -96,7 +96,8 @@ def open_or_recover(
                 rewrite_and_sync(path)
             connection = schema.connect(path)
             is_empty = schema.is_empty(connection)
-            has_gap = wal.has_unreachable_commits(index.valid_frames)
+            valid_frames = index.valid_frames
+            has_gap = wal.has_unreachable_commits(valid_frames)
             if is_empty and has_gap:
                 fault = "log damaged at its beginning"
             else:
@@ -116,7 +117,10 @@ def open_or_recover(
         if fault is not None:
             report = _rebuild(directory, path, folder, fault, now_ms)
         else:
-            report = _restore_unreachable(path, wal, folder, now_ms)
+            earlier = wal.before_last_commit().frames
+            is_all_there = all(frame.number <= valid_frames for frame in earlier)
+            lost_at_ms = None if is_all_there else now_ms  # the last was never acknowledged
+            report = _restore_unreachable(path, wal, folder, lost_at_ms)
         connection = schema.connect(path)
         schema.configure(connection)
     ended = _end_malformed(connection, directory, now_ms)
@@ -275,7 +279,7 @@ def _end_malformed(
 
 
 def _restore_unreachable(
-    path: Path, wal: WalFile, folder: QuarantineFolder, now_ms: int
+    path: Path, wal: WalFile, folder: QuarantineFolder, bindings_lost_at_ms: int | None
 ) -> RecoveryReport:
     """Adds to the file what only the unreachable commits of its log have."""
     kept_log = folder.copy(path.with_name(path.name + schema.WAL_SUFFIX))
@@ -289,7 +293,8 @@ def _restore_unreachable(
         schema.configure(target)
         target.execute("BEGIN IMMEDIATE")
         found = damaged_file.copy_rows(source, target)
-        schema.write_meta(target, bindings_lost_at_ms=now_ms)
+        if bindings_lost_at_ms is not None:
+            schema.write_meta(target, bindings_lost_at_ms=bindings_lost_at_ms)
         target.execute("COMMIT")
         # Frames that are not overwritten would be found again, as damage, at each start.
         schema.checkpoint_truncate(target)

@@ -45,7 +45,7 @@ class Writer:
         create_share: float,
     ) -> None:
         self._name = name
-        self._place = place
+        self.place = place
         self._history = history
         self._chance = chance
         self._longest_pause_s = longest_pause_s
@@ -54,6 +54,7 @@ class Writer:
         self._ports: dict[int, str] = {}
         self._create_key: str | None = None
         self.stopping = False
+        self.acknowledged_count = 0
         self.is_refused_at_times = False
         """Whether the sidecar's volume is unusable, so that it may refuse."""
 
@@ -64,10 +65,10 @@ class Writer:
         """
         while self._create_key or not self.stopping:
             try:
-                async with RawHttpClient(self._place.url, self._place.token) as line:
+                async with RawHttpClient(self.place.url, self.place.token) as line:
                     while self._create_key or not self.stopping:
                         await self._create(line)
-                        execution_ids = self._place.execution_ids[-NEWEST:]
+                        execution_ids = self.place.execution_ids[-NEWEST:]
                         await self._write(line, self._chance.choice(execution_ids))
                         await asyncio.sleep(self._chance.uniform(0, self._longest_pause_s))
             except OSError:
@@ -77,7 +78,7 @@ class Writer:
         if self._create_key is None and self._chance.random() < self._create_share:
             self._create_key = f"{self._name}-{next(self._numbers)}"
         if self._create_key is not None:
-            self._place.execution_ids.append(await create_execution(line, self._create_key))
+            self.place.execution_ids.append(await create_execution(line, self._create_key))
             self._create_key = None
 
     async def _write(self, line: RawHttpClient, execution_id: int) -> None:
@@ -111,6 +112,7 @@ class Writer:
             self._history.give_up(write)  # it may have been stored all the same
             return False
         _settle(self._history, write, answer)
+        self.acknowledged_count += 1
         return True
 
 

@@ -3,6 +3,7 @@
 Each test process (each xdist worker) has an embedded Postgres of its own, made at first need.
 """
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -15,8 +16,15 @@ from tests.databases import (
     connected,
     copy_of,
     create_template,
+    fastest_folder,
     running_cluster,
 )
+
+
+def pytest_configure() -> None:
+    """Puts the folders of `tmp_path` in memory: a spool syncs each commit, and tests that claim
+    more of a disk than that bring their own (`crashing/lossy_disk.py`)."""
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(fastest_folder()))
 
 
 @pytest.fixture(scope="session")

@@ -49,5 +49,5 @@ class Database:
         work = partial(
             self.boots.register, user=user, source_id=sidecar, unit_id=UNITS[sidecar], boot_id=boot
         )
-        answer: ClosedExecutions = await self.replicas[1].database.run(work)
-        return answer.closed
+        response: ClosedExecutions = await self.replicas[1].database.run(work)
+        return response.closed

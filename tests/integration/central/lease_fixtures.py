@@ -32,9 +32,9 @@ class Replica:
 
     async def renew(self, source_id: str, ids: Sequence[int]) -> dict[int, LostReason]:
         """Why leases were lost; empty if all of them were renewed."""
-        answer = await self.leases.renew(source_id, ids)
-        assert answer.lease_s == LEASE_S
-        return {lease.execution_id: lease.reason for lease in answer.lost}
+        response = await self.leases.renew(source_id, ids)
+        assert response.lease_s == LEASE_S
+        return {lease.execution_id: lease.reason for lease in response.lost}
 
     async def run_once(self) -> int:
         """A heartbeat and a pass, as in the closer's loop. Returns how many were closed."""

@@ -64,9 +64,9 @@ async def test_a_batch_is_applied_for_the_source_that_signed_it(
 ) -> None:
     (eid,) = await add_runs(owner_connection, 1, source_id=line.source.source_id)
 
-    status, answer = await line.send(line.body(1, line.source.update(eid, status="COMPLETED")))
+    status, content = await line.send(line.body(1, line.source.update(eid, status="COMPLETED")))
 
-    assert (status, answer) == (200, {"batch": 1, "outcomes": [{"seq": 1, "outcome": "applied"}]})
+    assert (status, content) == (200, {"batch": 1, "outcomes": [{"seq": 1, "outcome": "applied"}]})
     assert (await run(owner_connection, eid))["status"] == 3
 
 
@@ -75,16 +75,16 @@ async def test_another_source_with_the_same_batch_is_refused_entry_by_entry(
 ) -> None:
     (eid,) = await add_runs(owner_connection, 1, source_id="someone else")
 
-    status, answer = await line.send(line.body(1, line.source.update(eid, status="COMPLETED")))
+    status, content = await line.send(line.body(1, line.source.update(eid, status="COMPLETED")))
 
-    (outcome,) = answer["outcomes"]
+    (outcome,) = content["outcomes"]
     assert (status, outcome["outcome"], outcome["problem"]["type"]) == (200, "refused", "not-bound")
 
 
 async def test_out_of_step_is_a_409_that_names_the_last_batch(line: Line) -> None:
-    status, answer = await line.send(line.body(3))
+    status, content = await line.send(line.body(3))
 
-    assert (status, answer["type"], answer["last_batch"]) == (409, "batch-out-of-step", 0)
+    assert (status, content["type"], content["last_batch"]) == (409, "batch-out-of-step", 0)
 
 
 async def test_another_wire_version_is_to_be_tried_elsewhere(line: Line) -> None:
@@ -92,9 +92,9 @@ async def test_another_wire_version_is_to_be_tried_elsewhere(line: Line) -> None
     headers = line.key.headers("POST", PATH, body)
 
     async with line.client.post(PATH, data=body, headers=headers) as response:
-        answer = await response.json(content_type=None)
+        content = await response.json(content_type=None)
 
-    assert (response.status, answer["type"]) == (503, "wire-version-not-supported")
+    assert (response.status, content["type"]) == (503, "wire-version-not-supported")
     assert int(response.headers["Retry-After"]) > 0
 
 
@@ -114,17 +114,17 @@ async def test_another_wire_version_is_to_be_tried_elsewhere(line: Line) -> None
     ],
 )
 async def test_a_damaged_envelope_is_refused_as_a_whole(line: Line, wrong: dict[str, Any]) -> None:
-    status, answer = await line.send(line.body(1, line.source.update(1, name="n"), **wrong))
+    status, content = await line.send(line.body(1, line.source.update(1, name="n"), **wrong))
 
-    assert (status, answer["type"]) == (400, "invalid-request")
+    assert (status, content["type"]) == (400, "invalid-request")
     assert (await line.send(line.body(1)))[0] == 200
 
 
 async def test_an_entry_that_says_not_which_it_is_spoils_its_batch(line: Line) -> None:
-    status, answer = await line.send(line.body(1, {"op": "delete_uris"}))
+    status, content = await line.send(line.body(1, {"op": "delete_uris"}))
 
-    assert (status, answer["type"]) == (400, "invalid-request")
-    assert answer["errors"][0]["field"] == "entries[0]"
+    assert (status, content["type"]) == (400, "invalid-request")
+    assert content["errors"][0]["field"] == "entries[0]"
 
 
 async def test_a_users_token_is_neither_needed_nor_enough(line: Line) -> None:
@@ -136,9 +136,9 @@ async def test_a_users_token_is_neither_needed_nor_enough(line: Line) -> None:
         data=body,
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
     ) as response:
-        answer = await response.json(content_type=None)
+        content = await response.json(content_type=None)
 
-    assert (response.status, answer["type"]) == (401, "assertion-missing")
+    assert (response.status, content["type"]) == (401, "assertion-missing")
 
 
 async def test_eight_mebibytes_are_taken_and_no_more(
@@ -147,9 +147,9 @@ async def test_eight_mebibytes_are_taken_and_no_more(
     (eid,) = await add_runs(owner_connection, 1, source_id=line.source.source_id)
     large = "x" * (8 * 2**20 - 1000)
 
-    status, answer = await line.send(line.body(1, line.source.update(eid, result=large)))
+    status, content = await line.send(line.body(1, line.source.update(eid, result=large)))
     too_large, refusal = await line.send(line.body(2, line.source.update(eid, result=large * 2)))
 
-    assert (status, answer["outcomes"][0]["outcome"]) == (200, "applied")
+    assert (status, content["outcomes"][0]["outcome"]) == (200, "applied")
     assert (await run(owner_connection, eid))["result"] == large
     assert (too_large, refusal["type"]) == (413, "body-too-large")

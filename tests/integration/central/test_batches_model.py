@@ -138,8 +138,8 @@ class World:
         model.sent.append((batch, expected))
 
         deliveries = [r.batches.apply(self.names[name], batch) for r in self.replicas[: 1 + twice]]
-        for answer in await asyncio.gather(*deliveries):
-            assert outcomes(answer) == expected
+        for response in await asyncio.gather(*deliveries):
+            assert outcomes(response) == expected
 
     async def again(self, name: str, steps_back: int) -> None:
         """A duplicate that was delayed on its way, at the other replica."""
@@ -181,8 +181,10 @@ class World:
             )
 
 
-def outcomes(answer: bytes) -> list[str]:
-    return [o.get("problem", {}).get("type", o["outcome"]) for o in json.loads(answer)["outcomes"]]
+def outcomes(response: bytes) -> list[str]:
+    return [
+        o.get("problem", {}).get("type", o["outcome"]) for o in json.loads(response)["outcomes"]
+    ]
 
 
 @pytest.fixture

@@ -70,12 +70,12 @@ async def test_two_replicas_given_one_batch_at_the_same_time_apply_it_once(
     batch = source.batch(number, *(source.update(eid, status="COMPLETED") for eid in ids))
 
     async with replica(database) as other:
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(each.batches.apply(source.source_id, batch) for each in [central, other] * 4)
         )
 
-    assert len(set(answers)) == 1
-    assert outcomes(answers[0]) == ["applied"] * 20
+    assert len(set(responses)) == 1
+    assert outcomes(responses[0]) == ["applied"] * 20
     assert sorted(await applications(owner_connection)) == [(eid, 3) for eid in ids]
 
 
@@ -112,8 +112,8 @@ async def test_a_spool_begins_with_batch_one_and_a_stray_one_leaves_no_cursor(
 
 async def test_sources_and_epochs_count_apart(central: Replica) -> None:
     for source in (Source(), Source(epoch="b" * 32), Source("source-b")):
-        answer = await central.batches.apply(source.source_id, source.batch(1))
-        assert json.loads(answer) == {"batch": 1, "outcomes": []}
+        response = await central.batches.apply(source.source_id, source.batch(1))
+        assert json.loads(response) == {"batch": 1, "outcomes": []}
 
 
 async def test_a_connection_cut_before_the_commit_leaves_nothing_behind(
@@ -133,9 +133,9 @@ async def test_a_connection_cut_before_the_commit_leaves_nothing_behind(
         await blocker.execute("rollback")
 
     assert await applications(owner_connection) == []
-    answer = await central.batches.apply(source.source_id, batch)
+    response = await central.batches.apply(source.source_id, batch)
 
-    assert outcomes(answer) == ["applied", "applied"]
+    assert outcomes(response) == ["applied", "applied"]
     assert sorted(await applications(owner_connection)) == [(eid, 3) for eid in ids]
 
 

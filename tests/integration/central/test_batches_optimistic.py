@@ -232,11 +232,11 @@ async def test_two_replicas_with_one_batch_apply_it_once(
         assert await apply_batch(second, source, 2, source.update(eid, name="n2")) == ["applied"]
         for number in range(3, 13):
             batch = source.batch(number, source.update(eid, name=f"n{number}"))
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(one.batches.apply(source.source_id, batch) for one in (central, second))
             )
-            assert answers[0] == answers[1]
-            assert outcomes(answers[0]) in (["applied"], ["deferred"])
+            assert responses[0] == responses[1]
+            assert outcomes(responses[0]) in (["applied"], ["deferred"])
 
 
 async def test_a_row_that_comes_between_snapshot_and_lock_undoes_it(

@@ -166,7 +166,7 @@ async def test_entries_on_both_sides_of_a_bad_value_are_applied_in_order(
         connected(int_sizes_database.owner_url) as connection,
     ):
         (eid,) = await add_runs(connection, 1)
-        answer = await central.batches.apply(
+        response = await central.batches.apply(
             source.source_id,
             source.batch(
                 1,
@@ -177,7 +177,7 @@ async def test_entries_on_both_sides_of_a_bad_value_are_applied_in_order(
             ),
         )
 
-        assert outcomes(answer) == ["applied", "value-out-of-range", "applied", "status-conflict"]
+        assert outcomes(response) == ["applied", "value-out-of-range", "applied", "status-conflict"]
         row = await run(connection, eid)
         assert (row["status"], row["runtime_stats_size"], row["name"]) == (4, 5, "after")
 

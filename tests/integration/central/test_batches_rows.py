@@ -159,7 +159,7 @@ async def test_registries_are_put_sized_answered_on_delete_and_put_again(
 
     assert await apply_batch(central, source, 1, put, console, resize, put) == ["applied"] * 4
     stored = await registries(owner_connection, eid)
-    answer = await central.batches.apply(
+    response = await central.batches.apply(
         source.source_id, source.batch(2, delete, resize, console, resize, put)
     )
 
@@ -167,15 +167,15 @@ async def test_registries_are_put_sized_answered_on_delete_and_put_again(
         (PORT, uris(eid).result_uri(PORT), 2**40),
         ("op", uris(eid).console_uri("op"), 3),
     ]
-    assert outcomes(answer) == [
+    assert outcomes(response) == [
         "applied",
         "port-result-not-found",
         "applied",
         "port-result-not-found",
         "applied",
     ]
-    assert b'"removed":{"results":[{"global_port_id":"(logicalOpId=op' in answer
-    assert b'"result_bytes":1099511627776}],"console":[{"operator_id":"op"' in answer
+    assert b'"removed":{"results":[{"global_port_id":"(logicalOpId=op' in response
+    assert b'"result_bytes":1099511627776}],"console":[{"operator_id":"op"' in response
     assert await registries(owner_connection, eid) == [
         (PORT, uris(eid).result_uri(PORT), 0),
         ("op", uris(eid).console_uri("op"), 3),

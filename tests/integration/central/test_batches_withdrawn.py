@@ -90,7 +90,7 @@ async def test_in_any_order_the_first_gets_the_number(
     source, ids, batch = await prepared(central, owner_connection, number)
     withdrawal = withdrawal_of(source, batch)
 
-    answers = {
+    responses = {
         name: await send(
             central if position % 2 else other,
             source,
@@ -101,10 +101,10 @@ async def test_in_any_order_the_first_gets_the_number(
 
     applied = sorted(await applications(owner_connection))
     if order[0] == COPY:
-        assert set(map(str, answers.values())) == {str(["applied"] * len(ids))}
+        assert set(map(str, responses.values())) == {str(["applied"] * len(ids))}
         assert applied == [(eid, 3) for eid in ids]
     else:
-        assert answers == {COPY: None, RESEND: None, WITHDRAWAL: [], WITHDRAWAL_AGAIN: []}
+        assert responses == {COPY: None, RESEND: None, WITHDRAWAL: [], WITHDRAWAL_AGAIN: []}
         assert applied == []
         smaller = source.batch(number + 1, source.update(ids[0], status="COMPLETED"))
         assert await send(other, source, smaller) == ["applied"]
@@ -121,10 +121,14 @@ async def test_at_the_same_time_at_two_replicas_all_agree(
     calls = [(c, b) for c in (central, other) for b in (batch, withdrawal)] * 2
     calls = calls[attempt:] + calls[:attempt]
 
-    answers = await asyncio.gather(*(send(c, source, b) for c, b in calls))
+    responses = await asyncio.gather(*(send(c, source, b) for c, b in calls))
 
     by_kind = [
-        {str(answer) for (_, sent), answer in zip(calls, answers, strict=True) if sent is kind}
+        {
+            str(response)
+            for (_, sent), response in zip(calls, responses, strict=True)
+            if sent is kind
+        }
         for kind in (batch, withdrawal)
     ]
     applied = sorted(await applications(owner_connection))

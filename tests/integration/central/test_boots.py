@@ -300,7 +300,7 @@ async def test_abandoned_creates_are_closed_and_nothing_else(
 async def test_bound_existing_run_is_no_abandoned_create(
     sidecar: Sidecar, owner_connection: Connection
 ) -> None:
-    """Its unit runs it and will write to it again, although the answer to the bind was lost."""
+    """Its unit runs it and will write to it again, although the response to the bind was lost."""
     execution_id = await execution_by_sql(owner_connection, status=1)
     assert (await sidecar.bind(execution_id)).status == 200
 

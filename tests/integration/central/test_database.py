@@ -123,16 +123,16 @@ async def test_a_call_that_fails_alone_does_not_make_the_database_unavailable(
     database: Database,
 ) -> None:
     pool = Pool(DatabaseSettings(database.central_url), Metrics(CollectorRegistry()))
-    asked = asyncio.Event()
+    was_called = asyncio.Event()
 
     async def sleep(seconds: float) -> None:
-        asked.set()
+        was_called.set()
         await asyncio.sleep(0)
 
     watch = DatabaseWatch(pool, sleep)
     running = asyncio.create_task(watch.run())
     pool.is_suspect.set()
-    await asyncio.wait_for(asked.wait(), 20)
+    await asyncio.wait_for(was_called.wait(), 20)
     running.cancel()
     await pool.close()
 

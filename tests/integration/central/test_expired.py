@@ -17,9 +17,9 @@ POINTS = {"status": 3, "result": "r", "starting_time": LONG_AGO}
 
 
 async def expired(sidecar: Sidecar, query: str = f"ttl_seconds={DAY_S}") -> list[int]:
-    answer = await sidecar.get(f"{UNIT}?{query}")
-    assert answer.status == 200, answer.body
-    return [row["execution_id"] for row in answer.body["executions"]]
+    response = await sidecar.get(f"{UNIT}?{query}")
+    assert response.status == 200, response.body
+    return [row["execution_id"] for row in response.body["executions"]]
 
 
 async def clear(sidecar: Sidecar, ids: list[int], unit: str = UNIT) -> Reply:
@@ -61,9 +61,9 @@ async def test_clearing_empties_two_columns_and_leaves_the_rest(
     query = "SELECT * FROM texera_db.workflow_executions ORDER BY eid"
     before = [dict(row) for row in await owner_connection.fetch(query)]
 
-    answer = await clear(sidecar, [eid])
+    response = await clear(sidecar, [eid])
 
-    assert answer.body == {"cleared": [eid]}
+    assert response.body == {"cleared": [eid]}
     cleared = {"result": "", "log_location": None}
     assert [dict(row) for row in await owner_connection.fetch(query)] == [
         row | (cleared if row["eid"] == eid else {}) for row in before
@@ -86,10 +86,10 @@ async def test_a_foreign_or_open_run_refuses_the_whole_call(
     own = await execution_by_sql(owner_connection, **POINTS)
     other = await execution_by_sql(owner_connection, **(POINTS | columns))
 
-    answer = await clear(sidecar, [own, other])
+    response = await clear(sidecar, [own, other])
 
-    assert answer.outcome == outcome
-    assert str(other) in answer.body["detail"]
+    assert response.outcome == outcome
+    assert str(other) in response.body["detail"]
     results = await owner_connection.fetch(
         "SELECT result FROM texera_db.workflow_executions WHERE eid = ANY($1)", [own, other]
     )
@@ -97,9 +97,9 @@ async def test_a_foreign_or_open_run_refuses_the_whole_call(
 
 
 async def test_another_units_runs_are_out_of_reach(sidecar: Sidecar) -> None:
-    answer = await clear(sidecar, [WORLD.other_unit_execution_id], OTHER)
+    response = await clear(sidecar, [WORLD.other_unit_execution_id], OTHER)
 
-    assert answer.outcome == (404, "computing-unit-not-found")
+    assert response.outcome == (404, "computing-unit-not-found")
 
 
 async def test_a_demoted_user_clears_nothing(sidecar: Sidecar, owner_connection: Any) -> None:
@@ -107,9 +107,9 @@ async def test_a_demoted_user_clears_nothing(sidecar: Sidecar, owner_connection:
         """UPDATE texera_db."user" SET role = 'RESTRICTED' WHERE uid = $1""", WORLD.owner.user_id
     )
 
-    answer = await clear(sidecar, [WORLD.failed_execution_id])
+    response = await clear(sidecar, [WORLD.failed_execution_id])
 
-    assert answer.outcome == (403, "user-demoted")
+    assert response.outcome == (403, "user-demoted")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ async def test_a_demoted_user_clears_nothing(sidecar: Sidecar, owner_connection:
     ],
 )
 async def test_bad_queries_name_the_field(sidecar: Sidecar, query: str, field: str) -> None:
-    answer = await sidecar.get(f"{UNIT}?{query}")
+    response = await sidecar.get(f"{UNIT}?{query}")
 
-    assert answer.outcome == (400, "invalid-request")
-    assert [error["field"] for error in answer.body["errors"]] == [field]
+    assert response.outcome == (400, "invalid-request")
+    assert [error["field"] for error in response.body["errors"]] == [field]

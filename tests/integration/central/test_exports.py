@@ -30,12 +30,12 @@ def uri(operator: str, eid: int = WORLD.public_execution_id) -> str:
 
 
 async def test_the_plan_has_everything_and_no_uri_of_what_is_blocked(sidecar: Sidecar) -> None:
-    answer = await plan(sidecar)
+    response = await plan(sidecar)
 
-    assert answer.status == 200
-    assert answer.body["execution_id"] == WORLD.public_execution_id
-    assert answer.body["version_id"] == WORLD.public_version_id
-    planned = {operator.pop("id"): operator for operator in answer.body["operators"]}
+    assert response.status == 200
+    assert response.body["execution_id"] == WORLD.public_execution_id
+    assert response.body["version_id"] == WORLD.public_version_id
+    planned = {operator.pop("id"): operator for operator in response.body["operators"]}
     names = {operator: entry.pop("file_name") for operator, entry in planned.items()}
     assert planned == {
         SCAN_OPERATOR: {"uri": None, "blocked": True, "blocked_by": [LABEL]},
@@ -48,18 +48,18 @@ async def test_the_plan_has_everything_and_no_uri_of_what_is_blocked(sidecar: Si
 
 
 async def test_a_dataset_blocks_nothing_for_its_owner(sidecar: Sidecar) -> None:
-    answer = await plan(sidecar, WORLD.stranger, computing_unit_id=WORLD.other_computing_unit_id)
+    response = await plan(sidecar, WORLD.stranger, computing_unit_id=WORLD.other_computing_unit_id)
 
-    assert answer.body["execution_id"] == WORLD.other_unit_execution_id
-    planned = {operator["id"]: operator for operator in answer.body["operators"]}
+    assert response.body["execution_id"] == WORLD.other_unit_execution_id
+    planned = {operator["id"]: operator for operator in response.body["operators"]}
     assert planned[JOIN_OPERATOR]["uri"] == uri(JOIN_OPERATOR, WORLD.other_unit_execution_id)
     assert not any(operator["blocked"] for operator in planned.values())
 
 
 async def test_an_admin_is_blocked_like_anyone(sidecar: Sidecar) -> None:
-    answer = await plan(sidecar, WORLD.admin)
+    response = await plan(sidecar, WORLD.admin)
 
-    assert [operator["blocked"] for operator in answer.body["operators"]] == [True, False, True]
+    assert [operator["blocked"] for operator in response.body["operators"]] == [True, False, True]
 
 
 @pytest.mark.parametrize("name", ["Ärzte", "İstanbul", "PREISE", "ΣΑΣ"])
@@ -72,9 +72,9 @@ async def test_a_dataset_blocks_however_its_name_is_written(
         "UPDATE texera_db.workflow SET content = replace(content, 'licensed-prices', $1)", name
     )
 
-    answer = await plan(sidecar)
+    response = await plan(sidecar)
 
-    assert [operator["blocked"] for operator in answer.body["operators"]] == [True, False, True]
+    assert [operator["blocked"] for operator in response.body["operators"]] == [True, False, True]
 
 
 async def test_the_case_of_an_address_lets_nothing_through(
@@ -85,9 +85,9 @@ async def test_the_case_of_an_address_lets_nothing_through(
         WORLD.stranger.email,
     )
 
-    answer = await plan(sidecar)
+    response = await plan(sidecar)
 
-    assert [operator["blocked"] for operator in answer.body["operators"]] == [True, False, True]
+    assert [operator["blocked"] for operator in response.body["operators"]] == [True, False, True]
 
 
 async def test_a_dataset_made_downloadable_blocks_no_longer(
@@ -95,24 +95,24 @@ async def test_a_dataset_made_downloadable_blocks_no_longer(
 ) -> None:
     await owner_connection.execute("UPDATE texera_db.dataset SET is_downloadable = true")
 
-    answer = await plan(sidecar)
+    response = await plan(sidecar)
 
-    assert [operator["uri"] for operator in answer.body["operators"]] == [
+    assert [operator["uri"] for operator in response.body["operators"]] == [
         uri(operator) for operator in OPERATORS
     ]
 
 
 @pytest.mark.parametrize("name", ["mine.csv", "a/b.csv", " "])
 async def test_a_name_that_was_given_is_taken_as_it_is(sidecar: Sidecar, name: str) -> None:
-    answer = await plan(sidecar, file_name=name)
+    response = await plan(sidecar, file_name=name)
 
-    assert {operator["file_name"] for operator in answer.body["operators"]} == {name}
+    assert {operator["file_name"] for operator in response.body["operators"]} == {name}
 
 
 async def test_an_empty_name_means_none(sidecar: Sidecar) -> None:
-    answer = await plan(sidecar, file_name="")
+    response = await plan(sidecar, file_name="")
 
-    assert answer.body["operators"][0]["file_name"].startswith("Prices-op")
+    assert response.body["operators"][0]["file_name"].startswith("Prices-op")
 
 
 async def test_a_workflow_that_has_not_run_on_the_unit_has_a_plan_without_results(
@@ -122,10 +122,10 @@ async def test_a_workflow_that_has_not_run_on_the_unit_has_a_plan_without_result
         "DELETE FROM texera_db.workflow_executions WHERE eid = $1", WORLD.public_execution_id
     )
 
-    answer = await plan(sidecar)
+    response = await plan(sidecar)
 
-    assert answer.body["execution_id"] is None
-    assert [operator["uri"] for operator in answer.body["operators"]] == [None] * 3
+    assert response.body["execution_id"] is None
+    assert [operator["uri"] for operator in response.body["operators"]] == [None] * 3
 
 
 async def test_a_workflow_without_versions_has_a_plan(
@@ -136,11 +136,11 @@ async def test_a_workflow_without_versions_has_a_plan(
         " VALUES (150, 'New/er', '', true)"
     )
 
-    answer = await plan(sidecar, target="/v1/workflows/150/export-plan")
+    response = await plan(sidecar, target="/v1/workflows/150/export-plan")
 
-    assert answer.body["version_id"] is None
-    assert "Newer-op" in answer.body["operators"][0]["file_name"]
-    assert "-v0-" in answer.body["operators"][0]["file_name"]
+    assert response.body["version_id"] is None
+    assert "Newer-op" in response.body["operators"][0]["file_name"]
+    assert "-v0-" in response.body["operators"][0]["file_name"]
 
 
 async def test_what_cannot_be_read_is_not_exported(sidecar: Sidecar, owner_connection: Any) -> None:
@@ -165,7 +165,7 @@ async def test_what_cannot_be_read_is_not_exported(sidecar: Sidecar, owner_conne
 async def test_bad_input_names_the_field(
     sidecar: Sidecar, changes: dict[str, Any], field: str
 ) -> None:
-    answer = await plan(sidecar, **changes)
+    response = await plan(sidecar, **changes)
 
-    assert answer.outcome == (400, "invalid-request")
-    assert [error["field"] for error in answer.body["errors"]] == [field]
+    assert response.outcome == (400, "invalid-request")
+    assert [error["field"] for error in response.body["errors"]] == [field]

@@ -161,9 +161,9 @@ async def test_pod_renews_runs_of_its_own_unit_only(
     (elsewhere,) = await add_leased(owner_connection, 1, unit_id=there)
     await advance(owner_connection, 50)
 
-    answer = await central.leases.renew("source-a", [own, elsewhere], here)
+    response = await central.leases.renew("source-a", [own, elsewhere], here)
 
-    assert [(lost.execution_id, lost.reason) for lost in answer.lost] == [
+    assert [(lost.execution_id, lost.reason) for lost in response.lost] == [
         (elsewhere, LostReason.NOT_BOUND)
     ]
     left = {eid: await lease(owner_connection, eid) for eid in (own, elsewhere)}

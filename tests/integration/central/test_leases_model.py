@@ -61,7 +61,7 @@ class Fleet(RuleBasedStateMachine):
         self.database = database
         self.model = Rules()
         self.boots: dict[int, list[str]] = {201: [], 202: []}
-        self.answers: dict[tuple[int, str], list[int]] = {}
+        self.responses: dict[tuple[int, str], list[int]] = {}
         self.sources = {name: Source(name, name * 8) for name in SIDECARS}
         self.batch_numbers = {name: count(1) for name in SIDECARS}
         self.boot_numbers = count(1)
@@ -144,8 +144,8 @@ class Fleet(RuleBasedStateMachine):
                 if run.is_open and UNITS[run.sidecar] == unit and eid in self.model.leases
             ]
             self.model.close(dict.fromkeys(ended, "superseded-boot"))
-            self.answers[unit, boot] = ended
-        assert closed == self.answers[unit, boot]
+            self.responses[unit, boot] = ended
+        assert closed == self.responses[unit, boot]
 
     # What happens to them
 

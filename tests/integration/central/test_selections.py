@@ -51,9 +51,9 @@ async def test_deleting_answers_the_uris_and_leaves_no_row_anywhere(
     ):
         assert (await sidecar.call(method, path, body, user=WORLD.owner)).status == 200
 
-    answer = await select(sidecar, [eid, eid])
+    response = await select(sidecar, [eid, eid])
 
-    assert answer.body == {"deleted": [{"execution_id": eid, "uris": sorted(uris)}]}
+    assert response.body == {"deleted": [{"execution_id": eid, "uris": sorted(uris)}]}
     for table, column in (
         ("texera_db.workflow_executions", "eid"),
         ("texera_db.operator_executions", "workflow_execution_id"),
@@ -83,10 +83,10 @@ async def test_an_id_that_is_not_the_workflows_refuses_all(
 ) -> None:
     eid = await execution_by_sql(owner_connection)
 
-    answer = await call(sidecar, [eid, foreign])
+    response = await call(sidecar, [eid, foreign])
 
-    assert answer.outcome == outcome
-    assert str(foreign) in answer.body["detail"]
+    assert response.outcome == outcome
+    assert str(foreign) in response.body["detail"]
     assert await left(owner_connection, eid) == [eid]
     assert not await owner_connection.fetchval(
         "SELECT bookmarked FROM texera_db.workflow_executions WHERE eid = $1", eid
@@ -100,9 +100,9 @@ async def test_an_execution_of_another_user_refuses_all(
     mine = await execution_by_sql(owner_connection)
     theirs = await execution_by_sql(owner_connection, uid=WORLD.writer.user_id)
 
-    answer = await call(sidecar, [mine, theirs])
+    response = await call(sidecar, [mine, theirs])
 
-    assert answer.outcome == (403, "not-the-executions-user")
+    assert response.outcome == (403, "not-the-executions-user")
     assert await left(owner_connection, mine, theirs) == [mine, theirs]
 
 
@@ -160,9 +160,9 @@ async def test_deletes_in_opposite_orders_do_not_deadlock(
         calls = [asyncio.ensure_future(select(sidecar, order)) for order in (eids, eids[::-1])]
         await until_blocking(other)
 
-    answers = await asyncio.gather(*calls)
+    responses = await asyncio.gather(*calls)
 
-    deleted = [len(answer.body.get("deleted", [])) for answer in answers]
+    deleted = [len(response.body.get("deleted", [])) for response in responses]
     assert sorted(deleted) == [0, 4]
     assert await left(owner_connection, *eids) == []
 
@@ -185,10 +185,10 @@ async def test_bad_input_is_one_problem_that_names_the_field(
 ) -> None:
     body = body | ({"bookmarked": True} if path == "bookmark" else {})
 
-    answer = await sidecar.call("POST", f"/v1/executions/{path}", body, user=WORLD.owner)
+    response = await sidecar.call("POST", f"/v1/executions/{path}", body, user=WORLD.owner)
 
-    assert answer.outcome == (400, "invalid-request")
-    assert [error["field"] for error in answer.body["errors"]] == [field]
+    assert response.outcome == (400, "invalid-request")
+    assert [error["field"] for error in response.body["errors"]] == [field]
 
 
 async def test_a_uri_that_is_committed_while_a_deletion_waits_is_returned_with_it(

@@ -1,4 +1,4 @@
-"""The registry of URIs as it is read: every row Texera may have left, and one answer always."""
+"""The registry of URIs as it is read: every row Texera may have left, and one response always."""
 
 import re
 from typing import Any
@@ -39,7 +39,7 @@ async def store(
 
 
 async def found(sidecar: Sidecar, eid: int, operator: str, more: str = "") -> str:
-    """The global port id of the answer, or the problem's slug."""
+    """The global port id of the response, or the problem's slug."""
     target = f"/v1/executions/{eid}/result-uri?operator_id={quote(operator, safe='')}{more}"
     reply = await sidecar.get(target)
     return str(reply.body.get("global_port_id") or reply.body["type"])
@@ -91,7 +91,7 @@ async def test_an_operator_is_no_pattern(
 async def test_of_several_layers_the_terminal_one_is_answered(
     sidecar: Sidecar, owner_connection: Any, eid: int, layers: tuple[str, str]
 ) -> None:
-    """Texera answers whichever row comes first (ADR 0011)."""
+    """Texera returns whichever row comes first (ADR 0011)."""
     for layer in layers:
         await store(owner_connection, eid, port("op-1", layer), f"vfs:///{layer}")
 

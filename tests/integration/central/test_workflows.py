@@ -17,9 +17,9 @@ STATS = runtime_stats_uri(WORLD.workflow_id, WORLD.completed_execution_id)
 
 
 async def test_the_latest_version_is_answered(sidecar: Sidecar) -> None:
-    answer = await sidecar.get(f"{WORKFLOW}/versions/latest")
+    response = await sidecar.get(f"{WORKFLOW}/versions/latest")
 
-    assert answer.body == {"workflow_id": WORLD.workflow_id, "version_id": WORLD.version_id}
+    assert response.body == {"workflow_id": WORLD.workflow_id, "version_id": WORLD.version_id}
 
 
 async def test_asking_for_a_version_makes_none(sidecar: Sidecar, owner_connection: Any) -> None:
@@ -28,9 +28,9 @@ async def test_asking_for_a_version_makes_none(sidecar: Sidecar, owner_connectio
         " VALUES (150, 'New', '{}', true)"
     )
 
-    answer = await sidecar.get("/v1/workflows/150/versions/latest")
+    response = await sidecar.get("/v1/workflows/150/versions/latest")
 
-    assert answer.outcome == (404, "no-version")
+    assert response.outcome == (404, "no-version")
     assert not await owner_connection.fetchval(
         "SELECT count(*) FROM texera_db.workflow_version WHERE wid = 150"
     )
@@ -66,9 +66,9 @@ async def test_the_latest_run_is_the_one_that_started_last(
     """As Texera's estimator orders them; a run with a greater id may have started earlier."""
     await execution_by_sql(owner_connection, status=3, starting_time=datetime(2020, 1, 1))  # noqa: DTZ001
 
-    answer = await sidecar.get(f"{WORKFLOW}/operator-costs")
+    response = await sidecar.get(f"{WORKFLOW}/operator-costs")
 
-    assert answer.body["execution_id"] == WORLD.completed_execution_id
+    assert response.body["execution_id"] == WORLD.completed_execution_id
 
 
 async def test_without_a_completed_run_there_are_no_costs(
@@ -76,24 +76,24 @@ async def test_without_a_completed_run_there_are_no_costs(
 ) -> None:
     await owner_connection.execute("UPDATE texera_db.workflow_executions SET status = 4")
 
-    answer = await sidecar.get(f"{WORKFLOW}/operator-costs")
+    response = await sidecar.get(f"{WORKFLOW}/operator-costs")
 
-    assert answer.outcome == (404, "no-completed-run")
+    assert response.outcome == (404, "no-completed-run")
 
 
 @pytest.mark.parametrize("operator", ["", "a,b", "a/b", "x" * 101, "a b"])
 async def test_costs_of_an_impossible_operator_are_refused(sidecar: Sidecar, operator: str) -> None:
     eid = (await sidecar.create()).body["execution_id"]
 
-    answer = await sidecar.call(
+    response = await sidecar.call(
         "PUT",
         f"/v1/executions/{eid}/operator-costs",
         {"operators": {operator: 1}},
         user=WORLD.owner,
     )
 
-    assert answer.outcome == (400, "invalid-request")
-    assert answer.body["errors"][0]["field"] == f"operators.{operator[:100]}"
+    assert response.outcome == (400, "invalid-request")
+    assert response.body["errors"][0]["field"] == f"operators.{operator[:100]}"
 
 
 async def test_an_execution_is_answered_under_its_own_workflow_only(sidecar: Sidecar) -> None:

@@ -116,8 +116,8 @@ async def test_the_rules_are_those_of_a_batch(line: Line, eid: int) -> None:
     await line.call("PATCH", execution, {"status": 5})
 
     async def slug(method: str, path: str, body: Any) -> tuple[int, str]:
-        status, answer = await line.call(method, path, body)
-        return status, answer["type"]
+        status, content = await line.call(method, path, body)
+        return status, content["type"]
 
     assert await slug("PATCH", execution, {"status": "RUNNING"}) == (409, "late")
     assert await slug("PATCH", execution, {"status": "FAILED"}) == (409, "status-conflict")
@@ -141,10 +141,10 @@ async def test_the_rules_are_those_of_a_batch(line: Line, eid: int) -> None:
 async def test_what_cannot_be_stored_is_a_400_that_names_it(
     line: Line, eid: int, body: Any, field: str
 ) -> None:
-    status, answer = await line.call("PATCH", f"/v1/executions/{eid}", body)
+    status, content = await line.call("PATCH", f"/v1/executions/{eid}", body)
 
-    assert (status, answer["type"]) == (400, "invalid-request")
-    assert [error["field"] for error in answer["errors"]] == [field]
+    assert (status, content["type"]) == (400, "invalid-request")
+    assert [error["field"] for error in content["errors"]] == [field]
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ async def test_only_the_executions_own_user_may_write_through_its_source(
             "put_operator_costs": {"operators": {}},
         }
 
-        status, answer = await line.call(
+        status, content = await line.call(
             route.method, path, bodies.get(route.handler.__name__), user=user
         )
 
-        assert (status, answer["type"]) == expected
+        assert (status, content["type"]) == expected
     assert (await run(owner_connection, eid))["name"] == "Untitled Execution"
 
 
@@ -194,7 +194,7 @@ async def test_an_unbound_or_revoked_source_is_refused_even_with_the_users_token
     revoked = await line.call("PATCH", f"/v1/executions/{eid}", {"name": "n"})
     missing = await line.call("PATCH", "/v1/executions/999999", {"name": "n"})
 
-    refusals = [(status, answer["type"]) for status, answer in (foreign, revoked, missing)]
+    refusals = [(status, content["type"]) for status, content in (foreign, revoked, missing)]
     assert refusals == [
         (403, "not-bound"),
         (403, "binding-revoked"),
@@ -204,9 +204,9 @@ async def test_an_unbound_or_revoked_source_is_refused_even_with_the_users_token
 
 @pytest.mark.parametrize("body", [{}, {"name": ""}, {"status": None, "result": None}])
 async def test_a_change_of_nothing_is_refused(line: Line, eid: int, body: Any) -> None:
-    status, answer = await line.call("PATCH", f"/v1/executions/{eid}", body)
+    status, content = await line.call("PATCH", f"/v1/executions/{eid}", body)
 
-    assert (status, answer["type"]) == (400, "invalid-request")
+    assert (status, content["type"]) == (400, "invalid-request")
 
 
 @pytest.mark.parametrize("body", [{"result": ""}, {"log_location": None}, {"bookmarked": False}])
@@ -260,8 +260,8 @@ async def test_a_locked_row_is_waited_for_and_its_newest_version_judged(
                 await asyncio.sleep(0.01)
         await closer.execute("commit")
 
-    status, answer = await calling
-    assert (status, answer["type"], answer["winner"]) == (409, "status-conflict", "COMPLETED")
+    status, content = await calling
+    assert (status, content["type"], content["winner"]) == (409, "status-conflict", "COMPLETED")
 
 
 async def test_a_size_that_an_int_column_cannot_hold_is_a_422(
@@ -276,11 +276,11 @@ async def test_a_size_that_an_int_column_cannot_hold_is_a_422(
         old = Line(client)
         (eid,) = await add_runs(connection, 1, source_id=old.key.source_id)
 
-        status, answer = await old.call(
+        status, content = await old.call(
             "PATCH", f"/v1/executions/{eid}", {"runtime_stats_bytes": 2**31, "name": "n"}
         )
 
-        assert (status, answer["type"]) == (422, "value-out-of-range")
+        assert (status, content["type"]) == (422, "value-out-of-range")
         assert (await run(connection, eid))["name"] == "Untitled Execution"
     await pool.close()
 
@@ -301,9 +301,9 @@ async def test_a_revocation_while_a_write_waits_for_the_row_refuses_it(
             "update cu_metadata.bindings set revoked_at = now() where execution_id = $1", eid
         )
 
-    status, answer = await write
+    status, content = await write
 
-    assert (status, answer["type"]) == (403, "binding-revoked")
+    assert (status, content["type"]) == (403, "binding-revoked")
     assert (await run(owner_connection, eid))["status"] == 0
 
 

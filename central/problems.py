@@ -213,6 +213,13 @@ class BootSuperseded(Problem):
     status = 409
 
 
+class BootForbidden(Problem):
+    """A boot is registered by the computing unit's own sidecar, or by its owner."""
+
+    slug = "boot-forbidden"
+    status = 403
+
+
 class ComputingUnitTerminated(Problem):
     """The computing unit has been terminated."""
 

@@ -5,6 +5,7 @@ from aiohttp import web
 from central.api.idempotent import run_once
 from central.auth.authenticator import AuthenticatedRoute, Source, Writer
 from central.problems import (
+    BootForbidden,
     BootSuperseded,
     ComputingUnitForbidden,
     ComputingUnitNotFound,
@@ -38,7 +39,13 @@ async def renew_leases(
 
 @routes.post(
     "/v1/computing-units/{computing_unit_id}/boots",
-    problems=(UserDemoted, ComputingUnitNotFound, ComputingUnitForbidden, BootSuperseded),
+    problems=(
+        UserDemoted,
+        ComputingUnitNotFound,
+        ComputingUnitForbidden,
+        BootForbidden,
+        BootSuperseded,
+    ),
 )
 async def begin_boot(
     request: TypedRequest[Writer, calls.ComputingUnitPath, None, BootRequest],

@@ -6,7 +6,7 @@
 -- $1 workflow, $2 computing unit, $3 user, $4 whether the caller reads everything
 select
     w.name,
-    w.content,
+    cu_metadata.workflow_content($1, $3, $4) as content,
     exists (
         select from cu_metadata.computing_unit_grants g
         where g.user_id = $3 and g.computing_unit_id = $2
@@ -38,13 +38,8 @@ where w.wid = $1
 
 
 -- name: restricted_datasets
--- Datasets of others that may not be downloaded, by their position in the arrays. Both sides of the
--- comparison are lowered by the database, whose locale decides what is lower case.
+-- Datasets of others that may not be downloaded, by their position in the arrays. The role may read
+-- neither e-mail addresses nor datasets.
 -- $1 user; arrays: $2 the owner's e-mail and $3 the dataset's name
-select named.position, owner.email as owner_email, dataset.name
-from unnest($2::text[], $3::text[]) with ordinality as named (owner_email, name, position)
-join texera_db."user" owner on lower(owner.email) = lower(named.owner_email)
-join texera_db.dataset dataset
-    on dataset.owner_uid = owner.uid and lower(dataset.name) = lower(named.name)
-where owner.uid <> $1 and not dataset.is_downloadable
-order by owner.email, dataset.name;
+select place as position, owner_email, dataset_name as name
+from cu_metadata.restricted_datasets($1, $2::text[], $3::text[]);

@@ -45,9 +45,13 @@ alter role :"role" set timezone = 'UTC';
 -- and to the test that lists them.
 grant usage on schema texera_db, cu_metadata to :"role";
 
-grant select (uid, role, email) on texera_db."user" to :"role";
-grant select (wid, is_public, name, content) on texera_db.workflow to :"role";
-grant select (owner_uid, name, is_downloadable) on texera_db.dataset to :"role";
+grant select (uid, role) on texera_db."user" to :"role";
+grant select (wid, is_public, name) on texera_db.workflow to :"role";
+
+-- Functions return what is needed of these (migration 0003).
+revoke select (email) on texera_db."user" from :"role";
+revoke select (content) on texera_db.workflow from :"role";
+revoke select (owner_uid, name, is_downloadable) on texera_db.dataset from :"role";
 grant select (cuid, terminate_time) on texera_db.workflow_computing_unit to :"role";
 
 grant select (vid, wid), insert (wid, content) on texera_db.workflow_version to :"role";
@@ -88,7 +92,9 @@ grant select, insert, update, delete on
     cu_metadata.refusal_counts
 to :"role";
 grant execute on function
-    cu_metadata.is_active_now(int), cu_metadata.is_terminal(smallint)
+    cu_metadata.is_active_now(int), cu_metadata.is_terminal(smallint),
+    cu_metadata.workflow_content(int, int, boolean),
+    cu_metadata.restricted_datasets(int, text[], text[])
 to :"role";
 
 -- The audit of what took effect is only ever added to; ids and times are the database's.

@@ -18,7 +18,7 @@ holds all of its leases.
 """
 
 from central.domain.callers import UNRESTRICTED, User, Workload
-from central.problems import ComputingUnitForbidden
+from central.problems import BootForbidden
 from central.store.access import boot_superseded, check_unit_writable, user_demoted
 from central.store.database import Transaction
 from central.store.orphans import CloseReason, ExecutionCloser
@@ -52,7 +52,7 @@ class Boots:
                 raise boot_superseded(boot_id)
             return ClosedExecutions(known["closed"])
         if not may_begin and workload.enforced_unit_id != unit_id:
-            raise ComputingUnitForbidden(
+            raise BootForbidden(
                 f"a boot of computing unit {unit_id} counts from the sidecar that registered the"
                 " current one, or with the token of the unit's owner"
             )

@@ -95,11 +95,9 @@ def test_a_boot_from_outside_bricks_no_unit(system: Ready, record: Record, round
         for number in range(rounds)
     ]
 
-    assert {(status, body["type"]) for status, body in refused} == {
-        (403, "computing-unit-forbidden")
-    }
+    assert {(status, body["type"]) for status, body in refused} == {(403, "boot-forbidden")}
     assert create(system, system["workflow_id"])[0] == 201
-    record("403 computing-unit-forbidden; the unit creates as before, its runs go on")
+    record("403 boot-forbidden; the unit creates as before, its runs go on")
 
 
 def test_a_readers_run_steers_nobody(system: Ready, record: Record) -> None:

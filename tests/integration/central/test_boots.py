@@ -107,14 +107,14 @@ async def test_a_boot_from_outside_the_unit_changes_nothing(
 
     refused = await boot(outside, "made-up", user=WORLD.writer)
 
-    assert refused.outcome == (403, "computing-unit-forbidden")
+    assert refused.outcome == (403, "boot-forbidden")
     assert await statuses(owner_connection, [run]) == [0]
     assert (await sidecar.create(boot_id="one")).status == 201
     assert (
         await owner_connection.fetchval(
             "select slug from cu_metadata.refusals where source_id = $1", outside.source_id
         )
-        == "computing-unit-forbidden"
+        == "boot-forbidden"
     )
 
 
@@ -134,7 +134,7 @@ async def test_the_owner_may_register_a_boot_from_another_source(sidecar: Sideca
 
     assert (await boot(replaced, "two")).status == 200
     refused = await boot(sidecar, "three", user=WORLD.writer)
-    assert refused.outcome == (403, "computing-unit-forbidden")
+    assert refused.outcome == (403, "boot-forbidden")
 
 
 async def test_a_units_first_boot_may_come_from_the_source_of_all_its_leases(
@@ -144,7 +144,7 @@ async def test_a_units_first_boot_may_come_from_the_source_of_all_its_leases(
     run = await created(sidecar)
     holding = await boot(sidecar, "one", user=WORLD.writer)
 
-    assert nothing.outcome == (403, "computing-unit-forbidden")
+    assert nothing.outcome == (403, "boot-forbidden")
     assert holding.body == {"closed": [run]}
 
 

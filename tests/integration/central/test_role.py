@@ -3,12 +3,12 @@
 import asyncpg
 import pytest
 
+from dev.world import WORLD
 from tests.databases import Database, connected
 
 COLUMNS = {
-    ("user", "SELECT"): {"uid", "role", "email"},
-    ("workflow", "SELECT"): {"wid", "is_public", "name", "content"},
-    ("dataset", "SELECT"): {"owner_uid", "name", "is_downloadable"},
+    ("user", "SELECT"): {"uid", "role"},
+    ("workflow", "SELECT"): {"wid", "is_public", "name"},
     ("workflow_computing_unit", "SELECT"): {"cuid", "terminate_time"},
     ("workflow_version", "SELECT"): {"vid", "wid"},
     ("workflow_version", "INSERT"): {"wid", "content"},
@@ -68,6 +68,9 @@ async def test_the_role_has_what_it_needs_of_texera_and_nothing_else(database: D
     "statement",
     [
         'SELECT password FROM texera_db."user"',
+        'SELECT email FROM texera_db."user"',
+        "SELECT content FROM texera_db.workflow",
+        "SELECT name FROM texera_db.dataset",
         'SELECT * FROM texera_db."user"',
         'SELECT google_id FROM texera_db."user"',
         """UPDATE texera_db."user" SET role = 'ADMIN'""",
@@ -99,3 +102,34 @@ async def test_the_role_is_refused_everything_else(database: Database, statement
     async with connected(database.central_url) as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(statement)
+
+
+async def test_the_definer_functions_return_what_was_asked_for(database: Database) -> None:
+    """A workflow's content to its readers, and restricted datasets to whoever can name them."""
+    workflow, owner, stranger = WORLD.workflow_id, WORLD.owner.user_id, WORLD.stranger.user_id
+    content = "SELECT cu_metadata.workflow_content($1, $2, $3)"
+    datasets = "SELECT * FROM cu_metadata.restricted_datasets($1, $2, $3)"
+    async with connected(database.central_url) as connection:
+        contents = [
+            await connection.fetchval(content, workflow, user, reads_everything)
+            for user, reads_everything in ((owner, False), (stranger, False), (stranger, True))
+        ]
+        everybody = await connection.fetch(datasets, owner, ["%", ""], ["%", ""])
+
+    assert contents[0] is not None
+    assert contents == [contents[0], None, contents[0]]
+    assert everybody == []
+
+
+async def test_nobody_else_may_call_the_definer_functions(database: Database) -> None:
+    """They run as the tables' owner, with a fixed search path."""
+    async with connected(database.central_url) as connection:
+        rows = await connection.fetch(
+            "SELECT p.proname, p.proconfig, acl.grantee"
+            " FROM pg_proc p CROSS JOIN aclexplode(p.proacl) acl"
+            " WHERE p.pronamespace = 'cu_metadata'::regnamespace AND p.prosecdef"
+        )
+
+    assert {row["proname"] for row in rows} >= {"workflow_content", "restricted_datasets"}
+    assert all(row["grantee"] != 0 for row in rows)  # 0 is PUBLIC
+    assert {tuple(row["proconfig"]) for row in rows} == {("search_path=pg_catalog, pg_temp",)}

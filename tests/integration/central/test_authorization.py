@@ -1,19 +1,22 @@
 """Default is no: each route by each relation of the caller to what the call names.
 
 Generated from the service's own table of routes: a route that `CALLS` does not know fails, and
-each is called by everybody there is, with every kind of bad token, and unsigned.
+each is called by everybody there is, with every kind of bad token, and unsigned. All calls go to
+one central over one database; each test has a run of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from central.app import ROUTES
 from central.auth.authenticator import AuthenticatedRoute, CredentialPolicy
 from dev.tokens import WEEK_S, base64url, mint, part
 from dev.world import WORLD, User
-from tests.integration.central.central_fixtures import Sidecar
+from tests.databases import Template, copy_of
+from tests.integration.central.central_fixtures import Sidecar, running_central
 from tests.integration.relation_fixtures import (
     DONE,
     PRIVATE,
@@ -126,6 +129,8 @@ CALLS: dict[tuple[str, str], tuple[str, Any, Rule]] = {
     ("POST", "/v1/batches"): ("/v1/batches", {}, no_user),
 }  # fmt: skip
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 BAD_TOKENS = {
     "no token": (None, (401, "token-missing")),
     "nonsense": ("nonsense", (401, "token-invalid")),
@@ -169,7 +174,23 @@ BOUND_ROUTES = [
 ]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def central(template: Template) -> AsyncIterator[Sidecar]:
+    unlimited = {f"CENTRAL_LIMIT_{who}_CALLS_PER_S": "100000" for who in ("USER", "SOURCE")}
+    async with (
+        copy_of(template) as database,
+        running_central(database.central_url, variables=unlimited) as sidecar,
+    ):
+        yield sidecar
+
+
 @pytest.fixture
+def sidecar(central: Sidecar) -> Sidecar:
+    """One that has bound nothing yet."""
+    return central.another()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def eid(sidecar: Sidecar) -> int:
     """A run of the owner's, bound to the sidecar, with a result and console messages."""
     return await begun(sidecar, PRIVATE)
@@ -202,7 +223,7 @@ def expected_of(route: AuthenticatedRoute, scene: Scene, user: User) -> Outcome:
     return (201, "") if outcome == DONE and route.path == "/v1/executions" else outcome
 
 
-def test_every_route_has_an_authorization_case() -> None:
+async def test_every_route_has_an_authorization_case() -> None:
     assert {(route.method, route.path) for route in ROUTES} == set(CALLS)
 
 

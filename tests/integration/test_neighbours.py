@@ -19,6 +19,8 @@ from tests.databases import Database
 from tests.stacks import LocalReply, Stack, running_stack
 
 WORD = "canary"
+SIZE = 471_147_114_711
+"""In bytes, and in seconds. Longer than what a random request id contains by chance."""
 OPERATOR = f"op-{WORD}"
 PORT = global_port_id(OPERATOR, 0)
 B = WORLD.stranger
@@ -51,10 +53,10 @@ class Run:
     async def write_all(self) -> None:
         await self.write("PATCH", "", {"name": WORD, "result": WORD, "status": "RUNNING"})
         uri = result_uri(WORLD.workflow_id, self.execution_id, PORT)
-        await self.write("PUT", f"/ports/{PORT}", {"result_uri": uri, "result_bytes": 4711})
+        await self.write("PUT", f"/ports/{PORT}", {"result_uri": uri, "result_bytes": SIZE})
         console = console_uri(WORLD.workflow_id, self.execution_id, OPERATOR)
         await self.write("PUT", f"/operators/{OPERATOR}/console", {"uri": console})
-        await self.write("PUT", "/operator-costs", {"operators": {OPERATOR: 4711.5}})
+        await self.write("PUT", "/operator-costs", {"operators": {OPERATOR: SIZE + 0.5}})
 
     def requests(self) -> list[tuple[str, str, Any]]:
         workflow = f"/v1/workflows/{WORLD.workflow_id}"
@@ -112,7 +114,7 @@ async def test_another_user_sees_nothing_before_during_and_after(stack: Stack, r
 
     for replies in (before, during, after):
         assert WORD not in received(replies, run)
-        assert "4711" not in received(replies, run)
+        assert str(SIZE) not in received(replies, run)
         assert {reply.status for reply in replies} <= {200, 404, 400, 403}
         assert [r.body for r in replies if r.status == 200] == [{"writes": []}] * 2
     assert WORD in json.dumps([reply.body for reply in a_replies])
@@ -126,9 +128,9 @@ async def test_another_users_long_poll_does_not_return_the_result(stack: Stack, 
     await run.write_all()
     mine, *others = await asyncio.gather(*waiting)
 
-    assert mine.body["result_bytes"] == 4711
+    assert mine.body["result_bytes"] == SIZE
     assert {reply.outcome for reply in others} == {(404, "execution-not-found")}
-    assert "4711" not in received(others, run)
+    assert str(SIZE) not in received(others, run)
 
 
 async def test_another_user_with_a_run_sees_only_their_own_writes(stack: Stack, run: Run) -> None:

@@ -49,7 +49,7 @@ from central.middleware import (
 )
 from central.problems import DatabaseUnavailable
 from central.settings import Settings
-from central.store.access import Accounts
+from central.store.access import Accounts, Sources
 from central.store.audit import AuditLog
 from central.store.batches import Batches
 from central.store.bindings import BindingCache, BindingQuota, Bindings
@@ -142,6 +142,7 @@ def build_authenticator(settings: Settings, database: Database, metrics: Metrics
         if settings.workloads is None
         else build_workload_verifier(settings.workloads, metrics),
         RateLimits(settings.limits, metrics),
+        Sources(database),
     )
 
 

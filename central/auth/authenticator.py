@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from aiohttp import web
 
@@ -41,7 +41,7 @@ from central.problems import (
     WorkloadMissing,
     WrongComputingUnit,
 )
-from kit.http.body_reader import RequestBody
+from kit.http.body_reader import UNCOUNTED_BODY_BYTES, RequestBody
 from kit.http.problems import Problem, invalid_field
 from kit.http.routing import Header as Described
 from kit.http.routing import Route
@@ -186,6 +186,11 @@ class AuthenticatedRoute(Route):
             object.__setattr__(self, "headers", {**_KEY, **self.headers})
 
 
+class Sources(Protocol):
+    async def is_bound(self, source_id: str) -> bool:
+        """Whether the source was bound to something at some time."""
+
+
 class Authenticator:
     """Promise: a handler runs only for a caller with the credentials that its route needs."""
 
@@ -196,17 +201,19 @@ class Authenticator:
         accounts: AccountRoleCache | None = None,
         workloads: WorkloadVerifier | None = None,
         limits: RateLimits | None = None,
+        sources: Sources | None = None,
     ) -> None:
         """`accounts` None: a token's role is trusted until the token expires.
 
         `workloads` None: a source may call from any pod; `limits` None: calls are
-        unlimited.
+        unlimited; `sources` None: a source that is bound to nothing may send bodies of any size.
         """
         self._tokens = tokens
         self._assertions = assertions
         self._accounts = accounts
         self._workloads = workloads
         self._limits = limits
+        self._sources = sources
 
     async def authenticate(self, request: web.Request, route: Route, body: RequestBody) -> Caller:
         """The caller of the request, with a concurrency slot if those are limited.
@@ -243,6 +250,8 @@ class Authenticator:
         source_id = head.source_id
         if self._limits is not None:
             self._limits.check_source(source_id)
+        if user is None:
+            await self._limit_unbound(source_id, body)
         self._assertions.check_body(head, await self._read(body, user, source_id))
         if needs is CredentialPolicy.USER:
             assert user is not None  # noqa: S101 (for the type checker)
@@ -254,6 +263,13 @@ class Authenticator:
         if key is None:
             raise invalid_field(IDEMPOTENCY_KEY, "is required for a mutating call")
         return Writer(user, source_id, key, workload)
+
+    async def _limit_unbound(self, source_id: str, body: RequestBody) -> None:
+        """What a source that is bound to nothing sends is refused anyhow, and anyone can be one."""
+        if self._sources is None or not body.may_exceed(UNCOUNTED_BODY_BYTES):
+            return
+        if not await self._sources.is_bound(source_id):
+            body.limit(UNCOUNTED_BODY_BYTES)
 
     async def _read(self, body: RequestBody, user: User | None, source_id: str | None) -> bytes:
         """The body, charged to the user, or to the source where no user calls."""

@@ -8,8 +8,9 @@ workflow. An operator that is no longer part of the workflow is not blocked, as 
 
 from collections import defaultdict, deque
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -66,17 +67,59 @@ class DatasetName(msgspec.Struct, frozen=True, order=True):
         return f"{self.name} ({self.owner_email})"
 
 
-def datasets_by_operator(content: Any) -> dict[str, DatasetName]:
-    """The dataset that each operator of a decoded `workflow.content` reads."""
+MAX_LENIENT_LENGTH = 256 * 1024
+
+T = TypeVar("T")
+Links: TypeAlias = Mapping[str, set[str]]
+
+
+class _Properties(msgspec.Struct):
+    file_name: msgspec.Raw = msgspec.field(name="fileName", default=msgspec.Raw(b"null"))
+
+
+class _Operator(msgspec.Struct):
+    operator_id: str | None = msgspec.field(name="operatorID", default=None)
+    properties: _Properties | None = msgspec.field(name="operatorProperties", default=None)
+
+
+class _Link(msgspec.Struct):
+    source: _Operator | None = None
+    target: _Operator | None = None
+
+
+class Workflow(msgspec.Struct):
+    """What the rules need of a `workflow.content`; all else is skipped, because it may be large."""
+
+    operators: list[_Operator] | None = None
+    links: list[_Link] | None = None
+
+
+def parse_workflow(content: str | None) -> Workflow:
+    """Raises `msgspec.DecodeError` or RecursionError.
+
+    Whatever is no operator or no link is ignored, as in Texera, but only in a small workflow: to
+    find it, all of the content is decoded.
+    """
+    try:
+        return _WORKFLOW.decode(content) if content else Workflow()
+    except msgspec.ValidationError:
+        if content is None or len(content) > MAX_LENIENT_LENGTH:
+            raise
+        value = msgspec.json.decode(content)
+        return Workflow(_members(value, "operators", _Operator), _members(value, "links", _Link))
+
+
+def datasets_by_operator(workflow: Workflow) -> dict[str, DatasetName]:
+    """The dataset that each operator reads."""
     datasets = {}
-    for operator in _objects(content, "operators"):
-        operator_id = operator.get("operatorID")
-        properties = operator.get("operatorProperties")
-        file_name = properties.get("fileName") if isinstance(properties, dict) else None
-        if isinstance(operator_id, str) and isinstance(file_name, str):
-            dataset = dataset_of_path(file_name)
+    for operator in workflow.operators or ():
+        if operator.operator_id is None or operator.properties is None:
+            continue
+        with suppress(msgspec.DecodeError):  # it is no text
+            path = msgspec.json.decode(operator.properties.file_name, type=str)
+            dataset = dataset_of_path(path)
             if dataset is not None:
-                datasets[operator_id] = dataset
+                datasets[operator.operator_id] = dataset
     return datasets
 
 
@@ -88,19 +131,24 @@ def dataset_of_path(path: str) -> DatasetName | None:
     return DatasetName(segments[0], segments[1]) if len(segments) >= 2 else None
 
 
+def links_of(workflow: Workflow) -> Links:
+    """The operators that each operator feeds."""
+    links: defaultdict[str, set[str]] = defaultdict(set)
+    for link in workflow.links or ():
+        source, target = _operator_of(link.source), _operator_of(link.target)
+        if source is not None and target is not None:
+            links[source].add(target)
+    return links
+
+
 def blocked_operators(
-    content: Any, datasets: Mapping[str, DatasetName], restricted: Mapping[DatasetName, DatasetName]
+    links: Links, datasets: Mapping[str, DatasetName], restricted: Mapping[DatasetName, DatasetName]
 ) -> dict[str, list[str]]:
     """The operators that may not be exported, each with the labels of the blocking datasets.
 
     `restricted` maps the names in the workflow to the datasets that may not be downloaded.
     """
     labels = {named: str(dataset) for named, dataset in restricted.items()}
-    feeds: defaultdict[str, set[str]] = defaultdict(set)
-    for link in _objects(content, "links"):
-        source, target = _operator_of(link.get("source")), _operator_of(link.get("target"))
-        if source is not None and target is not None:
-            feeds[source].add(target)
     blocked: defaultdict[str, set[str]] = defaultdict(set)
     queue = deque(
         (operator, labels[dataset]) for operator, dataset in datasets.items() if dataset in labels
@@ -109,7 +157,7 @@ def blocked_operators(
         operator, label = queue.popleft()
         if label not in blocked[operator]:  # each pair once, so that a cycle terminates
             blocked[operator].add(label)
-            queue.extend((target, label) for target in feeds[operator])
+            queue.extend((target, label) for target in links.get(operator, ()))
     return {operator: sorted(found) for operator, found in blocked.items()}
 
 
@@ -123,11 +171,17 @@ def export_file_name(
     return name.replace("/", "").replace("\\", "")
 
 
-def _objects(content: Any, name: str) -> list[dict[str, Any]]:
+def _members(content: Any, name: str, kind: type[T]) -> list[T]:
+    found = []
     members = content.get(name) if isinstance(content, dict) else None
-    return [m for m in members if isinstance(m, dict)] if isinstance(members, list) else []
+    for member in members if isinstance(members, list) else ():
+        with suppress(msgspec.ValidationError):
+            found.append(msgspec.json.decode(msgspec.json.encode(member), type=kind))
+    return found
 
 
-def _operator_of(end: Any) -> str | None:
-    operator = end.get("operatorID") if isinstance(end, dict) else None
-    return operator if isinstance(operator, str) else None
+def _operator_of(end: _Operator | None) -> str | None:
+    return None if end is None else end.operator_id
+
+
+_WORKFLOW = msgspec.json.Decoder(Workflow)

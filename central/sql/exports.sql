@@ -3,10 +3,12 @@
 
 -- name: export_facts
 -- No row if the caller may not read the workflow. `execution_id` is the latest on the unit.
+-- Content that is longer than $5 bytes stays in the database.
 -- $1 workflow, $2 computing unit, $3 user, $4 whether the caller reads everything
 select
     w.name,
-    cu_metadata.workflow_content($1, $3, $4) as content,
+    case when octet_length(stored.content) <= $5 then stored.content end as content,
+    octet_length(stored.content) as content_bytes,
     exists (
         select from cu_metadata.computing_unit_grants g
         where g.user_id = $3 and g.computing_unit_id = $2
@@ -24,6 +26,10 @@ select
     ) as results,
     now() at time zone 'utc' as utc_now
 from texera_db.workflow w
+cross join lateral (
+    select cu_metadata.workflow_content($1, $3, $4) as content
+    offset 0 -- once, and not for each of its two uses
+) stored
 left join lateral (
     select max(run.eid) as eid
     from texera_db.workflow_version v

@@ -67,6 +67,7 @@ than its locks: what a take-over, an end, another URI or a demotion changes mean
 under the locks.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -96,6 +97,7 @@ from central.wire.entries import (
     decode_entries,
     op_of,
 )
+from kit.http.body_reader import LARGE_BODY_BYTES
 
 MAX_EPOCHS_PER_SOURCE = 16
 """Cursors per source: the responses that they hold must not fill the disk."""
@@ -132,7 +134,10 @@ class Batches:
 
         Raises `InvalidRequest` or `BatchOutOfStep`: nothing is applied.
         """
-        entries = decode_entries(batch.entries)
+        if sum(map(len, batch.entries)) <= LARGE_BODY_BYTES:
+            entries = decode_entries(batch.entries)
+        else:
+            entries = await asyncio.to_thread(decode_entries, batch.entries)
         applied = await self._apply_optimistically(source_id, batch, entries, unit_id)
         if applied is not None:
             self._metrics.batch("applied_at_once", len(entries))

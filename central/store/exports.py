@@ -1,6 +1,6 @@
 """Export plans: the look-ups for `central.domain.export_rules`."""
 
-from typing import Any
+import asyncio
 
 import msgspec
 
@@ -12,6 +12,10 @@ from central.store.database import Database
 from central.store.queries import load
 from kit.texera.uris import resolve_output_port
 
+MAX_CONTENT_BYTES = 4 * 1024 * 1024
+"""Of a workflow, many times more than an ordinary one. Decoded it may take twenty times as much
+memory, so one is decoded at a time."""
+
 _results = msgspec.json.Decoder(dict[str, str])
 
 
@@ -19,6 +23,7 @@ class Exports:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._queries = load("exports")
+        self._decoding = asyncio.Lock()
 
     async def plan(
         self, user: User, workflow_id: int, request: export_rules.ExportRequest
@@ -30,6 +35,7 @@ class Exports:
             request.computing_unit_id,
             user.user_id,
             user.reads_everything,
+            MAX_CONTENT_BYTES,
         )
         if not rows:
             raise workflow_not_found(workflow_id)
@@ -37,6 +43,11 @@ class Exports:
         if not facts["sees_unit"]:
             raise ComputingUnitNotFound(
                 f"there is no computing unit {request.computing_unit_id} that you may use"
+            )
+        if (facts["content_bytes"] or 0) > MAX_CONTENT_BYTES:
+            raise WorkflowUnreadable(
+                f"the content of workflow {workflow_id} has {facts['content_bytes']} bytes,"
+                f" expected at most {MAX_CONTENT_BYTES}"
             )
         blocked = await self._blocked(user, workflow_id, facts["content"])
         results = _results.decode(facts["results"])
@@ -58,15 +69,17 @@ class Exports:
             [plan_operator(o) for o in request.operators],
         )
 
-    async def _blocked(self, user: User, workflow_id: int, content: str) -> dict[str, list[str]]:
+    async def _blocked(
+        self, user: User, workflow_id: int, content: str | None
+    ) -> dict[str, list[str]]:
         # An unreadable workflow may read any dataset, so that nothing of it is exported.
         try:
-            workflow: Any = msgspec.json.decode(content) if content else None
+            async with self._decoding:
+                datasets, links = await asyncio.to_thread(_read_content, content)
         except (msgspec.DecodeError, RecursionError) as error:
             raise WorkflowUnreadable(
                 f"the content of workflow {workflow_id} is not JSON: {error}"
             ) from error
-        datasets = export_rules.datasets_by_operator(workflow)
         if not datasets:
             return {}
         names = sorted(set(datasets.values()))
@@ -80,4 +93,12 @@ class Exports:
             names[row["position"] - 1]: export_rules.DatasetName(row["owner_email"], row["name"])
             for row in rows
         }
-        return export_rules.blocked_operators(workflow, datasets, restricted)
+        return export_rules.blocked_operators(links, datasets, restricted)
+
+
+def _read_content(
+    content: str | None,
+) -> tuple[dict[str, export_rules.DatasetName], export_rules.Links]:
+    """What the rules need of a workflow; its decoded content is not kept."""
+    workflow = export_rules.parse_workflow(content)
+    return export_rules.datasets_by_operator(workflow), export_rules.links_of(workflow)

@@ -17,8 +17,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from central import problems
-from kit.http.problems import FieldError, InvalidRequest, Problem, invalid_field
-from kit.http.validation import convert_object, parse_body
+from kit.http.problems import BodyTooLarge, FieldError, InvalidRequest, Problem, invalid_field
+from kit.http.validation import check_no_duplicates, convert_object, parse_typed
 from kit.texera.fields import INT64_MAX, ByteCount, Id, Name, Text, is_valid_pg_text
 from kit.texera.statuses import parse_status
 from kit.texera.uris import GlobalPortId, check_operator_id
@@ -26,6 +26,12 @@ from kit.texera.uris import GlobalPortId, check_operator_id
 WIRE_VERSION = 1
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """What this service takes; sidecars send at most 4 MiB, which leaves room for a newer one."""
+
+MAX_UNCOUNTED_COMMAS = 100_000
+"""A full batch has a tenth; so many raw values take ten megabytes."""
+
+MAX_REPAIRED_BYTES = 2 * 1024 * 1024
+"""Twice a sidecar's largest write. A sidecar splits a batch that is refused as too large."""
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
@@ -184,6 +190,15 @@ class _Head(Struct):
     op: Any = None
 
 
+class _Identity(Struct):
+    seq: int
+    execution_id: int
+
+
+class _Identities(Struct):
+    entries: list[_Identity]
+
+
 # Pairs first, then what is left of surrogates, then every other escape, so that an escaped
 # backslash before a `u` is passed over whole.
 _ESCAPE = re.compile(
@@ -193,6 +208,7 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _BATCH = msgspec.json.Decoder(BatchRequest)
+_IDENTITIES = msgspec.json.Decoder(_Identities)
 _ENTRY = msgspec.json.Decoder(AnyEntry)
 _HEAD = msgspec.json.Decoder(_Head)
 _TYPES: dict[object, type[Entry]] = {kind.__struct_config__.tag: kind for kind in AnyEntry.__args__}
@@ -201,17 +217,24 @@ _TYPES: dict[object, type[Entry]] = {kind.__struct_config__.tag: kind for kind i
 def decode_batch(body: bytes) -> BatchRequest:
     """The envelope, its entries as they stand in the body. Raises `InvalidRequest`.
 
+    Entries are counted before they are decoded: a raw value of one byte takes a hundred. Each entry
+    has a comma after it and one within, so few commas are few entries.
+
     A lone surrogate in one entry must not spoil the others: msgspec takes the whole body for
     malformed then. Only such a body is read with those escapes made harmless, of equal length,
     so that each entry is found again where it was.
     """
     try:
-        return parse_body(body, _BATCH)
-    except InvalidRequest:
-        harmless = _without_lone_surrogates(body)
-        if harmless == body:
+        return _decode_envelope(body)
+    except InvalidRequest as error:
+        if not _has_lone_surrogate(body):
             raise
-    batch = parse_body(harmless, _BATCH)
+        if len(body) > MAX_REPAIRED_BYTES:
+            raise BodyTooLarge(
+                f"a batch with lone surrogates may have at most {MAX_REPAIRED_BYTES} bytes"
+            ) from error
+        harmless = _without_lone_surrogates(body)
+    batch = _decode_envelope(harmless)
     entries, place = [], 0
     for entry in batch.entries:
         place = harmless.index(bytes(entry), place)
@@ -220,8 +243,25 @@ def decode_batch(body: bytes) -> BatchRequest:
     return msgspec.structs.replace(batch, entries=entries)
 
 
+def _decode_envelope(body: bytes) -> BatchRequest:
+    if body.count(b",") > MAX_UNCOUNTED_COMMAS:
+        parse_typed(body, _IDENTITIES)  # fails at the first entry that is no object
+    batch = parse_typed(body, _BATCH)
+    if batch.entries:
+        first, last = bytes(batch.entries[0]), bytes(batch.entries[-1])
+        body = body[: body.index(first)] + body[body.rindex(last) + len(last) :]
+    check_no_duplicates(body, BatchRequest)
+    return batch
+
+
+def _has_lone_surrogate(text: bytes) -> bool:
+    return b"\\u" in text and any(match["lone"] for match in _ESCAPE.finditer(text))
+
+
 def _without_lone_surrogates(text: bytes) -> bytes:
     """JSON in which each lone surrogate is U+0000 instead, which no text of ours may hold."""
+    if b"\\u" not in text:
+        return text
     return _ESCAPE.sub(lambda match: rb"\u0000" if match["lone"] else match[0], text)
 
 

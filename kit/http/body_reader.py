@@ -10,8 +10,10 @@ cannot keep the budget taken.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -33,6 +35,11 @@ GRACE_S = 5.0
 MIN_BYTES_PER_S = 64 * 1024
 """Far below any link of a cluster: 4 MiB at this rate would take longer than the timeout."""
 RETRY_AFTER_S = 1.0
+LARGE_BODY_BYTES = 64 * 1024
+"""Decoded in a thread. A smaller one takes the loop a millisecond, and the thread's start and end
+cost a tenth of that."""
+
+T = TypeVar("T")
 
 
 class BodyReader:
@@ -57,6 +64,8 @@ class BodyReader:
         self._max_total_bytes = max_total_bytes
         self._max_owner_bytes = max_share * max_total_bytes
         self._owner_bytes: dict[Hashable, int] = {}
+        self._decoder = ThreadPoolExecutor(1, "large bodies")
+        """One thread: what a body decodes to may be many times its size."""
 
     @asynccontextmanager
     async def body(self, request: web.Request, max_bytes: int) -> AsyncIterator["RequestBody"]:
@@ -71,6 +80,10 @@ class BodyReader:
             yield body
         finally:
             body.release()
+
+    async def decode_large(self, decode: Callable[[bytes], T], raw_body: bytes) -> T:
+        """Decodes off the event loop, one body at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, decode, raw_body)
 
     def reserve(self, owner: Hashable, size_bytes: int, held_bytes: int = 0) -> None:
         """Reserves for a body that holds `held_bytes` already. Raises `Overloaded`.
@@ -110,15 +123,15 @@ class RequestBody:
         self._busy = False
         self.limit(max_bytes)
 
-    @property
-    def announced_bytes(self) -> int | None:
-        """None if the length is not announced."""
-        return self._request.content_length
-
     def limit(self, max_bytes: int) -> None:
         """Raises `BodyTooLarge` if the announced length is more."""
         self._max_bytes = max_bytes
-        self._check_size(self.announced_bytes or 0)
+        self._check_size(self._request.content_length or 0)
+
+    def may_exceed(self, size_bytes: int) -> bool:
+        """Whether the request has a body that may be larger, as far as the head says."""
+        length = self._request.content_length
+        return self._request.can_read_body and (length is None or length > size_bytes)
 
     async def read(self, owner: Hashable) -> bytes:
         """The whole body, charged to `owner`; from here on the request's connection is busy.

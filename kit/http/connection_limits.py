@@ -10,28 +10,38 @@ connections are never evicted; if all are busy, new ones get 503.
         |         `--> evicted (aborted)
         `--> refused (503), if all others are busy
 
-The size of a request head is bounded too, because a parser buffers all of it.
+The size of a request head and of each line in it is bounded too (431), because a parser buffers all
+of it.
 """
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from typing import TypeAlias, cast
 
 import msgspec
 from aiohttp import web
 
-from kit.http.problems import Overloaded
+from kit.http.problems import HeadTooLarge, Overloaded, Problem
 from kit.http.settings import Address
 
 HEAD_MAX_BYTES = 24 * 1024
 """Above any head with the longest tokens; aiohttp itself accepts a megabyte."""
+HEAD_LINE_MAX_BYTES = 8190
+"""aiohttp's own limit for a header, whose refusal quotes the header."""
+LINGER_S = 1.0
+"""What still arrives of a refused head is discarded so long, or a reset overtakes the response."""
 RETRY_AFTER_S = 1.0
 HANDSHAKE_TIMEOUT_S = 10.0
 LOCAL = "local"
 """One client for 127.0.0.0/8, ::1 and unix sockets. With sixteen million addresses to call from,
 a process would else make any other one the address that has most connections."""
+
+_HEAD_LIMITS = (
+    f"a line of the head may have {HEAD_LINE_MAX_BYTES} bytes, all of it {HEAD_MAX_BYTES}"
+)
 
 OnDropped: TypeAlias = Callable[[str], None]
 """Called for each connection dropped by the limit, with the reason: `refused` or `evicted`."""
@@ -40,29 +50,49 @@ OnDropped: TypeAlias = Callable[[str], None]
 class ConnectionSlot:
     """One admitted connection, and the size of the request head that it is receiving."""
 
-    __slots__ = ("_has_head", "_head_bytes", "_tail", "host", "transport")
+    __slots__ = ("_has_head", "_head_bytes", "_is_refused", "_line", "host", "transport")
 
     def __init__(self, transport: asyncio.Transport, host: str) -> None:
         self.transport = transport
         self.host = host
+        self._is_refused = False
         self.expect_head()
 
     def expect_head(self) -> None:
         """The next byte belongs to the head of another request."""
         self._has_head = False
         self._head_bytes = 0
-        self._tail = b""
+        self._line = b""  # the last one, from the line end before it
 
-    def count_head_bytes(self, data: bytes) -> bool:
-        """Returns False once the head exceeds `HEAD_MAX_BYTES`."""
-        if self._has_head:
+    def accepts(self, data: bytes) -> bool:
+        """False once the head or a line of it is too long: 431 has been sent, the rest is ignored.
+
+        A handler only sees the connection end.
+        """
+        if self._is_refused:
+            return False
+        if self._has_head or self._count_head(data):
             return True
-        received = self._tail + data
+        self._is_refused = True
+        self.transport.write(_response(HeadTooLarge(_HEAD_LIMITS)))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        asyncio.get_running_loop().call_later(LINGER_S, self.transport.abort)
+        return False
+
+    def _count_head(self, data: bytes) -> bool:
+        received = self._line + data
         end = received.find(b"\r\n\r\n")
         self._has_head = end >= 0
-        self._head_bytes += len(data) if end < 0 else max(0, end - len(self._tail))
-        self._tail = received[-3:]
-        return self._head_bytes <= HEAD_MAX_BYTES
+        head = received[:end] if self._has_head else received
+        self._head_bytes += max(0, len(head) - len(self._line))
+        self._line = b"" if self._has_head else received[max(0, received.rfind(b"\r\n")) :]
+        if self._head_bytes > HEAD_MAX_BYTES:
+            return False
+        return (
+            len(head) <= HEAD_LINE_MAX_BYTES
+            or max(map(len, head.split(b"\r\n"))) <= HEAD_LINE_MAX_BYTES
+        )
 
 
 class ConnectionLimiter:
@@ -88,7 +118,8 @@ class ConnectionLimiter:
         is_full = self._max_connections and len(self._slots) >= self._max_connections
         if is_full and not self._evict_idle():
             self._on_dropped("refused")
-            slot.transport.write(_refusal())
+            full = Overloaded("every connection is busy", retry_after_s=RETRY_AFTER_S)
+            slot.transport.write(_response(full))
             slot.transport.close()
             return None
         self._slots[transport] = slot
@@ -198,10 +229,8 @@ class CountedConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._handler is None or self._slot is None:
             return
-        if self._slot.count_head_bytes(data):
+        if self._slot.accepts(data):
             self._handler.data_received(data)
-        else:
-            self._slot.transport.abort()
 
     def eof_received(self) -> bool | None:
         return None if self._handler is None else self._handler.eof_received()
@@ -255,10 +284,11 @@ def _host(transport: asyncio.BaseTransport) -> str:
     return LOCAL if host.removeprefix("::ffff:").startswith("127.") or host == "::1" else host
 
 
-def _refusal() -> bytes:
-    problem = Overloaded("every connection is busy", retry_after_s=RETRY_AFTER_S)
+def _response(problem: Problem) -> bytes:
+    """The last one of its connection."""
     body = msgspec.json.encode(problem.document())
-    return (
-        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
-        b"Retry-After: %d\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-    ) % (RETRY_AFTER_S, len(body), body)
+    headers = {"Content-Type": "application/problem+json", "Connection": "close"}
+    headers |= {**problem.headers, "Content-Length": str(len(body))}
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    reason = HTTPStatus(problem.status).phrase
+    return f"HTTP/1.1 {problem.status} {reason}\r\n{''.join(lines)}\r\n".encode() + body

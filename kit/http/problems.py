@@ -104,6 +104,13 @@ class BodyTooLarge(Problem):
     status = 413
 
 
+class HeadTooLarge(Problem):
+    """Request head too large."""
+
+    slug = "head-too-large"
+    status = 431
+
+
 class BodyIncomplete(Problem):
     """The connection or the encoding of the request body ended early."""
 

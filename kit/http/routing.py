@@ -32,7 +32,7 @@ import msgspec
 from aiohttp import web
 
 from kit.http import problems
-from kit.http.body_reader import BodyReader, RequestBody
+from kit.http.body_reader import LARGE_BODY_BYTES, BodyReader, RequestBody
 from kit.http.logs import fields
 from kit.http.problems import Problem
 from kit.http.validation import parse_body, parse_parameters
@@ -230,7 +230,7 @@ def _refuse_method(allowed: list[str]) -> Callable[[web.Request], Awaitable[web.
 def _adapt(
     route: Route, authenticate: Authenticate[Caller], body_reader: BodyReader
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    decoder = msgspec.json.Decoder(route.body_type) if route.body_type is not None else None
+    decode = _body_decoder(route)
 
     async def serve(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = route.path
@@ -240,17 +240,38 @@ def _adapt(
             path = parse_parameters(request.match_info, route.path_type, "path")
             query = parse_parameters(_single_values(request), route.query_type, "query")
             body = None
-            if decoder is not None and (raw_body or not route.body_is_optional):
-                if request.content_type != "application/json":
-                    raise problems.UnsupportedMediaType("Content-Type: expected application/json")
-                decode = route.decode
-                body = parse_body(raw_body, decoder) if decode is None else decode(raw_body)
-            elif decoder is None and raw_body:
-                raise problems.invalid_field("body", "this call takes no body")
+            if decode is None:
+                _check_no_body(raw_body)
+            elif raw_body or not route.body_is_optional:
+                _check_json(request)
+                if len(raw_body) <= LARGE_BODY_BYTES:
+                    body = decode(raw_body)
+                else:
+                    body = await body_reader.decode_large(decode, raw_body)
             typed = TypedRequest(request, caller, path, query, body, raw_body)
             return json_response(await route.handler(typed))
 
     return serve
+
+
+def _body_decoder(route: Route) -> Callable[[bytes], Any] | None:
+    if route.body_type is None or route.decode is not None:
+        return route.decode
+    decoder = msgspec.json.Decoder(route.body_type)
+    return lambda raw_body: parse_body(raw_body, decoder)
+
+
+def _check_no_body(raw_body: bytes) -> None:
+    """Some clients send an empty object with every POST, and it says nothing."""
+    if raw_body and b"".join(raw_body.split()) != b"{}":
+        raise problems.invalid_field("body", "this call takes no body")
+
+
+def _check_json(request: web.Request) -> None:
+    if request.content_type != "application/json":
+        raise problems.UnsupportedMediaType("Content-Type: expected application/json")
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise problems.UnsupportedMediaType("Content-Type: expected UTF-8, as JSON always is")
 
 
 def json_response(response: Response[Any]) -> web.Response:

@@ -4,6 +4,7 @@ msgspec stops at the first error, and a caller wants all of them. So a value tha
 refuses is converted again field by field; only a refused request pays for that.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,13 @@ from multidict import CIMultiDictProxy
 
 from kit.http.problems import FieldError, InvalidRequest, invalid_field
 from kit.texera.fields import PRINTABLE_PATTERN, is_valid_pg_text
+
+MAX_UNTYPED_BYTES = 64 * 1024
+"""Of a body that is decoded without its type, to name its errors: lists of lists take forty times
+their size."""
+
+MAX_NAME_LENGTH = 100
+"""Of a caller's own text in a problem."""
 
 T = TypeVar("T")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -102,11 +110,21 @@ def _is_integer(kind: msgspec.inspect.Type) -> bool:
 
 
 def parse_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """The decoded body. Raises `InvalidRequest` naming each field that is wrong."""
+    """The decoded body. Raises `InvalidRequest` naming each field that is wrong, the first one of a
+    large body."""
+    value = parse_typed(body, decoder)
+    check_no_duplicates(body, decoder.type)
+    return value
+
+
+def parse_typed(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """As `parse_body`; of a member that is given twice the last one counts."""
     try:
         try:
             return decoder.decode(body)
         except msgspec.ValidationError as error:
+            if len(body) > MAX_UNTYPED_BYTES:
+                raise _invalid([_field_error(error, "")]) from error
             value = _coerce_integral_floats(msgspec.json.decode(body))
             with suppress(msgspec.ValidationError):
                 return msgspec.convert(value, decoder.type)
@@ -114,6 +132,39 @@ def parse_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
     raise _invalid(errors)
+
+
+def check_no_duplicates(body: bytes, kind: Any) -> None:
+    """Raises `InvalidRequest` naming a member that one object of a valid `kind` has twice.
+
+    Two parsers may take different ones of them (RFC 8259, section 4). An ordinary body is one
+    object without escapes, in which each name of the type is found once at most: it is not parsed
+    again.
+    """
+    if body.count(b":") < 2:
+        return
+    if body.count(b"{") == 1 and b"\\" not in body:
+        for name in _quoted_names(kind):
+            if body.count(name) > 1:  # as a name, or as a text of the same letters
+                break
+        else:
+            return
+    with suppress(ValueError, RecursionError):  # of members that the call ignores
+        json.loads(body, object_pairs_hook=_unique_members)
+
+
+@cache
+def _quoted_names(kind: Any) -> tuple[bytes, ...]:
+    return tuple(f'"{name}"'.encode() for name in getattr(kind, "__struct_encode_fields__", ()))
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise invalid_field(name[:MAX_NAME_LENGTH], "may be given once")
+    return members
 
 
 def _coerce_integral_floats(value: Any) -> Any:

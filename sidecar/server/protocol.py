@@ -183,8 +183,7 @@ class Connection(asyncio.Protocol):
     def _delegate(self, data: bytes) -> None:
         assert self._delegated is not None  # noqa: S101 (for the type checker)
         assert self._slot is not None  # noqa: S101 (likewise)
-        if not self._slot.count_head_bytes(data):
-            self._transport.abort()
+        if not self._slot.accepts(data):
             return
         if not self._delegated.is_ambiguous:
             self._delegated.feed(data)

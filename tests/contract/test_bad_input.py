@@ -76,6 +76,7 @@ async def caller(template: Template) -> AsyncIterator[Sidecar]:
         copy_of(template) as database,
         running_central(database.central_url, variables=unlimited) as caller,
     ):
+        await caller.create()  # a source that is bound to nothing may send small bodies only
         yield caller
 
 

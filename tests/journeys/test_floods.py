@@ -46,7 +46,9 @@ def count_open(lines: list[socket.socket]) -> int:
     def is_open(line: socket.socket) -> bool:
         line.setblocking(False)
         try:
-            return line.recv(1, socket.MSG_PEEK) != b""
+            while line.recv(65536):
+                pass  # a refusal
+            return False
         except BlockingIOError:
             return True
         except OSError:

@@ -121,9 +121,12 @@ async def test_creates_below_the_limit_do_not_query_the_count_each_time(database
 async def test_a_batch_above_the_entry_limit_is_413(database: Database) -> None:
     async with serving(database, BATCH_ENTRIES=str(FULL_BATCH_ENTRIES)) as sidecar:
         change = {"execution_id": 1, "op": "update_execution", "name": "x"}
+        unbound = await sidecar.deliver(*[change] * FULL_BATCH_ENTRIES)
+        await sidecar.create()
         fits = await sidecar.deliver(*[change] * FULL_BATCH_ENTRIES)
         too_many = await sidecar.deliver(*[change] * (FULL_BATCH_ENTRIES + 1))
 
+    assert unbound.outcome == (413, "body-too-large")
     assert fits.status == 200
     assert too_many.outcome == (413, "body-too-large")
     assert "entries" in too_many.body["detail"]

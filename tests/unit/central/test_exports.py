@@ -1,5 +1,6 @@
 """Which operators an export may not have, and what its files are called."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,17 +9,24 @@ import pytest
 from central.domain.export_rules import (
     DatasetName,
     ExportedOperator,
+    Workflow,
     blocked_operators,
     dataset_of_path,
     datasets_by_operator,
     export_file_name,
+    links_of,
+    parse_workflow,
 )
 
 LICENSED = DatasetName("stranger@example.org", "prices")
 NOON = datetime(2026, 11, 24, 12, 0, 5, tzinfo=UTC)
 
 
-def content(files: dict[str, Any], links: list[tuple[str, str]]) -> dict[str, Any]:
+def content(files: dict[str, Any], links: list[tuple[str, str]]) -> Workflow:
+    return parse_workflow(json.dumps(document(files, links)))
+
+
+def document(files: dict[str, Any], links: list[tuple[str, str]]) -> dict[str, Any]:
     return {
         "operators": [
             {"operatorID": operator, "operatorProperties": {"fileName": file}}
@@ -57,7 +65,7 @@ def test_a_block_spreads_downstream_only_and_through_cycles() -> None:
     )  # fmt: skip
     read = datasets_by_operator(workflow)
 
-    blocked = blocked_operators(workflow, read, {LICENSED: LICENSED})
+    blocked = blocked_operators(links_of(workflow), read, {LICENSED: LICENSED})
 
     label = "prices (stranger@example.org)"
     assert blocked == {operator: [label] for operator in ("scan", "join", "chart", "loop")}
@@ -72,7 +80,7 @@ def test_every_dataset_in_the_way_is_named() -> None:
 
     restricted = {other: other, LICENSED: LICENSED}
 
-    blocked = blocked_operators(workflow, datasets_by_operator(workflow), restricted)
+    blocked = blocked_operators(links_of(workflow), datasets_by_operator(workflow), restricted)
 
     assert blocked["join"] == ["maps (b@x.org)", "prices (stranger@example.org)"]
     assert blocked["s2"] == ["maps (b@x.org)"]
@@ -82,7 +90,9 @@ def test_a_dataset_is_blocked_as_it_is_named_and_shown_as_it_is_called() -> None
     workflow = content({"scan": "/Stranger@Example.org/Prices/v1/f"}, [])
     named = DatasetName("Stranger@Example.org", "Prices")
 
-    blocked = blocked_operators(workflow, datasets_by_operator(workflow), {named: LICENSED})
+    blocked = blocked_operators(
+        links_of(workflow), datasets_by_operator(workflow), {named: LICENSED}
+    )
 
     assert blocked == {"scan": ["prices (stranger@example.org)"]}
 
@@ -93,14 +103,15 @@ def test_a_dataset_is_blocked_as_it_is_named_and_shown_as_it_is_called() -> None
         None, [], "text", 5, {},
         {"operators": None, "links": {}},
         {"operators": [None, 1, {}, {"operatorID": 5}], "links": [None, {"source": 1}]},
-        content({"scan": None}, []),
-        content({"scan": {"path": "/a/b"}}, []),
+        document({"scan": None}, []),
+        document({"scan": {"path": "/a/b"}}, []),
     ],
 )  # fmt: skip
 def test_a_strange_workflow_blocks_nothing(strange: Any) -> None:
-    read = datasets_by_operator(strange)
+    workflow = parse_workflow(json.dumps(strange))
+    read = datasets_by_operator(workflow)
 
-    assert blocked_operators(strange, read, {LICENSED: LICENSED}) == {}
+    assert blocked_operators(links_of(workflow), read, {LICENSED: LICENSED}) == {}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from kit.http.connection_limits import (
+    HEAD_LINE_MAX_BYTES,
     HEAD_MAX_BYTES,
     ConnectionLimiter,
     ConnectionSlot,
@@ -24,6 +25,9 @@ class Transport(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         self.written += data
+
+    def can_write_eof(self) -> bool:
+        return False  # as TLS
 
     def close(self) -> None:
         self.end = self.end or "closed"
@@ -157,18 +161,45 @@ def test_a_connection_closed_while_busy_frees_its_slot() -> None:
 
 
 @pytest.mark.parametrize("piece", [1, 1000, HEAD_MAX_BYTES])
-def test_a_head_above_the_limit_aborts_the_connection(piece: int) -> None:
+@pytest.mark.parametrize(
+    ("line", "limit"),
+    [(b"x" * 98 + b"\r\n", HEAD_MAX_BYTES), (b"x", HEAD_LINE_MAX_BYTES)],
+    ids=["head", "line"],
+)
+async def test_a_head_above_a_limit_is_431_and_ends_the_connection(
+    piece: int, line: bytes, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.http.connection_limits.LINGER_S", 0.0)
     handler, transport = Handler(), Transport()
     connection = CountedConnection(ConnectionLimiter(), lambda: handler)
     connection.connection_made(transport)
+    sent = line * (limit // len(line) + 2)
 
-    for _ in range(HEAD_MAX_BYTES // piece):
-        connection.data_received(b"x" * piece)
-    assert transport.end == ""
-    connection.data_received(b"x" * piece)
+    for start in range(0, len(sent), piece):
+        connection.data_received(sent[start : start + piece])
+    for _ in range(2):
+        await asyncio.sleep(0)
 
+    assert transport.written.startswith(b"HTTP/1.1 431 ")
+    assert transport.written.count(b"HTTP/1.1 431 ") == 1
+    assert b"xx" not in transport.written
     assert transport.end == "aborted"
-    assert len(handler.received) <= HEAD_MAX_BYTES
+    assert len(handler.received) <= limit
+
+
+@pytest.mark.parametrize("piece", [1, 1000, HEAD_MAX_BYTES])
+async def test_a_head_at_the_limits_is_accepted(piece: int) -> None:
+    handler, transport = Handler(), Transport()
+    connection = CountedConnection(ConnectionLimiter(), lambda: handler)
+    connection.connection_made(transport)
+    line = b"x" * (HEAD_LINE_MAX_BYTES - 2) + b"\r\n"
+    sent = (line * 3)[: HEAD_MAX_BYTES - 100] + b"\r\n\r\n" + b"y" * 10_000
+
+    for start in range(0, len(sent), piece):
+        connection.data_received(sent[start : start + piece])
+
+    assert handler.received == sent
+    assert transport.written == b""
 
 
 @pytest.mark.parametrize("piece", [1, 3, 4096, 10 * HEAD_MAX_BYTES])

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from kit.http.problems import InvalidRequest
-from kit.http.validation import parse_body, parse_parameters
+from kit.http.validation import MAX_UNTYPED_BYTES, parse_body, parse_parameters
 from kit.texera.fields import Id, Name
 
 
@@ -110,3 +110,40 @@ def test_a_name_in_any_script_is_accepted(name: str) -> None:
 
 def fields_of(problem: InvalidRequest) -> list[str]:
     return [error.field for error in problem.errors]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"count": 1, "count": 2}', "count"),
+        (b'{"count" :1,"ids":[],"count" :1}', "count"),
+        (b'{"count": 1, "co\\u0075nt": 2}', "count"),
+        (b'{"count": 1, "seconds": {"a:": 1, "a:": 2}}', "a:"),
+        (b'{"count": 1, "seconds": {"a": 1, "\\u0061": 2}}', "a"),
+    ],
+)
+def test_a_member_that_is_given_twice_is_refused_by_name(body: bytes, named: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parse_body(body, msgspec.json.Decoder(Body))
+
+    assert fields_of(raised.value) == [named]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"count": 1, "seconds": {"count": 2.0}}',
+        b'{"count": 1, "seconds": {"ids": 1.0, "\\"": 2.0}, "ids": []}',
+    ],
+)
+def test_a_name_of_two_objects_is_no_duplicate(body: bytes) -> None:
+    assert parse_body(body, msgspec.json.Decoder(Body)).count == 1
+
+
+def test_of_a_large_body_the_first_wrong_field_is_named() -> None:
+    body = b'{"count": 1, "ids": [' + b"[],".join([b""] * MAX_UNTYPED_BYTES) + b'1], "x": 1}'
+
+    with pytest.raises(InvalidRequest) as raised:
+        parse_body(body, msgspec.json.Decoder(Body))
+
+    assert fields_of(raised.value) == ["ids[0]"]

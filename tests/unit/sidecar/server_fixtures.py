@@ -195,6 +195,9 @@ class MemoryTransport(asyncio.Transport):
         for data in list_of_data:
             self.written += data
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def close(self) -> None:
         if not self._is_closing:
             self._is_closing = True

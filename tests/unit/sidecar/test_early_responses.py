@@ -84,8 +84,7 @@ async def test_a_head_after_an_early_response_is_bounded(
         assert [reply.status for reply in transport.replies()] == [413]
 
         await transport.send(get(ROW)[:-2])
-        assert not transport.is_closing()
         line = b"X-Filler: " + b"a" * 1000 + b"\r\n"  # one that aiohttp takes
         await transport.send(line * (HEAD_MAX_BYTES // len(line) + 1))
 
-        assert transport.is_closing()
+        assert [reply.status for reply in transport.replies()] == [413, 431]

@@ -138,6 +138,10 @@ select
         union all
         select 'is a member of ' || pg_get_userbyid(roleid)
         from pg_auth_members where member = self.oid
+        union all
+        select 'may alter ' || audit.name
+        from unnest(array['cu_metadata.audit_events', 'cu_metadata.audit_links']) as audit (name)
+        where has_table_privilege(to_regclass(audit.name), 'UPDATE, DELETE, TRUNCATE')
     ) as excess_rights,
     to_regclass('cu_metadata.migrations') is not null as is_migrated
 from pg_roles self

@@ -81,6 +81,8 @@ async def test_the_command_prints_lines_or_json(database: Database) -> None:
         ("REVOKE SELECT (uid) ON texera_db.\"user\" FROM {role}", "privileges", "missing"),
         ("GRANT pg_read_all_data TO {role}", "role", "a member of pg_read_all_data"),
         ("ALTER ROLE {role} CREATEDB", "role", "may create"),
+        ("GRANT DELETE ON cu_metadata.audit_events TO {role}", "role", "may alter cu_metadata"),
+        ("GRANT UPDATE ON cu_metadata.audit_links TO {role}", "role", "may alter cu_metadata"),
         ("ALTER ROLE {role} SUPERUSER", "role", "superuser"),
         ("ALTER ROLE {role} SET lock_timeout = 0", "timeouts", "lock_timeout"),
         ("REVOKE SELECT ON cu_metadata.leases FROM {role}", "privileges", "cannot read leases"),

@@ -58,7 +58,7 @@ BY_WORKFLOW = {
 OTHERS = {
     "executions.list_executions": f"{WORKFLOW}, {USER}, false, {UNIT}, null, null, 2, false",
     "expired.expired_executions": f"{UNIT}, {USER}, 0, 100",
-    "exports.export_facts": f"{WORKFLOW}, {UNIT}, {USER}, false",
+    "exports.export_facts": f"{WORKFLOW}, {UNIT}, {USER}, false, 4194304",
     "executions.latest_version": f"{WORKFLOW}, {USER}, false",
 }
 

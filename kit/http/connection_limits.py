@@ -15,6 +15,7 @@ of it.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -35,6 +36,9 @@ LINGER_S = 1.0
 """What still arrives of a refused head is discarded so long, or a reset overtakes the response."""
 RETRY_AFTER_S = 1.0
 HANDSHAKE_TIMEOUT_S = 10.0
+RECEIVE_BUFFER_BYTES = 16 * 1024
+"""Of a TCP connection in the kernel, which doubles it. One read returns no more: whatever a client
+sends ahead of its responses is held by the process, for each connection."""
 LOCAL = "local"
 """One client for 127.0.0.0/8, ::1 and unix sockets. With sixteen million addresses to call from,
 a process would else make any other one the address that has most connections."""
@@ -269,12 +273,19 @@ async def listening(
             # A connection counts only after its handshake.
             ssl_handshake_timeout=None if context is None else HANDSHAKE_TIMEOUT_S,
         )
+        bound_receive_buffers(server)
         try:
             yield
         finally:
             server.close()
     finally:
         await runner.cleanup()
+
+
+def bound_receive_buffers(server: asyncio.Server) -> None:
+    """Connections inherit the listening socket's buffer."""
+    for listener in server.sockets:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
 
 def _host(transport: asyncio.BaseTransport) -> str:

@@ -13,7 +13,12 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_protocol import RequestHandler
 
-from kit.http.connection_limits import ConnectionLimiter, ConnectionSlot, CountedConnection
+from kit.http.connection_limits import (
+    ConnectionLimiter,
+    ConnectionSlot,
+    CountedConnection,
+    bound_receive_buffers,
+)
 from sidecar.server.framing import RequestFramer
 from sidecar.server.response_cache import ResponseCache
 from sidecar.server.unix_socket import PeerCheck, bind
@@ -271,6 +276,7 @@ async def listening(
                 make_checked = partial(PeerCheck, uids, make_protocol, on_peer_refused)
             servers.append(await loop.create_unix_server(make_checked, sock=bind(unix_socket)))
         for server in servers:
+            bound_receive_buffers(server)
             stack.callback(server.close)
         yield
 

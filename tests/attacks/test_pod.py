@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,13 +16,15 @@ import pytest
 from dev.polling import wait_until
 from dev.ready import Ready
 from tests.attacks.conftest import Record
-from tests.attacks.hostile import connect, head
+from tests.attacks.hostile import MIB, connect, head, peak_bytes
 from tests.databases import open_folder
 from tests.journeys.calls import call, create
 from tests.systems import Up, running_system
 
 CONNECTIONS_MAX = 640
 OWN_CONNECTIONS = 5
+PIPELINED_MAX_BYTES = 40 * MIB
+"""Of 600 connections: objects, and what has been read and not been answered."""
 OTHER_UID = 65_533
 TRIES = """
 import os, pathlib, socket, sys
@@ -86,6 +89,25 @@ def test_connections_from_many_addresses_evict_nobody_elses(
 
     record(f"{lost} of {used} calls on another process's connections fail")
     assert lost == 0
+
+
+def test_requests_sent_ahead_of_their_responses_use_bounded_memory(
+    system: Ready, record: Record
+) -> None:
+    before, sent = peak_bytes(system, "sidecar"), head("GET", "/x") * 7000
+    lines = [connect(system["sidecar"]) for _ in range(CONNECTIONS_MAX - 40)]
+    for line in lines:
+        line.setblocking(False)
+        with suppress(BlockingIOError):
+            line.send(sent)
+
+    wait_until(lambda: peak_bytes(system, "sidecar") - before > PIPELINED_MAX_BYTES, 5)
+    grown = peak_bytes(system, "sidecar") - before
+    for line in lines:
+        line.close()
+
+    record(f"{grown / MIB:.0f} MiB more")
+    assert grown < PIPELINED_MAX_BYTES
 
 
 def test_a_made_up_token_learns_nothing_of_pending_writes(

@@ -110,13 +110,17 @@ on conflict (execution_id) do nothing;
 -- Reports that a replica serves renewals; one row for all replicas. The period starts again after a
 -- gap, a failed renewal, or a clock that was set back (a failover: the last heartbeat is in the
 -- future). $1 the longest gap in seconds, $2 the sources of which this replica failed a renewal since
--- the last heartbeat: one that is bound to nothing has nothing to renew
+-- the last heartbeat: one that is bound to nothing has nothing to renew. They are counted, because
+-- a search for the first one may scan the table
 insert into cu_metadata.renewal_availability as stored (only_row) values (true)
 on conflict (only_row) do update
 set available_since = case
         when exists (
-            select from cu_metadata.bindings binding
-            where binding.source_id = any($2::text[]) and binding.revoked_at is null
+            select from unnest($2::text[]) as failed (source_id)
+            where (
+                select count(*) from cu_metadata.bindings
+                where bindings.source_id = failed.source_id and revoked_at is null
+            ) > 0
         )
           or stored.heartbeat_at < now() - make_interval(secs => $1)
           or stored.heartbeat_at > now() + make_interval(secs => $1)

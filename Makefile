@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo up setup test soak attack check fmt bench image lock chart test-cluster
 python := .venv/bin/python
+# Hundreds of processes start in the tests; each would compile our code anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' Makefile | awk -F '|' '{ printf "  make %-12s %s\n", $$1, $$2 }'

@@ -74,9 +74,9 @@ class Stack:
         if content is not None:
             sent.setdefault("Content-Type", "application/json")
         url = self.client.make_url("").join(URL(target, encoded="%" in target))
-        async with self.client.session.request(method, url, data=content, headers=sent) as answer:
-            text = await answer.read()
-            return LocalReply(answer.status, json.loads(text) if text else None, answer.headers)
+        async with self.client.session.request(method, url, data=content, headers=sent) as response:
+            text = await response.read()
+            return LocalReply(response.status, json.loads(text) if text else None, response.headers)
 
     async def get(self, target: str, user: User = WORLD.owner) -> LocalReply:
         return await self.call("GET", target, user=user)
@@ -88,17 +88,17 @@ class Stack:
             "computing_unit_id": WORLD.computing_unit_id,
             "environment_version": "test",
         }
-        answer = await self.call("POST", "/v1/executions", body | changes, user=user)
-        assert answer.status == 201, answer.body
-        return int(answer.body["execution_id"])
+        response = await self.call("POST", "/v1/executions", body | changes, user=user)
+        assert response.status == 201, response.body
+        return int(response.body["execution_id"])
 
     async def write(
         self, method: str, target: str, body: Any, *, user: User = WORLD.owner
     ) -> LocalReply:
         """A write that waits until central has committed; fails if it is not."""
-        answer = await self.call(method, target, body, user=user, headers=COMMITTED)
-        assert (answer.status, answer.body.get("state")) == (200, "committed"), answer.body
-        return answer
+        response = await self.call(method, target, body, user=user, headers=COMMITTED)
+        assert (response.status, response.body.get("state")) == (200, "committed"), response.body
+        return response
 
 
 @asynccontextmanager

@@ -44,8 +44,8 @@ class Cluster:
 
     def created(self, item: Mapping[str, Any], *options: str) -> Any:
         """The object as the API server returns it. --dry-run=server stores nothing."""
-        answer = self.kubectl("create", "--filename=-", "--output=json", *options, send=item)
-        return json.loads(answer)
+        response = self.kubectl("create", "--filename=-", "--output=json", *options, send=item)
+        return json.loads(response)
 
     def helm(self, *arguments: str) -> str:
         """Raises `Denied`."""

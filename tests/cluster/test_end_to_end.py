@@ -74,8 +74,8 @@ def call(
     connection = http.client.HTTPConnection(address, timeout=CALL_TIMEOUT_S)
     try:
         connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
     finally:
         connection.close()
 
@@ -97,14 +97,14 @@ class Unit:
             "executionName": "from the cluster",
             "environmentVersion": "{}",
         }
-        status, answer = call(
+        status, response = call(
             f"127.0.0.1:{self.port}",
             "POST",
             urlsplit(endpoint).path + "/create",
             json.dumps(body).encode(),
             **{"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         )
-        return status, json.loads(answer)
+        return status, json.loads(response)
 
 
 @pytest.fixture

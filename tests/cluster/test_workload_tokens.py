@@ -49,8 +49,8 @@ def projected(cluster: Cluster, name: str = "computing-unit-7", **changes: str) 
         },
     }
     path = f"/api/v1/namespaces/{POOL}/serviceaccounts/default/token"
-    answer = json.loads(cluster.kubectl("create", f"--raw={path}", "--filename=-", send=request))
-    return str(answer["status"]["token"])
+    response = json.loads(cluster.kubectl("create", f"--raw={path}", "--filename=-", send=request))
+    return str(response["status"]["token"])
 
 
 async def test_a_pods_token_names_its_computing_unit(

@@ -97,7 +97,7 @@ def test_central_writes_the_sample_answer() -> None:
     removed = central.Removed(
         [central.RemovedResult(PORT, URI, 7)], [central.RemovedConsole("op-1", CONSOLE, 8)]
     )
-    answer = central.BatchResponse(
+    response = central.BatchResponse(
         1,
         [
             central.Outcome(1, "applied"),
@@ -107,7 +107,7 @@ def test_central_writes_the_sample_answer() -> None:
         ],
     )
 
-    assert msgspec.json.encode(answer) == sample("batch-answer-1.json")
+    assert msgspec.json.encode(response) == sample("batch-answer-1.json")
 
 
 def test_the_sidecar_reads_the_sample_answer() -> None:

@@ -29,12 +29,12 @@ CREATED = datetime(2026, 11, 24, 8, 0, 0, 500_000, tzinfo=UTC)
 class RecordingPool:
     """A connection pool to central that records requests and responds with a sample."""
 
-    answer: bytes = b"{}"
+    response: bytes = b"{}"
     sent: list[tuple[str, str, bytes]] = field(default_factory=list)
 
     async def call(self, name: str, method: str, target: str, **parts: Any) -> CentralResponse:
         self.sent.append((method, target, parts.get("body", b"")))
-        return CentralResponse(200, self.answer)
+        return CentralResponse(200, self.response)
 
 
 def call_central(pool: RecordingPool, work: Callable[[Central], Awaitable[Any]]) -> Any:
@@ -45,13 +45,13 @@ def call_central(pool: RecordingPool, work: Callable[[Central], Awaitable[Any]])
 def test_a_renewal_is_written_by_the_sidecar_and_read_by_central() -> None:
     pool = RecordingPool(sample("lease-renewal-answer-1"))
 
-    answer = call_central(pool, lambda c: c.renew_leases([1001, 2**31 - 1]))
+    response = call_central(pool, lambda c: c.renew_leases([1001, 2**31 - 1]))
 
     assert pool.sent == [("POST", "/v1/lease-renewals", sample("lease-renewal-request-1"))]
     read = msgspec.json.decode(pool.sent[0][2], type=leases.ExecutionList)
     assert read.execution_ids == [1001, 2**31 - 1]
     reasons = list(leases.LostReason)
-    assert answer == RenewedLeases(
+    assert response == RenewedLeases(
         90.0, [LostLease(1001 + number, reason) for number, reason in enumerate(reasons)]
     )
 
@@ -64,11 +64,11 @@ def test_its_answer_is_written_by_central_with_every_reason_the_sidecar_counts()
 
 
 def test_unknown_members_and_reasons_of_a_newer_central_are_accepted() -> None:
-    answer = with_news(msgspec.json.decode(sample("lease-renewal-answer-1")))
-    answer["lost"][0]["reason"] = "moved-to-the-moon"
+    response = with_news(msgspec.json.decode(sample("lease-renewal-answer-1")))
+    response["lost"][0]["reason"] = "moved-to-the-moon"
 
     renewed = call_central(
-        RecordingPool(msgspec.json.encode(answer)), lambda c: c.renew_leases([1001])
+        RecordingPool(msgspec.json.encode(response)), lambda c: c.renew_leases([1001])
     )
 
     assert renewed.lost[0] == LostLease(1001, "moved-to-the-moon")
@@ -107,7 +107,7 @@ def test_the_boot_goes_with_each_binding() -> None:
 def test_open_bindings_are_listed_by_age_and_those_unknown_abandoned() -> None:
     pool = RecordingPool(sample("open-bindings-answer-1"))
     listed = call_central(pool, lambda c: c.open_bindings(min_age_s=12.5))
-    pool.answer = sample("boot-answer-1")
+    pool.response = sample("boot-answer-1")
     ended = call_central(pool, lambda c: c.abandon([1001, 2**31 - 1]))
 
     assert (listed, ended) == ([1001], [1001, 1002])

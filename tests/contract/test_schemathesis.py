@@ -59,9 +59,9 @@ def prepare(service: str, system: Ready, headers: Headers) -> None:
     def call(method: str, target: str, body: dict[str, Any]) -> Any:
         content = json.dumps(body).encode()
         connection.request(method, target, content, headers(method, target, content))
-        with connection.getresponse() as answer:
-            assert answer.status < 300, answer.read()
-            return json.loads(answer.read())
+        with connection.getresponse() as response:
+            assert response.status < 300, response.read()
+            return json.loads(response.read())
 
     workflow_id = system["workflow_id"]
     for eid in RUNS:

@@ -21,10 +21,10 @@ async def write_with_a_new_token(stack: Stack, execution_id: int) -> None:
     owner = WORLD.owner
     token = mint(owner.user_id, owner.role, ttl_s=4000)
     headers = {"Authorization": f"Bearer {token}", **COMMITTED}
-    answer = await stack.call(
+    response = await stack.call(
         "PATCH", f"/v1/executions/{execution_id}", {"name": "a"}, headers=headers
     )
-    assert answer.status == 200, answer.body
+    assert response.status == 200, response.body
 
 
 async def test_an_open_run_is_held_again_but_no_longer_as_its_only_writer(stack: Stack) -> None:

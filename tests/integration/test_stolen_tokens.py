@@ -154,8 +154,8 @@ class Recorder:
             target or self.target,
             data=self.body if body is None else body,
             headers=self.headers | {name.replace("_", "-"): text for name, text in headers.items()},
-        ) as answer:
-            return answer.status, await answer.json(content_type=None)
+        ) as response:
+            return response.status, await response.json(content_type=None)
 
 
 @pytest.fixture
@@ -186,7 +186,9 @@ async def test_a_captured_signature_is_valid_for_no_other_call(
         await seen.send(Authorization=f"Bearer {mint(WORLD.owner.user_id, ttl_s=4711)}"),
     ]
 
-    assert {(status, answer["type"]) for status, answer in replies} == {(401, "assertion-invalid")}
+    assert {(status, response["type"]) for status, response in replies} == {
+        (401, "assertion-invalid")
+    }
     assert await status_of(owner_connection, other) == 0
 
 

@@ -71,10 +71,10 @@ async def test_a_central_that_dies_between_two_steps_loses_and_repeats_nothing(
                     await it.central.process.kill()
                 it.central.start()
                 await it.central.until_ready()
-                answer = await first_answer_of(it.central)
+                response = await first_answer_of(it.central)
                 # Before the commit either may be: the process killed first may have left a single
                 # statement behind, which goes on without it.
-                assert answer == "repeated" or pause_point is not PausePoint.DURING_COMMIT
+                assert response == "repeated" or pause_point is not PausePoint.DURING_COMMIT
 
         assert await it.violations() == []
 

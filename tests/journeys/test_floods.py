@@ -139,7 +139,7 @@ def test_a_busy_connection_survives_a_flood(system: Ready) -> None:
         connected(system["sidecar"], 800),
     ):
         polling.settimeout(20)
-        answer = polling.recv(65536)
+        response = polling.recv(65536)
 
-    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert response.startswith(b"HTTP/1.1 404 ")
     assert exchange(system, f"GET /v1/executions/{run} HTTP/1.1\nHost: localhost")[0] == 401

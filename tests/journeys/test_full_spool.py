@@ -41,8 +41,8 @@ async def fill(sidecar: Sidecar, document_bytes: int) -> int:
             )
             for number in range(AT_ONCE)
         ]
-        for answer in await asyncio.gather(*map(spool.append, new), return_exceptions=True):
-            assert isinstance(answer, int | SpoolFull), answer
+        for response in await asyncio.gather(*map(spool.append, new), return_exceptions=True):
+            assert isinstance(response, int | SpoolFull), response
     count = spool.queues.entry_count - before
     assert spool.queues.size_bytes > SPOOL_MIB * 2**20 * 0.8
     await spool.close()

@@ -60,10 +60,10 @@ def used_and_misused(up: Up) -> str:
         ("PATCH", run, {"status": "FAILED"}, owner),
         ("POST", "/v1/flush?timeout=20", None, owner),
     ):
-        status, answer, headers = call(ready, method, path, body, token=token)
-        if answer.get("type") == "invalid-request":
-            answer = {}  # it names the caller's own fields to the caller
-        answers.append(f"{status} {json.dumps(answer)} {headers}")
+        status, response, headers = call(ready, method, path, body, token=token)
+        if response.get("type") == "invalid-request":
+            response = {}  # it names the caller's own fields to the caller
+        answers.append(f"{status} {json.dumps(response)} {headers}")
     answers.append(direct(ready["central"] + run, owner))
     answers.append(direct(ready["central"] + "/v1/batches", owner, b'{"wire": "' + b"x" * 99))
     return "\n".join(answers).replace(BODY, "")
@@ -72,8 +72,8 @@ def used_and_misused(up: Up) -> str:
 def direct(url: str, token: str, body: bytes | None = None) -> str:
     request = urllib.request.Request(url, body, {"Authorization": f"Bearer {token}"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
-            return f"{answer.headers}{answer.read().decode()}"
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+            return f"{response.headers}{response.read().decode()}"
     except HTTPError as error:
         with error:
             return f"{error.headers}{error.read().decode()}"
@@ -93,8 +93,8 @@ def crashed(up: Up, folder: Path) -> None:
 
 def serves(ops: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{ops}/readyz", timeout=5) as answer:  # noqa: S310
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"{ops}/readyz", timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
     except OSError:
         return False
 

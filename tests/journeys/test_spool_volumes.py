@@ -40,9 +40,9 @@ class Client:
         async with RawHttpClient(self.sidecar.url, self.sidecar.token) as line:
             request = line.request("PATCH", f"/v1/executions/{execution_id}", changes)
             for _ in range(5000):
-                answer = await line.send(request)
-                if answer.status != 202:
-                    return answer
+                response = await line.send(request)
+                if response.status != 202:
+                    return response
         raise AssertionError("nothing was refused")
 
     async def flush(self) -> int:
@@ -57,9 +57,9 @@ class Client:
             return await line.send(line.request("GET", "/readyz"))
 
 
-def refusal(answer: RawResponse) -> tuple[int, str, bool]:
+def refusal(response: RawResponse) -> tuple[int, str, bool]:
     """Status, type, and whether it says when to come again."""
-    return answer.status, answer.json()["type"], b"retry-after: " in answer.head.lower()
+    return response.status, response.json()["type"], b"retry-after: " in response.head.lower()
 
 
 async def until(

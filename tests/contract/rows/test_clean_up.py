@@ -101,10 +101,10 @@ async def test_row_14_hazard_a_clean_up_leaves_other_runs_alone(now: Pair) -> No
     for eid in (mine, other):
         await store_result(now, eid)
 
-    answer = await now.new.call("DELETE", f"{run_of(mine)}/uris")
+    response = await now.new.call("DELETE", f"{run_of(mine)}/uris")
     foreign = await now.new.call("DELETE", f"{run_of(other)}/uris", user=WORLD.stranger)
 
-    assert len(answer.body["results"]) == 1
+    assert len(response.body["results"]) == 1
     assert foreign.outcome == (404, "execution-not-found")
     left = await now.new_rows.fetch(
         "SELECT workflow_execution_id FROM texera_db.operator_port_executions"

@@ -74,10 +74,12 @@ async def test_row_16_hazard_costs_that_are_none_are_refused(
 ) -> None:
     eid = await now.new.create()
 
-    answer = await now.new.call("PUT", f"/v1/executions/{eid}/operator-costs", {"operators": costs})
+    response = await now.new.call(
+        "PUT", f"/v1/executions/{eid}/operator-costs", {"operators": costs}
+    )
 
-    assert answer.outcome == (400, "invalid-request")
-    assert [error["field"] for error in answer.body["errors"]] == [field]
+    assert response.outcome == (400, "invalid-request")
+    assert [error["field"] for error in response.body["errors"]] == [field]
 
 
 # Row 17: ResultExportService ----------------------------------------------------------------------
@@ -123,11 +125,11 @@ async def test_row_17_hazard_a_unit_one_may_not_see_is_refused(now: Pair) -> Non
         "operators": [{"id": JOIN_OPERATOR, "output_type": "csv"}],
     }
 
-    answer = await now.new.call(
+    response = await now.new.call(
         "POST", f"/v1/workflows/{WORLD.public_workflow_id}/export-plan", body
     )
 
-    assert answer.outcome == (404, "computing-unit-not-found")
+    assert response.outcome == (404, "computing-unit-not-found")
 
 
 async def export(pair: Pair, workflow: int, operators: list[str]) -> dict[str, Any]:
@@ -135,7 +137,7 @@ async def export(pair: Pair, workflow: int, operators: list[str]) -> dict[str, A
         "computing_unit_id": CUID,
         "operators": [{"id": operator, "output_type": "csv"} for operator in operators],
     }
-    answer = await pair.new.call("POST", f"/v1/workflows/{workflow}/export-plan", body)
-    assert answer.status == 200, answer.body
-    plan: dict[str, Any] = answer.body
+    response = await pair.new.call("POST", f"/v1/workflows/{workflow}/export-plan", body)
+    assert response.status == 200, response.body
+    plan: dict[str, Any] = response.body
     return plan

@@ -64,9 +64,9 @@ async def test_row_01_hazard_a_warehouse_where_there_are_none_is_refused_as_unsu
 ) -> None:
     body = {"workflow_id": WID, "computing_unit_id": CUID, "environment_version": "e"}
 
-    answer = await now.new.call("POST", "/v1/executions", body | {"warehouse_id": 701})
+    response = await now.new.call("POST", "/v1/executions", body | {"warehouse_id": 701})
 
-    assert answer.outcome == (422, "warehouse-unsupported")
+    assert response.outcome == (422, "warehouse-unsupported")
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ async def test_row_01_hazard_what_no_column_holds_is_one_readable_problem(
 ) -> None:
     body = {"workflow_id": WID, "computing_unit_id": CUID, "environment_version": "e"} | changes
 
-    answer = await now.new.call("POST", "/v1/executions", body)
+    response = await now.new.call("POST", "/v1/executions", body)
 
-    assert answer.outcome == (400, "invalid-request")
-    assert [error["field"] for error in answer.body["errors"]] == [field]
+    assert response.outcome == (400, "invalid-request")
+    assert [error["field"] for error in response.body["errors"]] == [field]
 
 
 async def test_row_01_hazard_ids_at_the_limit_of_int(now: Pair) -> None:

@@ -90,11 +90,11 @@ async def test_row_18_executions_are_deleted_with_all_that_hangs_on_them(pair: P
     await pair.old_rows.execute(
         "DELETE FROM texera_db.workflow_executions WHERE eid = ANY ($1)", ids
     )
-    answer = await pair.new.call(
+    response = await pair.new.call(
         "POST", "/v1/executions/delete", {"workflow_id": WID, "execution_ids": ids}
     )
 
-    assert [row["execution_id"] for row in answer.body["deleted"]] == sorted(ids)
+    assert [row["execution_id"] for row in response.body["deleted"]] == sorted(ids)
     before, after = await pair.tables()
     assert before == after
 
@@ -135,10 +135,10 @@ async def test_row_18_hazard_another_workflows_executions_are_not_deleted(now: P
     ids = [WORLD.completed_execution_id, WORLD.other_unit_execution_id]
 
     for call, more in (("delete", {}), ("bookmark", {"bookmarked": True})):
-        answer = await now.new.call(
+        response = await now.new.call(
             "POST", f"/v1/executions/{call}", {"workflow_id": WID, "execution_ids": ids} | more
         )
-        assert answer.outcome == (404, "execution-not-found")
+        assert response.outcome == (404, "execution-not-found")
 
     before, after = await now.tables()
     assert before == after
@@ -153,13 +153,13 @@ async def test_row_18_hazard_a_reader_changes_nothing(now: Pair) -> None:
         await now.new.call("PATCH", f"/v1/executions/{eid}", {"name": "mine"}, user=WORLD.reader),
     ]
 
-    assert {answer.outcome for answer in answers} == {(403, "not-the-executions-user")}
+    assert {response.outcome for response in answers} == {(403, "not-the-executions-user")}
     assert (await fetch_row(now.new_rows, eid))["name"] == "Untitled Execution"
 
 
 @pytest.mark.parametrize("status", ["DONE", "3,DONE", "", "9", "3,,4"])
 async def test_row_18_hazard_an_unknown_status_is_returned(now: Pair, status: str) -> None:
-    answer = await now.new.get(f"/v1/workflows/{WID}/executions?status={status}")
+    response = await now.new.get(f"/v1/workflows/{WID}/executions?status={status}")
 
-    assert answer.outcome == (400, "invalid-request")
-    assert [error["field"] for error in answer.body["errors"]] == ["status"]
+    assert response.outcome == (400, "invalid-request")
+    assert [error["field"] for error in response.body["errors"]] == ["status"]

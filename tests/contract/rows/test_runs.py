@@ -95,17 +95,17 @@ async def test_row_02_hazard_a_rename_of_129_characters_is_refused_at_once(
 ) -> None:
     eid = await now.started(name="first")
 
-    answer = await now.new.call(
+    response = await now.new.call(
         "PATCH", f"/v1/executions/{eid}", {"name": "ß" * length}, headers={"Prefer": "wait=30"}
     )
 
-    assert answer.status == status
+    assert response.status == status
     name = (await fetch_row(now.new_rows, eid))["name"]
     assert name == ("ß" * 128 if status == 200 else "first")
     if status == 400:
-        assert [error["field"] for error in answer.body["errors"]] == ["name"]
-        assert "128" in answer.body["detail"]
-        assert "write_id" not in answer.body  # at once: it never became a write
+        assert [error["field"] for error in response.body["errors"]] == ["name"]
+        assert "128" in response.body["detail"]
+        assert "write_id" not in response.body  # at once: it never became a write
 
 
 async def test_row_02_hazard_a_workflow_deleted_in_mid_run_ends_its_writes_and_no_others(
@@ -163,10 +163,10 @@ async def test_row_03_hazard_another_workflows_execution_is_not_replayed(now: Pa
     """Once, a replay was read by the execution's id alone, whatever workflow was asked about."""
     eid = WORLD.failed_execution_id
 
-    answer = await now.new.get(f"/v1/workflows/{WORLD.public_workflow_id}/executions/{eid}")
+    response = await now.new.get(f"/v1/workflows/{WORLD.public_workflow_id}/executions/{eid}")
 
     assert (await fetch_row(now.old_rows, eid))["log_location"]
-    assert answer.outcome == (404, "execution-not-found")
+    assert response.outcome == (404, "execution-not-found")
 
 
 # Row 4: getLatestExecutionID ----------------------------------------------------------------------
@@ -230,12 +230,12 @@ async def test_row_05_hazard_a_wrong_workflow_is_refused_and_not_ignored(now: Pa
     foreign = runtime_stats_uri(WORLD.public_workflow_id, eid)
 
     await now.old.store_runtime_stats_uri(WORLD.public_workflow_id, eid, foreign)
-    answer = await now.new.call(
+    response = await now.new.call(
         "PATCH", f"/v1/executions/{eid}", {"runtime_stats_uri": foreign, "name": "not stored"}
     )
 
     assert (await fetch_row(now.old_rows, eid))["runtime_stats_uri"] is None
-    assert answer.outcome == (422, "uri-mismatch")
+    assert response.outcome == (422, "uri-mismatch")
     before, after = await now.tables()
     assert before == after
 

@@ -86,9 +86,9 @@ async def test_rows_10_to_12_hazard_where_sizes_are_int_they_are_refused_and_nev
     }
 
     for target, body in calls.items():
-        answer = await before.new.call("PATCH", target, body, headers={"Prefer": "wait=30"})
-        assert answer.outcome == (422, "value-out-of-range"), target
-        assert answer.body["write_id"]
+        response = await before.new.call("PATCH", target, body, headers={"Prefer": "wait=30"})
+        assert response.outcome == (422, "value-out-of-range"), target
+        assert response.body["write_id"]
     with pytest.raises(asyncpg.DataError):
         await before.old.store_result_bytes(eid, PORT, THREE_GIB)
 
@@ -102,9 +102,9 @@ async def test_rows_10_to_12_hazard_no_size_is_one_problem(now: Pair, size: Any)
     eid = await started_with_rows(now)
 
     for target, field in ((result(eid), "result_bytes"), (console(eid), "bytes")):
-        answer = await now.new.call("PATCH", target, {field: size})
-        assert answer.outcome == (400, "invalid-request")
-        assert [error["field"] for error in answer.body["errors"]] == [field]
+        response = await now.new.call("PATCH", target, {field: size})
+        assert response.outcome == (400, "invalid-request")
+        assert [error["field"] for error in response.body["errors"]] == [field]
 
 
 async def test_row_10_hazard_a_size_without_a_row_is_refused(now: Pair) -> None:
@@ -112,11 +112,11 @@ async def test_row_10_hazard_a_size_without_a_row_is_refused(now: Pair) -> None:
     eid = await now.started()
 
     await now.old.store_result_bytes(eid, PORT, 5)
-    answer = await now.new.call(
+    response = await now.new.call(
         "PATCH", result(eid), {"result_bytes": 5}, headers={"Prefer": "wait=30"}
     )
 
-    assert answer.outcome == (404, "port-result-not-found")
+    assert response.outcome == (404, "port-result-not-found")
 
 
 async def started_with_rows(pair: Pair) -> int:

@@ -55,12 +55,12 @@ async def test_row_06_hazard_an_id_that_no_column_or_uri_holds_is_refused(
 ) -> None:
     eid = await now.new.create()
 
-    answer = await now.new.call(
+    response = await now.new.call(
         "PUT", run_of(eid) + CONSOLE.format(operator), {"uri": console_of(eid, operator)}
     )
 
-    assert answer.outcome == (400, "invalid-request")
-    assert [error["field"] for error in answer.body["errors"]] == ["operator_id"]
+    assert response.outcome == (400, "invalid-request")
+    assert [error["field"] for error in response.body["errors"]] == ["operator_id"]
 
 
 async def test_row_06_hazard_a_console_of_a_deleted_execution_ends(now: Pair) -> None:
@@ -70,14 +70,14 @@ async def test_row_06_hazard_a_console_of_a_deleted_execution_ends(now: Pair) ->
 
     with pytest.raises(asyncpg.ForeignKeyViolationError):
         await now.old.store_console(eid, OPERATOR, console_of(eid))
-    answer = await now.new.call(
+    response = await now.new.call(
         "PUT",
         run_of(eid) + CONSOLE.format(OPERATOR),
         {"uri": console_of(eid)},
         headers={"Prefer": "wait=30"},
     )
 
-    assert answer.outcome == (404, "execution-not-found")
+    assert response.outcome == (404, "execution-not-found")
 
 
 # Row 7: persistOperatorPortResultUri --------------------------------------------------------------
@@ -114,9 +114,9 @@ async def test_row_07_hazard_somebody_elses_table_is_not_registered(now: Pair) -
     eid = await now.started()
     foreign = result_of(WORLD.completed_execution_id)
 
-    answer = await now.new.call("PUT", f"{run_of(eid)}/ports/{PORT}", {"result_uri": foreign})
+    response = await now.new.call("PUT", f"{run_of(eid)}/ports/{PORT}", {"result_uri": foreign})
 
-    assert answer.outcome == (422, "uri-mismatch")
+    assert response.outcome == (422, "uri-mismatch")
     before, after = await now.tables()
     assert before == after
 

@@ -147,7 +147,7 @@ def find_binaries_in(home: Path, user: OsUser, copies: Path) -> Path:
         "import os; user = OsUser(int(sys.argv[3]), int(sys.argv[4]), True);"
         "print(find_binaries(user, Path(sys.argv[2]), {'PATH': '/nowhere'}).bin)"
     )
-    answer = subprocess.run(
+    response = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -159,7 +159,7 @@ def find_binaries_in(home: Path, user: OsUser, copies: Path) -> Path:
         capture_output=True,
         text=True,
     )
-    return Path(answer.stdout.strip())
+    return Path(response.stdout.strip())
 
 
 def test_user_without_a_passwd_entry_is_a_dev_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,6 @@ def test_command_does_not_start_if_its_parent_has_ended() -> None:
     command = with_death_signal([sys.executable, "-c", "print('started')"], signal.SIGKILL)
     command[command.index(str(os.getpid()))] = not_the_parent
 
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    response = subprocess.run(command, check=True, capture_output=True, text=True)
 
-    assert answer.stdout == ""
+    assert response.stdout == ""

@@ -94,9 +94,9 @@ asyncio.run(main())
 """
 
 
-def run(program: str, volume: Volume, answer: Path, *arguments: str) -> None:
+def run(program: str, volume: Volume, response: Path, *arguments: str) -> None:
     """Until it kills itself."""
-    command = [sys.executable, "-c", program, str(volume.live), str(volume.synced), str(answer)]
+    command = [sys.executable, "-c", program, str(volume.live), str(volume.synced), str(response)]
     done = subprocess.run([*command, *arguments], check=False, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
 
@@ -107,8 +107,8 @@ async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
     tmp_path: Path, fate: str, at: str
 ) -> None:
     """Central may have the second batch: to go back to the first would deliver it twice."""
-    volume, answer = Volume.create(tmp_path / "volume"), tmp_path / "answer"
-    run(PROGRAM, volume, answer, fate, at)
+    volume, response = Volume.create(tmp_path / "volume"), tmp_path / "answer"
+    run(PROGRAM, volume, response, fate, at)
     volume.cut_power(random.Random(1))  # with this seed all that was not synced is lost
 
     spool = Spool(volume.live, SpoolLimits(2**26))
@@ -117,7 +117,7 @@ async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
     await spool.close()
 
     assert batch is not None
-    assert f"{batch.epoch} {batch.number} {batch.digest}" == answer.read_text()
+    assert f"{batch.epoch} {batch.number} {batch.digest}" == response.read_text()
     names = [msgspec.json.decode(entry.payload)["name"] for entry in batch.entries]
     assert "acknowledged" in names
     assert not (volume.live / QUARANTINE).exists()
@@ -127,10 +127,10 @@ async def test_a_batch_that_was_found_at_a_start_is_on_the_disk_before_it_is_sen
     tmp_path: Path,
 ) -> None:
     """One process is killed while it syncs the cut, and its next one goes on from there."""
-    volume, answer = Volume.create(tmp_path / "volume"), tmp_path / "answer"
+    volume, response = Volume.create(tmp_path / "volume"), tmp_path / "answer"
     for life in ("first", "second"):
-        assert not answer.exists()
-        run(KILLED_IN_A_SYNC, volume, answer, life)
+        assert not response.exists()
+        run(KILLED_IN_A_SYNC, volume, response, life)
     volume.cut_power(random.Random(1))
 
     spool = Spool(volume.live, SpoolLimits(2**26))
@@ -139,4 +139,4 @@ async def test_a_batch_that_was_found_at_a_start_is_on_the_disk_before_it_is_sen
     await spool.close()
 
     assert batch is not None
-    assert f"{batch.epoch} {batch.number} {batch.digest}" == answer.read_text()
+    assert f"{batch.epoch} {batch.number} {batch.digest}" == response.read_text()

@@ -104,14 +104,14 @@ class Writer:
     ) -> bool:
         """Whether it was acknowledged."""
         try:
-            answer = await line.send(line.request(method, path, body))
+            response = await line.send(line.request(method, path, body))
         except OSError:
             self._history.give_up(write)
             raise
-        if answer.status == UNAVAILABLE and self.is_refused_at_times:
+        if response.status == UNAVAILABLE and self.is_refused_at_times:
             self._history.give_up(write)  # it may have been stored all the same
             return False
-        _settle(self._history, write, answer)
+        _settle(self._history, write, response)
         self.acknowledged_count += 1
         return True
 
@@ -141,9 +141,9 @@ async def create_execution(line: RawHttpClient, key: str | None = None) -> int:
         "environment_version": "test",
     }
     headers = f"Idempotency-Key: {key}\r\n" if key else ""
-    answer = await line.send(line.request("POST", "/v1/executions", new, headers))
-    assert answer.status == CREATED, answer.body
-    return int(answer.json()["execution_id"])
+    response = await line.send(line.request("POST", "/v1/executions", new, headers))
+    assert response.status == CREATED, response.body
+    return int(response.json()["execution_id"])
 
 
 async def finish(place: Place, history: History) -> None:
@@ -157,6 +157,6 @@ async def finish(place: Place, history: History) -> None:
     assert flushed.status == 200, flushed.body
 
 
-def _settle(history: History, write: Write, answer: RawResponse) -> None:
-    assert answer.status == ACCEPTED, answer.body
-    history.acknowledge(write, answer.json()["write_id"])
+def _settle(history: History, write: Write, response: RawResponse) -> None:
+    assert response.status == ACCEPTED, response.body
+    history.acknowledge(write, response.json()["write_id"])

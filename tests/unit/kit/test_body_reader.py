@@ -40,8 +40,8 @@ class Service:
         sent = {"Content-Type": "application/json"} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
-        async with self.client.put("/", data=body, headers=sent) as answer:
-            return answer.status, json.loads(await answer.read()).get("type", "")
+        async with self.client.put("/", data=body, headers=sent) as response:
+            return response.status, json.loads(await response.read()).get("type", "")
 
 
 @asynccontextmanager

@@ -53,10 +53,10 @@ class ScriptedCentral:
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
         self.batches.append(batch)
         await self.may_answer.wait()
-        answer = self.script.pop(0) if self.script else applied
-        if isinstance(answer, Exception):
-            raise answer
-        return answer(batch)
+        response = self.script.pop(0) if self.script else applied
+        if isinstance(response, Exception):
+            raise response
+        return response(batch)
 
     def numbers(self) -> list[list[int]]:
         return [[entry.seq for entry in batch.entries] for batch in self.batches]

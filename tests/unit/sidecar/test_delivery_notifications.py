@@ -38,11 +38,11 @@ def failing_after_the_next_commit(harness: DeliveryHarness) -> Callable[[Batch],
     def vanished() -> None:
         raise OSError("was replaced")
 
-    def answer(batch: Batch) -> list[Outcome]:
+    def response(batch: Batch) -> list[Outcome]:
         opened.check_not_replaced = vanished  # type: ignore[method-assign]
         return applied(batch)
 
-    return answer
+    return response
 
 
 async def test_no_reader_finds_a_write_neither_pending_nor_notified(

@@ -143,10 +143,10 @@ def test_a_mounted_service_account_is_reported(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def central(answer: Callable[[], web.Response]) -> AsyncIterator[str]:
+async def central(response: Callable[[], web.Response]) -> AsyncIterator[str]:
     async def serve(request: web.Request) -> web.Response:
         assert "Sidecar-Assertion" in request.headers
-        return answer()
+        return response()
 
     app = web.Application()
     app.router.add_get("/v1/bindings", serve)

@@ -131,17 +131,17 @@ def test_a_token_of_the_maximum_length_is_accepted() -> None:
 
 
 async def test_the_handler_finds_the_token_in_the_request() -> None:
-    answer = await guard(request(("Authorization", "Bearer abc")), answered)
+    response = await guard(request(("Authorization", "Bearer abc")), answered)
 
-    assert isinstance(answer, web.Response)
-    assert answer.text == "abc"
+    assert isinstance(response, web.Response)
+    assert response.text == "abc"
 
 
 async def test_only_the_api_description_needs_no_token() -> None:
-    answer = await guard(request(path="/openapi.json"), answered)
+    response = await guard(request(path="/openapi.json"), answered)
 
-    assert isinstance(answer, web.Response)
-    assert answer.text == "no token"
+    assert isinstance(response, web.Response)
+    assert response.text == "no token"
     for path in ("/v1/writes", "/", "/openapi.json/", "/openapi.jsonx"):
         with pytest.raises(TokenMissing):
             await guard(request(path=path), answered)

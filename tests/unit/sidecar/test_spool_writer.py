@@ -125,7 +125,7 @@ async def test_error_of_the_file_fails_the_group_and_keeps_nothing_of_it(
 
     answers = await asyncio.gather(*group, return_exceptions=True)
 
-    assert all(isinstance(answer, sqlite3.Error) for answer in answers)
+    assert all(isinstance(response, sqlite3.Error) for response in answers)
     assert await committer.submit(add(3)) == 3
     assert await committer.submit(numbers) == [3]
 

@@ -20,7 +20,7 @@ from central.api import (
     writes,
 )
 from central.api.batches import BATCHES, LIMITS
-from central.api.bindings import BINDINGS
+from central.api.bindings import BINDINGS, RUN_TOKENS
 from central.api.bulk import SELECTIONS
 from central.api.executions import EXECUTIONS
 from central.api.expired import EXPIRED
@@ -32,6 +32,7 @@ from central.api.writes import WRITES
 from central.auth.authenticator import SCHEMES, AuthenticatedRoute, Authenticator
 from central.auth.keys import Keys, KeySet, SharedSecret, build_jwks_source
 from central.auth.rate_limits import RateLimits
+from central.auth.run_tokens import RunTokens
 from central.auth.source_assertions import AssertionVerifier
 from central.auth.user_tokens import AccountRoleCache, TokenVerifier
 from central.auth.workload_tokens import WorkloadVerifier
@@ -143,6 +144,7 @@ def build_authenticator(settings: Settings, database: Database, metrics: Metrics
         else build_workload_verifier(settings.workloads, metrics),
         RateLimits(settings.limits, metrics),
         Sources(database),
+        None if settings.run_tokens is None else RunTokens(settings.run_tokens, metrics),
     )
 
 
@@ -179,6 +181,8 @@ def build_app(
     )
     for key, store in stores.items():
         app[key] = store
+    if authenticator.run_tokens is not None:
+        app[RUN_TOKENS] = authenticator.run_tokens
     add_routes(app, ROUTES, authenticator.authenticate, body_reader)
     app.on_response_prepare.append(add_user_headers)
     add_openapi(app, openapi)

@@ -1,5 +1,6 @@
 """Settings of authentication and of callers' limits."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from kit.http.settings import EnvReader, without_secrets
 
+_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 UNIT_PLACEHOLDER = "{computing_unit_id}"
 HMAC_ALGORITHMS = ("HS256", "HS384", "HS512")
 PUBLIC_KEY_ALGORITHMS = (
@@ -71,6 +73,24 @@ class AssertionSettings:
         return {
             "assertion_audience": self.audience,
             "assertion_clock_skew_s": self.clock_skew_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunTokenSettings:
+    """Run tokens: which keys sign and verify them, and how long they live."""
+
+    keys: tuple[tuple[str, str], ...]
+    """Names (`kid`) with their secrets. The first signs, all verify."""
+    lifetime_s: float = 300.0
+
+    def __repr__(self) -> str:
+        return f"RunTokenSettings(key_ids={[key_id for key_id, _ in self.keys]})"
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "run_token_key_ids": [key_id for key_id, _ in self.keys],
+            "run_token_lifetime_s": self.lifetime_s,
         }
 
 
@@ -236,6 +256,30 @@ def read_assertion_settings(environment: EnvReader) -> AssertionSettings:
         audience=environment.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
         clock_skew_s=environment.seconds("ASSERTION_CLOCK_SKEW_S", 30.0, 0.0, 300.0),
     )
+
+
+def read_run_token_settings(
+    environment: EnvReader, tokens: TokenSettings
+) -> RunTokenSettings | None:
+    """None without keys: no run tokens are issued, and none is accepted."""
+    lifetime_s = environment.seconds("RUN_TOKEN_LIFETIME_S", 300.0, 30.0, 3600.0)
+    text = environment.optional_text("RUN_TOKEN_KEYS")
+    if text is None:
+        return None
+    pairs = [key.strip().partition(":") for key in text.split(",")]
+    keys = tuple((key_id, secret) for key_id, _, secret in pairs)
+    expected = None
+    if not all(_KEY_ID.fullmatch(key_id) and len(secret) >= 32 for key_id, secret in keys):
+        expected = "expected <kid>:<secret of at least 32 characters>, more after commas"
+    elif len({key_id for key_id, _ in keys}) < len(keys):
+        expected = "expected a kid of its own for each key"
+    elif tokens.secret.lower() in {secret.lower() for _, secret in keys}:
+        # Else whoever may verify users' tokens, as every service of Texera does, could sign these.
+        expected = "expected secrets of their own, got that of CENTRAL_JWT_SECRET"
+    if expected is not None:
+        environment.error("RUN_TOKEN_KEYS", expected)
+        return None
+    return RunTokenSettings(keys, lifetime_s)
 
 
 def read_workload_settings(environment: EnvReader, audience: str) -> WorkloadSettings | None:

@@ -67,6 +67,13 @@ class RoleNotAllowed(Problem):
     status = 403
 
 
+class RunTokenScope(Problem):
+    """Run token not good for this call."""
+
+    slug = "run-token-scope"
+    status = 403
+
+
 class WorkflowForbidden(Problem):
     """The user may read the workflow but not run it."""
 
@@ -124,6 +131,13 @@ class UserDemoted(Problem):
 
 
 # --- not found, or not readable by the caller
+
+
+class RunTokensDisabled(Problem):
+    """This deployment issues no run tokens."""
+
+    slug = "run-tokens-disabled"
+    status = 404
 
 
 class ExecutionNotFound(Problem):

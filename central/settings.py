@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 from central.auth_settings import (
     AssertionSettings,
     LimitSettings,
+    RunTokenSettings,
     TokenSettings,
     WorkloadSettings,
     read_assertion_settings,
     read_limit_settings,
+    read_run_token_settings,
     read_token_settings,
     read_workload_settings,
 )
@@ -70,6 +72,7 @@ class Settings:
     tokens: TokenSettings
     assertions: AssertionSettings
     workloads: WorkloadSettings | None
+    run_tokens: RunTokenSettings | None
     limits: LimitSettings
     listen: Address
     tls: TlsSettings | None
@@ -98,6 +101,8 @@ class Settings:
             **self.assertions.describe(),
             "workload_identity": "off" if self.workloads is None else self.workloads.mode,
             **({} if self.workloads is None else self.workloads.describe()),
+            "run_tokens": self.run_tokens is not None,
+            **({} if self.run_tokens is None else self.run_tokens.describe()),
             **self.limits.describe(),
             "lease_s": self.lease_s,
             "unstorable_after_s": self.unstorable_after_s,
@@ -127,9 +132,10 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
     environment = EnvReader(variables, "CENTRAL_")
     settings = Settings(
         database=_database(environment),
-        tokens=read_token_settings(environment),
+        tokens=(tokens := read_token_settings(environment)),
         assertions=(assertions := read_assertion_settings(environment)),
         workloads=read_workload_settings(environment, assertions.audience),
+        run_tokens=read_run_token_settings(environment, tokens),
         limits=read_limit_settings(environment),
         listen=environment.address("LISTEN", "0.0.0.0:7080"),
         tls=_tls(environment),

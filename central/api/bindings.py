@@ -6,11 +6,14 @@ from aiohttp import web
 
 from central.api.idempotent import run_once
 from central.auth.authenticator import AuthenticatedRoute, Reader, Source, Writer
+from central.auth.run_tokens import RunTokens
 from central.problems import (
     BootSuperseded,
     BoundElsewhere,
     ExecutionNotFound,
+    NotBound,
     NotTheExecutionsUser,
+    RunTokensDisabled,
     UserDemoted,
 )
 from central.store.bindings import Bindings
@@ -19,6 +22,8 @@ from central.wire import calls
 from central.wire.leases import AbandonedExecutions, ClosedExecutions, OpenBindingsQuery
 from kit.http.routing import Response, RouteTable, TypedRequest
 
+RUN_TOKENS: web.AppKey[RunTokens] = web.AppKey("run_tokens", RunTokens)
+"""Absent where none are issued."""
 BINDINGS: web.AppKey[Bindings] = web.AppKey("bindings", Bindings)
 
 routes = RouteTable(AuthenticatedRoute, tag="bindings")
@@ -57,6 +62,25 @@ async def bind_execution(
 
     # Binding is idempotent by itself; the key keeps a replay from undoing a revocation.
     return await run_once(request, work)
+
+
+@routes.post(
+    "/v1/executions/{execution_id}/run-token", problems=(NotBound, UserDemoted, RunTokensDisabled)
+)
+async def issue_run_token(
+    request: TypedRequest[Source, calls.ExecutionPath, None, None],
+) -> Response[calls.RunToken]:
+    """A token with which the calling sidecar reads the execution that it runs."""
+    # No idempotency key: a recorded call, sent again, gets a token that is good for its source.
+    run_tokens, source = request.app.get(RUN_TOKENS), request.caller
+    if run_tokens is None:
+        raise RunTokensDisabled("CENTRAL_RUN_TOKEN_KEYS is not set")
+    execution_id = request.path.execution_id
+    bindings = request.app[BINDINGS]
+    user_id = await bindings.runs_user(source.source_id, execution_id, source.workload)
+    token, expires_at = run_tokens.issue(user_id, execution_id, source.source_id)
+    issued = calls.RunToken(token, datetime.fromtimestamp(expires_at, UTC))
+    return Response(issued, headers={"Cache-Control": "no-store"})
 
 
 @routes.get("/v1/bindings")

@@ -5,7 +5,7 @@ import re
 from aiohttp import web
 
 from central.api.idempotent import run_once
-from central.auth.authenticator import AuthenticatedRoute, Reader, Writer
+from central.auth.authenticator import AuthenticatedRoute, Reader, RunReader, Writer
 from central.problems import (
     BootSuperseded,
     ComputingUnitForbidden,
@@ -64,7 +64,7 @@ async def create_execution(
 
 @routes.get("/v1/executions/{execution_id}", problems=(ExecutionNotFound,))
 async def fetch_execution(
-    request: TypedRequest[Reader, calls.ExecutionPath, None, None],
+    request: TypedRequest[RunReader, calls.ExecutionPath, None, None],
 ) -> Response[calls.Execution]:
     """An execution's row."""
     executions = request.app[EXECUTIONS]

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from central.auth.authenticator import AuthenticatedRoute, Reader
+from central.auth.authenticator import AuthenticatedRoute, RunReader
 from central.problems import ConsoleNotFound, ExecutionNotFound, ResultUriNotFound
 from central.store.uris import Uris
 from central.wire import calls
@@ -17,7 +17,7 @@ routes = RouteTable(AuthenticatedRoute, tag="uris", problems=(ExecutionNotFound,
 
 @routes.get(_EXECUTION + "/uris")
 async def fetch_uris(
-    request: TypedRequest[Reader, calls.ExecutionPath, None, None],
+    request: TypedRequest[RunReader, calls.ExecutionPath, None, None],
 ) -> Response[calls.ExecutionUris]:
     """All URIs of an execution, with sizes."""
     user, uris = request.caller.user, request.app[URIS]
@@ -26,7 +26,7 @@ async def fetch_uris(
 
 @routes.get(_EXECUTION + "/result-uri", problems=(ResultUriNotFound,))
 async def fetch_result_uri(
-    request: TypedRequest[Reader, calls.ExecutionPath, calls.ResultUriQuery, None],
+    request: TypedRequest[RunReader, calls.ExecutionPath, calls.ResultUriQuery, None],
 ) -> Response[calls.ResultUri]:
     """The result URI of a logical output port."""
     user, uris = request.caller.user, request.app[URIS]
@@ -35,7 +35,7 @@ async def fetch_result_uri(
 
 @routes.get(_EXECUTION + "/operators/{operator_id}/console", problems=(ConsoleNotFound,))
 async def fetch_console(
-    request: TypedRequest[Reader, calls.StoredOperatorPath, None, None],
+    request: TypedRequest[RunReader, calls.StoredOperatorPath, None, None],
 ) -> Response[calls.OperatorConsole]:
     """An operator's console URI."""
     user, uris, path = request.caller.user, request.app[URIS], request.path

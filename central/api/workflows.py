@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from central.api.executions import EXECUTIONS
-from central.auth.authenticator import AuthenticatedRoute, Reader
+from central.auth.authenticator import AuthenticatedRoute, Reader, RunReader
 from central.domain import export_rules
 from central.problems import (
     ComputingUnitNotFound,
@@ -48,7 +48,7 @@ async def fetch_operator_costs(
 
 @routes.get(_WORKFLOW + "/executions/{execution_id}", problems=(ExecutionNotFound,))
 async def fetch_execution_of_workflow(
-    request: TypedRequest[Reader, calls.WorkflowExecutionPath, None, None],
+    request: TypedRequest[RunReader, calls.WorkflowExecutionPath, None, None],
 ) -> Response[calls.Execution]:
     """An execution's row, if it is one of this workflow."""
     user, executions, path = request.caller.user, request.app[EXECUTIONS], request.path

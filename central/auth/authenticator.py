@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 from aiohttp import web
 
 from central.auth.rate_limits import RateLimits
+from central.auth.run_tokens import Run, RunTokens
 from central.auth.source_assertions import HEADER, AssertionVerifier, SignedCall
 from central.auth.user_tokens import (
     AccountRoleCache,
@@ -32,6 +33,7 @@ from central.problems import (
     KeysUnavailable,
     RateLimited,
     RoleNotAllowed,
+    RunTokenScope,
     TokenExpired,
     TokenInvalid,
     TokenMissing,
@@ -86,6 +88,11 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
+class RunReader(Reader):
+    """A user who reads one execution, which the path names: a run token of it will do."""
+
+
+@dataclass(frozen=True, slots=True)
 class Writer:
     """A user who writes through a sidecar."""
 
@@ -108,6 +115,7 @@ Caller: TypeAlias = Reader | Writer | Source
 _POLICY_OF_CALLER: Mapping[type[Caller], CredentialPolicy] = MappingProxyType(
     {
         Reader: CredentialPolicy.USER,
+        RunReader: CredentialPolicy.USER,
         Writer: CredentialPolicy.USER_AND_SOURCE,
         Source: CredentialPolicy.SOURCE,
     }
@@ -118,6 +126,7 @@ _USER_PROBLEMS: tuple[type[Problem], ...] = (
     TokenInvalid,
     TokenExpired,
     RoleNotAllowed,
+    RunTokenScope,
     UserDemoted,
     KeysUnavailable,
     RateLimited,
@@ -132,7 +141,7 @@ _SOURCE_PROBLEMS: tuple[type[Problem], ...] = (
 )
 _PROBLEMS: Mapping[CredentialPolicy, tuple[type[Problem], ...]] = MappingProxyType(
     {
-        CredentialPolicy.USER: (*_USER_PROBLEMS, AssertionInvalid),
+        CredentialPolicy.USER: (*_USER_PROBLEMS, AssertionMissing, AssertionInvalid),
         CredentialPolicy.USER_AND_SOURCE: (
             *_USER_PROBLEMS,
             *_SOURCE_PROBLEMS,
@@ -202,12 +211,15 @@ class Authenticator:
         workloads: WorkloadVerifier | None = None,
         limits: RateLimits | None = None,
         sources: Sources | None = None,
+        run_tokens: RunTokens | None = None,
     ) -> None:
         """`accounts` None: a token's role is trusted until the token expires.
 
         `workloads` None: a source may call from any pod; `limits` None: calls are
-        unlimited; `sources` None: a source that is bound to nothing may send bodies of any size.
+        unlimited; `sources` None: a source that is bound to nothing may send bodies of any size;
+        `run_tokens` None: only users' own tokens are accepted.
         """
+        self.run_tokens = run_tokens
         self._tokens = tokens
         self._assertions = assertions
         self._accounts = accounts
@@ -234,20 +246,27 @@ class Authenticator:
             else CredentialPolicy.USER_AND_SOURCE
         )
         token = bearer_token(request)
-        user = None
+        user = run = None
         if needs is not CredentialPolicy.SOURCE:
-            user = await self._user(request, token)
+            if token is not None and self.run_tokens is not None:
+                run = self.run_tokens.verify(token)
+            if run is not None:
+                is_read_of_run = route.caller_type is RunReader
+                run.check_execution(request.match_info["execution_id"] if is_read_of_run else None)
+            user = await self._user(request, token, run)
             if self._limits is not None:
                 self._limits.check_user(user.user_id)
         assertion = single_header(request.headers, HEADER)
-        if needs is CredentialPolicy.USER and assertion is None:
+        if needs is CredentialPolicy.USER and assertion is None and run is None:
             assert user is not None  # noqa: S101 (for the type checker)
             await self._read(body, user, None)
-            return Reader(user)
+            return RunReader(user)
         key = idempotency_key(request.headers)
         call = SignedCall(request.method, request.raw_path, token, key)
         head = self._assertions.verify(assertion, call)
         source_id = head.source_id
+        if run is not None:
+            run.check_source(source_id)
         if self._limits is not None:
             self._limits.check_source(source_id)
         if user is None:
@@ -255,7 +274,7 @@ class Authenticator:
         self._assertions.check_body(head, await self._read(body, user, source_id))
         if needs is CredentialPolicy.USER:
             assert user is not None  # noqa: S101 (for the type checker)
-            return Reader(user)
+            return RunReader(user)
         request[MUTATING_CALLER] = MutatingCaller(source_id, None if user is None else user.user_id)
         workload = await self._workload(request)
         if user is None:
@@ -291,10 +310,10 @@ class Authenticator:
             workload.check(int(unit_id) if unit_id.isascii() and unit_id.isdigit() else None)
         return workload
 
-    async def _user(self, request: web.Request, token: str | None) -> User:
+    async def _user(self, request: web.Request, token: str | None, run: Run | None) -> User:
         if token is None:
             raise TokenMissing("expected Authorization: Bearer <token>", headers=challenge())
-        user = await self._tokens.verify(token)
+        user = await self._tokens.verify(token) if run is None else run.user
         request[USER] = user
         user.check_role()
         return user if self._accounts is None else await self._accounts.with_current_role(user)

@@ -117,6 +117,21 @@ where b.source_id = $1 and b.revoked_at is null and b.may_set_status
 order by b.execution_id;
 
 
+-- name: live_run
+-- The source's live binding to an execution that is open, while its lease lives.
+-- $1 source, $2 execution
+select
+    b.user_id, b.computing_unit_id,
+    exists (select from cu_metadata.active_users where user_id = b.user_id) as is_active
+from cu_metadata.bindings b
+join cu_metadata.leases using (execution_id, source_id)
+join texera_db.workflow_executions e on e.eid = b.execution_id
+where b.source_id = $1 and b.execution_id = $2
+  and b.revoked_at is null and b.may_set_status
+  and leases.expires_at > now()
+  and not cu_metadata.is_terminal(e.status);
+
+
 -- name: lock_abandoned
 -- Locks those that are open and bound to the source; their bindings as well, so that no other
 -- source takes over meanwhile. $1 source, $2 execution ids, $3 the only computing unit, or null for

@@ -49,7 +49,7 @@ from central.auth_settings import LimitSettings
 from central.domain.callers import UNRESTRICTED, User, Workload
 from central.domain.fold import Execution, WriterStatus
 from central.metrics import Metrics
-from central.problems import BoundElsewhere, NotTheExecutionsUser, RateLimited
+from central.problems import BoundElsewhere, NotBound, NotTheExecutionsUser, RateLimited
 from central.store.access import boot_superseded, execution_not_found, user_demoted
 from central.store.database import Database, Transaction
 from central.store.orphans import CloseReason, ExecutionCloser
@@ -165,6 +165,20 @@ class Bindings:
         """The source's live bindings to open executions that are at least `min_age_s` old."""
         rows = await self._database.read(self._queries["open_bindings"], source_id, min_age_s)
         return calls.OpenBindings([calls.OpenBinding(**dict(row)) for row in rows])
+
+    async def runs_user(self, source_id: str, execution_id: int, workload: Workload) -> int:
+        """The user for whom the source runs the execution, which is open and has a live lease.
+
+        Raises `NotBound`, `UserDemoted` or `WrongComputingUnit`.
+        """
+        rows = await self._database.read(self._queries["live_run"], source_id, execution_id)
+        if not rows:
+            raise NotBound(f"this source does not run execution {execution_id}")
+        (row,) = rows
+        workload.check(row["computing_unit_id"])
+        if not row["is_active"]:
+            raise user_demoted()
+        return int(row["user_id"])
 
     async def abandon(
         self, source_id: str, abandoned: AbandonedExecutions, unit_id: int | None = None

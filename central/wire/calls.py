@@ -174,6 +174,11 @@ class TokenFacts(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
+class RunToken(msgspec.Struct, frozen=True):
+    token: str
+    expires_at: datetime
+
+
 class NewExecution(msgspec.Struct, frozen=True):
     execution_id: int
     workflow_id: int

@@ -20,6 +20,7 @@ BY_THE_CHART: Mapping[str, str] = {
     "CENTRAL_DATABASE_URL": "from the Secret `central.database.existingSecret`",
     "CENTRAL_OWNER_DATABASE_URL": "from the Secret `migration.ownerSecret`",
     "CENTRAL_JWT_SECRET": "from the Secret `central.jwt.existingSecret`",
+    "CENTRAL_RUN_TOKEN_KEYS": "from the Secret `central.runTokens.existingSecret`",
     "CENTRAL_JWT_JWKS": "`central.jwt.jwks`",
     "CENTRAL_TLS_CERT_FILE": "the mounted Secret `tls.secretName`",
     "CENTRAL_TLS_KEY_FILE": "the mounted Secret `tls.secretName`",

@@ -28,6 +28,14 @@ def test_secrets_are_references(chart: Chart) -> None:
     assert "CENTRAL_OWNER_DATABASE_URL" not in variables
 
 
+def test_keys_of_run_tokens_come_from_a_secret_if_one_is_named(chart: Chart) -> None:
+    variables = environment(container(chart.render("run-tokens")))
+
+    secret = {"name": "central-run-tokens", "key": "keys"}
+    assert variables["CENTRAL_RUN_TOKEN_KEYS"] == {"secretKeyRef": secret}
+    assert "CENTRAL_RUN_TOKEN_KEYS" not in environment(container(chart.render()))
+
+
 def test_key_set_replaces_the_secret(chart: Chart) -> None:
     by_url, by_file = chart.render("key-set-url"), chart.render("key-set-file", "workload-off")
 

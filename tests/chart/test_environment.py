@@ -13,6 +13,7 @@ SECRETS = {
     "CENTRAL_DATABASE_URL": "postgresql://cu_metadata_central:secret@postgres:5432/texera_db",
     "CENTRAL_OWNER_DATABASE_URL": "postgresql://texera:secret@postgres:5432/texera_db",
     "CENTRAL_JWT_SECRET": "8a1204762fd6c3a9",
+    "CENTRAL_RUN_TOKEN_KEYS": "a:0123456789abcdef0123456789abcdef",
 }
 
 

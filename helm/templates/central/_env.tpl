@@ -16,6 +16,9 @@
 - name: CENTRAL_JWT_JWKS
   value: {{ .jwt.jwks.url | default "/etc/central/jwks/jwks.json" | quote }}
 {{- end }}
+{{- if .runTokens.existingSecret.name }}
+{{ include "env.secret" (dict "name" "CENTRAL_RUN_TOKEN_KEYS" "secret" .runTokens.existingSecret) }}
+{{- end }}
 - name: CENTRAL_LISTEN
   value: {{ printf "0.0.0.0:%s" (include "central.port" $) | quote }}
 {{- if $.Values.tls.enabled }}

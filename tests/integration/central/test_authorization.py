@@ -121,6 +121,7 @@ CALLS: dict[tuple[str, str], tuple[str, Any, Rule]] = {
     ("POST", "/v1/computing-units/{computing_unit_id}/boots"): (
         UNIT + "/boots", {"boot_id": "boot-1"}, act_on_unit,
     ),
+    ("POST", "/v1/executions/{execution_id}/run-token"): (RUN + "/run-token", None, no_user),
     ("GET", "/v1/bindings"): ("/v1/bindings", None, no_user),
     ("POST", "/v1/bindings/abandoned"): (
         "/v1/bindings/abandoned", {"execution_ids": [1]}, no_user,
@@ -177,9 +178,10 @@ BOUND_ROUTES = [
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def central(template: Template) -> AsyncIterator[Sidecar]:
     unlimited = {f"CENTRAL_LIMIT_{who}_CALLS_PER_S": "100000" for who in ("USER", "SOURCE")}
+    keys = {"CENTRAL_RUN_TOKEN_KEYS": "test:a-secret-of-run-tokens-and-nothing-else"}
     async with (
         copy_of(template) as database,
-        running_central(database.central_url, variables=unlimited) as sidecar,
+        running_central(database.central_url, variables=unlimited | keys) as sidecar,
     ):
         yield sidecar
 
@@ -336,3 +338,49 @@ async def test_the_executions_own_user_cannot_write_through_another_sidecar(
     reply = await sidecar.another().call(route.method, where, body, user=WORLD.owner)
 
     assert reply.outcome == (403, "not-bound")
+
+
+READ_BY_RUN_TOKENS = {
+    ("GET", "/v1/executions/{execution_id}"),
+    ("GET", "/v1/executions/{execution_id}/uris"),
+    ("GET", "/v1/executions/{execution_id}/result-uri"),
+    ("GET", "/v1/executions/{execution_id}/operators/{operator_id}/console"),
+    ("GET", "/v1/workflows/{workflow_id}/executions/{execution_id}"),
+}
+
+
+async def run_token(sidecar: Sidecar, execution_id: int) -> str:
+    reply = await sidecar.call("POST", f"/v1/executions/{execution_id}/run-token")
+    assert reply.status == 200, reply.body
+    return str(reply.body["token"])
+
+
+@pytest.mark.parametrize("route", named(USER_ROUTES))
+async def test_a_run_token_is_good_for_the_reads_of_its_run(
+    sidecar: Sidecar, eid: int, route: AuthenticatedRoute
+) -> None:
+    token = await run_token(sidecar, eid)
+    where, body = call_of(route, PRIVATE, eid)
+
+    reply = await sidecar.call(route.method, where, body, token=token)
+
+    is_read = (route.method, route.path) in READ_BY_RUN_TOKENS
+    assert reply.outcome == ((200, "") if is_read else (403, "run-token-scope"))
+
+
+@pytest.mark.parametrize("route", named(USER_ROUTES))
+async def test_a_run_token_is_good_for_no_other_run_source_or_unsigned_call(
+    sidecar: Sidecar, eid: int, route: AuthenticatedRoute
+) -> None:
+    token, other = await run_token(sidecar, eid), await begun(sidecar, PRIVATE)
+    where, body = call_of(route, PRIVATE, eid)
+    elsewhere, other_body = call_of(route, PRIVATE, other)
+
+    of_other_run = await sidecar.call(route.method, elsewhere, other_body, token=token)
+    of_other_source = await sidecar.another().call(route.method, where, body, token=token)
+    unsigned = await sidecar.call(route.method, where, body, token=token, is_signed=False)
+
+    assert of_other_run.outcome == (403, "run-token-scope")
+    assert of_other_source.outcome == (403, "run-token-scope")
+    is_read = (route.method, route.path) in READ_BY_RUN_TOKENS
+    assert unsigned.outcome == ((401, "assertion-missing") if is_read else (403, "run-token-scope"))

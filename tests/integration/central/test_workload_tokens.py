@@ -47,6 +47,7 @@ def serving(
         "CENTRAL_WORKLOAD_IDENTITY": mode,
         "CENTRAL_WORKLOAD_JWKS": issuer.url,
         "CENTRAL_WORKLOAD_ISSUER": "https://kubernetes.default.svc",
+        "CENTRAL_RUN_TOKEN_KEYS": "test:a-secret-of-run-tokens-and-nothing-else",
     }
     return running_central(database.central_url, variables=variables)
 
@@ -183,3 +184,17 @@ async def test_unavailable_cluster_keys_stop_writes_not_reads(
 
     assert (await closed.create()).outcome == (503, "keys-unavailable")
     assert (await closed.get(f"/v1/executions/{WORLD.completed_execution_id}")).status == 200
+
+
+async def test_a_run_token_is_issued_to_a_pod_of_the_executions_unit_alone(
+    closed: Sidecar,
+) -> None:
+    execution_id = (await closed.create()).body["execution_id"]
+    exchange = f"/v1/executions/{execution_id}/run-token"
+
+    of_the_unit = await closed.call("POST", exchange)
+    closed.pod = {HEADER: token(ELSEWHERE)}
+    of_another = await closed.call("POST", exchange)
+
+    assert of_the_unit.status == 200
+    assert of_another.outcome == (403, "wrong-computing-unit")

@@ -93,8 +93,24 @@ def test_secrets_and_key_sets_are_not_mixed(variables: dict[str, str], faults: l
     assert sorted(names) == faults
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "a:too-short",
+        "no-kid-but-a-secret-that-is-long-enough",
+        f"a b:{'s' * 32}",
+        f"a:{'s' * 32},a:{'t' * 32}",
+        f"a:{'s' * 32},",
+        f"a:{'x' * 32}",
+    ],
+)
+def test_keys_of_run_tokens_are_named_long_and_their_own(keys: str) -> None:
+    with pytest.raises(SettingsError, match="CENTRAL_RUN_TOKEN_KEYS"):
+        read_settings(ENOUGH | {"CENTRAL_JWT_SECRET": "X" * 32, "CENTRAL_RUN_TOKEN_KEYS": keys})
+
+
 def test_description_contains_no_secret() -> None:
-    settings = read_settings(ENOUGH)
+    settings = read_settings(ENOUGH | {"CENTRAL_RUN_TOKEN_KEYS": f"a:{'hidden' * 6}"})
 
     for text in (repr(settings), str(settings.describe())):
         assert "hidden" not in text.lower()

@@ -94,6 +94,25 @@ async def test_a_revoked_binding_and_a_lapsed_lease_end_the_exchange(
     assert (await exchange(sidecar, lapsed)).outcome == (403, "not-bound")
 
 
+async def test_a_take_over_moves_the_exchange_to_the_new_source(
+    sidecar: Sidecar, owner_connection: Any
+) -> None:
+    eid = await created(sidecar)
+    other = sidecar.another()
+    await owner_connection.execute(
+        "UPDATE cu_metadata.leases SET expires_at = now() - interval '1 s' WHERE execution_id = $1",
+        eid,
+    )
+
+    bound = await other.bind(eid, WORLD.writer)
+
+    assert bound.status == 200, bound.body
+    assert (await exchange(sidecar, eid)).outcome == (403, "not-bound")
+    token = await token_of(other, eid)
+    assert (await read(other, eid, token)).status == 200
+    assert (await read(sidecar, eid, token)).outcome == (403, "run-token-scope")
+
+
 async def test_a_withdrawn_grant_ends_the_reads_at_once(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:

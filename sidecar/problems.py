@@ -146,6 +146,7 @@ class CentralUnavailable(Problem):
         has_retry_after: bool = False,
         from_unknown_server: bool = False,
         response_status: int | None = None,
+        timed_out: bool = False,
     ) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
@@ -155,6 +156,8 @@ class CentralUnavailable(Problem):
         """Whether the response is not central's: a proxy's page, another service."""
         self.response_status = response_status
         """The response's own status, if there was one."""
+        self.timed_out = timed_out
+        """Whether a connection was there and no response came in time."""
 
 
 class UpstreamProblem(Problem):

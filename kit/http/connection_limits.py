@@ -273,7 +273,6 @@ async def listening(
             # A connection counts only after its handshake.
             ssl_handshake_timeout=None if context is None else HANDSHAKE_TIMEOUT_S,
         )
-        bound_receive_buffers(server)
         try:
             yield
         finally:
@@ -283,7 +282,8 @@ async def listening(
 
 
 def bound_receive_buffers(server: asyncio.Server) -> None:
-    """Connections inherit the listening socket's buffer."""
+    """Connections inherit the listening socket's buffer. For loopback only: over a network it would
+    bound the throughput of a large body to one buffer for each round trip."""
     for listener in server.sockets:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 

@@ -21,7 +21,7 @@ One batch is in flight at most.
                                 |      unreachable, 429, 503                       |
                                 +----- backing off <-------------------------------+
                                 |                                                  |
-                                |      413: it is withdrawn, and cut anew          |
+                                |      413, too slow: withdrawn, and cut anew      |
                                 +--------------------------------------------------+
                                 |                                                  |
                                 |      any other response to the whole call        |
@@ -33,11 +33,12 @@ One batch is in flight at most.
 - **backing off**: full jitter, plus `Retry-After` up to a minute. After central was unreachable the
   first batches are small and double with each success (slow start): a whole fleet has its backlog
   ready at that time.
-- **too large** (413, of a proxy with a limit of its own): whether central has an earlier copy of
-  the batch is unknown, so it is withdrawn: an empty batch takes its number. If central had applied
-  it, the response is its outcomes, which are settled; else its members are cut anew, half as many
-  bytes under the next number. Later batches are small too, and grow slowly. A single write that is
-  too large is parked; an operator may skip it, and it is withdrawn at the next start.
+- **too large** (413, of a proxy with a limit of its own; or more than 64 KiB that did not get
+  through in time three times, as on a thin link): whether central has an earlier copy of the batch
+  is unknown, so it is withdrawn: an empty batch takes its number. If central had applied it, the
+  response is its outcomes, which are settled; else its members are cut anew, half as many bytes
+  under the next number. Later batches are small too, and grow slowly. A single write that is too
+  large is parked; an operator may skip it, and it is withdrawn at the next start.
 - **parked**: a 401, a proxy's page, a 200 that does not fit the batch. No single write is at fault,
   so none is dropped: retried with a longer backoff, with a log line and a metric.
 - **draining**: not a state of its own. From `begin_drain` on nothing waits for more to come, a

@@ -33,6 +33,10 @@ fleet does not return as one."""
 PARKED_LIMIT_S = 30.0
 MAX_RETRY_AFTER_S = 60.0
 """A longer `Retry-After` is cut to this: a server that sends a day must not delay a run's end."""
+MAX_SLOW_SENDS = 3
+"""In a row, of one batch, until it counts as too large for the way to central."""
+ALWAYS_FAST_BYTES = 64 * 1024
+"""A batch of this size is not made smaller for being slow: central itself is."""
 EXPECTED_REFUSALS = frozenset({"late"})
 """Texera sends a RUNNING after the end in ordinary runs: no warning."""
 
@@ -84,6 +88,7 @@ class Delivery:
         self._work = asyncio.Event()
         self._draining = asyncio.Event()
         self._unconfirmed_batch: Batch | None = None
+        self._slow_sends = 0
         self._has_run = False
         self._is_listener_failing = False
         self.parked_because: str | None = None
@@ -184,17 +189,19 @@ class Delivery:
             await self._on_failure(batch, problem)
             return
         self._faults.hit(FaultPoint.AFTER_RESPONSE)
-        self._on_success()
+        self._on_success(was_delivered=bool(outcomes))
         await self._settle(batch, outcomes)
 
-    def _on_success(self) -> None:
+    def _on_success(self, *, was_delivered: bool) -> None:
         if self._backoff.failure_count or self.parked_because:
             failures = self._backoff.failure_count
             logger.info("central is available again", extra=fields(failures=failures))
         self._backoff.reset()
         self._parked_backoff.reset()
-        self._slow_start.record_success()
-        self._byte_limit.record_success()
+        self._slow_sends = 0
+        if was_delivered:  # the empty batch of a withdrawal says nothing of sizes
+            self._slow_start.record_success()
+            self._byte_limit.record_success()
         self.parked_because = None
         self._metrics.delivery_parked.set(0)
 
@@ -220,11 +227,12 @@ class Delivery:
         """There are five cases: another epoch, too large, no response, too many calls, all else."""
         if problem.slug == "batch-out-of-step":
             await self._begin_epoch(batch, problem)
-        elif _is_too_large(problem) and len(batch.entries) > 1 and not batch.is_withdrawn:
+        elif self._is_too_large(batch, problem):
             self._metrics.batches.labels("too-large").inc()
-            self._byte_limit.record_too_large(sum(len(entry.payload) for entry in batch.entries))
+            self._slow_sends = 0
+            self._byte_limit.record_too_large(_size_bytes(batch))
             logger.warning(
-                "batch too large for what is before central: it is withdrawn and cut anew",
+                "batch too large for the way to central: it is withdrawn and cut anew",
                 extra=fields(batch=batch.number, max_bytes=self._byte_limit.limit),
             )
             await self._spool.withdraw()
@@ -245,6 +253,22 @@ class Delivery:
             self.parked_because = f"{problem.slug}: {problem.detail}"
             logger.error("delivery parked", extra=fields(problem=problem.document()))
             await self._back_off(self._parked_backoff.next_s())
+
+    def _is_too_large(self, batch: Batch, problem: CentralUnavailable | UpstreamProblem) -> bool:
+        """Whether the batch is to be cut anew: its size was refused, or it did not get through in
+        time again and again, as on a thin link."""
+        if len(batch.entries) == 1 or batch.is_withdrawn:
+            return False
+        status: int | None = problem.status
+        timed_out = False
+        if isinstance(problem, CentralUnavailable):
+            status, timed_out = problem.response_status, problem.timed_out
+        if timed_out or status == HTTPStatus.REQUEST_TIMEOUT:
+            self._slow_sends += 1
+            is_large = _size_bytes(batch) > ALWAYS_FAST_BYTES
+            return is_large and self._slow_sends >= MAX_SLOW_SENDS
+        self._slow_sends = 0
+        return status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
     async def _begin_epoch(
         self, batch: Batch, problem: UpstreamProblem | CentralUnavailable
@@ -343,11 +367,8 @@ class Delivery:
         return max(0, self._spool.now_ms() - made_at_ms) / 1000
 
 
-def _is_too_large(problem: CentralUnavailable | UpstreamProblem) -> bool:
-    """Whether central, or a proxy before it, refused the call for its size."""
-    if isinstance(problem, CentralUnavailable):
-        return problem.response_status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    return problem.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+def _size_bytes(batch: Batch) -> int:
+    return sum(len(entry.payload) for entry in batch.entries)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

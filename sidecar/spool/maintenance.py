@@ -11,7 +11,7 @@ from sidecar.spool.spool import Spool
 
 logger = logging.getLogger(__name__)
 
-PERIOD_S = 60.0
+PERIOD_S = 20.0
 
 
 async def run_maintenance(spool: Spool) -> None:

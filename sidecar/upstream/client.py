@@ -219,8 +219,11 @@ class CentralClient:
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
             call.circuit.record_failure(self._monotonic())
             self._metrics.upstream_requests.labels(call.name, "unreachable").inc()
+            is_connected = not isinstance(error, aiohttp.ConnectionTimeoutError)
             raise CentralUnavailable(
-                f"central cannot be reached ({type(error).__name__})", retry_after_s=1
+                f"central cannot be reached ({type(error).__name__})",
+                retry_after_s=1,
+                timed_out=isinstance(error, TimeoutError) and is_connected,
             ) from error
         self._update_clock_offset(response.headers.get("Date"))
         return self._classify_response(call, response.status, response.headers, payload)

@@ -98,8 +98,8 @@ CASES: dict[str, bytes] = {
     "a length with a space before the colon": patch(f"Content-Length : {len(BODY)}"),
     "too large a body": patch("Content-Length: 2000000", body=b""),
     "an unknown coding": patch("Transfer-Encoding: gzip"),
-    "a huge head": get(URIS, "X-Filler: " + "a" * 9000),
-    "a huge path": get("/" + "a" * 9000),
+    "a long head": get(URIS, "X-Filler: " + "a" * 8000),  # longer: 431, which aiohttp does not know
+    "a long path": get("/" + "a" * 8000),
     "many small headers": get(URIS, *[f"X-{n}: a" for n in range(200)]),
     "sixteen kilobytes of head": get(URIS, *[f"X-{n}: " + "a" * 8000 for n in range(2)]),
     "an id behind the end": KNOWN + b"X-Request-Id: a\r\n",

@@ -84,6 +84,40 @@ async def test_a_batch_too_large_for_a_proxy_is_withdrawn_and_cut_anew_under_the
     assert harness.count("sidecar_batches_total", outcome="delivered") == len(delivered)
 
 
+TIMED_OUT = CentralUnavailable("no response in time", retry_after_s=1, timed_out=True)
+
+
+@pytest.mark.parametrize("failure", [TIMED_OUT, relayed("body-too-slow", 408)])
+async def test_a_batch_too_slow_for_the_link_is_withdrawn_and_cut_anew_after_three_sends(
+    harness: DeliveryHarness, failure: CentralUnavailable | UpstreamProblem
+) -> None:
+    seqs = [await harness.spool.append(update(name="n" * 10_000)) for _ in range(16)]
+    harness.central.script = [proxy(100_000, failure)] * 100
+
+    await harness.deliver_all()
+
+    sent = harness.central.batches
+    assert [(b.number, len(b.entries), b.is_withdrawn) for b in sent[:5]] == [
+        *[(1, 16, False)] * 3,
+        (1, 16, True),
+        (2, 8, False),
+    ]
+    delivered = [batch for batch in sent if batch.number > 1]
+    assert [entry.seq for batch in delivered for entry in batch.entries] == seqs
+
+
+async def test_a_small_batch_is_not_cut_anew_while_central_hangs(harness: DeliveryHarness) -> None:
+    for _ in range(2):
+        await harness.spool.append(update(name="n"))
+    harness.central.script = [TIMED_OUT] * 8
+
+    await harness.deliver_all()
+
+    assert {(b.number, len(b.entries), b.is_withdrawn) for b in harness.central.batches} == {
+        (1, 2, False)
+    }
+
+
 async def test_a_batch_that_had_been_applied_is_settled_by_its_withdrawal(
     harness: DeliveryHarness,
 ) -> None:

@@ -85,12 +85,12 @@ def _first_page() -> tuple[bytes, int]:
 def max_acknowledged_seq(
     path: Path, wal: WalFile, copy_file: Callable[[Path, Path], object]
 ) -> float:
-    """A number that no acknowledged entry is above, unless the log's last commit is intact: a power
-    cut may have torn that before it was acknowledged. Infinity if there is no such number."""
-    if not wal.frames:
+    """A number that no acknowledged entry is above, unless the log's last commit is intact: if that
+    is unsure, it may have been torn before it was acknowledged. Infinity if there is none."""
+    if not wal.frames or not wal.is_last_unsure:
         return math.inf
     try:
-        with readable_copy(path, wal.before_last_commit(), copy_file) as source:
+        with readable_copy(path, wal.acknowledged(), copy_file) as source:
             (seq,) = source.execute(
                 "SELECT max((SELECT coalesce(max(seq), 0) FROM entries), (SELECT coalesce(max(seq),"
                 " 0) FROM entries INDEXED BY entries_by_execution), (SELECT coalesce(max(seq), 0)"

@@ -117,9 +117,9 @@ def open_or_recover(
         if fault is not None:
             report = _rebuild(directory, path, folder, fault, now_ms)
         else:
-            earlier = wal.before_last_commit().frames
-            is_all_there = all(frame.number <= valid_frames for frame in earlier)
-            lost_at_ms = None if is_all_there else now_ms  # the last was never acknowledged
+            frames = wal.acknowledged().frames
+            is_all_there = all(frame.number <= valid_frames for frame in frames)
+            lost_at_ms = None if is_all_there else now_ms
             report = _restore_unreachable(path, wal, folder, lost_at_ms)
         connection = schema.connect(path)
         schema.configure(connection)

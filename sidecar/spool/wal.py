@@ -11,14 +11,17 @@ acknowledged commits may follow.
     ignored              4  5   6  7         commit 7 is unreachable: a gap
 
 `WalFile` finds a gap by the frames' salts and their commit marks, without checksums, in the time
-that it takes to read the headers. `copy_without_gaps` writes a log that SQLite trusts as a whole;
+that it takes to read the headers. Only a power cut, or a kill within a frame, leaves a damaged last
+commit that was never acknowledged. `copy_without_gaps` writes a log that SQLite trusts as a whole;
 rows are then read by SQLite and judged by their own checksums.
 
 Source: SQLite's "WAL-mode File Format", sections 1.1 to 1.3.
 """
 
 import copy
+import math
 import os
+import re
 import struct
 from collections import Counter
 from pathlib import Path
@@ -33,6 +36,7 @@ COPY_BYTES = 256 * 1024  # at a time
 _VERSION = 3007000
 _MAGIC = 0x377F0682  # checksums of little-endian words
 _SALTS = slice(8, 16)
+_SALT_PAIR = struct.Struct(">II")
 _FRAME_COUNT = struct.Struct("=I")
 _FRAME_COUNT_AT = 16  # mxFrame in the index's first header
 
@@ -51,13 +55,19 @@ class WalFile:
     def __init__(self, file: Path) -> None:
         self._path = file.with_name(file.name + WAL_SUFFIX)
         self.frames: list[Frame] = []
-        self.is_truncated = False
-        """Whether it ends within a frame."""
+        self.is_cut_off = False
+        """Whether its last commit may have lost its end: it ends within a frame, or, without a
+        power cut since, a damaged frame follows an unfinished commit."""
+        self.is_last_unsure = False
+        """Whether its last commit may be damaged without ever having been acknowledged."""
         try:
-            size = self._path.stat().st_size
+            status = self._path.stat()
         except FileNotFoundError:
             return
-        self.is_truncated = size > HEADER_BYTES and (size - HEADER_BYTES) % FRAME_BYTES > 0
+        size = status.st_size
+        is_before_boot = status.st_mtime < _booted_at()
+        self.is_cut_off = size > HEADER_BYTES and (size - HEADER_BYTES) % FRAME_BYTES > 0
+        self.is_last_unsure = self.is_cut_off or is_before_boot
         with self._path.open("rb") as log:
             head = log.read(HEADER_BYTES)
             heads = []
@@ -74,6 +84,9 @@ class WalFile:
         for number, raw in enumerate(heads, start=1):
             if raw[_SALTS] == salts:
                 self.frames.append(Frame(number, *struct.unpack_from(">II", raw)))
+        if self.frames and not is_before_boot and not self.frames[-1].page_count:
+            following = heads[self.frames[-1].number :]
+            self.is_cut_off |= bool(following) and not _is_older(following[0][_SALTS], salts)
 
     def has_unreachable_commits(self, valid_frames: int) -> bool:
         """Whether commits may have been acknowledged that SQLite, trusting so many frames, does not
@@ -81,14 +94,16 @@ class WalFile:
         killed while it wrote are neither."""
         last = max((frame.number for frame in self.frames), default=0)
         last_commit = max((frame.number for frame in self.frames if frame.page_count), default=0)
-        return last_commit > valid_frames or (self.is_truncated and last > valid_frames)
+        return last_commit > valid_frames or (self.is_cut_off and last > valid_frames)
 
-    def before_last_commit(self) -> "WalFile":
-        """The log without its last commit: the only one that may not have been acknowledged, as
-        the next waits for its sync. It reaches back to the end of another, or, as that frame may
-        be lost, to a page that is in it already: a commit has each page once."""
+    def acknowledged(self) -> "WalFile":
+        """The log; without its last commit if that is unsure (no other is, as the next waits for
+        its sync). It reaches back to the end of another, or, as that frame may be lost, to a page
+        that is in it already: a commit has each page once."""
+        if not self.is_last_unsure:
+            return self
         left = list(self.frames)
-        if not self.is_truncated:  # an unfinished commit was not cut off, but never whole
+        if not self.is_cut_off:  # an unfinished commit was not cut off, but never whole
             while left and not left[-1].page_count:
                 left.pop()
         pages: set[int] = set()
@@ -96,7 +111,7 @@ class WalFile:
             pages.add(left.pop().page_number)
         earlier = copy.copy(self)
         earlier.frames = left
-        earlier.is_truncated = True  # the last frame may have ended a commit, and is kept
+        earlier.is_cut_off = True  # the last frame may have ended a commit, and is kept
         return earlier
 
     def copy_without_gaps(self, to: Path, *, pages: int, first_page: bytes) -> None:
@@ -109,7 +124,7 @@ class WalFile:
             frame
             for frame in self.frames
             # An unfinished commit was never acknowledged, unless its end was cut off.
-            if (frame.number <= last_commit or self.is_truncated)
+            if (frame.number <= last_commit or self.is_cut_off)
             and 0 < frame.page_number <= pages + len(self.frames)  # else its header is damaged
         ]
         page_count = max([pages, *(frame.page_number for frame in frames)])
@@ -130,6 +145,25 @@ class WalFile:
             return log.read(PAGE_BYTES).ljust(PAGE_BYTES, b"\0")
 
 
+def _booted_at() -> float:
+    """When this kernel was booted, in seconds since 1970 (proc_stat(5)). If nobody can tell,
+    earlier than anything was written: what is lost is then taken for acknowledged. A sandbox with a
+    kernel of its own may tell its own start: its restart then looks like a power cut."""
+    try:
+        found = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
+    except OSError:
+        return -math.inf
+    return float(found[1]) if found is not None else -math.inf
+
+
+def _is_older(salts: bytes, present: bytes) -> bool:
+    """Whether a frame is left from an earlier generation: each begins with the next first salt and
+    another second one. What is damaged is neither that nor ours."""
+    (first, second), (our_first, our_second) = _SALT_PAIR.unpack(salts), _SALT_PAIR.unpack(present)
+    is_earlier = 0 < (our_first - first) % 2**32 < 2**31
+    return is_earlier and second not in {0, our_second}
+
+
 def _checksum(raw: bytes, order: str, sums: tuple[int, int] = (0, 0)) -> tuple[int, int]:
     first, second = sums
     for left, right in struct.iter_unpack(f"{order}II", raw):
@@ -145,15 +179,19 @@ def rewrite_and_sync(file: Path) -> None:
     written: the next sync, of this process or a later one, brings only what is newer. Rewritten, it
     is newer. Also, a process that was killed in a sync leaves frames that nobody has synced, and
     whoever opens the log acts on them: a batch in flight is sent.
+
+    The log's time stays: it says whether the power was cut since its last commit.
     """
     try:
         descriptor = os.open(file.with_name(file.name + WAL_SUFFIX), os.O_RDWR)
     except FileNotFoundError:
         return
     try:
+        status = os.fstat(descriptor)
         at = 0
         while octets := os.pread(descriptor, COPY_BYTES, at):
             at += os.pwrite(descriptor, octets, at)
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -21,7 +21,7 @@ from typing import Any
 from sidecar.spool.fault_injection import FaultInjector
 from sidecar.spool.schema import FILE_NAME, SHM_SUFFIX, WAL_SUFFIX
 from sidecar.spool.writer import GroupCommitWriter, Opener, T
-from tests.journeys.crashing.volume import mixed
+from tests.journeys.crashing.volume import age_by_a_boot, mixed
 from tests.simulation.virtual_loop import Killed
 
 LOG, INDEX = FILE_NAME + WAL_SUFFIX, FILE_NAME + SHM_SUFFIX
@@ -73,6 +73,8 @@ class Volume:
         self.directory.mkdir()
         for name, octets in found.items():
             self._path(name).write_bytes(octets)
+            if power_lost:
+                age_by_a_boot(self._path(name))
         self._synced, self._sync_count = self._log_state(), 0
 
     def _path(self, name: str) -> Path:

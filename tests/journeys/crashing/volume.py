@@ -1,5 +1,6 @@
 """The folder of a spool, on a disk whose power can be cut."""
 
+import os
 import random
 import shutil
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Volume:
             if octets is not None:
                 path = self.live / name
                 path.write_bytes(octets)
+                age_by_a_boot(path)
                 (self.synced / f"{name}@{path.stat().st_ino}").write_bytes(octets)
 
     def _left_of(
@@ -53,6 +55,11 @@ class Volume:
         # Deleted, perhaps made anew, and none of it synced: the old file is there, or none is.
         older = next(file for file in kept if file.name.startswith(f"{name}@"))
         return older.read_bytes() if chance.random() < loss else None
+
+
+def age_by_a_boot(path: Path) -> None:
+    """What a power cut leaves was written before this kernel's boot."""
+    os.utime(path, (1, 1))
 
 
 def mixed(old: bytes, new: bytes, loss: float, chance: random.Random) -> bytes:

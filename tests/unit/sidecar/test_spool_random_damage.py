@@ -106,8 +106,8 @@ async def start_on(directory: Path, given: set[int]) -> NextStart:
 def lost_without_a_trace(start: NextStart, waiting: set[int]) -> set[int]:
     """Acknowledged writes that are neither sent, nor recorded, nor counted.
 
-    The newest do not count: damage at the log's end is what a power failure leaves there, commits
-    that were never acknowledged.
+    The newest do not count: a log whose end is cut off, and one whose last commit has no frame
+    left, look as if that had never been acknowledged.
     """
     known = set(start.sent) | start.recorded
     missing = {seq for seq in waiting - known if seq < max(known, default=0)}

@@ -9,6 +9,7 @@ import pytest
 from sidecar.spool.entry import Priority, WriteState
 from sidecar.spool.schema import FILE_NAME, WAL_SUFFIX
 from sidecar.spool.wal import FRAME_BYTES
+from tests.journeys.crashing.volume import age_by_a_boot
 from tests.unit.sidecar.spool_fixtures import (
     EID,
     OTHER_EID,
@@ -130,6 +131,7 @@ def restore(spools: Spools, files: dict[Path, bytes]) -> None:
         path.unlink()
     for path, content in files.items():
         path.write_bytes(content)
+        age_by_a_boot(path)
 
 
 async def test_settling_torn_in_a_power_failure_leaves_the_batch_unchanged(
@@ -149,6 +151,7 @@ async def test_settling_torn_in_a_power_failure_leaves_the_batch_unchanged(
     with (torn / log.name).open("r+b") as copy:
         copy.seek(synced_bytes)
         copy.write(bytes(FRAME_BYTES))
+    age_by_a_boot(torn / log.name)
     await spools.close()
     after_the_cut = Spools(torn, spools.limits)
     spool = await after_the_cut.open()

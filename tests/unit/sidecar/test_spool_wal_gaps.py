@@ -1,17 +1,21 @@
 """A log with a gap: the commits behind it are restored, nothing is delivered twice."""
 
+import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sidecar.spool import schema
+from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.entry import WriteState
 from sidecar.spool.recovery import MAX_FOLDERS, QUARANTINE
 from sidecar.spool.schema import FILE_NAME
 from sidecar.spool.spool import Spool
-from sidecar.spool.wal import FRAME_BYTES, HEADER_BYTES, WalFile
+from sidecar.spool.wal import FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, WalFile
+from tests.journeys.crashing.volume import age_by_a_boot
 from tests.unit.sidecar.damage_fixtures import LOG_NAME, copy_as_killed
 from tests.unit.sidecar.spool_fixtures import (
     EID,
@@ -36,6 +40,24 @@ def lose_frame(directory: Path, number: int) -> None:
     with (directory / LOG_NAME).open("r+b") as log:
         log.seek(HEADER_BYTES + (number - 1) * FRAME_BYTES)
         log.write(bytes(FRAME_BYTES))
+
+
+def flip_bytes(directory: Path, number: int) -> None:
+    """In the page's last rows: the frame's head stays."""
+    with (directory / LOG_NAME).open("r+b") as log:
+        log.seek(HEADER_BYTES + (number - 1) * FRAME_BYTES + FRAME_HEADER_BYTES + 4_000)
+        old = log.read(90)
+        log.seek(-len(old), os.SEEK_CUR)
+        log.write(bytes(octet ^ 0xFF for octet in old))
+
+
+def lose_salts(directory: Path, number: int) -> None:
+    with (directory / LOG_NAME).open("r+b") as log:
+        log.seek(HEADER_BYTES + (number - 1) * FRAME_BYTES + 8)
+        log.write(b"\xff" * 4)
+
+
+DAMAGES = pytest.mark.parametrize("damage", [lose_frame, flip_bytes, lose_salts])
 
 
 async def killed(spools: Spools, to: Path) -> Spools:
@@ -91,6 +113,7 @@ async def test_partly_lost_unsynced_commits_leave_the_batch_whole_or_settled(
     for number in unsynced:
         if chance.random() < share:
             lose_frame(left.directory, number)
+    age_by_a_boot(left.directory / LOG_NAME)
 
     spool = await left.open()
 
@@ -167,7 +190,7 @@ async def test_restored_gap_is_not_reported_at_the_next_start(
 
 
 @pytest.mark.parametrize("has_torn_settle", [False, True])
-async def test_an_entry_of_the_last_commit_was_never_acknowledged_and_is_not_counted(
+async def test_an_entry_of_the_last_commit_is_not_counted_after_a_power_cut(
     spools: Spools, tmp_path: Path, has_torn_settle: bool
 ) -> None:
     """A power cut in its sync leaves any of its frames; the settling before it was not synced."""
@@ -189,11 +212,93 @@ async def test_an_entry_of_the_last_commit_was_never_acknowledged_and_is_not_cou
         lose_frame(torn.directory, number)
         if has_torn_settle:
             lose_frame(torn.directory, 1)
+        age_by_a_boot(torn.directory / LOG_NAME)
         spool = await torn.open()
 
         assert spool.quarantined_count == 0
         assert spool.bindings.is_complete or has_torn_settle  # of a settling that is not known
         assert {await state_of(spool, seq) for seq in acknowledged} <= set(WriteState)
+        await torn.close()
+
+
+@DAMAGES
+async def test_a_binding_of_the_last_commit_is_missed_after_damage_without_a_power_cut(
+    spools: Spools, tmp_path: Path, damage: Callable[[Path, int], None]
+) -> None:
+    """It was acknowledged, and a start that does not miss it would end its run as orphaned."""
+    spool = await spools.open()
+    await spool.append(update(name="x"))
+    await spool.vacuum()  # the log begins anew, over frames of its earlier generation
+    await spool.append(update(name="y"))
+    first = frames_of(spools.directory) + 1
+    binding = Binding(EID, 1, 1, 1, None, created_here=True)
+    await spool.bindings.record(binding, Grant(b"d" * 32, EID, 1, 9_999_999_999))
+    last = frames_of(spools.directory)
+    left = await killed(spools, tmp_path / "killed")
+    assert last > first
+
+    for number in range(first, last + 1):
+        damaged = Spools(tmp_path / f"without-{number}", spools.limits)
+        copy_as_killed(left.directory, damaged.directory)
+        damage(damaged.directory, number)
+        spool = await damaged.open()
+
+        assert not spool.bindings.is_complete
+        await damaged.close()
+
+
+@DAMAGES
+async def test_an_entry_of_the_last_commit_is_kept_or_counted_after_damage_without_a_power_cut(
+    spools: Spools, tmp_path: Path, damage: Callable[[Path, int], None]
+) -> None:
+    spool = await spools.open()
+    await spool.vacuum()  # the log begins anew
+    earlier = await spool.append(update(name="x"))
+    first = frames_of(spools.directory) + 1
+    seq = await spool.append(update(name="n" * 20_000))
+    last = frames_of(spools.directory)
+    left = await killed(spools, tmp_path / "killed")
+    assert last - first > 4
+
+    lost_counts = []
+    for number in range(first, last + 1):
+        damaged = Spools(tmp_path / f"without-{number}", spools.limits)
+        copy_as_killed(left.directory, damaged.directory)
+        damage(damaged.directory, number)
+        spool = await damaged.open()
+
+        waiting = [entry.seq for entry in await spool.waiting(EID)]
+        assert earlier in waiting
+        assert (seq in waiting) is (spool.quarantined_count == 0)
+        lost_counts.append(spool.quarantined_count)
+        await damaged.close()
+    assert sum(lost_counts) > 0
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+async def test_a_process_killed_within_a_commit_has_lost_nothing(
+    spools: Spools, tmp_path: Path, frames: int
+) -> None:
+    """Its log ends between two frames, or within one, or in frames of an earlier generation."""
+    spool = await spools.open()
+    await spool.append(update(name="x" * 50_000))
+    old = (spools.directory / LOG_NAME).read_bytes()
+    await spool.vacuum()
+    await spool.append(update(name="y"))
+    whole = frames_of(spools.directory)
+    await spool.append(update(name="n" * 20_000))
+    left = await killed(spools, tmp_path / "killed")
+    log = left.directory / LOG_NAME
+    kept = HEADER_BYTES + (whole + frames) * FRAME_BYTES
+    start = log.read_bytes()[:kept]
+
+    for content in (start, start + bytes(FRAME_HEADER_BYTES), start + old[kept:]):
+        log.write_bytes(content)
+        torn = Spools(tmp_path / f"torn-{len(content)}", spools.limits)
+        copy_as_killed(left.directory, torn.directory)
+        spool = await torn.open()
+
+        assert (spool.quarantined_count, spool.bindings.is_complete) == (0, True)
         await torn.close()
 
 

@@ -109,7 +109,7 @@ def test_an_acknowledgement_before_the_sync_loses_writes(monkeypatch: pytest.Mon
     assert any("was acknowledged" in v or "in the history" in v for v in found(seeds))
 
 
-def test_a_batch_that_is_cut_anew_without_a_withdrawal_is_applied_twice(
+def test_a_batch_that_is_cut_anew_without_a_withdrawal_is_not_applied_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def deliver(self: Central, batch: Batch, sent_at_ms: int) -> list[Outcome]:
@@ -124,7 +124,8 @@ def test_a_batch_that_is_cut_anew_without_a_withdrawal_is_applied_twice(
         count=20,
     )
 
-    assert any("was settled 2 times" in violation for violation in found(seeds))
+    # Central has the number, or a late copy takes it: the writes come twice, or in a new epoch.
+    assert any("was settled 2 times" in v or "more than one epoch" in v for v in found(seeds))
 
 
 def test_a_deferred_entry_that_is_settled_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

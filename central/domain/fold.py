@@ -28,7 +28,7 @@ false) may write everything but the status, which only the run's own source know
 
 Several components of Texera set statuses concurrently. A terminal status is final; an entry that
 comes after it has these cases (the sidecar previews them for pending reads: `_may_follow` in
-`sidecar/write_operations.py`):
+`sidecar/cache/pending.py`):
 
 - the same status: applied, nothing changes;
 - a non-terminal status: refused as `late`, ordinary and never stored;

@@ -1,7 +1,9 @@
 """Who may do what: the account's current role, and the problems that say no more than allowed.
 
-Each statement of the store judges its caller in the same round trip as its work. The columns that
-it returns for that (`is_active`, `unit_privilege`, `unit_exists`) are turned into problems here.
+A read judges its caller in the statement that does its work. Calls that change something by user's
+token (bulk, boots, bindings, single-call writes) have a statement for it, in the transaction of
+their work, which also locks or finds what the work needs. The columns that tell what the caller may
+do (`is_active`, `unit_privilege`, `unit_exists`) are turned into problems here.
 """
 
 import asyncpg

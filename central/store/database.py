@@ -92,7 +92,11 @@ class Transaction:
 
 
 class Database:
-    """Promise: a result, a `DatabaseUnavailable`, or an error that is a bug."""
+    """Promise: a result, a `DatabaseUnavailable`, or the error of a statement.
+
+    The latter is a `StatementError`: of `ROW_POLICIES` if a row fails, which the caller can
+    isolate; of `Policy.RETRY` from a method other than `run`; else a bug.
+    """
 
     def __init__(
         self,

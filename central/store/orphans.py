@@ -133,7 +133,7 @@ class Orphans:
 
 
 class OrphanStore:
-    """Each method is a short transaction, without effect while another replica runs one."""
+    """Each method is a short transaction. Only one replica at a time scans or closes."""
 
     def __init__(
         self, database: Database, execution_closer: ExecutionCloser, lease_s: float

@@ -15,7 +15,7 @@ from kit.http.problems import Problem
 
 CLOCK_WARN_S = 2.0
 CLOCK_FAIL_S = 30.0
-"""The leeway of tokens and assertions."""
+"""The default leeway of tokens and assertions."""
 
 
 class CheckStatus(StrEnum):

@@ -22,10 +22,6 @@ class ConcurrencyLimiter:
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
         """First in, first out, by key."""
 
-    @property
-    def key_count(self) -> int:
-        return len(self._active)
-
     def try_acquire(self, key: Hashable) -> bool:
         """Takes a slot; False if all are taken."""
         active = self._active.get(key, 0)

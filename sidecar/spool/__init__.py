@@ -2,12 +2,12 @@
 
 # What is the truth
 
-One SQLite file (`spool.sqlite3`, WAL, synchronous=FULL). Whatever the sidecar has promised is in
-it. Everything in memory (`queue_index`, `bindings`) is an index of it, loaded at start and changed
-in the order of the commits. One thread owns the writing connection (`writer`): writes that arrive
-while a commit runs share the next one, so the disk's sync is paid once per group and never waited
-for on purpose. Reads have a connection of their own (`reader`), open only while the writer's is
-(`file`). One process owns the directory (`lock`).
+One SQLite file (`spool.sqlite3`, in WAL mode). Whatever the sidecar has promised is in it, and
+synced. Everything in memory (`queue_index`, `bindings`) is an index of it, loaded at start and
+changed in the order of the commits. One thread owns the writing connection (`writer`): writes that
+arrive while a commit runs share the next one, so the disk's sync is paid once per group and never
+waited for on purpose. Reads have a connection of their own (`reader`), open only while the writer's
+is (`file`). One process owns the directory (`lock`).
 
 # An entry's states (`batches`)
 

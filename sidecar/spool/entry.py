@@ -14,7 +14,7 @@ COALESCED_BYTES = 64
 
 
 class Priority(IntEnum):
-    """Rank of an execution's most urgent waiting write; lower goes first."""
+    """How urgent a write is: lower goes first. An execution is ranked by its most urgent one."""
 
     TERMINAL = 0
     STATUS = 1

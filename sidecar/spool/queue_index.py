@@ -45,7 +45,8 @@ class Queue:
     """One execution's unsettled entries."""
 
     first_seq: int
-    """No entry is older. A replacement in first place is ranked by the first one's number."""
+    """About the number of the oldest entry, for the rank: of a replacement in first place it is
+    that of the write that was replaced, and a skip may leave older entries behind."""
     counts: list[int] = field(default_factory=lambda: [0] * len(Priority))
     """Entries by priority."""
     coalescible: int = 0
@@ -178,7 +179,7 @@ class QueueIndex:
             queue.defer_count += 1
 
     def remove(self, entry: Entry) -> None:
-        """The entry is settled, and with it every older one of its execution."""
+        """The entry is settled, as are the older ones of its execution unless it was skipped."""
         queue = self._queues[entry.execution_id]
         queue.first_seq = max(queue.first_seq, entry.seq + 1)
         queue.defer_count = 0

@@ -73,7 +73,7 @@ class Spool:
         stay if the settle fails, as it may have been committed: until `settle_recovered`."""
         self._epochs_started = 0
         self.skipped_count = 0
-        """Settled writes, as far as they are kept, that an operator has skipped."""
+        """Settled writes that an operator has skipped: those kept at open, and those since."""
         self.spool_id = ""
         self.queues = QueueIndex(COALESCE_WINDOW_S)
         self.bindings = Bindings(self._file.write, self.now_ms)

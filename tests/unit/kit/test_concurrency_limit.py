@@ -19,7 +19,7 @@ async def test_above_the_limit_a_call_waits_for_one_of_its_own_key() -> None:
     assert await third
 
     limiter.release("b")
-    assert limiter.key_count == 1
+    assert len(limiter._active) == 1
 
 
 async def test_waiting_calls_are_served_in_order_and_before_new_ones() -> None:
@@ -44,7 +44,7 @@ async def test_a_call_that_waits_too_long_gets_no_slot() -> None:
     assert not await limiter.acquire("a", 0.01)
     limiter.release("a")
 
-    assert limiter.key_count == 0
+    assert not limiter._active
     assert not limiter._waiting
 
 
@@ -63,7 +63,7 @@ async def test_a_call_cancelled_while_waiting_holds_no_slot(is_released_first: b
     if not is_released_first:
         limiter.release("a")
 
-    assert limiter.key_count == 0
+    assert not limiter._active
     assert limiter.try_acquire("a")
 
 
@@ -74,4 +74,4 @@ async def test_zero_is_no_limit() -> None:
     for _ in range(100):
         limiter.release("a")
 
-    assert limiter.key_count == 0
+    assert not limiter._active

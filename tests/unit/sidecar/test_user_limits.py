@@ -133,7 +133,7 @@ async def test_concurrent_calls_are_counted_by_user_and_released(
     assert not is_refused("GET")
     assert not is_refused("PATCH")
 
-    assert limited.limits._concurrent_calls.key_count == 0
+    assert limited.limits._concurrent_calls._active == {}
 
 
 async def test_tracked_keys_are_bounded(spool: Spool) -> None:

@@ -99,7 +99,7 @@ def build_stores(
     unstorable_after_s: float = DEFAULT_UNSTORABLE_AFTER_S,
 ) -> dict[web.AppKey[Any], Any]:
     """Every store, under the key by which handlers find it."""
-    warehouses, entry_store = Warehouses(), EntryStore(unstorable_after_s)
+    warehouses, entry_store = Warehouses(), EntryStore(metrics, unstorable_after_s)
     binding_cache, quota = BindingCache(), BindingQuota(limits, metrics)
     execution_closer = ExecutionCloser(metrics)
     availability, audit_log = RenewalAvailability(database, lease_s), AuditLog(database, metrics)

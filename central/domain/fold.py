@@ -9,9 +9,10 @@ one by one give the same as folded together.
 
 The source must hold a live binding to the execution, for a user who is REGULAR or ADMIN. A deleted
 row, a missing or revoked binding and a demoted user refuse the entry for good. A row that another
-transaction has locked defers its entries, all of them, even the invalid ones, so that they keep
-their order when they are sent again. A source that was bound after the end (`may_set_status` is
-false) may write everything but the status, which only the run's own source knows.
+transaction has locked, or that the database fails, defers its entries, all of them, even the
+invalid ones, so that they keep their order when they are sent again. A source that was bound after
+the end (`may_set_status` is false) may write everything but the status, which only the run's own
+source knows.
 
 ## Statuses
 
@@ -99,8 +100,9 @@ class WriterStatus(Enum):
     DEMOTED = auto()
     OTHER_UNIT = auto()
     """The source's workload token is of another computing unit."""
-    ROW_LOCKED = auto()
-    """Another transaction holds the row's lock."""
+    BLOCKED = auto()
+    """Its entries are deferred: another transaction holds the row's lock, or an earlier entry of it
+    was deferred because the database fails the row."""
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +184,7 @@ def fold(
         execution = executions.get(entry.execution_id)
         user_id = execution.user_id if execution else None
         try:
-            if execution and execution.writer_status is WriterStatus.ROW_LOCKED:
+            if execution and execution.writer_status is WriterStatus.BLOCKED:
                 outcomes.append(EntryOutcome(entry, "deferred", user_id=user_id))
                 continue
             if isinstance(entry, InvalidEntry):

@@ -72,10 +72,6 @@ class Transaction:
         """From now on. A deferred constraint fails the commit, where no savepoint isolates it."""
         await self.execute(CHECK_CONSTRAINTS_AT_ONCE)
 
-    def count_isolated(self) -> None:
-        """A row that fails alone was left out."""
-        self._metrics.database_error("isolated")
-
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Registers metrics and logs that are only right once the transaction has committed."""
         self._after_commit.append(callback)

@@ -14,8 +14,8 @@
 
 A size that an INT column cannot hold, a constraint or a trigger that this release does not know of
 aborts the transaction. The caller runs it again with `isolate_failures`: the entries are bisected
-under savepoints until those at fault are alone. The result is the same as of one fold, because
-folding is associative; an ordinary batch pays for no savepoint.
+until those at fault are alone (`store/failing_rows.py`). The result is the same as of one fold,
+because folding is associative; an ordinary batch pays for no savepoint.
 
 An entry that fails alone is refused at once if its value or a constraint is at fault. For any other
 reason (`store/failures.py`) it is deferred with all later entries of its execution, and refused as
@@ -25,10 +25,10 @@ take longer. An entry of the execution that is written starts the time again. Si
 have a time of their own: they pass the queue, so that their success says nothing about its head.
 """
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -45,14 +45,10 @@ from central.domain.fold import (
     fold,
 )
 from central.domain.uri_registry import RegistryChange, UriRow
+from central.metrics import Metrics
 from central.store.database import Transaction
-from central.store.failures import (
-    ROW_POLICIES,
-    Policy,
-    StatementError,
-    policy_of,
-    problem_of,
-)
+from central.store.failing_rows import FailingRows, bisect
+from central.store.failures import Policy, StatementError, policy_of, problem_of
 from central.store.queries import Query, load
 from central.wire.entries import (
     AnyEntry,
@@ -64,12 +60,9 @@ from central.wire.entries import (
     SetConsoleBytes,
     SetPortResultBytes,
 )
-from kit.http.logs import fields
 from kit.texera.fields import INT32_MAX
 
 MAX_TRACKED_FAILURES = 20_000
-
-logger = logging.getLogger(__name__)
 
 Entries = Sequence[AnyEntry | InvalidEntry]
 
@@ -98,11 +91,13 @@ class EntryStore:
 
     def __init__(
         self,
+        metrics: Metrics,
         unstorable_after_s: float = DEFAULT_UNSTORABLE_AFTER_S,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queries = load("entries")
+        self._failing_rows = FailingRows(metrics)
         self._unstorable_after_s = unstorable_after_s
         self._clock = clock
         self._first_failures: LRUCache[FailureKey, float] = LRUCache(MAX_TRACKED_FAILURES)
@@ -129,7 +124,7 @@ class EntryStore:
         if isolate_failures:
             if not wait_for_lock:
                 await transaction.check_constraints_at_once()
-            return await self._bisect(
+            return await self._apply_isolated(
                 transaction,
                 source_id,
                 executions,
@@ -178,7 +173,7 @@ class EntryStore:
             if row["user_id"] is None or row["status"] is not None
         }
 
-    async def _bisect(
+    async def _apply_isolated(
         self,
         transaction: Transaction,
         source_id: str,
@@ -188,55 +183,44 @@ class EntryStore:
         *,
         is_queued: bool,
     ) -> tuple[list[EntryOutcome], Mapping[int, Execution]]:
-        folded = fold(source_id, executions, entries, sent_at_ms)
-        try:
-            async with transaction.savepoint():
-                await self._write(transaction, source_id, folded.changes, is_queued=is_queued)
-            return folded.outcomes, folded.after()
-        except StatementError as error:
-            if policy_of(error) not in ROW_POLICIES:
-                raise
-            if len(entries) == 1:
-                if policy_of(error) is Policy.ISOLATE:
-                    transaction.count_isolated()
-                key = (source_id, entries[0].execution_id, is_queued)
-                return self._isolate(key, executions, folded.outcomes[0], error)
-        outcomes: list[EntryOutcome] = []
-        middle = len(entries) // 2
-        for half in (entries[:middle], entries[middle:]):
-            half_outcomes, executions = await self._bisect(
-                transaction, source_id, executions, half, sent_at_ms, is_queued=is_queued
-            )
-            outcomes += half_outcomes
-        return outcomes, executions
+        async def apply(part: Entries) -> list[EntryOutcome]:
+            nonlocal executions
+            folded = fold(source_id, executions, part, sent_at_ms)
+            await self._write(transaction, source_id, folded.changes, is_queued=is_queued)
+            executions = folded.after()
+            return folded.outcomes
 
-    def _isolate(
-        self,
-        key: FailureKey,
-        executions: Mapping[int, Execution],
-        outcome: EntryOutcome,
-        error: StatementError,
-    ) -> tuple[list[EntryOutcome], Mapping[int, Execution]]:
-        """The outcome of an entry that fails alone; a deferred one defers all that follow it."""
-        execution_id = outcome.entry.execution_id
-        if policy_of(error) is Policy.ISOLATE:
-            now = self._clock()
-            first = self._first_failures.setdefault(key, now)
-            if first == now:
-                logger.error(
-                    "the database fails an entry",
-                    extra=fields(execution_id=execution_id, sqlstate=error.sqlstate),
-                )
-            if now - first < self._unstorable_after_s:
-                deferred = msgspec.structs.replace(outcome, kind="deferred", removed=None)
+        async def isolate(
+            entry: AnyEntry | InvalidEntry, error: StatementError
+        ) -> list[EntryOutcome]:
+            """A deferred entry defers all that follow it."""
+            nonlocal executions
+            (outcome,) = fold(source_id, executions, [entry], sent_at_ms).outcomes
+            key = (source_id, entry.execution_id, is_queued)
+            outcome = self._outcome_of_failure(key, outcome, error)
+            if outcome.kind == "deferred":
                 blocked = msgspec.structs.replace(
-                    executions[execution_id], writer_status=WriterStatus.ROW_LOCKED
+                    executions[entry.execution_id], writer_status=WriterStatus.BLOCKED
                 )
-                return [deferred], {**executions, execution_id: blocked}
-        refused = msgspec.structs.replace(
+                executions = {**executions, entry.execution_id: blocked}
+            return [outcome]
+
+        outcomes = await bisect(transaction, entries, apply, isolate)
+        return list(chain.from_iterable(outcomes)), executions
+
+    def _outcome_of_failure(
+        self, key: FailureKey, outcome: EntryOutcome, error: StatementError
+    ) -> EntryOutcome:
+        """Deferred or refused, of an entry that fails alone."""
+        if policy_of(error) is Policy.ISOLATE:
+            execution_id = outcome.entry.execution_id
+            self._failing_rows.report("entry not written", error, execution_id=execution_id)
+            now = self._clock()
+            if now - self._first_failures.setdefault(key, now) < self._unstorable_after_s:
+                return msgspec.structs.replace(outcome, kind="deferred", removed=None)
+        return msgspec.structs.replace(
             outcome, kind="refused", problem=problem_of(error), removed=None
         )
-        return [refused], executions
 
     async def _write(
         self, transaction: Transaction, source_id: str, changes: Changes, *, is_queued: bool
@@ -329,7 +313,7 @@ def _writer_status(row: asyncpg.Record, is_locked: bool, unit_id: int | None) ->
         return WriterStatus.OTHER_UNIT
     if not row["is_active"]:
         return WriterStatus.DEMOTED
-    return WriterStatus.WRITER if is_locked else WriterStatus.ROW_LOCKED
+    return WriterStatus.WRITER if is_locked else WriterStatus.BLOCKED
 
 
 def _execution_arrays(executions: Mapping[int, ExecutionChange]) -> list[Sequence[object]]:

@@ -9,27 +9,17 @@
 | ISOLATE | something else fails this row | the entry alone is deferred, and refused after a time |
 
 ISOLATE is every class that the table does not name: a trigger that raises (P0), a row-level policy
-(42501), an extension, a damaged page (XX). Such a row must not stop the others, and may heal when
-an operator acts. How long that may take is `CENTRAL_UNSTORABLE_AFTER_S`.
+(42501), an extension, a damaged page (XX). Such a row must not stop the others
+(`store/failing_rows.py`), and may heal when an operator acts. How long that may take is
+`CENTRAL_UNSTORABLE_AFTER_S`.
 """
 
-import logging
-import time
-from collections.abc import Callable
 from enum import Enum, auto
 
 import asyncpg
-from cachetools import TTLCache
 
 from central import problems
-from central.metrics import Metrics
-from kit.http.logs import fields
 from kit.http.problems import Problem
-
-logger = logging.getLogger(__name__)
-
-LOG_DEDUP_S = 3600.0
-MAX_TRACKED_ROWS = 20_000
 
 StatementError = asyncpg.PostgresError
 
@@ -94,23 +84,3 @@ def problem_of(error: StatementError) -> Problem:
         return problems.Unstorable(f"the database fails the row (SQLSTATE {error.sqlstate})")
     constraint = f" ({error.constraint_name})" if getattr(error, "constraint_name", None) else ""
     return problems.ValueOutOfRange(f"{error}{constraint}")
-
-
-class FailingRows:
-    """Counts every failure of a row, and logs each row, or the call that names it, once an hour."""
-
-    def __init__(self, metrics: Metrics, *, timer: Callable[[], float] = time.monotonic) -> None:
-        self._metrics = metrics
-        self._logged: TTLCache[object, bool] = TTLCache(MAX_TRACKED_ROWS, LOG_DEDUP_S, timer=timer)
-
-    def report(self, effect: str, error: StatementError, **row: int | str) -> None:
-        """`effect` is what the failure has kept from happening; `row` goes to the log's fields."""
-        self._metrics.database_error("isolated")
-        key = (effect, *row.values())
-        if key not in self._logged:
-            self._logged[key] = True
-            logger.error(
-                "%s: the database fails its row",
-                effect,
-                extra=fields(sqlstate=error.sqlstate, **row),
-            )

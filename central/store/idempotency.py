@@ -13,7 +13,8 @@ from asyncpg import ForeignKeyViolationError
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable, IdempotencyKeyReused
 from central.store.database import Database, Transaction
-from central.store.failures import FailingRows, Policy, StatementError, policy_of, problem_of
+from central.store.failing_rows import FailingRows
+from central.store.failures import Policy, StatementError, policy_of, problem_of
 from central.store.queries import load
 
 FAILING_RETRY_AFTER_S = 30.0  # an operator has to act

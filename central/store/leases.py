@@ -28,12 +28,14 @@ within a second. A replica that cannot reach the database closes its connections
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 
 import asyncpg
 
 from central.metrics import Metrics
 from central.store.database import Database, Transaction
-from central.store.failures import ROW_POLICIES, FailingRows, StatementError, policy_of
+from central.store.failing_rows import FailingRows, bisect
+from central.store.failures import ROW_POLICIES, StatementError, policy_of
 from central.store.queries import load
 from central.wire.leases import LostLease, LostReason, RenewedLeases
 from kit.texera.statuses import TERMINAL_CODES
@@ -96,8 +98,7 @@ class Leases:
         isolate_failures: bool = False,
     ) -> list[LostLease]:
         if isolate_failures:
-            await transaction.check_constraints_at_once()
-            renewed = await self._bisect(transaction, source_id, execution_ids, unit_id, [])
+            renewed = await self._extend_isolated(transaction, source_id, execution_ids, unit_id)
         else:
             renewed = await self._extend(transaction, source_id, execution_ids, unit_id)
         missing = set(execution_ids).difference(renewed)
@@ -116,40 +117,33 @@ class Leases:
         )
         return [row["execution_id"] for row in rows]
 
-    async def _bisect(
+    async def _extend_isolated(
         self,
         transaction: Transaction,
         source_id: str,
         execution_ids: Sequence[int],
         unit_id: int | None,
-        failing: list[int],
     ) -> list[int]:
         """As `_extend`; a run whose row fails gets its lease without `last_update_time`.
 
         So do all others once `MAX_FAILING` have failed: no lease may lapse for the time that it
         takes to find them.
         """
-        if len(failing) >= MAX_FAILING:
-            return await self._extend(transaction, source_id, execution_ids, unit_id, None)
-        try:
-            async with transaction.savepoint():
-                return await self._extend(transaction, source_id, execution_ids, unit_id)
-        except StatementError as error:
-            if policy_of(error) not in ROW_POLICIES:
-                raise
-            if len(execution_ids) == 1:
-                (execution_id,) = execution_ids
-                failing.append(execution_id)
-                self._failing_rows.report(
-                    "last_update_time of a renewed run not set", error, execution_id=execution_id
-                )
-                return await self._extend(transaction, source_id, execution_ids, unit_id, None)
-        middle = len(execution_ids) // 2
-        return [
-            execution_id
-            for half in (execution_ids[:middle], execution_ids[middle:])
-            for execution_id in await self._bisect(transaction, source_id, half, unit_id, failing)
-        ]
+        failing: list[int] = []
+
+        async def extend(ids: Sequence[int]) -> list[int]:
+            touch_period_s = TOUCH_PERIOD_S if len(failing) < MAX_FAILING else None
+            return await self._extend(transaction, source_id, ids, unit_id, touch_period_s)
+
+        async def isolate(execution_id: int, error: StatementError) -> list[int]:
+            failing.append(execution_id)
+            self._failing_rows.report(
+                "last_update_time of a renewed run not set", error, execution_id=execution_id
+            )
+            return await self._extend(transaction, source_id, [execution_id], unit_id, None)
+
+        await transaction.check_constraints_at_once()
+        return list(chain.from_iterable(await bisect(transaction, execution_ids, extend, isolate)))
 
     async def _find_lost(
         self,

@@ -14,11 +14,12 @@ Whoever closes holds the rows' locks and has found them open. The reason is stor
 """
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 from typing import Literal, TypeAlias
 
 import asyncpg
@@ -26,7 +27,8 @@ import msgspec
 
 from central.metrics import Metrics
 from central.store.database import Database, Transaction
-from central.store.failures import ROW_POLICIES, FailingRows, StatementError, policy_of
+from central.store.failing_rows import FailingRows, bisect
+from central.store.failures import StatementError
 from central.store.leases import max_gap_s
 from central.store.queries import load
 from kit.http.logs import fields
@@ -73,40 +75,29 @@ class ExecutionCloser:
         """Closes executions that this transaction has locked and found open.
 
         Returns those that are closed, in order. A row that the database fails (a trigger of
-        somebody's) stays open, and the others are closed: they are bisected under savepoints.
-        What an operator closes is in the audit.
+        somebody's) stays open, and the others are closed. What an operator closes is in the audit.
         """
         if not reasons:
             return []
-        await transaction.check_constraints_at_once()
-        return await self._bisect(transaction, reasons, by_operator)
 
-    async def _bisect(
-        self, transaction: Transaction, reasons: Mapping[int, CloseReason], by_operator: bool
-    ) -> list[int]:
-        query = self._queries["close_executions"]
-        try:
-            async with transaction.savepoint():
-                named = [str(reason) for reason in reasons.values()]
-                await transaction.execute(query, list(reasons), named, by_operator)
-        except StatementError as error:
-            if policy_of(error) not in ROW_POLICIES:
-                raise
-            if len(reasons) > 1:
-                items, middle = list(reasons.items()), len(reasons) // 2
-                return [
-                    execution_id
-                    for half in (items[:middle], items[middle:])
-                    for execution_id in await self._bisect(transaction, dict(half), by_operator)
-                ]
-            (execution_id,) = reasons
+        async def close(ids: Sequence[int]) -> Sequence[int]:
+            named = [str(reasons[execution_id]) for execution_id in ids]
+            await transaction.execute(self._queries["close_executions"], ids, named, by_operator)
+            return ids
+
+        async def isolate(execution_id: int, error: StatementError) -> Sequence[int]:
             self._failing_rows.report("execution not closed", error, execution_id=execution_id)
-            return []
-        transaction.after_commit(partial(self._report, reasons))
-        return list(reasons)
+            return ()
 
-    def _report(self, reasons: Mapping[int, CloseReason]) -> None:
-        for execution_id, reason in reasons.items():
+        await transaction.check_constraints_at_once()
+        parts = await bisect(transaction, list(reasons), close, isolate)
+        closed = list(chain.from_iterable(parts))
+        transaction.after_commit(partial(self._report, reasons, closed))
+        return closed
+
+    def _report(self, reasons: Mapping[int, CloseReason], closed: Iterable[int]) -> None:
+        for execution_id in closed:
+            reason = reasons[execution_id]
             self._metrics.closed(reason)
             logger.warning(
                 "execution closed", extra=fields(execution_id=execution_id, reason=str(reason))

@@ -3,12 +3,11 @@
 A purge is many short transactions, each under an advisory lock (one replica at a time), with a
 bounded number of rows, skipping locked ones. Rows that may still be needed are never purged:
 bindings of open executions, a unit's current boot, cursors of spools that deliver, keys that a
-caller may repeat. Rows that the database fails to delete stay and are counted; they are bisected
-under savepoints, so that the others of their kind go.
+caller may repeat. Rows that the database fails to delete stay and are counted, and the others of
+their kind are purged.
 """
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -17,11 +16,9 @@ import msgspec
 from central.metrics import Metrics
 from central.settings import RetentionSettings
 from central.store.database import Database, Transaction
-from central.store.failures import ROW_POLICIES, StatementError, policy_of
+from central.store.failing_rows import FailingRows, bisect
+from central.store.failures import StatementError
 from central.store.queries import load
-from kit.http.logs import fields
-
-logger = logging.getLogger(__name__)
 
 CHUNK = 1000
 MAX_FAILING = 100
@@ -41,6 +38,7 @@ class Retention:
     def __init__(self, database: Database, metrics: Metrics, settings: RetentionSettings) -> None:
         self._database = database
         self._metrics = metrics
+        self._failing_rows = FailingRows(metrics)
         self._retention_s: Mapping[str, float] = {
             "bindings": settings.bindings_s,
             "boots": settings.bindings_s,
@@ -70,11 +68,6 @@ class Retention:
                 failing, count = failing + failed, deleted + failed
                 purged[kind] += deleted
                 self._metrics.purged(kind, deleted)
-            if failing:
-                logger.error(
-                    "rows not purged: the database fails them",
-                    extra=fields(kind=kind, count=failing),
-                )
         return purged
 
     async def _purge(self, transaction: Transaction, *, kind: str, first: int) -> tuple[int, int]:
@@ -82,25 +75,18 @@ class Retention:
         lock = await transaction.fetch_row(self._queries["try_purge_lock"])
         if lock is None or not lock["is_locked"]:
             return 0, 0
-        return await self._bisect(transaction, kind, first, CHUNK)
 
-    async def _bisect(
-        self, transaction: Transaction, kind: str, first: int, limit: int
-    ) -> tuple[int, int]:
-        try:
-            async with transaction.savepoint():
-                return await self._delete(transaction, kind, first, limit), 0
-        except StatementError as error:
-            if policy_of(error) not in ROW_POLICIES:
-                raise
-            if limit == 1:
-                transaction.count_isolated()
-                return 0, 1
-        half = limit // 2
-        # The younger half first: what is deleted there moves none of the older.
-        younger = await self._bisect(transaction, kind, first + half, limit - half)
-        older = await self._bisect(transaction, kind, first, half)
-        return younger[0] + older[0], younger[1] + older[1]
+        async def delete(places: Sequence[int]) -> tuple[int, int]:
+            return await self._delete(transaction, kind, places[-1], len(places)), 0
+
+        async def isolate(place: int, error: StatementError) -> tuple[int, int]:
+            self._failing_rows.report("old row not purged", error, kind=kind)
+            return 0, 1
+
+        # By age, the youngest first: what is deleted moves none of the older.
+        places = range(first + CHUNK - 1, first - 1, -1)
+        parts = await bisect(transaction, places, delete, isolate)
+        return sum(deleted for deleted, _ in parts), sum(failed for _, failed in parts)
 
     async def _delete(self, transaction: Transaction, kind: str, first: int, limit: int) -> int:
         statements = {

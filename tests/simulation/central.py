@@ -157,7 +157,7 @@ class MemoryCentral:
         if self.bindings[key] is not None:
             return WriterStatus.REVOKED
         is_locked = execution_id in self.locked
-        return WriterStatus.ROW_LOCKED if is_locked else WriterStatus.WRITER
+        return WriterStatus.BLOCKED if is_locked else WriterStatus.WRITER
 
     # Bindings and leases
 

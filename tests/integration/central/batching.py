@@ -48,7 +48,9 @@ async def replica(
     cache = BindingCache(max_cached)
     try:
         yield Replica(
-            Batches(pool, EntryStore(), cache, AuditLog(pool, metrics), metrics), pool, metrics
+            Batches(pool, EntryStore(metrics), cache, AuditLog(pool, metrics), metrics),
+            pool,
+            metrics,
         )
     finally:
         await pool.close()

@@ -49,13 +49,19 @@ def now() -> SimpleNamespace:
 
 
 @pytest.fixture
-def entry_store(now: SimpleNamespace) -> EntryStore:
-    return EntryStore(TIME_S, clock=lambda: now.s)
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
 
 
 @pytest.fixture
-async def central(database: databases.Database, entry_store: EntryStore) -> AsyncIterator[Replica]:
-    metrics = Metrics(CollectorRegistry())
+def entry_store(metrics: Metrics, now: SimpleNamespace) -> EntryStore:
+    return EntryStore(metrics, TIME_S, clock=lambda: now.s)
+
+
+@pytest.fixture
+async def central(
+    database: databases.Database, entry_store: EntryStore, metrics: Metrics
+) -> AsyncIterator[Replica]:
     pool = Database(DatabaseSettings(database.central_url), metrics)
     batches = Batches(pool, entry_store, BindingCache(), AuditLog(pool, metrics), metrics)
     yield Replica(batches, pool, metrics)
@@ -85,6 +91,7 @@ async def test_an_entry_that_fails_is_deferred_alone_and_refused_after_the_time(
     refused = ["applied", "unstorable", "applied", "unstorable"]
     assert await apply_batch(central, source, 4, *entries()) == refused
     assert [(await run(owner_connection, eid))["status"] for eid in ids] == [1, 0, 1]
+    assert central.counted("central_database_errors_total", reason="isolated") == 3
 
 
 async def test_an_entry_whose_failure_ends_in_time_is_applied(

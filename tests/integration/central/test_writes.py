@@ -67,7 +67,7 @@ class Line:
 async def line(database: Database) -> AsyncIterator[Line]:
     metrics = Metrics(CollectorRegistry())
     pool = store.Database(DatabaseSettings(database.central_url), metrics)
-    async with served(routes, {WRITES: Writes(pool, EntryStore(), metrics)}) as client:
+    async with served(routes, {WRITES: Writes(pool, EntryStore(metrics), metrics)}) as client:
         yield Line(client)
     await pool.close()
 
@@ -271,7 +271,7 @@ async def test_a_size_that_an_int_column_cannot_hold_is_a_422(
     pool = store.Database(DatabaseSettings(int_sizes_database.central_url), metrics)
     async with (
         connected(int_sizes_database.owner_url) as connection,
-        served(routes, {WRITES: Writes(pool, EntryStore(), metrics)}) as client,
+        served(routes, {WRITES: Writes(pool, EntryStore(metrics), metrics)}) as client,
     ):
         old = Line(client)
         (eid,) = await add_runs(connection, 1, source_id=old.key.source_id)

@@ -30,7 +30,7 @@ def test_a_row_that_is_gone_is_refused_for_good() -> None:
 
 
 def test_a_locked_row_defers_every_entry_of_its_execution_and_of_no_other() -> None:
-    locked = execution(EID, writer_status=WriterStatus.ROW_LOCKED)
+    locked = execution(EID, writer_status=WriterStatus.BLOCKED)
 
     result = folded(
         [locked, execution(8)],
@@ -45,7 +45,7 @@ def test_a_locked_row_defers_every_entry_of_its_execution_and_of_no_other() -> N
 
 
 def test_an_invalid_entry_of_a_locked_execution_keeps_its_place_in_the_order() -> None:
-    locked = execution(EID, writer_status=WriterStatus.ROW_LOCKED)
+    locked = execution(EID, writer_status=WriterStatus.BLOCKED)
     broken = InvalidEntry(2, EID, "fly", UnknownOperation("op: ..."))
 
     result = folded(locked, update(status=1), broken, update(status=3))

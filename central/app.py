@@ -39,19 +39,18 @@ from central.auth.workload_tokens import WorkloadVerifier
 from central.auth_settings import LimitSettings, TokenSettings, WorkloadSettings
 from central.metrics import Metrics
 from central.middleware import (
-    AUDIT_LOG,
+    REFUSAL_LOG,
     ConnectionAge,
     RequestMetrics,
     add_user_headers,
-    audit,
     etag,
+    record_refusals,
     release_slot,
     renewal_failures,
 )
 from central.problems import DatabaseUnavailable
 from central.settings import Settings
 from central.store.access import Accounts, Sources
-from central.store.audit import AuditLog
 from central.store.batches import Batches
 from central.store.bindings import BindingCache, BindingQuota, Bindings
 from central.store.boots import Boots
@@ -65,6 +64,7 @@ from central.store.exports import Exports
 from central.store.idempotency import IdempotencyKeys
 from central.store.leases import Leases, RenewalAvailability
 from central.store.orphans import ExecutionCloser
+from central.store.refusals import RefusalLog
 from central.store.uris import Uris
 from central.store.warehouses import Warehouses
 from central.store.writes import Writes
@@ -102,9 +102,10 @@ def build_stores(
     warehouses, entry_store = Warehouses(), EntryStore(metrics, unstorable_after_s)
     binding_cache, quota = BindingCache(), BindingQuota(limits, metrics)
     execution_closer = ExecutionCloser(metrics)
-    availability, audit_log = RenewalAvailability(database, lease_s), AuditLog(database, metrics)
+    availability = RenewalAvailability(database, lease_s)
+    refusal_log = RefusalLog(database, metrics)
     return {
-        BATCHES: Batches(database, entry_store, binding_cache, audit_log, metrics),
+        BATCHES: Batches(database, entry_store, binding_cache, refusal_log, metrics),
         BINDINGS: Bindings(database, warehouses, execution_closer, quota, lease_s),
         BOOTS: Boots(execution_closer),
         COSTS: Costs(database),
@@ -114,7 +115,7 @@ def build_stores(
         LIMITS: limits,
         LEASES: Leases(database, availability, metrics, lease_s),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database, metrics),
-        AUDIT_LOG: audit_log,
+        REFUSAL_LOG: refusal_log,
         SELECTIONS: BulkExecutions(),
         URIS: Uris(database),
         VERSIONS: Versions(database),
@@ -175,7 +176,7 @@ def build_app(
             problem_middleware,
             etag,
             release_slot,
-            audit,
+            record_refusals,
         ],
         client_max_size=MAX_BODY_BYTES,
     )

@@ -32,9 +32,9 @@ from central.jobs import auditor, purger
 from central.jobs.database_watch import DatabaseWatch
 from central.jobs.orphan_closer import OrphanCloser
 from central.metrics import Metrics
-from central.middleware import AUDIT_LOG
+from central.middleware import REFUSAL_LOG
 from central.settings import Settings
-from central.store.audit_chain import AuditChain
+from central.store.audit import Audit
 from central.store.database import Database
 from central.store.orphans import ExecutionCloser, OrphanStore
 from central.store.retention import Retention
@@ -115,7 +115,7 @@ async def serve(settings: Settings) -> int:
         await life.enter_async_context(tasks.supervise("closer", closer.run))
         retention = Retention(database, metrics, settings.retention)
         await life.enter_async_context(tasks.supervise("purger", partial(purger.run, retention)))
-        audit = partial(auditor.run, stores[AUDIT_LOG], AuditChain(database))
+        audit = partial(auditor.run, stores[REFUSAL_LOG], Audit(database))
         await life.enter_async_context(tasks.supervise("auditor", audit))
         not_ready_because.clear()
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))

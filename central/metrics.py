@@ -93,7 +93,7 @@ class Metrics:
         )
         self.unrecorded_refusals = Counter(
             "central_unrecorded_refusals_total",
-            "Failures to write refusals to the audit log.",
+            "Failures to record refusals.",
             registry=registry,
         )
 

@@ -1,7 +1,7 @@
 """Middlewares of central's API, each independent of the routes that it wraps.
 
 Outermost first, as `app.py` installs them: request metrics, connection age, renewal failures,
-(kit) problem documents, ETags, concurrency slots, audit. Those before the problem documents see
+(kit) problem documents, ETags, concurrency slots, refusals. Those before the problem documents see
 responses only; those after them also see the `Problem` that is raised.
 """
 
@@ -19,13 +19,13 @@ from cachetools import TTLCache
 from central.api import leases
 from central.auth.authenticator import MUTATING_CALLER, RELEASE_SLOT, USER
 from central.metrics import Metrics
-from central.store.audit import AuditLog, Refusal
+from central.store.refusals import Refusal, RefusalLog
 from kit.http.problems import Problem
 from kit.http.routing import ROUTE
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-AUDIT_LOG: web.AppKey[AuditLog] = web.AppKey("audit_log", AuditLog)
+REFUSAL_LOG: web.AppKey[RefusalLog] = web.AppKey("refusal_log", RefusalLog)
 
 MAX_TRACKED_CONNECTIONS = 10_000
 AGE_JITTER = 0.2
@@ -130,16 +130,16 @@ async def release_slot(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 @web.middleware
-async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Records refused mutating calls of any route in the audit log.
+async def record_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Records refused mutating calls of any route.
 
     Refused entries of a batch are recorded with the batch; these are the whole calls.
     """
     try:
         return await handler(request)
     except Problem as problem:
-        caller, audit_log = request.get(MUTATING_CALLER), request.app.get(AUDIT_LOG)
-        if caller is not None and audit_log is not None:
+        caller, refusal_log = request.get(MUTATING_CALLER), request.app.get(REFUSAL_LOG)
+        if caller is not None and refusal_log is not None:
             execution_id = request.match_info.get("execution_id", "")
             refusal = Refusal(
                 caller.user_id,
@@ -147,7 +147,7 @@ async def audit(request: web.Request, handler: Handler) -> web.StreamResponse:
                 f"{request.method} {request.get(ROUTE, '')}",
                 problem,
             )
-            await audit_log.record(caller.source_id, refusal)
+            await refusal_log.record(caller.source_id, refusal)
         raise
 
 

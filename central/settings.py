@@ -111,7 +111,7 @@ class Settings:
             "retain_cursors_s": self.retention.cursors_s,
             "retain_idempotency_keys_s": self.retention.keys_s,
             "retain_bindings_s": self.retention.bindings_s,
-            "retain_audit_s": self.retention.refusals_s,
+            "retain_refusals_s": self.retention.refusals_s,
             "connection_max_age_s": self.connection_max_age_s,
             "drain_delay_s": self.drain_delay_s,
             "drain_timeout_s": self.drain_timeout_s,
@@ -195,7 +195,7 @@ def _retention(environment: EnvReader) -> RetentionSettings:
         cursors_s=days("RETAIN_CURSORS_S", 30, 1),
         keys_s=days("RETAIN_IDEMPOTENCY_KEYS_S", 2, 1),
         bindings_s=days("RETAIN_BINDINGS_S", 90, 1),
-        refusals_s=days("RETAIN_AUDIT_S", 30, 1 / 24),
+        refusals_s=days("RETAIN_REFUSALS_S", 30, 1 / 24),
     )
 
 

@@ -60,8 +60,8 @@ USER: web.RequestKey[User] = web.RequestKey("user", User)
 RELEASE_SLOT: web.RequestKey[Callable[[], None]] = web.RequestKey("release_slot")
 """Frees the caller's concurrency slot; called once the response is complete."""
 
-MUTATING_CALLER: web.RequestKey["MutatingCaller"] = web.RequestKey("changer")
-"""The caller of a mutating call, for the audit; set before authorization is known."""
+MUTATING_CALLER: web.RequestKey["MutatingCaller"] = web.RequestKey("mutating_caller")
+"""The caller of a mutating call, for the refusal log; set before authorization is known."""
 
 
 class CredentialPolicy(Enum):

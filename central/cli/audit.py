@@ -15,9 +15,9 @@ import msgspec
 
 from central.cli import EXIT_FAILED, parse_id, run_with_database, table
 from central.settings import DatabaseSettings, read_database_settings
-from central.store.audit import AuditLog, ListedRefusal
-from central.store.audit_chain import Anchor, AuditChain, AuditEvent, EventFilter
+from central.store.audit import Anchor, Audit, AuditEvent, EventFilter
 from central.store.database import Database
+from central.store.refusals import ListedRefusal, RefusalLog
 
 ACTIONS = ("create", "bind", "take-over", "boot", "delete", "revoke", "close")
 
@@ -69,12 +69,14 @@ def _ls(settings: DatabaseSettings, options: argparse.Namespace) -> int:
     if options.refusals:
         rows = run_with_database(
             settings,
-            lambda database, metrics: AuditLog(database, metrics).find(options.user, options.limit),
+            lambda database, metrics: RefusalLog(database, metrics).find(
+                options.user, options.limit
+            ),
         )
     else:
         event_filter = EventFilter(options.event, options.user, options.execution, options.source)
         rows = run_with_database(
-            settings, lambda database, _: AuditChain(database).find(event_filter, options.limit)
+            settings, lambda database, _: Audit(database).find(event_filter, options.limit)
         )
     if options.json:
         print(msgspec.json.encode({"refusals" if options.refusals else "events": rows}).decode())
@@ -88,7 +90,7 @@ def _ls(settings: DatabaseSettings, options: argparse.Namespace) -> int:
 def _verify(settings: DatabaseSettings, options: argparse.Namespace) -> int:
     verified = run_with_database(
         settings,
-        lambda database, _: AuditChain(database).verify(options.anchor, options.first),
+        lambda database, _: Audit(database).verify(options.anchor, options.first),
     )
     end = str(verified.end) if verified.end is not None else None
     if options.json:
@@ -102,7 +104,7 @@ def _verify(settings: DatabaseSettings, options: argparse.Namespace) -> int:
 
 
 async def _export(database: Database) -> None:
-    async for link in AuditChain(database).links():
+    async for link in Audit(database).links():
         document = {"position": link.position, "hash": link.hash.hex(), "event": link.event}
         print(msgspec.json.encode(document).decode())
 

@@ -1,7 +1,7 @@
 """The auditor: extends the audit's chain, and stores the refusals that were only counted.
 
 The end of the chain is logged each time, so that a log kept elsewhere shows an audit that was
-rewritten as a whole (`central/store/audit_chain.py`). The counts of a replica that is killed are
+rewritten as a whole (`central/store/audit.py`). The counts of a replica that is killed are
 lost, of a few seconds at most.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from central.store.audit import AuditLog
-from central.store.audit_chain import AuditChain
+from central.store.audit import Audit
+from central.store.refusals import RefusalLog
 from kit.http.logs import fields
 from kit.http.problems import Problem
 
@@ -23,8 +23,8 @@ PERIOD_S = 5.0
 
 
 async def run(
-    audit_log: AuditLog,
-    chain: AuditChain,
+    refusal_log: RefusalLog,
+    audit: Audit,
     *,
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     uniform: Callable[[float, float], float] = random.uniform,
@@ -33,17 +33,17 @@ async def run(
     try:
         while True:
             await sleep(PERIOD_S * uniform(0.9, 1.1))
-            await run_once(audit_log, chain)
+            await run_once(refusal_log, audit)
     finally:
         with suppress(Problem):
-            await audit_log.store_counts()
+            await refusal_log.store_counts()
 
 
-async def run_once(audit_log: AuditLog, chain: AuditChain) -> None:
+async def run_once(refusal_log: RefusalLog, audit: Audit) -> None:
     """An unavailable database leaves the events unlinked and the counts in memory."""
     try:
-        await audit_log.store_counts()
-        end = await chain.extend()
+        await refusal_log.store_counts()
+        end = await audit.extend()
     except Problem as problem:
         logger.warning("audit not extended", extra=fields(detail=problem.detail))
         return

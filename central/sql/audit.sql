@@ -1,74 +1,57 @@
--- Audit log of refused writes.
+-- The chain over the audit's events (`central/store/audit.py`). Events are inserted by the
+-- statements that they record: executions.sql, bindings.sql, boots.sql, bulk.sql and orphans.sql.
 
 
--- name: add_refusals
--- $1 source, $2 rows that a source may add per hour, $3 rows that a user's sources may add together,
--- $4 rows that all sources of unknown users may add together (anyone can make keys); arrays: $5 user
--- id, $6 execution id, $7 operation, $8 slug, $9 detail. Returns the places in the arrays of those
--- that are beyond one of the caps, from 1.
-with refused as (
-    select
-        *,
-        rank() over (partition by user_id order by ordinal) as ordinal_of_user
-    from unnest($5::int[], $6::int[], $7::text[], $8::text[], $9::text[])
-        with ordinality as refused (user_id, execution_id, op, slug, detail, ordinal)
-), callers as (
-    select
-        coalesce(user_id, 0) as user_key,
-        case
-            when user_id is null then $4::bigint - (
-                select count(*)
-                from cu_metadata.refusals earlier
-                where earlier.user_id is null and earlier.refused_at > now() - interval '1 hour'
-            )
-            else $3::bigint - (
-                select count(*)
-                from cu_metadata.refusals earlier
-                where earlier.user_id = caller.user_id
-                  and earlier.refused_at > now() - interval '1 hour'
-            )
-        end as remaining
-    from (select distinct user_id from refused) caller
-), recorded as (
-    select refused.*
-    from refused
-    join callers on callers.user_key = coalesce(refused.user_id, 0)
-    where ordinal_of_user <= callers.remaining
-      and ordinal <= $2::bigint - (
-          select count(*)
-          from cu_metadata.refusals earlier
-          where earlier.source_id = $1 and earlier.refused_at > now() - interval '1 hour'
-      )
-), added as (
-    insert into cu_metadata.refusals (source_id, user_id, execution_id, op, slug, detail)
-    select $1, user_id, execution_id, op, slug, detail
-    from recorded
-    order by ordinal
-)
-select ordinal from refused
-except
-select ordinal from recorded;
+-- name: try_chain_lock
+-- Held until the transaction ends, so that one replica appends to the chain at a time.
+select pg_try_advisory_xact_lock(7080006) as is_locked;
 
 
--- name: add_counts
--- Of this hour; arrays: $1 user id (0: unknown), $2 slug, $3 how many
-insert into cu_metadata.refusal_counts (hour, user_id, slug, refused_count)
-select date_trunc('hour', now()), user_id, slug, refused_count
-from unnest($1::int[], $2::text[], $3::bigint[]) as counted (user_id, slug, refused_count)
-order by user_id, slug
-on conflict (hour, user_id, slug) do update
-set refused_count = refusal_counts.refused_count + excluded.refused_count;
+-- name: last_link
+-- No row if the chain is empty.
+select position, hash, linked_at
+from cu_metadata.audit_links
+order by position desc
+limit 1;
 
 
--- name: list_refusals
--- The newest first. Those beyond the caps are one row per hour, user and slug, without a source.
--- $1 user or null, $2 limit
-select refused_at, source_id, user_id, execution_id, op, slug, detail, 1::bigint as refused_count
-from cu_metadata.refusals
-where $1::int is null or user_id = $1
-union all
-select hour, null, nullif(user_id, 0), null, null, slug, null, refused_count
-from cu_metadata.refusal_counts
-where $1::int is null or user_id = $1
-order by refused_at desc
+-- name: unlinked_events
+-- $1 recorded after this time, or null for all, $2 limit
+select event.*
+from cu_metadata.audit_events event
+where ($1::timestamptz is null or event.recorded_at > $1)
+  and not exists (
+      select from cu_metadata.audit_links link where link.event_id = event.id
+  )
+order by event.id
 limit $2;
+
+
+-- name: add_links
+-- $1 position of the link before them, $2 ids of the events, $3 hashes
+insert into cu_metadata.audit_links (position, event_id, hash)
+select $1 + ordinal, event_id, hash
+from unnest($2::bigint[], $3::bytea[]) with ordinality as link (event_id, hash, ordinal);
+
+
+-- name: links
+-- With their events; `id` is null where the event is gone. $1 after this position, $2 limit
+select link.position, link.event_id, link.hash, link.linked_at, event.*
+from cu_metadata.audit_links link
+left join cu_metadata.audit_events event on event.id = link.event_id
+where link.position > $1
+order by link.position
+limit $2;
+
+
+-- name: list_events
+-- Those that match every filter that is not null, the newest first.
+-- $1 action, $2 user, $3 execution, $4 source, $5 limit
+select event.*
+from cu_metadata.audit_events event
+where ($1::text is null or event.action = $1)
+  and ($2::int is null or event.user_id = $2)
+  and ($3::int is null or event.execution_id = $3)
+  and ($4::text is null or event.source_id = $4)
+order by event.id desc
+limit $5;

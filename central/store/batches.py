@@ -78,12 +78,12 @@ from central.domain.fold import EntryOutcome, Execution, WriterStatus, fold
 from central.domain.uri_registry import UriRow
 from central.metrics import Metrics
 from central.problems import BatchOutOfStep
-from central.store.audit import AuditLog, Refusal
 from central.store.bindings import BindingCache
 from central.store.database import Database, Transaction
 from central.store.entries import Assumptions, Entries, EntryStore
 from central.store.failures import ROW_POLICIES, Policy, StatementError, policy_of
 from central.store.queries import load
+from central.store.refusals import Refusal, RefusalLog
 from central.wire.entries import (
     BatchRequest,
     BatchResponse,
@@ -119,14 +119,14 @@ class Batches:
         database: Database,
         entry_store: EntryStore,
         cache: BindingCache,
-        audit_log: AuditLog,
+        refusal_log: RefusalLog,
         metrics: Metrics,
     ) -> None:
         self._database = database
         self._entry_store = entry_store
         self._cache = cache
         self._metrics = metrics
-        self._audit_log = audit_log
+        self._refusal_log = refusal_log
         self._queries = load("batches")
 
     async def apply(self, source_id: str, batch: BatchRequest, unit_id: int | None = None) -> bytes:
@@ -256,8 +256,8 @@ class Batches:
         else:
             response, outcomes = _refuse_unknown_source(source_id, batch, entries)
             stored = b""
-        audit = self._audit_log
-        record = audit.record_isolated if isolate_failures else audit.record_in
+        log = self._refusal_log
+        record = log.record_isolated if isolate_failures else log.record_in
         await record(transaction, source_id, _refusals(outcomes))
         await transaction.execute(
             self._queries["advance_cursor"],

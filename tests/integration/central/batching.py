@@ -12,11 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
-from central.store.audit import AuditLog
 from central.store.batches import Batches
 from central.store.bindings import MAX_CACHED_BINDINGS, BindingCache
 from central.store.database import Database
 from central.store.entries import EntryStore
+from central.store.refusals import RefusalLog
 from central.wire.entries import BatchRequest, digest_of
 from dev.world import WORLD
 from kit.texera.uris import UriMinter
@@ -48,7 +48,7 @@ async def replica(
     cache = BindingCache(max_cached)
     try:
         yield Replica(
-            Batches(pool, EntryStore(metrics), cache, AuditLog(pool, metrics), metrics),
+            Batches(pool, EntryStore(metrics), cache, RefusalLog(pool, metrics), metrics),
             pool,
             metrics,
         )

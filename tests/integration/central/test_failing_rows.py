@@ -12,13 +12,13 @@ from central.domain.callers import User
 from central.metrics import Metrics
 from central.problems import DatabaseUnavailable, Unstorable
 from central.settings import DatabaseSettings
-from central.store.audit import AuditLog
 from central.store.batches import Batches
 from central.store.bindings import BindingCache
 from central.store.database import Database
 from central.store.entries import EntryStore
 from central.store.leases import MAX_FAILING, Leases, RenewalAvailability
 from central.store.orphans import CloseReason, ExecutionCloser
+from central.store.refusals import RefusalLog
 from central.store.writes import Writes
 from central.wire.entries import UpdateExecution
 from dev.world import WORLD
@@ -63,7 +63,7 @@ async def central(
     database: databases.Database, entry_store: EntryStore, metrics: Metrics
 ) -> AsyncIterator[Replica]:
     pool = Database(DatabaseSettings(database.central_url), metrics)
-    batches = Batches(pool, entry_store, BindingCache(), AuditLog(pool, metrics), metrics)
+    batches = Batches(pool, entry_store, BindingCache(), RefusalLog(pool, metrics), metrics)
     yield Replica(batches, pool, metrics)
     await pool.close()
 

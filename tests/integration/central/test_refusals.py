@@ -1,32 +1,32 @@
-"""The audit of refused writes: whole calls and batch entries, bounded per source."""
+"""The log of refused writes: whole calls and batch entries, bounded per source."""
 
 from typing import Any
 
 import pytest
 
-from central.middleware import AUDIT_LOG
+from central.middleware import REFUSAL_LOG
 from central.problems import DatabaseUnavailable
-from central.store.audit import (
+from central.store.batches import MAX_EPOCHS_PER_SOURCE
+from central.store.refusals import (
     PER_SOURCE_AND_HOUR,
     PER_USER_AND_HOUR,
     UNKNOWN_PER_HOUR,
     ListedRefusal,
 )
-from central.store.batches import MAX_EPOCHS_PER_SOURCE
 from dev.world import WORLD
 from tests.integration.central.central_fixtures import Sidecar
 
 OWNER, READER, STRANGER = (u.user_id for u in (WORLD.owner, WORLD.reader, WORLD.stranger))
 
 
-async def audited(connection: Any) -> list[tuple[Any, ...]]:
+async def recorded(connection: Any) -> list[tuple[Any, ...]]:
     rows = await connection.fetch(
         "select source_id, user_id, execution_id, op, slug from cu_metadata.refusals order by id"
     )
     return [tuple(row) for row in rows]
 
 
-async def test_whole_calls_are_audited_by_route_source_and_user(
+async def test_whole_calls_are_recorded_by_route_source_and_user(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
     execution_id = (await sidecar.create()).body["execution_id"]
@@ -49,7 +49,7 @@ async def test_whole_calls_are_audited_by_route_source_and_user(
         "PATCH /v1/executions/{execution_id}",
         "POST /v1/executions/{execution_id}/binding",
     )
-    assert await audited(owner_connection) == [
+    assert await recorded(owner_connection) == [
         (mine, READER, execution_id, patch, "not-the-executions-user"),
         (mine, STRANGER, execution_id, patch, "execution-not-found"),
         (mine, OWNER, execution_id, patch, "uri-mismatch"),
@@ -59,7 +59,7 @@ async def test_whole_calls_are_audited_by_route_source_and_user(
     ]
 
 
-async def test_a_refusal_that_cannot_be_audited_reaches_its_caller(
+async def test_a_refusal_that_cannot_be_recorded_reaches_its_caller(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
     execution_id = (await sidecar.create()).body["execution_id"]
@@ -86,7 +86,7 @@ async def test_a_refusal_that_cannot_be_audited_reaches_its_caller(
     assert registry.get_sample_value("central_unrecorded_refusals_total") == 2
 
 
-async def test_late_malformed_and_read_calls_are_not_audited(
+async def test_late_malformed_and_read_calls_are_not_recorded(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
     execution_id = (await sidecar.create()).body["execution_id"]
@@ -99,10 +99,10 @@ async def test_late_malformed_and_read_calls_are_not_audited(
     unsigned = await sidecar.call("PATCH", run, {}, user=WORLD.owner, is_signed=False)
 
     assert [r.status for r in (late, malformed, hidden, unsigned)] == [409, 400, 404, 401]
-    assert await audited(owner_connection) == []
+    assert await recorded(owner_connection) == []
 
 
-async def test_audit_is_limited_to_100_rows_per_source_and_hour(
+async def test_rows_are_limited_to_100_rows_per_source_and_hour(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
     execution_id = (await sidecar.create()).body["execution_id"]
@@ -112,14 +112,12 @@ async def test_audit_is_limited_to_100_rows_per_source_and_hour(
         await sidecar.call("DELETE", f"{run}/uris", user=WORLD.reader)
     await other.call("DELETE", f"{run}/uris", user=WORLD.reader)
 
-    sources = [row[0] for row in await audited(owner_connection)]
+    sources = [row[0] for row in await recorded(owner_connection)]
     assert sources.count(sidecar.source_id) == PER_SOURCE_AND_HOUR
     assert sources.count(other.source_id) == 1
 
 
-async def test_unbound_sources_share_one_audit_limit(
-    sidecar: Sidecar, owner_connection: Any
-) -> None:
+async def test_unbound_sources_share_one_limit(sidecar: Sidecar, owner_connection: Any) -> None:
     """Keys cost nothing to make; what each leaves behind has to be bounded all the same."""
     known = (await sidecar.create()).body["execution_id"]
     entries = [{"execution_id": known, "op": "update_execution", "name": "x"}] * 100
@@ -127,25 +125,25 @@ async def test_unbound_sources_share_one_audit_limit(
     for _ in range(UNKNOWN_PER_HOUR // 100 + 3):
         assert (await sidecar.another().deliver(*entries)).outcomes == ["not-bound"] * 100
 
-    rows = await audited(owner_connection)
+    rows = await recorded(owner_connection)
     assert len(rows) == UNKNOWN_PER_HOUR
     assert {row[1] for row in rows} == {None}
     mine = {"execution_id": known, "op": "update_execution", "runtime_stats_uri": "vfs:///x"}
     assert (await sidecar.deliver(mine)).outcomes == ["uri-mismatch"]
-    assert len(await audited(owner_connection)) == UNKNOWN_PER_HOUR + 1
+    assert len(await recorded(owner_connection)) == UNKNOWN_PER_HOUR + 1
 
 
 async def counted(sidecar: Sidecar) -> list[tuple[int | None, str, int]]:
     """What is beyond the caps: user, slug and number."""
-    audit_log = sidecar.client.app[AUDIT_LOG]
-    await audit_log.store_counts()
-    await audit_log.store_counts()  # adds nothing
-    listed: list[ListedRefusal] = await audit_log.find(None, 100_000)
+    refusal_log = sidecar.client.app[REFUSAL_LOG]
+    await refusal_log.store_counts()
+    await refusal_log.store_counts()  # adds nothing
+    listed: list[ListedRefusal] = await refusal_log.find(None, 100_000)
     return sorted((r.user_id or 0, r.slug, r.refused_count) for r in listed if r.source_id is None)
 
 
 async def test_refusals_beyond_the_cap_are_counted(sidecar: Sidecar, owner_connection: Any) -> None:
-    """Whoever fills the audit first cannot hide what comes after."""
+    """Whoever fills the log first cannot hide what comes after."""
     excess = 7
     for _ in range(PER_SOURCE_AND_HOUR + excess):
         reply = await sidecar.create(WORLD.stranger)
@@ -154,14 +152,14 @@ async def test_refusals_beyond_the_cap_are_counted(sidecar: Sidecar, owner_conne
     entries = [{"execution_id": run, "op": "update_execution", "runtime_stats_uri": "vfs:///x"}] * 3
     assert (await sidecar.deliver(*entries)).outcomes == ["uri-mismatch"] * 3
 
-    assert len(await audited(owner_connection)) == PER_SOURCE_AND_HOUR
+    assert len(await recorded(owner_connection)) == PER_SOURCE_AND_HOUR
     assert await counted(sidecar) == [
         (OWNER, "uri-mismatch", 3),
         (STRANGER, "workflow-not-found", excess),
     ]
 
 
-async def test_one_users_keys_share_the_audit_limit_of_the_user(
+async def test_one_users_keys_share_the_limit_of_the_user(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
     """Keys cost nothing to make: with more of them a user adds no more rows."""
@@ -178,7 +176,7 @@ async def test_one_users_keys_share_the_audit_limit_of_the_user(
     other = await sidecar.another().create(WORLD.stranger)
 
     assert other.outcome == (404, "workflow-not-found")
-    rows = await audited(owner_connection)
+    rows = await recorded(owner_connection)
     assert [row[1] for row in rows].count(OWNER) == PER_USER_AND_HOUR
     assert [row[1] for row in rows].count(STRANGER) == 1
     assert await counted(sidecar) == [(OWNER, "uri-mismatch", 3)]
@@ -187,12 +185,12 @@ async def test_one_users_keys_share_the_audit_limit_of_the_user(
 async def test_counts_that_cannot_be_stored_are_kept(
     sidecar: Sidecar, owner_connection: Any
 ) -> None:
-    audit_log = sidecar.client.app[AUDIT_LOG]
+    refusal_log = sidecar.client.app[REFUSAL_LOG]
     await owner_connection.execute("alter table cu_metadata.refusal_counts rename to gone")
     for _ in range(PER_SOURCE_AND_HOUR + 2):
         await sidecar.create(WORLD.stranger)
     with pytest.raises(DatabaseUnavailable):
-        await audit_log.store_counts()
+        await refusal_log.store_counts()
     await owner_connection.execute("alter table cu_metadata.gone rename to refusal_counts")
 
     assert await counted(sidecar) == [(STRANGER, "workflow-not-found", 2)]

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from central.jobs import auditor
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
-from central.store import audit_chain
+from central.store import audit
 from central.store import database as store
-from central.store.audit import AuditLog
-from central.store.audit_chain import Anchor, AuditChain, AuditEvent, EventFilter
+from central.store.audit import Anchor, Audit, AuditEvent, EventFilter
+from central.store.refusals import RefusalLog
 from dev.world import WORLD
 from tests import databases
 from tests.integration.central.batching import Connection
@@ -33,8 +33,8 @@ async def pool(database: databases.Database) -> AsyncIterator[store.Database]:
 
 
 @pytest.fixture
-def chain(pool: store.Database) -> AuditChain:
-    return AuditChain(pool)
+def chain(pool: store.Database) -> Audit:
+    return Audit(pool)
 
 
 async def add_events(connection: Connection, count: int = 5) -> None:
@@ -42,14 +42,14 @@ async def add_events(connection: Connection, count: int = 5) -> None:
         await connection.execute(INSERT, number)
 
 
-async def extended(chain: AuditChain) -> Anchor:
+async def extended(chain: Audit) -> Anchor:
     end = await chain.extend()
     assert end is not None
     return end
 
 
 async def test_each_privileged_success_is_one_event(
-    sidecar: Sidecar, database: databases.Database, chain: AuditChain, owner_connection: Connection
+    sidecar: Sidecar, database: databases.Database, chain: Audit, owner_connection: Connection
 ) -> None:
     boots = f"/v1/computing-units/{WORLD.computing_unit_id}/boots"
     await sidecar.call("POST", boots, {"boot_id": "one"}, user=WORLD.owner)
@@ -101,7 +101,7 @@ def facts_of(event: AuditEvent) -> tuple[object, ...]:
     )
 
 
-async def test_what_is_rolled_back_is_no_event(sidecar: Sidecar, chain: AuditChain) -> None:
+async def test_what_is_rolled_back_is_no_event(sidecar: Sidecar, chain: Audit) -> None:
     refused = await sidecar.create(WORLD.stranger)
 
     assert refused.status == 404
@@ -131,9 +131,9 @@ async def test_the_services_role_may_only_insert(
 
 
 async def test_an_unaltered_chain_has_no_findings(
-    chain: AuditChain, owner_connection: Connection, monkeypatch: pytest.MonkeyPatch
+    chain: Audit, owner_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_chain, "CHUNK", 2)
+    monkeypatch.setattr(audit, "CHUNK", 2)
     await add_events(owner_connection)
     first = await extended(chain)
     again = await chain.extend()
@@ -181,7 +181,7 @@ SHIFTED_LINKS = "update cu_metadata.audit_links set position = position - 1 wher
     ],
 )
 async def test_an_alteration_is_found(
-    chain: AuditChain, owner_connection: Connection, alteration: str, finding: str
+    chain: Audit, owner_connection: Connection, alteration: str, finding: str
 ) -> None:
     await add_events(owner_connection)
     end = await extended(chain)
@@ -193,7 +193,7 @@ async def test_an_alteration_is_found(
 
 
 async def test_a_chain_that_was_made_anew_does_not_fit_an_earlier_end(
-    chain: AuditChain, owner_connection: Connection
+    chain: Audit, owner_connection: Connection
 ) -> None:
     await add_events(owner_connection)
     end = await extended(chain)
@@ -210,7 +210,7 @@ async def test_a_chain_that_was_made_anew_does_not_fit_an_earlier_end(
 
 
 async def test_a_chain_may_begin_later_if_that_is_said(
-    chain: AuditChain, owner_connection: Connection
+    chain: Audit, owner_connection: Connection
 ) -> None:
     await add_events(owner_connection)
     await extended(chain)
@@ -224,7 +224,7 @@ async def test_a_chain_may_begin_later_if_that_is_said(
 
 
 async def test_an_event_that_commits_late_is_linked_later(
-    chain: AuditChain, database: databases.Database, owner_connection: Connection
+    chain: Audit, database: databases.Database, owner_connection: Connection
 ) -> None:
     async with databases.connected(database.central_url) as slow:
         await slow.execute("begin")
@@ -240,9 +240,7 @@ async def test_an_event_that_commits_late_is_linked_later(
     assert (await chain.verify()).findings == []
 
 
-async def test_two_replicas_extend_one_chain(
-    chain: AuditChain, owner_connection: Connection
-) -> None:
+async def test_two_replicas_extend_one_chain(chain: Audit, owner_connection: Connection) -> None:
     await add_events(owner_connection, 20)
 
     await asyncio.gather(*(chain.extend() for _ in range(4)))
@@ -252,7 +250,7 @@ async def test_two_replicas_extend_one_chain(
 
 
 async def test_creates_do_not_wait_for_the_chain(
-    sidecar: Sidecar, database: databases.Database, chain: AuditChain
+    sidecar: Sidecar, database: databases.Database, chain: Audit
 ) -> None:
     """While another transaction appends to the chain, which holds the chain's lock."""
     async with databases.connected(database.central_url) as appending:
@@ -268,7 +266,7 @@ async def test_creates_do_not_wait_for_the_chain(
 
 async def test_the_job_logs_the_end_and_survives_an_outage(
     pool: store.Database,
-    chain: AuditChain,
+    chain: Audit,
     owner_connection: Connection,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -276,17 +274,17 @@ async def test_the_job_logs_the_end_and_survives_an_outage(
     await add_events(owner_connection)
 
     metrics = Metrics(CollectorRegistry())
-    await auditor.run_once(AuditLog(pool, metrics), chain)
+    await auditor.run_once(RefusalLog(pool, metrics), chain)
     down = store.Database(
         DatabaseSettings("postgresql://x@127.0.0.1:9/x"), Metrics(CollectorRegistry())
     )
-    await auditor.run_once(AuditLog(down, metrics), AuditChain(down))
+    await auditor.run_once(RefusalLog(down, metrics), Audit(down))
 
     assert [record.message for record in caplog.records] == ["audit extended", "audit not extended"]
 
 
 async def test_the_command_lists_verifies_and_exports(
-    sidecar: Sidecar, database: databases.Database, chain: AuditChain, owner_connection: Connection
+    sidecar: Sidecar, database: databases.Database, chain: Audit, owner_connection: Connection
 ) -> None:
     run = (await sidecar.create()).body["execution_id"]
     end = await extended(chain)

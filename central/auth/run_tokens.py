@@ -1,7 +1,7 @@
 """Run tokens: JWTs that central signs, each good for the reads of one execution by one source.
 
     sidecar                                 central
-    POST .../run-token, signed ----------->  binding live, lease live, run open, user active?
+    POST .../run-token, signed ----------->  not revoked, lease live, run open, user active?
          <------------- token (minutes) ---  signs {user_id, execution_id, cnf.jkt, exp}
     GET of the run, signed, token -------->  key, exp, route, execution, source; then the user's
                                              grants, in the statement that reads

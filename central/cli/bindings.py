@@ -91,7 +91,7 @@ def _row(binding: ListedBinding) -> Sequence[str]:
     elif binding.lease_expires_at is None:
         state = "no lease"
     else:
-        how = "live until" if binding.lease_is_alive else "lapsed at"
+        how = "live until" if binding.lease_is_live else "lapsed at"
         state = f"{how} {binding.lease_expires_at:%Y-%m-%d %H:%M:%S}Z"
     return (
         str(binding.execution_id),

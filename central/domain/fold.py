@@ -7,7 +7,7 @@ one by one give the same as folded together.
 
 ## Who may write
 
-The source must hold a live binding to the execution, for a user who is REGULAR or ADMIN. A deleted
+The source must be bound to the execution, for a user who is REGULAR or ADMIN. A deleted
 row, a missing or revoked binding and a demoted user refuse the entry for good. A row that another
 transaction has locked, or that the database fails, defers its entries, all of them, even the
 invalid ones, so that they keep their order when they are sent again. A source that was bound after

@@ -43,7 +43,7 @@ select
         join cu_metadata.bindings other using (execution_id, source_id)
         where lease.execution_id = e.eid and lease.source_id <> $4
           and lease.expires_at > now() and other.revoked_at is null
-    ) as elsewhere_is_live
+    ) as is_leased_elsewhere
 from texera_db.workflow_executions e
 join texera_db.workflow_version v using (vid)
 left join cu_metadata.bindings own
@@ -118,7 +118,7 @@ order by b.execution_id;
 
 
 -- name: live_run
--- The source's live binding to an execution that is open, while its lease lives.
+-- The execution if the source runs it: it is open, the binding not revoked and the lease live.
 -- $1 source, $2 execution
 select
     b.user_id, b.computing_unit_id,
@@ -173,7 +173,7 @@ select
 -- name: list_bindings
 -- For an operator, newest first. A filter that is null selects everything.
 -- $1 execution, $2 source, $3 user, $4 workflow, $5 computing unit,
--- $6 state: open (not revoked, the run unfinished), live (open, its lease alive), revoked or all,
+-- $6 state: open (not revoked, the run unfinished), live (open, its lease live), revoked or all,
 -- $7 limit
 select
     binding.execution_id,
@@ -185,7 +185,7 @@ select
     binding.may_set_status,
     binding.created_at,
     lease.expires_at as lease_expires_at,
-    coalesce(lease.expires_at > now(), false) as lease_is_alive,
+    coalesce(lease.expires_at > now(), false) as lease_is_live,
     binding.revoked_at,
     binding.revoked_reason
 from cu_metadata.bindings binding

@@ -2,12 +2,12 @@
 
 ## One runner per execution
 
-    (none) --create, bind--> live --revoke--> revoked --bind with the user's token--> live
-                              |
-                              +--another source binds, the lease has lapsed--> revoked (taken-over)
+    (none) --create, bind--> bound --revoke--> revoked --bind with the user's token--> bound
+                               |
+                               +--another source binds, the lease has lapsed--> revoked (taken-over)
 
-A binding is live while it is not revoked, and an open execution has at most one live binding: that
-of its runner. Another source takes over only if the lease of the first has lapsed; the first
+An open execution has at most one binding that is not revoked: that of its runner. Its lease is live
+until it lapses (`store/leases.py`). Another source takes over only from a lapsed lease; the first
 binding is revoked in the same transaction, so that its late entries are refused from then on. An
 operator revokes with `python -m central bindings revoke`.
 
@@ -130,7 +130,7 @@ class Bindings:
         warehouse = row["bound_warehouse"]
         if not status.is_terminal and not row["is_runner"]:
             await self._quota.acquire(transaction, user.user_id, source_id)
-            if row["elsewhere_is_live"]:
+            if row["is_leased_elsewhere"]:
                 raise BoundElsewhere("another sidecar is writing to this execution")
             await transaction.execute(
                 self._queries["take_over"], execution_id, source_id, user.user_id
@@ -162,7 +162,7 @@ class Bindings:
         )
 
     async def list_open(self, source_id: str, min_age_s: float) -> calls.OpenBindings:
-        """The source's live bindings to open executions that are at least `min_age_s` old."""
+        """The open executions that the source runs, bound at least `min_age_s` ago."""
         rows = await self._database.read(self._queries["open_bindings"], source_id, min_age_s)
         return calls.OpenBindings([calls.OpenBinding(**dict(row)) for row in rows])
 
@@ -338,7 +338,7 @@ class ListedBinding(msgspec.Struct, frozen=True):
     may_set_status: bool
     created_at: datetime
     lease_expires_at: datetime | None
-    lease_is_alive: bool
+    lease_is_live: bool
     revoked_at: datetime | None
     revoked_reason: str | None
 

@@ -12,8 +12,8 @@ from sidecar.settings import DEFAULT_MAX_ENTRIES
 from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, NewEntry, Priority
 
 RETRY_AFTER_S = 5
-RESERVE_SHARE = 8
-"""One eighth of the spool is kept for terminal statuses."""
+TERMINAL_SHARE = 8
+"""One eighth of the spool is for terminal statuses only."""
 LOW_WATER = 0.9
 """A full spool accepts ordinary writes again below this share of its high mark."""
 ENVELOPE_BYTES = 128
@@ -52,8 +52,8 @@ class SpoolLimits:
     @property
     def high_water(self) -> Usage:
         return Usage(
-            self.max_entries - self.max_entries // RESERVE_SHARE,
-            self.max_bytes - self.max_bytes // RESERVE_SHARE,
+            self.max_entries - self.max_entries // TERMINAL_SHARE,
+            self.max_bytes - self.max_bytes // TERMINAL_SHARE,
         )
 
     @property
@@ -78,22 +78,22 @@ class CapacityGuard:
         self._is_full = self._is_full and not usage.fits(self.limits.low_water)
         return self._is_full
 
-    def reserve(self, new: NewEntry, usage: Usage) -> Usage:
-        """Reserves room for a write beside the present usage; returns it, for `release`.
+    def acquire(self, new: NewEntry, usage: Usage) -> Usage:
+        """Takes room for a write beside the present usage; returns it, for `release`.
 
         Raises `SpoolFull`.
         """
         size_bytes = ENTRY_OVERHEAD_BYTES + ENVELOPE_BYTES + len(msgspec.json.encode(new.fields))
-        reserved = Usage(1, size_bytes)
+        taken = Usage(1, size_bytes)
         usage += self._committing
-        if not self._has_room(usage, reserved, is_terminal=new.priority is Priority.TERMINAL):
+        if not self._has_room(usage, taken, is_terminal=new.priority is Priority.TERMINAL):
             raise SpoolFull(
                 f"{usage.entries} writes of at most {self.limits.max_entries} wait for central,"
                 f" {usage.size_bytes} of at most {self.limits.max_bytes} bytes",
                 retry_after_s=RETRY_AFTER_S,
             )
-        self._committing += reserved
-        return reserved
+        self._committing += taken
+        return taken
 
     def _has_room(self, usage: Usage, more: Usage, *, is_terminal: bool) -> bool:
         if is_terminal:
@@ -106,9 +106,9 @@ class CapacityGuard:
         self._is_full = not usage.fits(self.limits.low_water)
         return False
 
-    def release(self, reserved: Usage) -> None:
+    def release(self, taken: Usage) -> None:
         """The write is on disk and counted there, or it failed."""
-        self._committing -= reserved
+        self._committing -= taken
 
 
 class ReserveFile:

@@ -54,7 +54,7 @@ class InspectedSpool:
     def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
         self.directory = directory
         self.connection = connection
-        self.is_live = lock.is_held(directory)
+        self.is_running = lock.is_held(directory)
         path = directory / schema.FILE_NAME
         try:
             version = schema.version_of(connection)
@@ -79,7 +79,7 @@ class InspectedSpool:
         ).fetchone()
         return {
             "spool_id": self.spool_id,
-            "running": self.is_live,
+            "running": self.is_running,
             "epoch": self.meta["epoch"],
             "last_batch": self.meta["batch"],
             "waiting": count[0],

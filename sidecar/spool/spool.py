@@ -195,7 +195,7 @@ class Spool:
                     "the spool's volume: what space is left is kept for terminal statuses",
                     retry_after_s=RETRY_AFTER_S,
                 )
-        reserved = self._capacity.reserve(new, self.queues.usage)
+        taken = self._capacity.acquire(new, self.queues.usage)
         replaced = self.queues.coalescible(new.execution_id, new.coalesce_key)
         if replaced is not None and replaced.user_id != new.user_id:
             replaced = None
@@ -221,7 +221,7 @@ class Spool:
         try:
             seq: int = await self._file.write(store, index, use_reserve=is_terminal)
         finally:
-            self._capacity.release(reserved)
+            self._capacity.release(taken)
         return seq
 
     # Queries: none waits for a commit under way

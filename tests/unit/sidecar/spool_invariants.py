@@ -34,7 +34,7 @@ def _check_file(spool: InspectedSpool) -> Iterator[str]:
     if schema.schema_signature(spool.connection) != schema.expected_signature():
         yield f"tables are not those of format {schema.FORMAT_VERSION}"
     path = spool.directory / schema.FILE_NAME
-    if not spool.is_live:
+    if not spool.is_running:
         with closing(WalIndex(path)) as index:
             if WalFile(path).has_unreachable_commits(index.valid_frames):
                 yield "the log is damaged: SQLite does not see all its commits"

@@ -70,6 +70,7 @@ from central.store.warehouses import Warehouses
 from central.store.writes import Writes
 from central.wire.entries import MAX_BODY_BYTES
 from kit.http.body_reader import BodyReader
+from kit.http.large_decoder import LargeDecoder
 from kit.http.openapi import add_openapi, openapi_document
 from kit.http.routing import add_routes, problem_middleware
 
@@ -97,6 +98,7 @@ def build_stores(
     lease_s: float,
     limits: LimitSettings,
     unstorable_after_s: float = DEFAULT_UNSTORABLE_AFTER_S,
+    large_decoder: LargeDecoder | None = None,
 ) -> dict[web.AppKey[Any], Any]:
     """Every store, under the key by which handlers find it."""
     warehouses, entry_store = Warehouses(), EntryStore(metrics, unstorable_after_s)
@@ -104,14 +106,15 @@ def build_stores(
     execution_closer = ExecutionCloser(metrics)
     availability = RenewalAvailability(database, lease_s)
     refusal_log = RefusalLog(database, metrics)
+    decoder = large_decoder or LargeDecoder()
     return {
-        BATCHES: Batches(database, entry_store, binding_cache, refusal_log, metrics),
+        BATCHES: Batches(database, entry_store, binding_cache, refusal_log, metrics, decoder),
         BINDINGS: Bindings(database, warehouses, execution_closer, quota, lease_s),
         BOOTS: Boots(execution_closer),
         COSTS: Costs(database),
         EXECUTIONS: Executions(database, warehouses, binding_cache, quota, lease_s),
         EXPIRED: Expired(database),
-        EXPORTS: Exports(database),
+        EXPORTS: Exports(database, decoder),
         LIMITS: limits,
         LEASES: Leases(database, availability, metrics, lease_s),
         IDEMPOTENCY_KEYS: IdempotencyKeys(database, metrics),

@@ -60,14 +60,19 @@ async def serve(settings: Settings) -> int:
     tasks = Supervisor(metrics.restarts)
     database = Database(settings.database, metrics)
     metrics.watch_connections(database.connections)
-    stores = build_stores(
-        database, metrics, settings.lease_s, settings.limits, settings.unstorable_after_s
-    )
     callers = ConnectionLimiter(settings.limits.connections, metrics.dropped_connection)
     body_reader = BodyReader(
         callers,
         max_total_bytes=settings.limits.buffered_body_bytes,
         max_share=MAX_BODIES_SHARE,
+    )
+    stores = build_stores(
+        database,
+        metrics,
+        settings.lease_s,
+        settings.limits,
+        settings.unstorable_after_s,
+        body_reader.large_decoder,
     )
     metrics.watch_callers(lambda: callers.count, lambda: body_reader.buffered_bytes)
     watch = DatabaseWatch(database)

@@ -67,7 +67,6 @@ than its locks: what a take-over, an end, another URI or a demotion changes mean
 under the locks.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -97,7 +96,7 @@ from central.wire.entries import (
     decode_entries,
     op_of,
 )
-from kit.http.body_reader import LARGE_BODY_BYTES
+from kit.http.large_decoder import LARGE_BYTES, LargeDecoder
 
 MAX_EPOCHS_PER_SOURCE = 16
 """Cursors per source: the responses that they hold must not fill the disk."""
@@ -121,9 +120,11 @@ class Batches:
         cache: BindingCache,
         refusal_log: RefusalLog,
         metrics: Metrics,
+        large_decoder: LargeDecoder,
     ) -> None:
         self._database = database
         self._entry_store = entry_store
+        self._large_decoder = large_decoder
         self._cache = cache
         self._metrics = metrics
         self._refusal_log = refusal_log
@@ -134,10 +135,10 @@ class Batches:
 
         Raises `InvalidRequest` or `BatchOutOfStep`: nothing is applied.
         """
-        if sum(map(len, batch.entries)) <= LARGE_BODY_BYTES:
+        if sum(map(len, batch.entries)) <= LARGE_BYTES:
             entries = decode_entries(batch.entries)
         else:
-            entries = await asyncio.to_thread(decode_entries, batch.entries)
+            entries = await self._large_decoder.decode(decode_entries, batch.entries)
         applied = await self._apply_optimistically(source_id, batch, entries, unit_id)
         if applied is not None:
             self._metrics.batch("applied_at_once", len(entries))

@@ -1,7 +1,5 @@
 """Export plans: the look-ups for `central.domain.export_rules`."""
 
-import asyncio
-
 import msgspec
 
 from central.domain import export_rules
@@ -10,20 +8,21 @@ from central.problems import ComputingUnitNotFound, WorkflowUnreadable
 from central.store.access import workflow_not_found
 from central.store.database import Database
 from central.store.queries import load
+from kit.http.large_decoder import LargeDecoder
 from kit.texera.uris import resolve_output_port
 
 MAX_CONTENT_BYTES = 4 * 1024 * 1024
 """Of a workflow, many times more than an ordinary one. Decoded it may take twenty times as much
-memory, so one is decoded at a time."""
+memory."""
 
 _results = msgspec.json.Decoder(dict[str, str])
 
 
 class Exports:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, large_decoder: LargeDecoder) -> None:
         self._database = database
+        self._large_decoder = large_decoder
         self._queries = load("exports")
-        self._decoding = asyncio.Lock()
 
     async def plan(
         self, user: User, workflow_id: int, request: export_rules.ExportRequest
@@ -74,8 +73,7 @@ class Exports:
     ) -> dict[str, list[str]]:
         # An unreadable workflow may read any dataset, so that nothing of it is exported.
         try:
-            async with self._decoding:
-                datasets, links = await asyncio.to_thread(_read_content, content)
+            datasets, links = await self._large_decoder.decode(_read_content, content)
         except (msgspec.DecodeError, RecursionError) as error:
             raise WorkflowUnreadable(
                 f"the content of workflow {workflow_id} is not JSON: {error}"

@@ -10,15 +10,14 @@ cannot keep the budget taken.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from kit.http.connection_limits import ConnectionLimiter
+from kit.http.large_decoder import LargeDecoder
 from kit.http.problems import (
     BodyIncomplete,
     BodyTooLarge,
@@ -35,11 +34,6 @@ GRACE_S = 5.0
 MIN_BYTES_PER_S = 64 * 1024
 """Far below any link of a cluster: 4 MiB at this rate would take longer than the timeout."""
 RETRY_AFTER_S = 1.0
-LARGE_BODY_BYTES = 64 * 1024
-"""Decoded in a thread. A smaller one takes the loop a millisecond, and the thread's start and end
-cost a tenth of that."""
-
-T = TypeVar("T")
 
 
 class BodyReader:
@@ -58,14 +52,13 @@ class BodyReader:
         grace_s: float = GRACE_S,
     ) -> None:
         self.connections = connections or ConnectionLimiter()
+        self.large_decoder = LargeDecoder()
         self.read_timeout_s = read_timeout_s
         self.grace_s = grace_s
         self.buffered_bytes = 0
         self._max_total_bytes = max_total_bytes
         self._max_owner_bytes = max_share * max_total_bytes
         self._owner_bytes: dict[Hashable, int] = {}
-        self._decoder = ThreadPoolExecutor(1, "large bodies")
-        """One thread: what a body decodes to may be many times its size."""
 
     @asynccontextmanager
     async def body(self, request: web.Request, max_bytes: int) -> AsyncIterator["RequestBody"]:
@@ -80,10 +73,6 @@ class BodyReader:
             yield body
         finally:
             body.release()
-
-    async def decode_large(self, decode: Callable[[bytes], T], raw_body: bytes) -> T:
-        """Decodes off the event loop, one body at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoder, decode, raw_body)
 
     def reserve(self, owner: Hashable, size_bytes: int, held_bytes: int = 0) -> None:
         """Reserves for a body that holds `held_bytes` already. Raises `Overloaded`.

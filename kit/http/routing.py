@@ -32,7 +32,8 @@ import msgspec
 from aiohttp import web
 
 from kit.http import problems
-from kit.http.body_reader import LARGE_BODY_BYTES, BodyReader, RequestBody
+from kit.http.body_reader import BodyReader, RequestBody
+from kit.http.large_decoder import LARGE_BYTES
 from kit.http.logs import fields
 from kit.http.problems import Problem
 from kit.http.validation import parse_body, parse_parameters
@@ -244,10 +245,10 @@ def _adapt(
                 _check_no_body(raw_body)
             elif raw_body or not route.body_is_optional:
                 _check_json(request)
-                if len(raw_body) <= LARGE_BODY_BYTES:
+                if len(raw_body) <= LARGE_BYTES:
                     body = decode(raw_body)
                 else:
-                    body = await body_reader.decode_large(decode, raw_body)
+                    body = await body_reader.large_decoder.decode(decode, raw_body)
             typed = TypedRequest(request, caller, path, query, body, raw_body)
             return json_response(await route.handler(typed))
 

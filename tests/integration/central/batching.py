@@ -19,6 +19,7 @@ from central.store.entries import EntryStore
 from central.store.refusals import RefusalLog
 from central.wire.entries import BatchRequest, digest_of
 from dev.world import WORLD
+from kit.http.large_decoder import LargeDecoder
 from kit.texera.uris import UriMinter
 from tests import databases
 
@@ -47,11 +48,9 @@ async def replica(
     pool = Database(DatabaseSettings(database.central_url), metrics)
     cache = BindingCache(max_cached)
     try:
-        yield Replica(
-            Batches(pool, EntryStore(metrics), cache, RefusalLog(pool, metrics), metrics),
-            pool,
-            metrics,
-        )
+        entry_store, refusal_log = EntryStore(metrics), RefusalLog(pool, metrics)
+        batches = Batches(pool, entry_store, cache, refusal_log, metrics, LargeDecoder())
+        yield Replica(batches, pool, metrics)
     finally:
         await pool.close()
 

@@ -22,6 +22,7 @@ from central.store.refusals import RefusalLog
 from central.store.writes import Writes
 from central.wire.entries import UpdateExecution
 from dev.world import WORLD
+from kit.http.large_decoder import LargeDecoder
 from tests import databases
 from tests.integration.central.batching import (
     Connection,
@@ -63,7 +64,8 @@ async def central(
     database: databases.Database, entry_store: EntryStore, metrics: Metrics
 ) -> AsyncIterator[Replica]:
     pool = Database(DatabaseSettings(database.central_url), metrics)
-    batches = Batches(pool, entry_store, BindingCache(), RefusalLog(pool, metrics), metrics)
+    refusal_log, decoder = RefusalLog(pool, metrics), LargeDecoder()
+    batches = Batches(pool, entry_store, BindingCache(), refusal_log, metrics, decoder)
     yield Replica(batches, pool, metrics)
     await pool.close()
 

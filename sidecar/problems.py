@@ -151,7 +151,7 @@ class CentralUnavailable(Problem):
         super().__init__(detail, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
         self.has_retry_after = has_retry_after
-        """Whether a response (429, 503) named the wait; else there was no response."""
+        """Whether there was a response (429, 503) that named the wait."""
         self.from_unknown_server = from_unknown_server
         """Whether the response is not central's: a proxy's page, another service."""
         self.response_status = response_status

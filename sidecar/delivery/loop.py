@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from enum import StrEnum, auto
 from http import HTTPStatus
 from typing import Protocol
 
@@ -27,10 +28,6 @@ logger = logging.getLogger(__name__)
 FIRST_BATCH_ENTRIES = 50
 """Of a batch cut while central is unreachable; each success doubles it."""
 BACKOFF_BASE_S = 0.1
-BACKOFF_LIMIT_S = 5.0
-"""Short enough that a returned central gets the backlog within seconds, jittered so that a
-fleet does not return as one."""
-PARKED_LIMIT_S = 30.0
 MAX_RETRY_AFTER_S = 60.0
 """A longer `Retry-After` is cut to this: a server that sends a day must not delay a run's end."""
 MAX_SLOW_SENDS = 3
@@ -39,6 +36,24 @@ ALWAYS_FAST_BYTES = 64 * 1024
 """A batch of this size is not made smaller for being slow: central itself is."""
 EXPECTED_REFUSALS = frozenset({"late"})
 """Texera sends a RUNNING after the end in ordinary runs: no warning."""
+
+
+class Cause(StrEnum):
+    """Why nothing is sent for a while. Each has a backoff of its own."""
+
+    OUTAGE = auto()
+    """Central cannot be reached, or says 502, 503 or 504 itself."""
+    RATE_LIMIT = auto()
+    """Central is well, and this source sends too much (429)."""
+    SPOOL = auto()
+    """The spool's file cannot be read or written."""
+    PARKED = auto()
+    """Something refuses the whole call, or another epoch began."""
+
+
+BACKOFF_LIMITS_S = {Cause.OUTAGE: 5.0, Cause.RATE_LIMIT: 5.0, Cause.SPOOL: 5.0, Cause.PARKED: 30.0}
+"""Short enough that a returned central gets the backlog within seconds, jittered so that a
+fleet does not return as one."""
 
 
 class BatchSender(Protocol):
@@ -79,8 +94,10 @@ class Delivery:
         self._listener = listener
         self._faults = faults
         self._monotonic = monotonic
-        self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S, uniform=uniform)
-        self._parked_backoff = Backoff(BACKOFF_BASE_S, PARKED_LIMIT_S, uniform=uniform)
+        self._backoffs = {
+            cause: Backoff(BACKOFF_BASE_S, limit_s, uniform=uniform)
+            for cause, limit_s in BACKOFF_LIMITS_S.items()
+        }
         self._slow_start = SlowStart(FIRST_BATCH_ENTRIES, BATCH_MAX_ENTRIES)
         self._byte_limit = BatchByteLimit(BATCH_MAX_BYTES)
         self._pacer = BatchPacer(monotonic, self._has_urgent_work)
@@ -115,7 +132,7 @@ class Delivery:
                 await self._send(batch)
             except SpoolUnavailable as problem:
                 logger.error("spool unavailable", extra=fields(detail=problem.detail))
-                await self._back_off(self._backoff.next_s())
+                await self._back_off(Cause.SPOOL)
 
     def begin_drain(self) -> None:
         self._draining.set()
@@ -193,11 +210,12 @@ class Delivery:
         await self._settle(batch, outcomes)
 
     def _on_success(self, *, was_delivered: bool) -> None:
-        if self._backoff.failure_count or self.parked_because:
-            failures = self._backoff.failure_count
-            logger.info("central is available again", extra=fields(failures=failures))
-        self._backoff.reset()
-        self._parked_backoff.reset()
+        if failures := {
+            c.value: b.failure_count for c, b in self._backoffs.items() if b.failure_count
+        }:
+            logger.info("delivery resumed", extra=fields(failures=failures))
+        for backoff in self._backoffs.values():
+            backoff.reset()
         self._slow_sends = 0
         if was_delivered:  # the empty batch of a withdrawal says nothing of sizes
             self._slow_start.record_success()
@@ -224,7 +242,7 @@ class Delivery:
     async def _on_failure(
         self, batch: Batch, problem: CentralUnavailable | UpstreamProblem
     ) -> None:
-        """There are five cases: another epoch, too large, no response, too many calls, all else."""
+        """There are five cases: another epoch, too large, an outage, too many calls, all else."""
         if problem.slug == "batch-out-of-step":
             await self._begin_epoch(batch, problem)
         elif self._is_too_large(batch, problem):
@@ -239,20 +257,21 @@ class Delivery:
         elif isinstance(problem, CentralUnavailable) and not problem.from_unknown_server:
             self._metrics.batches.labels("unavailable").inc()
             self._slow_start.record_failure()
-            if self._backoff.failure_count == 0:
+            if self._backoffs[Cause.OUTAGE].failure_count == 0:
                 logger.warning("central unavailable", extra=fields(detail=problem.detail))
             retry_after_s = problem.retry_after_s if problem.has_retry_after else 0.0
-            await self._back_off(self._backoff.next_s() + min(retry_after_s, MAX_RETRY_AFTER_S))
-        elif problem.status == 429:  # central is well, and this source sends too much
+            await self._back_off(Cause.OUTAGE, retry_after_s)
+        elif problem.status == HTTPStatus.TOO_MANY_REQUESTS:
             self._metrics.batches.labels("rate-limited").inc()
-            retry_after_s = problem.retry_after_s
-            await self._back_off(self._backoff.next_s() + min(retry_after_s, MAX_RETRY_AFTER_S))
+            if self._backoffs[Cause.RATE_LIMIT].failure_count == 0:
+                logger.warning("delivery rate-limited", extra=fields(detail=problem.detail))
+            await self._back_off(Cause.RATE_LIMIT, problem.retry_after_s)
         else:
             self._metrics.batches.labels("parked").inc()
             self._metrics.delivery_parked.set(1)
             self.parked_because = f"{problem.slug}: {problem.detail}"
             logger.error("delivery parked", extra=fields(problem=problem.document()))
-            await self._back_off(self._parked_backoff.next_s())
+            await self._back_off(Cause.PARKED)
 
     def _is_too_large(self, batch: Batch, problem: CentralUnavailable | UpstreamProblem) -> bool:
         """Whether the batch is to be cut anew: its size was refused, or it did not get through in
@@ -281,7 +300,7 @@ class Delivery:
         )
         self._report_forgotten(batch, problem.document().get("last_batch"))
         # A new epoch is always in step; the wait bounds the loop should central disagree.
-        await self._back_off(self._parked_backoff.next_s())
+        await self._back_off(Cause.PARKED)
 
     def _report_forgotten(self, batch: Batch, last_batch: object) -> None:
         """Central's cursor is behind the batches of this epoch that it had answered."""
@@ -295,8 +314,9 @@ class Delivery:
             ),
         )
 
-    async def _back_off(self, wait_s: float) -> None:
+    async def _back_off(self, cause: Cause, retry_after_s: float = 0.0) -> None:
         """Sends nothing meanwhile, whatever arrives. A drain that begins ends the wait once."""
+        wait_s = self._backoffs[cause].next_s() + min(retry_after_s, MAX_RETRY_AFTER_S)
         if self._draining.is_set():
             await asyncio.sleep(wait_s)
         else:

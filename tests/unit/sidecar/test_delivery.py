@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kit.http.service import Supervisor
-from sidecar.problems import CentralUnavailable
+from sidecar.problems import CentralUnavailable, SpoolUnavailable
 from sidecar.spool import batches
 from sidecar.spool.entry import Batch, Outcome, WriteState
 from tests.unit.sidecar.delivery_fixtures import (
@@ -66,6 +66,37 @@ async def test_the_backoff_doubles_up_to_its_limit_and_resets_on_success(
     harness.central.script = [UNREACHABLE]
     await harness.deliver_all()
     assert harness.waits_s == [0.1]
+
+
+async def test_each_cause_of_a_wait_has_a_backoff_and_a_log_line_of_its_own(
+    harness: DeliveryHarness,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level("INFO", "sidecar.delivery")
+    settle, failures = harness.spool.settle, [SpoolUnavailable("gone", retry_after_s=1)]
+
+    async def fail_once(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await settle(*arguments)
+
+    await harness.spool.append(update(name="n"))
+    monkeypatch.setattr(harness.spool, "settle", fail_once)
+    harness.central.script = [relayed("rate-limited", 429), UNREACHABLE, UNREACHABLE, applied]
+
+    await harness.deliver_all()
+
+    assert harness.waits_s == [0.1, 0.1, 0.2, 0.1]
+    assert [
+        (line.message, getattr(line, "fields", {}).get("failures")) for line in caplog.records
+    ] == [
+        ("delivery rate-limited", None),
+        ("central unavailable", None),
+        ("delivery resumed", {"rate_limit": 1, "outage": 2}),
+        ("spool unavailable", None),
+        ("delivery resumed", {"spool": 1}),
+    ]
 
 
 @pytest.mark.parametrize("fault", [PROXY_PAGE, relayed("forbidden", 403)])

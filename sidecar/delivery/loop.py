@@ -17,7 +17,7 @@ from sidecar.delivery.pacing import BatchPacer
 from sidecar.delivery.waiters import SettlementWaiters
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, SpoolUnavailable, UpstreamProblem
-from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES
+from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, BatchDamaged
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord, WriteState
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.spool import Spool
@@ -120,16 +120,22 @@ class Delivery:
         ended, self._spool.unreported = self._spool.unreported, []
         self._on_ended(ended)
         is_index_suspect, self._has_run = self._has_run, True  # an unforeseen error ended a run
+        is_batch_damaged = False
         while True:
             try:
                 if is_index_suspect:
                     await self._spool.reload_index()
                     is_index_suspect = False
+                if is_batch_damaged:
+                    await self._spool.abandon_batch()
+                    is_batch_damaged = False
                 await self._recover_interrupted_settle()
                 batch = await self._next_batch()
                 if batch is None:
                     return
                 await self._send(batch)
+            except BatchDamaged:
+                is_batch_damaged = True
             except SpoolUnavailable as problem:
                 logger.error("spool unavailable", extra=fields(detail=problem.detail))
                 await self._back_off(Cause.SPOOL)

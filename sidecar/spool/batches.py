@@ -61,6 +61,10 @@ KeepRows = Callable[[list[tuple[Any, ...]]], None]
 _encode = msgspec.json.Encoder().encode
 
 
+class BatchDamaged(Exception):
+    """The batch in flight is not what was cut: it can neither be sent nor settled."""
+
+
 @dataclass(frozen=True, slots=True)
 class FormedBatch:
     """The next batch, if any, and the records of corrupted entries that were found on the way."""
@@ -151,24 +155,20 @@ def has_batch(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM in_flight").fetchone() is not None
 
 
-def in_flight(connection: sqlite3.Connection) -> FormedBatch | None:
-    """The batch that was cut and is not settled, to be sent again.
-
-    None if it is not what was cut (corruption): it can neither be sent nor settled.
-    """
+def in_flight(connection: sqlite3.Connection) -> Batch | None:
+    """The batch that was cut and is not settled. Raises `BatchDamaged`."""
     rows = connection.execute(
         f"SELECT withdrawal, {ENTRY_COLUMNS} FROM in_flight LEFT JOIN entries USING (seq)"  # noqa: S608
         " ORDER BY position"
     ).fetchall()
     if not rows:
-        return FormedBatch(None, [])
+        return None
     entries = tuple(entry for _, *row in rows if (entry := entry_of_row(row)) is not None)
     meta = schema.read_meta(connection)
     if len(entries) < len(rows) or digest_of(entries) != meta["digest"]:
-        return None
+        raise BatchDamaged(f"batch {meta['batch']} of epoch {meta['epoch']}")
     is_withdrawn = any(row[0] != Withdrawal.NO for row in rows)
-    batch = Batch(meta["epoch"], meta["batch"], meta["digest"], entries, is_withdrawn)
-    return FormedBatch(batch, [])
+    return Batch(meta["epoch"], meta["batch"], meta["digest"], entries, is_withdrawn)
 
 
 def cut(

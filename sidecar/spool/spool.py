@@ -276,13 +276,15 @@ class Spool:
     # Batches
 
     async def in_flight(self) -> Batch | None:
-        """The batch to send again. A damaged one cannot be sent: a new epoch starts instead."""
+        """The batch to send again. Raises `BatchDamaged`: then `abandon_batch`."""
         if not self._has_batch:
             return None
-        formed: FormedBatch | None = await self._file.write(batches.in_flight, needs_sync=False)
-        if formed is not None:
-            self._has_batch = formed.batch is not None
-            return formed.batch
+        batch: Batch | None = await self._file.write(batches.in_flight, needs_sync=False)
+        self._has_batch = batch is not None
+        return batch
+
+    async def abandon_batch(self) -> None:
+        """Leaves the epoch of a damaged batch. Its corrupted members end, the others wait again."""
 
         def abandon(connection: sqlite3.Connection) -> tuple[str, list[WriteRecord]]:
             abandoned = batches.abandon_batch(connection, self._file.keep_rows)
@@ -290,7 +292,6 @@ class Spool:
             return abandoned
 
         await self._leave_epoch(abandon)
-        return None
 
     async def cut(
         self,
@@ -299,7 +300,7 @@ class Spool:
         max_entries: int = BATCH_MAX_ENTRIES,
         max_bytes: int = BATCH_MAX_BYTES,
     ) -> Batch | None:
-        """Fixes the next batch on disk. None if nothing is due."""
+        """Fixes the next batch on disk. None if nothing is due. Raises `BatchDamaged` as above."""
         ranked = self.queues.ranked(self._monotonic(), max_entries, flush=flush)
         if not ranked:
             return None
@@ -307,7 +308,7 @@ class Spool:
 
         def form(connection: sqlite3.Connection) -> tuple[FormedBatch, IndexSnapshot | None]:
             if batches.has_batch(connection):  # `cut_with_next_append` came first
-                return batches.in_flight(connection) or FormedBatch(None, []), None
+                return FormedBatch(batches.in_flight(connection), []), None
             formed = batches.cut(connection, ranked, max_entries, max_bytes, self._file.keep_rows)
             # Of a corrupted entry only the counts of its queue are known, so the index is loaded
             # again; as it is should it ever name executions that have nothing to cut.

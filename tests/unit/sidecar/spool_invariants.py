@@ -65,7 +65,9 @@ def _check_entries(spool: InspectedSpool) -> Iterator[str]:
 
 
 def _check_batch(spool: InspectedSpool) -> Iterator[str]:
-    if batches.in_flight(spool.connection) is None:
+    try:
+        batches.in_flight(spool.connection)
+    except batches.BatchDamaged:
         yield "the batch in flight is not what was cut: its members or its digest differ"
     places = [row[0] for row in spool.connection.execute("SELECT position FROM in_flight")]
     if sorted(places) != list(range(len(places))):

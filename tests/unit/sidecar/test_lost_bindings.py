@@ -60,7 +60,7 @@ async def test_a_damaged_batch_tells_the_next_start_too(spools: Spools) -> None:
     await cut(spool)
     await spools.close()
     spools.flip(seq)
-    await (await spools.open()).in_flight()
+    await (await spools.open()).abandon_batch()
 
     assert await closed_as_orphaned(await spools.open(), 7) == []
 
@@ -106,7 +106,7 @@ async def test_a_loss_within_the_grace_period_closes_no_run(spools: Spools) -> N
     spool, central = await spools.open(), FakeLeaseCentral(open=[7])
 
     async def lose(seconds: float) -> None:
-        await spool.in_flight()
+        await spool.abandon_batch()
 
     await OrphanedCreates(spool, central, sleep=lose).close()
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from sidecar.spool import batches
+from sidecar.spool.batches import BatchDamaged
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import (
     Outcome,
@@ -66,6 +67,12 @@ async def test_damaged_batch_is_cut_again_in_a_new_epoch(
 
     spool = await spools.open()
 
+    with pytest.raises(BatchDamaged):
+        await spool.in_flight()
+    with pytest.raises(BatchDamaged):
+        await cut(spool)
+    assert spool.epochs_started == 0
+    await spool.abandon_batch()
     assert await spool.in_flight() is None
     again = await cut(spool)
     assert numbers(again) == [seqs[0], seqs[2]]

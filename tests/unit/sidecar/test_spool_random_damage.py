@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.spool import schema
+from sidecar.spool.batches import BatchDamaged
 from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.entry import Batch, NewEntry, Outcome, Priority
 from sidecar.spool.queue_index import DEFER_MAX_S
@@ -84,13 +85,21 @@ class NextStart:
     """The number of its first own write."""
 
 
+async def next_batch(spool: Spool) -> Batch | None:
+    try:
+        return await spool.in_flight() or await spool.cut(flush=True)
+    except BatchDamaged:
+        await spool.abandon_batch()
+        return await spool.cut(flush=True)
+
+
 async def start_on(directory: Path, given: set[int]) -> NextStart:
     spool = Spool(directory, SpoolLimits(64 * 1024 * 1024))
     await spool.open()
     try:
         assert spool.unavailable_because is None
         sent: list[int] = []
-        while batch := await spool.in_flight() or await spool.cut(flush=True):
+        while batch := await next_batch(spool):
             sent += [entry.seq for entry in batch.entries]
             outcomes = [Outcome(entry.seq, "applied") for entry in batch.entries]
             await spool.settle(batch, outcomes, lambda records: None)

@@ -21,14 +21,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-import msgspec
-
 from kit.http.concurrency_limit import ConcurrencyLimiter
 from kit.http.rate_limit import GcraLimiter
 from sidecar.metrics import Metrics
 from sidecar.problems import RateLimited
 from sidecar.settings import LimitSettings
-from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, NewEntry, Priority
+from sidecar.spool.entry import NewEntry, Priority
 from sidecar.spool.spool import Spool
 
 MAX_TRACKED_USERS = 10_000
@@ -93,8 +91,7 @@ class UserLimits:
         wait_s = self._writes.acquire(new.user_id)
         if wait_s:
             self._refuse("writes", "too many writes of this user at once", wait_s)
-        fields_bytes = len(msgspec.json.encode(new.fields))
-        wait_s = self._bytes.acquire(new.user_id, ENTRY_OVERHEAD_BYTES + fields_bytes)
+        wait_s = self._bytes.acquire(new.user_id, new.size_bytes)
         if wait_s:
             self._refuse("bytes", "too many bytes of this user at once", wait_s)
         if new.priority is not Priority.TERMINAL:

@@ -34,14 +34,12 @@ from sidecar.spool.entry import (
     coalesced_checksum,
     record_checksum,
 )
+from sidecar.spool.schema import ENTRY_COLUMNS, SETTLED_COLUMNS
 
 BATCH_MAX_ENTRIES = 1_000
 BATCH_MAX_BYTES = 4 * 1024 * 1024 - 64 * 1024  # a batch is at most 4 MiB, its envelope included
 HISTORY_SIZE = 10_000
 """How many settled writes stay readable (`GET /v1/writes`)."""
-ENTRY_COLUMNS = (
-    "seq, execution_id, user_id, op, priority, coalesce_key, payload, checksum, chain_id"
-)
 
 
 class Withdrawal(IntEnum):
@@ -301,9 +299,7 @@ def _end(connection: sqlite3.Connection, outcome: Outcome, state: WriteState) ->
     removed = _encode(outcome.removed) if outcome.removed is not None else None
     rows = [(seq, execution_id, user_id, op, str(state), problem, removed) for seq in seqs]
     connection.executemany(
-        "INSERT OR REPLACE INTO settled"
-        " (seq, execution_id, user_id, op, state, problem, removed, checksum)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO settled ({SETTLED_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         [(*row, record_checksum(*row)) for row in rows],
     )
     return [

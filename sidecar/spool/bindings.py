@@ -13,6 +13,7 @@ from typing import Any
 
 from sidecar.spool import schema
 from sidecar.spool.entry import Entry, Outcome, Priority
+from sidecar.spool.schema import BINDING_COLUMNS, GRANT_COLUMNS
 
 GRACE_AFTER_END_MS = 10 * 60 * 1000
 
@@ -233,12 +234,9 @@ class StoredRows:
 
     @classmethod
     def of(cls, connection: sqlite3.Connection) -> "StoredRows":
-        bindings = connection.execute(
-            "SELECT execution_id, workflow_id, computing_unit_id, user_id, warehouse,"
-            " created_here, ended_at_ms, generation FROM bindings"
-        )
+        bindings = connection.execute(f"SELECT {BINDING_COLUMNS} FROM bindings")  # noqa: S608
         grants = connection.execute(
-            "SELECT token_digest, execution_id, user_id, expires_at FROM grants"
+            f"SELECT {GRANT_COLUMNS} FROM grants"  # noqa: S608
             " WHERE typeof(token_digest) = 'blob' AND typeof(execution_id) = 'integer'"
             " AND typeof(user_id) = 'integer' AND typeof(expires_at) = 'integer'"
         )
@@ -268,8 +266,7 @@ def forget_malformed(connection: sqlite3.Connection) -> int:
 def store_binding(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> Binding:
     """Stores both; returns the binding as it is stored."""
     ((generation,),) = connection.execute(
-        "INSERT OR REPLACE INTO bindings (execution_id, workflow_id, computing_unit_id, user_id,"
-        " warehouse, created_here, ended_at_ms, generation) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
+        f"INSERT OR REPLACE INTO bindings ({BINDING_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"  # noqa: S608
         # Above that of its last binding, which may be forgotten by now except by the batch.
         " 1 + max((SELECT coalesce(max(generation), 0) FROM bindings WHERE execution_id = ?1),"
         " (SELECT coalesce(max(generation), 0) FROM in_flight))) RETURNING generation",

@@ -5,19 +5,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from sidecar.problems import SpoolFull
 from sidecar.settings import DEFAULT_MAX_ENTRIES
-from sidecar.spool.entry import ENTRY_OVERHEAD_BYTES, NewEntry, Priority
+from sidecar.spool.entry import NewEntry, Priority
 
 RETRY_AFTER_S = 5
 TERMINAL_SHARE = 8
 """One eighth of the spool is for terminal statuses only."""
 LOW_WATER = 0.9
 """A full spool accepts ordinary writes again below this share of its high mark."""
-ENVELOPE_BYTES = 128
-"""What a payload has beside the operation's own fields: number, execution, time, name."""
 
 RESERVE_FILE_BYTES = 4 * 1024 * 1024
 """Room for a few thousand terminal statuses and the settling of a whole batch."""
@@ -83,8 +79,7 @@ class CapacityGuard:
 
         Raises `SpoolFull`.
         """
-        size_bytes = ENTRY_OVERHEAD_BYTES + ENVELOPE_BYTES + len(msgspec.json.encode(new.fields))
-        taken = Usage(1, size_bytes)
+        taken = Usage(1, new.size_bytes)
         usage += self._committing
         if not self._has_room(usage, taken, is_terminal=new.priority is Priority.TERMINAL):
             raise SpoolFull(

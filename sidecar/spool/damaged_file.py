@@ -108,26 +108,16 @@ class _Table(NamedTuple):
     keys_by_index: str | None = None
 
 
-_SETTLED_COLUMNS = "seq, execution_id, user_id, op, state, problem, removed, checksum"
 _ENTRIES = _Table(
     "entries",
-    batches.ENTRY_COLUMNS,
+    schema.ENTRY_COLUMNS,
     "seq",
     "SELECT seq FROM entries INDEXED BY entries_by_execution ORDER BY execution_id {0}, seq {0}",
 )
-_SETTLED = _Table("settled", f"position, {_SETTLED_COLUMNS}", "position")
+_SETTLED = _Table("settled", f"position, {schema.SETTLED_COLUMNS}", "position")
 _COALESCED = _Table("coalesced", "seq, chain_id, checksum", "seq")
-_BINDINGS = _Table(
-    "bindings",
-    "execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here, ended_at_ms,"
-    " generation",
-    "execution_id",
-)
-_GRANTS = _Table(
-    "grants",
-    "token_digest, execution_id, user_id, expires_at",
-    "token_digest {0}, execution_id",
-)
+_BINDINGS = _Table("bindings", schema.BINDING_COLUMNS, "execution_id")
+_GRANTS = _Table("grants", schema.GRANT_COLUMNS, "token_digest {0}, execution_id")
 _META = _Table("meta", "name, value", "name")
 
 
@@ -197,7 +187,7 @@ def copy_rows(source: sqlite3.Connection, target: sqlite3.Connection) -> Recover
             found.max_seq = max(found.max_seq, record[0])
             if record[0] not in in_flight:
                 target.execute(
-                    f"INSERT OR IGNORE INTO settled ({_SETTLED_COLUMNS})"  # noqa: S608
+                    f"INSERT OR IGNORE INTO settled ({schema.SETTLED_COLUMNS})"  # noqa: S608
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     record,
                 )
@@ -209,7 +199,7 @@ def copy_rows(source: sqlite3.Connection, target: sqlite3.Connection) -> Recover
             continue
         found.max_seq = max(found.max_seq, row[0])
         found.kept_count += target.execute(
-            f"INSERT INTO entries ({batches.ENTRY_COLUMNS}) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?"  # noqa: S608
+            f"INSERT INTO entries ({schema.ENTRY_COLUMNS}) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?"  # noqa: S608
             " WHERE NOT EXISTS (SELECT 1 FROM entries WHERE seq = ?1 UNION SELECT 1 FROM settled"
             " WHERE seq = ?1 UNION SELECT 1 FROM coalesced WHERE seq = ?1)",
             row,

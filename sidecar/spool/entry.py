@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
+import msgspec
+
 from sidecar.problems import WriteSkipped
 
 ENTRY_OVERHEAD_BYTES = 256
 """What an entry costs on disk beside its payload: row, index and settled row, rounded up."""
+ENVELOPE_BYTES = 128
+"""What a payload has beside the operation's own fields: number, execution, time, name."""
 COALESCED_BYTES = 64
 """What a coalesced write costs until its replacement settles: row and index."""
 
@@ -44,6 +48,11 @@ class NewEntry:
     fields: dict[str, Any]
     priority: Priority
     coalesce_key: str | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it will cost on disk, at most."""
+        return ENTRY_OVERHEAD_BYTES + ENVELOPE_BYTES + len(msgspec.json.encode(self.fields))
 
 
 @dataclass(frozen=True, slots=True)

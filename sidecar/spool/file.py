@@ -24,8 +24,9 @@ from sidecar.spool.fault_injection import FaultInjector
 from sidecar.spool.lock import SpoolInUse, SpoolLock
 from sidecar.spool.queue_index import IndexSnapshot
 from sidecar.spool.reader import NotOpened, Reader
+from sidecar.spool.schema import is_corruption, sqlite_code
 from sidecar.spool.wal import WalIndex
-from sidecar.spool.writer import GroupCommitWriter, is_corruption, sqlite_code
+from sidecar.spool.writer import GroupCommitWriter
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

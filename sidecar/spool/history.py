@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from sidecar.spool.entry import WriteRecord, WriteState, record_checksum
+from sidecar.spool.schema import SETTLED_COLUMNS
 
-_SETTLED = "SELECT seq, execution_id, user_id, op, state, problem, removed, checksum FROM settled"
+_SETTLED = f"SELECT {SETTLED_COLUMNS} FROM settled"  # noqa: S608
 _DURABLE = f"execution_id, user_id, op, '{WriteState.DURABLE}', NULL, NULL, NULL"
 _WAITING = f"SELECT seq, {_DURABLE} FROM entries"  # noqa: S608
 # A coalesced write is durable as long as its replacement is.

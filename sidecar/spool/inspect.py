@@ -93,7 +93,7 @@ class InspectedSpool:
         after = -1
         while True:
             rows = self.connection.execute(
-                f"SELECT {batches.ENTRY_COLUMNS}, seq IN (SELECT seq FROM in_flight) FROM entries"  # noqa: S608
+                f"SELECT {schema.ENTRY_COLUMNS}, seq IN (SELECT seq FROM in_flight) FROM entries"  # noqa: S608
                 " WHERE seq > ?1 AND (?2 IS NULL OR execution_id = ?2) ORDER BY seq LIMIT ?3",
                 (after, execution_id, PAGE_ROWS),
             ).fetchall()
@@ -141,7 +141,7 @@ class InspectedSpool:
         if record is None:
             return None
         row = self.connection.execute(
-            f"SELECT {batches.ENTRY_COLUMNS} FROM entries WHERE seq = ?",  # noqa: S608
+            f"SELECT {schema.ENTRY_COLUMNS} FROM entries WHERE seq = ?",  # noqa: S608
             (seq,),
         ).fetchone()
         shown: dict[str, Any] = {

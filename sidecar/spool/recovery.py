@@ -254,10 +254,15 @@ def fault_of(connection: sqlite3.Connection) -> str | None:
 def _is_about_contents(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
     """Whether the file's contents are at fault, rather than its volume. SQLite's message may quote
     them, and be no text itself then."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in {0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR} or (
-        code in {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
-    )
+    return schema.sqlite_code(error) in {
+        0,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_TOOBIG,
+    }
 
 
 def _end_malformed(

@@ -86,6 +86,17 @@ CREATE TABLE grants (
 ) WITHOUT ROWID;
 """
 
+# Their columns, as they are read and written.
+ENTRY_COLUMNS = (
+    "seq, execution_id, user_id, op, priority, coalesce_key, payload, checksum, chain_id"
+)
+SETTLED_COLUMNS = "seq, execution_id, user_id, op, state, problem, removed, checksum"
+BINDING_COLUMNS = (
+    "execution_id, workflow_id, computing_unit_id, user_id, warehouse, created_here, ended_at_ms,"
+    " generation"
+)
+GRANT_COLUMNS = "token_digest, execution_id, user_id, expires_at"
+
 
 class UnknownFormat(OSError):
     """The spool's file has the format of another version of the sidecar."""
@@ -177,6 +188,16 @@ def vacuum_step(connection: sqlite3.Connection) -> bool:
     connection.execute(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})").fetchall()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     return bool(free)
+
+
+def sqlite_code(error: BaseException) -> int:
+    """SQLite's primary result code; 0 where it gave none."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def is_corruption(error: BaseException) -> bool:
+    return sqlite_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 # Tables

@@ -53,6 +53,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
+from sidecar.spool.schema import is_corruption, sqlite_code
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -313,16 +314,6 @@ class GroupCommitWriter:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.abandon()
-
-
-def sqlite_code(error: BaseException) -> int:
-    """SQLite's primary result code; 0 where it gave none."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF
-
-
-def is_corruption(error: BaseException) -> bool:
-    return sqlite_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def _run_one(connection: sqlite3.Connection, task: _WriteTask) -> None:

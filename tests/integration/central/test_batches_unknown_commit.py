@@ -14,7 +14,7 @@ import pytest
 
 from central.problems import DatabaseUnavailable
 from central.wire.entries import BatchRequest
-from tests.databases import Database, connected
+from tests.databases import Database
 from tests.integration.central.batching import (
     Connection,
     Replica,
@@ -27,8 +27,7 @@ from tests.integration.central.batching import (
     replica,
 )
 from tests.integration.central.commit_proxy import CommitProxy, Cut, commit_proxy
-from tests.integration.central.rows import until_waiting
-from tests.journeys.crashing.pause_points import PausePoint, paused_batches
+from tests.journeys.crashing.pause_points import PausedBatch, PausePoint, commit_paused
 
 RUNNING, COMPLETED = 1, 3
 
@@ -110,15 +109,12 @@ async def case(
 
 
 @asynccontextmanager
-async def commit_paused(case: Case, owner_connection: Connection) -> AsyncIterator[Connection]:
+async def sent_and_paused(case: Case, owner_connection: Connection) -> AsyncIterator[PausedBatch]:
     """The batch is sent and its commit waits inside Postgres, without central."""
     await owner_connection.execute(PausePoint.DURING_COMMIT.sql())
     case.cut(Cut.DURING_COMMIT)
-    async with paused_batches(case.database.owner_url) as paused:
-        sending = asyncio.create_task(case.send())
-        await paused.until_reached()
-        await sending
-        yield paused.connection
+    async with commit_paused(case.database.owner_url, case.send) as paused:
+        yield paused
 
 
 @pytest.mark.parametrize(
@@ -138,9 +134,9 @@ async def test_a_resend_after_the_outcome_is_applied_exactly_once(
 async def test_a_resend_during_the_commit_gets_the_stored_response(
     case: Case, owner_connection: Connection
 ) -> None:
-    async with commit_paused(case, owner_connection) as pause:
+    async with sent_and_paused(case, owner_connection) as paused:
         resending = asyncio.create_task(case.resend())
-        await until_waiting(pause, 2)
+        await paused.until_waiting(2)
     response = await resending
 
     await case.check(response, owner_connection, has_committed=True)
@@ -149,16 +145,10 @@ async def test_a_resend_during_the_commit_gets_the_stored_response(
 async def test_a_resend_during_a_commit_that_fails_is_applied(
     case: Case, owner_connection: Connection
 ) -> None:
-    async with commit_paused(case, owner_connection) as pause:
+    async with sent_and_paused(case, owner_connection) as paused:
         resending = asyncio.create_task(case.resend())
-        await until_waiting(pause, 2)
-        async with connected(case.database.superuser_url) as superuser:
-            # The session that is paused, before its commit can succeed.
-            await superuser.execute(
-                "select pg_terminate_backend(pid) from pg_locks"
-                " where locktype = 'advisory' and not granted"
-            )
-            await until_waiting(pause, 1)  # the resend has reached the pause itself
+        await paused.until_waiting(2)
+        await paused.fail_commit(case.database.superuser_url)
     response = await resending
 
     await case.check(response, owner_connection, has_committed=False)

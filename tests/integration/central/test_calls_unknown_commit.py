@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 import pytest
 
 from dev.world import WORLD
-from tests.databases import Database, connected
+from tests.databases import Database
 from tests.integration.central.batching import Connection
 from tests.integration.central.central_fixtures import Reply, Sidecar, running_central
 from tests.integration.central.commit_proxy import CommitProxy, Cut, commit_proxy
-from tests.integration.central.rows import execution_by_sql, until_waiting
-from tests.journeys.crashing.pause_points import PausePoint, paused_batches
+from tests.integration.central.rows import execution_by_sql
+from tests.journeys.crashing.pause_points import PausedBatch, PausePoint, commit_paused
 
 Target: TypeAlias = tuple[str, dict[str, Any]]
 """The path of a POST, and its body."""
@@ -140,16 +140,13 @@ async def case(
 
 
 @asynccontextmanager
-async def commit_paused(case: Case, owner_connection: Connection) -> AsyncIterator[Connection]:
+async def sent_and_paused(case: Case, owner_connection: Connection) -> AsyncIterator[PausedBatch]:
     """The call is made and its commit waits inside Postgres, without central."""
     pause = PausePoint.DURING_COMMIT.sql().replace("cursors", "idempotency_keys")
     await owner_connection.execute(pause)
     case.proxy.cut_at(b"COMMIT;", Cut.DURING_COMMIT)
-    async with paused_batches(case.database.owner_url) as paused:
-        sending = asyncio.create_task(case.send())
-        await paused.until_reached()
-        await sending
-        yield paused.connection
+    async with commit_paused(case.database.owner_url, case.send) as paused:
+        yield paused
 
 
 @pytest.mark.parametrize(
@@ -170,9 +167,9 @@ async def test_a_repeat_after_the_outcome_takes_effect_once(
 async def test_a_repeat_during_the_commit_gets_the_stored_response(
     case: Case, owner_connection: Connection
 ) -> None:
-    async with commit_paused(case, owner_connection) as pause:
+    async with sent_and_paused(case, owner_connection) as paused:
         repeating = asyncio.create_task(case.call(case.second))
-        await until_waiting(pause, 2)
+        await paused.until_waiting(2)
 
     await case.check(await repeating, owner_connection, has_committed=True)
 
@@ -181,15 +178,9 @@ async def test_a_repeat_during_the_commit_gets_the_stored_response(
 async def test_a_repeat_during_a_commit_that_fails_does_the_work(
     case: Case, owner_connection: Connection
 ) -> None:
-    async with commit_paused(case, owner_connection) as pause:
+    async with sent_and_paused(case, owner_connection) as paused:
         repeating = asyncio.create_task(case.call(case.second))
-        await until_waiting(pause, 2)
-        async with connected(case.database.superuser_url) as superuser:
-            # The session that is paused, before its commit can succeed.
-            await superuser.execute(
-                "select pg_terminate_backend(pid) from pg_locks"
-                " where locktype = 'advisory' and not granted"
-            )
-            await until_waiting(pause, 1)  # the repeat has reached the pause itself
+        await paused.until_waiting(2)
+        await paused.fail_commit(case.database.superuser_url)
 
     await case.check(await repeating, owner_connection, has_committed=False)

@@ -4,13 +4,15 @@ Central has no hook for this: while a test holds the lock, the trigger at the ch
 it, with the transaction open.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from tests.databases import connected
-from tests.integration.central.rows import until_blocking
+from tests.integration.central.rows import until_blocking, until_waiting
 from tests.journeys.crashing.recorder import Connection
 
 _KEY = 7_070
@@ -55,6 +57,19 @@ class PausedBatch:
         """Wait until a batch is paused."""
         await until_blocking(self.connection)
 
+    async def until_waiting(self, count: int) -> None:
+        """Wait until so many sessions wait, the paused one included."""
+        await until_waiting(self.connection, count)
+
+    async def fail_commit(self, superuser_url: str) -> None:
+        """Ends the paused session before its commit can succeed. Who waits for it pauses then."""
+        async with connected(superuser_url) as superuser:
+            await superuser.execute(
+                "select pg_terminate_backend(pid) from pg_locks"
+                " where locktype = 'advisory' and not granted"
+            )
+            await self.until_waiting(1)
+
 
 @asynccontextmanager
 async def paused_batches(database_url: str) -> AsyncIterator[PausedBatch]:
@@ -62,3 +77,15 @@ async def paused_batches(database_url: str) -> AsyncIterator[PausedBatch]:
     async with connected(database_url) as connection:
         await connection.execute(f"select pg_advisory_lock({_KEY})")
         yield PausedBatch(connection)
+
+
+@asynccontextmanager
+async def commit_paused(
+    database_url: str, send: Callable[[], Coroutine[Any, Any, None]]
+) -> AsyncIterator[PausedBatch]:
+    """What `send` commits waits inside Postgres, and its sender has given up."""
+    async with paused_batches(database_url) as paused:
+        sending = asyncio.create_task(send())
+        await paused.until_reached()
+        await sending
+        yield paused

@@ -228,6 +228,19 @@ async def skipped_in_flight(harness: DeliveryHarness, spools: Spools) -> tuple[l
     return seqs, seqs[1]
 
 
+async def check_skipped(
+    harness: DeliveryHarness, seqs: list[int], skipped: int, reason: str
+) -> None:
+    """The skipped write is refused for that reason, and all are settled."""
+    record = await harness.spool.find(skipped)
+    assert record is not None
+    assert record.problem is not None
+    assert record.problem["type"] == "skipped-by-operator"
+    assert record.problem["detail"].endswith(reason)
+    assert harness.spool.skipped_count == 1
+    assert harness.listener.settled == set(seqs)
+
+
 async def test_a_skipped_write_in_flight_is_withdrawn_and_refused(
     harness: DeliveryHarness, spools: Spools
 ) -> None:
@@ -237,13 +250,7 @@ async def test_a_skipped_write_in_flight_is_withdrawn_and_refused(
     await again.deliver_all()
 
     assert log(again) == [(1, seqs, True), (2, [seqs[0], seqs[2]], False)]
-    record = await again.spool.find(skipped)
-    assert record is not None
-    assert record.problem is not None
-    assert record.problem["type"] == "skipped-by-operator"
-    assert record.problem["detail"].endswith("and central does not have it")
-    assert again.spool.skipped_count == 1
-    assert again.listener.settled == set(seqs)
+    await check_skipped(again, seqs, skipped, "and central does not have it")
 
 
 @pytest.mark.parametrize(
@@ -299,10 +306,4 @@ async def test_a_skipped_write_stays_skipped_in_a_new_epoch(
 
     assert again.spool.epochs_started == 1
     assert skipped not in {e.seq for b in again.central.batches[-1:] for e in b.entries}
-    record = await again.spool.find(skipped)
-    assert record is not None
-    assert record.problem is not None
-    assert record.problem["type"] == "skipped-by-operator"
-    assert record.problem["detail"].endswith("whether central has it is unknown")
-    assert again.spool.skipped_count == 1
-    assert again.listener.settled == set(seqs)
+    await check_skipped(again, seqs, skipped, "whether central has it is unknown")

@@ -33,10 +33,10 @@ async def test_a_deleted_execution_is_not_served_from_the_cache(stack: Stack) ->
     await stack.write("PUT", f"/v1/executions/{eid}/ports/{PORT}", {"result_uri": uri})
     known = await stack.get(f"/v1/executions/{eid}/uris")
 
-    answer = await stack.call("POST", "/v1/executions/delete", selected(eid))
+    response = await stack.call("POST", "/v1/executions/delete", selected(eid))
 
     assert known.headers["X-Cache"] == "hit"
-    assert answer.body == {"deleted": [{"execution_id": eid, "uris": [uri]}]}
+    assert response.body == {"deleted": [{"execution_id": eid, "uris": [uri]}]}
     for target in (f"/v1/executions/{eid}/uris", f"/v1/executions/{eid}"):
         assert (await stack.get(target)).outcome == (404, "execution-not-found")
 
@@ -178,8 +178,8 @@ async def test_a_user_without_access_does_not_wait_for_pending_statuses(idle: St
 
     for target in ("operator-costs", "executions?status=RUNNING"):
         async with asyncio.timeout(STATUS_WAIT_S):  # nothing is ever delivered here
-            answer = await idle.get(f"/v1/workflows/{WID}/{target}", user=WORLD.stranger)
-        assert answer.outcome == (404, "workflow-not-found")
+            response = await idle.get(f"/v1/workflows/{WID}/{target}", user=WORLD.stranger)
+        assert response.outcome == (404, "workflow-not-found")
 
 
 async def test_a_repeated_key_gets_the_first_response(stack: Stack) -> None:

@@ -163,11 +163,11 @@ async def test_a_revoked_grant_ends_reads_after_the_access_ttl(
         )
 
         async with asyncio.timeout(30):
-            while (answer := await stack.get(f"{run.path}/uris", WORLD.reader)).status == 200:
+            while (response := await stack.get(f"{run.path}/uris", WORLD.reader)).status == 200:
                 pass
 
     assert seen.status == 200
-    assert answer.outcome == (404, "execution-not-found")
+    assert response.outcome == (404, "execution-not-found")
 
 
 async def test_a_readers_latest_run_is_not_shown_to_the_workflows_owner(stack: Stack) -> None:

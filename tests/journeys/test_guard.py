@@ -18,13 +18,13 @@ def exchange(ready: Ready, head: str, body: bytes = b"", *, over: str = "TCP") -
     """Status and JSON body of the response to these bytes, sent at once."""
     with connected(ready, over) as line:
         line.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
-        answer = b""
-        while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < _length(answer):
+        raw = b""
+        while b"\r\n\r\n" not in raw or len(raw.partition(b"\r\n\r\n")[2]) < _length(raw):
             received = line.recv(65536)
             if not received:
                 break
-            answer += received
-    top, _, content = answer.partition(b"\r\n\r\n")
+            raw += received
+    top, _, content = raw.partition(b"\r\n\r\n")
     return int(top.split()[1]), json.loads(content)
 
 
@@ -40,8 +40,8 @@ def connected(ready: Ready, over: str) -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=20)
 
 
-def _length(answer: bytes) -> int:
-    for line in answer.partition(b"\r\n\r\n")[0].lower().split(b"\r\n"):
+def _length(response: bytes) -> int:
+    for line in response.partition(b"\r\n\r\n")[0].lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             return int(line.partition(b":")[2])
     return 0

@@ -73,7 +73,7 @@ async def test_two_replicas_given_each_batch_at_once_apply_it_once(database: Dat
         other = await it.add_central()
         async with proxy_to(it.central, other, chance=it.chance) as proxy:
             await it.add_sidecar(central_url=proxy.url)
-            proxy.cut, proxy.cut_share = Cut.BEFORE_ANSWER, 0.3
+            proxy.cut, proxy.cut_share = Cut.BEFORE_RESPONSE, 0.3
 
             async with it.writing():
                 await until(lambda: proxy.cut_count >= 10)

@@ -75,11 +75,11 @@ async def test_queued_writes_are_refused_with_the_reason(
         await change(system, sql)
 
     def states() -> list[tuple[object, object]]:
-        answers = [
+        responses = [
             call(system, "GET", f"/v1/writes/{body['write_id']}", token=token)[1]
             for _, body, _ in written
         ]
-        return [(a["state"], (a.get("problem") or {}).get("type")) for a in answers]
+        return [(a["state"], (a.get("problem") or {}).get("type")) for a in responses]
 
     assert [status for status, _, _ in written] == [202, 202, 202]
     assert wait_until(lambda: states() == [("refused", slug)] * 3, 30), states()

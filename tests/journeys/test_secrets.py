@@ -1,4 +1,4 @@
-"""Nothing secret in what the processes write: logs, `/status`, metrics, answers, the spool.
+"""Nothing secret in what the processes write: logs, `/status`, metrics, responses, the spool.
 
 A whole system is used, misused, crashed and started again; then everything that it wrote is
 searched for every secret that it was given.
@@ -32,16 +32,16 @@ BODY = "canary-of-a-body-4f1c"
 def artifacts() -> Iterator[tuple[dict[str, str], dict[str, bytes]]]:
     """The secrets by name, and everything that was written by where."""
     with open_folder() as folder, running_system(folder) as up:
-        answers = used_and_misused(up)
+        responses = used_and_misused(up)
         crashed(up, folder)
-        answers += used_and_misused(up)
-        written = {"answers": answers.encode(), **pages(up), **files(folder)}
+        responses += used_and_misused(up)
+        written = {"responses": responses.encode(), **pages(up), **files(folder)}
         yield secrets_of(up, folder), written
 
 
 def used_and_misused(up: Up) -> str:
-    """The text of every answer."""
-    ready, answers = up.ready, []
+    """The text of every response."""
+    ready, responses = up.ready, []
     owner, stranger = ready["users"]["owner"]["token"], ready["users"]["stranger"]["token"]
     run = f"/v1/executions/{create(ready)}"
     forged = mint(1, secret="canary-of-a-forger")
@@ -63,10 +63,10 @@ def used_and_misused(up: Up) -> str:
         status, response, headers = call(ready, method, path, body, token=token)
         if response.get("type") == "invalid-request":
             response = {}  # it names the caller's own fields to the caller
-        answers.append(f"{status} {json.dumps(response)} {headers}")
-    answers.append(direct(ready["central"] + run, owner))
-    answers.append(direct(ready["central"] + "/v1/batches", owner, b'{"wire": "' + b"x" * 99))
-    return "\n".join(answers).replace(BODY, "")
+        responses.append(f"{status} {json.dumps(response)} {headers}")
+    responses.append(direct(ready["central"] + run, owner))
+    responses.append(direct(ready["central"] + "/v1/batches", owner, b'{"wire": "' + b"x" * 99))
+    return "\n".join(responses).replace(BODY, "")
 
 
 def direct(url: str, token: str, body: bytes | None = None) -> str:

@@ -36,7 +36,7 @@ class Client:
         return await self.call("PATCH", f"/v1/executions/{execution_id}", changes)
 
     async def until_refused(self, execution_id: int, **changes: object) -> RawResponse:
-        """The first answer that is no 202."""
+        """The first response that is no 202."""
         async with RawHttpClient(self.sidecar.url, self.sidecar.token) as line:
             request = line.request("PATCH", f"/v1/executions/{execution_id}", changes)
             for _ in range(5000):

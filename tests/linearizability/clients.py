@@ -89,7 +89,7 @@ class Run:
         return await self.write("size", size, "PATCH", target, body, port_id)
 
     async def get(self, target: str) -> tuple[int, int, Any] | None:
-        """The time of the call, status and body; None without an answer of the sidecar's."""
+        """The time of the call, status and body; None without a response of the sidecar's."""
         called = self.history.now()
         try:
             status, body = await self.server.call("GET", target)

@@ -253,11 +253,11 @@ class MemoryCentral:
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body. Who calls is known: assertions are not checked here."""
         try:
-            answer = self._route(source_id, method, target.partition("?")[0], body, now)
+            response = self._route(source_id, method, target.partition("?")[0], body, now)
         except Problem as problem:
             headers = {"Content-Type": "application/problem+json"} | problem.headers
             return problem.status, headers, msgspec.json.encode(problem.document())
-        content = answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+        content = response if isinstance(response, bytes) else msgspec.json.encode(response)
         headers = {
             "Content-Type": "application/json",
             "X-User-Id": "1",

@@ -21,15 +21,15 @@ from tests.simulation.virtual_loop import VirtualLoop
 
 DUPLICATE_WITHIN_S = 50.0
 """Central refuses a signed call that is older than a minute."""
-Answer = tuple[int, Mapping[str, str], bytes]
-PAGE: Answer = (502, {"Content-Type": "text/html"}, b"<h1>Bad Gateway</h1>")
-BUSY: Answer = (
+RawResponse = tuple[int, Mapping[str, str], bytes]
+PAGE: RawResponse = (502, {"Content-Type": "text/html"}, b"<h1>Bad Gateway</h1>")
+BUSY: RawResponse = (
     503,
     {"Content-Type": "application/problem+json", "Retry-After": "2"},
     b'{"type":"overloaded"}',
 )
-TOO_LARGE: Answer = (413, {"Content-Type": "text/html"}, b"<h1>Too Large</h1>")
-TOO_MANY: Answer = (
+TOO_LARGE: RawResponse = (413, {"Content-Type": "text/html"}, b"<h1>Too Large</h1>")
+TOO_MANY: RawResponse = (
     429,
     {"Content-Type": "application/problem+json", "Retry-After": "1"},
     b'{"type":"rate-limited","status":429}',
@@ -84,10 +84,10 @@ class Network:
         self, source_id: str, method: str, target: str, body: bytes, timeout_s: float
     ) -> _Response:
         """Raises what aiohttp raises."""
-        response: asyncio.Future[_Response] = self._loop.create_future()
-        self._send(source_id, method, target, body, response)
+        waiter: asyncio.Future[_Response] = self._loop.create_future()
+        self._send(source_id, method, target, body, waiter)
         async with asyncio.timeout(timeout_s):
-            return await response
+            return await waiter
 
     def _send(
         self,
@@ -95,16 +95,16 @@ class Network:
         method: str,
         target: str,
         body: bytes,
-        response: "asyncio.Future[_Response]",
+        waiter: "asyncio.Future[_Response]",
     ) -> None:
         chance, faults = self._chance, self.faults
         if chance.random() < faults.lost:
             self._record_fault(source_id)
             if chance.random() < 0.5:  # else the caller waits for its timeout
-                self._loop.call_later(self._delay_s(source_id), _reset, response)
+                self._loop.call_later(self._delay_s(source_id), _reset, waiter)
             return
         arrival = source_id, method, target, body
-        self._loop.call_later(self._delay_s(source_id), self._arrive, *arrival, response)
+        self._loop.call_later(self._delay_s(source_id), self._arrive, *arrival, waiter)
         if chance.random() < faults.duplicated:
             delay_s = chance.uniform(0, DUPLICATE_WITHIN_S)
             self._loop.call_later(delay_s, self._arrive, *arrival, None)
@@ -115,33 +115,33 @@ class Network:
         method: str,
         target: str,
         body: bytes,
-        response: "asyncio.Future[_Response] | None",
+        waiter: "asyncio.Future[_Response] | None",
     ) -> None:
         chance = self._chance
         if self.central_is_down or source_id in self.cut:
             self._record_fault(source_id)
-            _reset(response)
+            _reset(waiter)
             return
         is_limited = len(body) > self.proxy_bytes
         if is_limited and chance.random() >= self.faults.unlimited:
-            answer: Answer = TOO_LARGE
-        elif response is not None and chance.random() < self.faults.page:
+            response: RawResponse = TOO_LARGE
+        elif waiter is not None and chance.random() < self.faults.page:
             self._record_fault(source_id)
-            answer = chance.choice([PAGE, BUSY, TOO_MANY])
+            response = chance.choice([PAGE, BUSY, TOO_MANY])
         else:
             now = self._loop.time()
-            answer = self._central.respond(source_id, method, target, body, now)
-            digest = hashlib.sha256(body + answer[2]).hexdigest()[:8]
-            self._trace.add(now, source_id[:4], method, target, answer[0], digest)
-        if response is None:
+            response = self._central.respond(source_id, method, target, body, now)
+            digest = hashlib.sha256(body + response[2]).hexdigest()[:8]
+            self._trace.add(now, source_id[:4], method, target, response[0], digest)
+        if waiter is None:
             return
         if chance.random() < self.faults.response_lost:
             self._record_fault(source_id)
             if chance.random() < 0.5:
-                self._loop.call_later(self._delay_s(source_id), _reset, response)
+                self._loop.call_later(self._delay_s(source_id), _reset, waiter)
             return
         delay_s = self._delay_s(source_id)
-        self._loop.call_later(delay_s, _deliver, response, _Response(*answer))
+        self._loop.call_later(delay_s, _deliver, waiter, _Response(*response))
 
     def _record_fault(self, source_id: str) -> None:
         self.last_fault_at[source_id] = self._loop.time()
@@ -172,11 +172,11 @@ class _Session:
         yield await self._network.exchange(self._source_id, method, target, body, timeout.total)
 
 
-def _deliver(response: "asyncio.Future[_Response]", answer: _Response) -> None:
-    if not response.done():
-        response.set_result(answer)
+def _deliver(waiter: "asyncio.Future[_Response]", response: _Response) -> None:
+    if not waiter.done():
+        waiter.set_result(response)
 
 
-def _reset(response: "asyncio.Future[_Response] | None") -> None:
-    if response is not None and not response.done():
-        response.set_exception(aiohttp.ClientConnectionError("cut"))
+def _reset(waiter: "asyncio.Future[_Response] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_exception(aiohttp.ClientConnectionError("cut"))

@@ -110,10 +110,10 @@ async def test_row_01_hazard_a_repeated_create_is_one_run(now: Pair) -> None:
     body = {"workflow_id": WID, "computing_unit_id": CUID, "environment_version": "e"}
     key = {"Idempotency-Key": "run-1"}
 
-    answers = [await now.new.call("POST", "/v1/executions", body, headers=key) for _ in range(2)]
+    responses = [await now.new.call("POST", "/v1/executions", body, headers=key) for _ in range(2)]
 
-    assert answers[0].body == answers[1].body
+    assert responses[0].body == responses[1].body
     assert (
         await now.new_rows.fetchval("SELECT max(eid) FROM texera_db.workflow_executions")
-        == (answers[0].body["execution_id"])
+        == (responses[0].body["execution_id"])
     )

@@ -148,12 +148,12 @@ async def test_row_18_hazard_a_reader_changes_nothing(now: Pair) -> None:
     eid = WORLD.completed_execution_id
     selected = {"workflow_id": WID, "execution_ids": [eid]}
 
-    answers = [
+    responses = [
         await now.new.call("POST", "/v1/executions/delete", selected, user=WORLD.reader),
         await now.new.call("PATCH", f"/v1/executions/{eid}", {"name": "mine"}, user=WORLD.reader),
     ]
 
-    assert {response.outcome for response in answers} == {(403, "not-the-executions-user")}
+    assert {response.outcome for response in responses} == {(403, "not-the-executions-user")}
     assert (await fetch_row(now.new_rows, eid))["name"] == "Untitled Execution"
 
 

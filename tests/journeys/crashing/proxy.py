@@ -13,7 +13,7 @@ from dev.ports import HOST
 from tests.journeys.crashing.processes import Central
 
 CHUNK_BYTES = 65_536
-LINGER_S = 2.0  # for the answer to a request whose sender has gone
+LINGER_S = 2.0  # for the response to a request whose sender has gone
 BACKLOG = 1  # what nobody accepts fills it at once, and the kernel drops all further knocking
 
 Stream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -25,13 +25,13 @@ class Cut(StrEnum):
     IN_REQUEST = "in-request"
     """A part of what was sent goes on."""
     AFTER_REQUEST = "after-request"
-    """All of it goes on; the answer is not waited for."""
-    BEFORE_ANSWER = "before-answer"
-    """The answer has come, and does not go on."""
+    """All of it goes on; the response is not waited for."""
+    BEFORE_RESPONSE = "before-response"
+    """The response has come, and does not go on."""
 
 
 class Proxy:
-    """Forwards to the first upstream; others get the same bytes, and their answers go nowhere.
+    """Forwards to the first upstream; others get the same bytes, and their responses go nowhere.
 
     While it is silent nothing passes and nothing is lost: what was sent comes late, as through a
     network that drops packets for a while, perhaps when its sender has long given up.
@@ -47,7 +47,7 @@ class Proxy:
         self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
         self.cut: Cut | None = None
         self.cut_share = 0.0
-        """How many of the requests, or of the answers, meet the cut."""
+        """How many of the requests, or of the responses, meet the cut."""
         self.cut_count = 0
 
     def silence(self) -> None:
@@ -72,9 +72,9 @@ class Proxy:
         try:
             for port in self._upstream_ports:
                 far.append(await asyncio.open_connection(HOST, port))
-            async with asyncio.TaskGroup() as answers:
+            async with asyncio.TaskGroup() as responses:
                 for number, (reader, _) in enumerate(far):
-                    answers.create_task(self._answer(reader, None if number else near[1]))
+                    responses.create_task(self._respond(reader, None if number else near[1]))
                 await self._request(near, [writer for _, writer in far])
         except OSError:
             reset(near[1].transport)
@@ -97,13 +97,13 @@ class Proxy:
         for upstream in far:
             asyncio.get_running_loop().call_later(LINGER_S, upstream.close)
 
-    async def _answer(
+    async def _respond(
         self, reader: asyncio.StreamReader, near: asyncio.StreamWriter | None
     ) -> None:
         with suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
                 await self._passing.wait()
-                if near is not None and self._drawn(Cut.BEFORE_ANSWER):
+                if near is not None and self._drawn(Cut.BEFORE_RESPONSE):
                     reset(near.transport)
                 elif near is not None:
                     near.write(chunk)

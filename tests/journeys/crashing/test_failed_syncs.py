@@ -25,7 +25,7 @@ from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.spool import Spool
 from tests.journeys.crashing.lossy_disk import LossyDisk
 
-live, synced, answer = (Path(argument) for argument in sys.argv[1:4])
+live, synced, response = (Path(argument) for argument in sys.argv[1:4])
 fate, at = sys.argv[4:]
 failing = []
 LossyDisk(synced, lambda _: failing and failing.pop(), drops=fate == "forgotten").install()
@@ -59,7 +59,7 @@ async def main():
         assert again == batch
         await spool.settle(again, [Outcome(seq, "applied")], lambda records: None)
     batch = await spool.cut(flush=True)
-    answer.write_text(f"{batch.epoch} {batch.number} {batch.digest}")
+    response.write_text(f"{batch.epoch} {batch.number} {batch.digest}")
     os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
@@ -74,7 +74,7 @@ from sidecar.spool.capacity import SpoolLimits
 from sidecar.spool.spool import Spool
 from tests.journeys.crashing.lossy_disk import LossyDisk
 
-live, synced, answer = (Path(argument) for argument in sys.argv[1:4])
+live, synced, response = (Path(argument) for argument in sys.argv[1:4])
 is_second = sys.argv[4] == "second"
 dying = []
 LossyDisk(synced, lambda _: dying and os.kill(os.getpid(), signal.SIGKILL)).install()
@@ -87,7 +87,7 @@ async def main():
         dying.append(True)
         await spool.cut(flush=True)
     batch = await spool.in_flight()
-    answer.write_text(f"{batch.epoch} {batch.number} {batch.digest}")  # sent
+    response.write_text(f"{batch.epoch} {batch.number} {batch.digest}")  # sent
     os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
@@ -107,7 +107,7 @@ async def test_what_follows_a_failed_sync_does_not_rest_on_what_it_lost(
     tmp_path: Path, fate: str, at: str
 ) -> None:
     """Central may have the second batch: to go back to the first would deliver it twice."""
-    volume, response = Volume.create(tmp_path / "volume"), tmp_path / "answer"
+    volume, response = Volume.create(tmp_path / "volume"), tmp_path / "response"
     run(PROGRAM, volume, response, fate, at)
     volume.cut_power(random.Random(1))  # with this seed all that was not synced is lost
 
@@ -127,7 +127,7 @@ async def test_a_batch_that_was_found_at_a_start_is_on_the_disk_before_it_is_sen
     tmp_path: Path,
 ) -> None:
     """One process is killed while it syncs the cut, and its next one goes on from there."""
-    volume, response = Volume.create(tmp_path / "volume"), tmp_path / "answer"
+    volume, response = Volume.create(tmp_path / "volume"), tmp_path / "response"
     for life in ("first", "second"):
         assert not response.exists()
         run(KILLED_IN_A_SYNC, volume, response, life)

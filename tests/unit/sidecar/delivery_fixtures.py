@@ -11,7 +11,7 @@ from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord
 from sidecar.spool.spool import Spool
 from tests.unit.sidecar.spool_fixtures import Spools
 
-Answer = Callable[[Batch], list[Outcome]]
+Response = Callable[[Batch], list[Outcome]]
 
 
 def applied(batch: Batch) -> list[Outcome]:
@@ -21,7 +21,7 @@ def applied(batch: Batch) -> list[Outcome]:
     return [Outcome(entry.seq, "applied") for entry in batch.entries]
 
 
-def refused(slug: str) -> Answer:
+def refused(slug: str) -> Response:
     return lambda batch: [Outcome(e.seq, "refused", {"type": slug}) for e in batch.entries]
 
 
@@ -43,16 +43,16 @@ PROXY_PAGE = CentralUnavailable("502 from a proxy", retry_after_s=1, from_unknow
 class ScriptedCentral:
     """Runs a script of outcomes and failures, then applies each batch. Records the batches."""
 
-    script: list[Answer | Exception] = field(default_factory=list)
+    script: list[Response | Exception] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
-    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    may_respond: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.may_answer.set()
+        self.may_respond.set()
 
     async def deliver(self, batch: Batch, sent_at_ms: int) -> list[Outcome]:
         self.batches.append(batch)
-        await self.may_answer.wait()
+        await self.may_respond.wait()
         response = self.script.pop(0) if self.script else applied
         if isinstance(response, Exception):
             raise response

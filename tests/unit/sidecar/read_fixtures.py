@@ -50,7 +50,7 @@ class Clock:
 class FakeCentral(Central):
     """Central's state. `readers` says which tokens may read which workflow.
 
-    A call returns once `may_answer` is set, with the state of that time; with
+    A call returns once `may_respond` is set, with the state of that time; with
     `answers_early`, with the state of the time it was made.
     """
 
@@ -69,11 +69,11 @@ class FakeCentral(Central):
     """While its probes succeed."""
     is_rate_limiting: bool = False
     answers_early: bool = False
-    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    may_respond: asyncio.Event = field(default_factory=asyncio.Event)
     called: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.may_answer.set()
+        self.may_respond.set()
 
     @property
     def is_reachable(self) -> bool:
@@ -87,7 +87,7 @@ class FakeCentral(Central):
         early = None
         if self.answers_early and not self.is_down:
             early = self._reply(target, context.token or "", etag)
-        await self.may_answer.wait()
+        await self.may_respond.wait()
         if self.is_down or self.fails_calls:
             raise CentralUnavailable("central is down", retry_after_s=1)
         if self.is_rate_limiting:

@@ -143,9 +143,9 @@ def app_of(
 
 def factory_of(world: World, max_bytes: int = MIB) -> ProtocolFactory:
     clock = world.clock
-    answers = ResponseCache(max_bytes, world.metrics, monotonic=clock, wall_clock=clock)
+    responses = ResponseCache(max_bytes, world.metrics, monotonic=clock, wall_clock=clock)
     return ProtocolFactory(
-        answers, WriteFastPath(world.metrics, wall_clock=clock, max_bytes=max_bytes)
+        responses, WriteFastPath(world.metrics, wall_clock=clock, max_bytes=max_bytes)
     )
 
 

@@ -89,11 +89,11 @@ async def test_a_read_between_commit_and_notification_finds_the_write_pending(
     harness: DeliveryHarness,
 ) -> None:
     seq = await harness.spool.append(update(name="n"))
-    harness.central.may_answer.clear()
+    harness.central.may_respond.clear()
     harness.start()
     await until(lambda: bool(harness.central.batches))
     hold = harness.spool._file.writer._faults = HoldAfterCommit()
-    harness.central.may_answer.set()
+    harness.central.may_respond.set()
     await asyncio.to_thread(hold.committed.wait, 30)
 
     pending = await harness.spool.waiting(EID)
@@ -171,7 +171,7 @@ async def test_a_flush_waits_for_the_write_that_coalesced_an_earlier_one(
     taker = await harness.spool.append(size_only(2))
 
     def then_none(batch: Batch) -> list[Outcome]:
-        harness.central.may_answer.clear()
+        harness.central.may_respond.clear()
         return applied(batch)
 
     harness.central.script = [then_none]
@@ -180,7 +180,7 @@ async def test_a_flush_waits_for_the_write_that_coalesced_an_earlier_one(
     for _ in range(5):  # the flush has re-read the spool
         await harness.spool.find(between)
     is_early = flush.done()
-    harness.central.may_answer.set()
+    harness.central.may_respond.set()
 
     assert await finished(flush) == 0
     assert harness.central.numbers() == [[between], [taker]]

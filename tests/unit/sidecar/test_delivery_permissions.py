@@ -7,7 +7,7 @@ import pytest
 from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.entry import Priority
 from sidecar.spool.spool import Spool
-from tests.unit.sidecar.delivery_fixtures import Answer, DeliveryHarness, applied, refused
+from tests.unit.sidecar.delivery_fixtures import DeliveryHarness, Response, applied, refused
 from tests.unit.sidecar.spool_fixtures import EID, USER, Spools, cut, update
 
 TOKEN_DIGEST = b"d" * 32
@@ -41,7 +41,7 @@ async def test_a_refusal_for_a_withdrawn_permission_drops_the_cached_grant(
 
 
 @pytest.mark.parametrize(
-    ("priority", "answer", "is_over"),
+    ("priority", "response", "is_over"),
     [
         (Priority.TERMINAL, applied, True),
         (Priority.TERMINAL, refused("status-conflict"), True),
@@ -52,11 +52,11 @@ async def test_a_refusal_for_a_withdrawn_permission_drops_the_cached_grant(
     ],
 )
 async def test_grants_outlive_the_end_of_their_run_by_ten_minutes(
-    harness: DeliveryHarness, spools: Spools, priority: Priority, answer: Answer, is_over: bool
+    harness: DeliveryHarness, spools: Spools, priority: Priority, response: Response, is_over: bool
 ) -> None:
     await cache_grant(harness.spool)
     await harness.spool.append(update(priority=priority, status="COMPLETED"))
-    harness.central.script = [answer]
+    harness.central.script = [response]
     await harness.deliver_all()
     spool = await spools.open()
 

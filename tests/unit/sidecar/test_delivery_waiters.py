@@ -20,18 +20,18 @@ from tests.unit.sidecar.spool_fixtures import OTHER_EID, Spools, size_only, stat
 
 async def test_a_flush_waits_for_writes_durable_at_its_start_only(harness: DeliveryHarness) -> None:
     first = await harness.spool.append(size_only(1))  # delayed, as it may be coalesced
-    harness.central.may_answer.clear()
+    harness.central.may_respond.clear()
     harness.start()
     flush = asyncio.create_task(harness.delivery.flush(30))
     await until(lambda: bool(harness.central.batches))
     later = await harness.spool.append(update(execution_id=OTHER_EID, name="n"))
 
     def stall(batch: Batch) -> list[Outcome]:
-        harness.central.may_answer.clear()
+        harness.central.may_respond.clear()
         return applied(batch)
 
     harness.central.script = [stall]
-    harness.central.may_answer.set()
+    harness.central.may_respond.set()
 
     assert await flush == 0
     assert await state_of(harness.spool, first) is WriteState.COMMITTED
@@ -41,7 +41,7 @@ async def test_a_flush_waits_for_writes_durable_at_its_start_only(harness: Deliv
 async def test_a_flush_that_times_out_returns_the_number_left(harness: DeliveryHarness) -> None:
     for name in "ab":
         await harness.spool.append(update(name=name))
-    harness.central.may_answer.clear()
+    harness.central.may_respond.clear()
     harness.start()
 
     assert await harness.delivery.flush(0.05) == 2
@@ -140,7 +140,7 @@ async def test_a_batch_lost_to_corruption_in_flight_does_not_stop_delivery(
 ) -> None:
     """The file is reopened without the batch's entries; then the outcomes arrive."""
     await harness.spool.append(update(name="n"))
-    harness.central.may_answer.clear()
+    harness.central.may_respond.clear()
     harness.start()
     await until(lambda: bool(harness.central.batches))
 
@@ -150,7 +150,7 @@ async def test_a_batch_lost_to_corruption_in_flight_does_not_stop_delivery(
         return IndexSnapshot.of(connection)
 
     await harness.spool._file.write(lose, harness.spool._load)
-    harness.central.may_answer.set()
+    harness.central.may_respond.set()
     later = await harness.spool.append(update(execution_id=OTHER_EID, name="n"))
     await until(lambda: harness.spool.queues.entry_count == 0)
 

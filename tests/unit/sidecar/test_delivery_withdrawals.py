@@ -38,13 +38,13 @@ def was_applied(batch: Batch) -> list[Outcome]:
 
 
 def proxy(max_bytes: int, refusal: Exception = PROXY_413) -> Callable[[Batch], list[Outcome]]:
-    def answer(batch: Batch) -> list[Outcome]:
+    def respond(batch: Batch) -> list[Outcome]:
         size = sum(len(entry.payload) for entry in batch.entries)
         if not batch.is_withdrawn and size > max_bytes:
             raise refusal
         return applied(batch)
 
-    return answer
+    return respond
 
 
 def log(harness: DeliveryHarness) -> list[tuple[int, list[int], bool]]:
@@ -254,20 +254,20 @@ async def test_a_skipped_write_in_flight_is_withdrawn_and_refused(
 
 
 @pytest.mark.parametrize(
-    ("answer", "state", "slug"),
+    ("response", "state", "slug"),
     [(was_applied, "committed", None), (refused("late"), "refused", "late")],
     ids=["applied", "refused"],
 )
 async def test_a_skipped_write_that_central_has_ends_as_central_says(
     harness: DeliveryHarness,
     spools: Spools,
-    answer: Callable[[Batch], list[Outcome]],
+    response: Callable[[Batch], list[Outcome]],
     state: str,
     slug: str | None,
 ) -> None:
     seqs, skipped = await skipped_in_flight(harness, spools)
     again = harness_on(spools, await spools.open())
-    again.central.script = [answer]
+    again.central.script = [response]
 
     await again.deliver_all()
 

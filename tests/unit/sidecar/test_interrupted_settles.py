@@ -77,11 +77,11 @@ async def test_refused_writes_are_shown_no_more_than_their_state_says(here: Worl
 
 async def test_a_first_read_of_a_target_shows_them_too(here: World) -> None:
     here.central.answers_early = True
-    here.central.may_answer.clear()
+    here.central.may_respond.clear()
     reading = asyncio.create_task(here.reads.latest(WORKFLOW, None, caller("b")))
     await here.central.called.wait()
     await interrupt_settle(here)
     await here.write(OTHER_EID, "update_execution", name="another")
-    here.central.may_answer.set()
+    here.central.may_respond.set()
 
     assert (await reading).value.execution.name == "new"

@@ -39,7 +39,7 @@ async def test_a_grant_that_lapses_during_a_slow_call_shows_nothing(tmp_path: Pa
         world.central.readers.add(("a", WORKFLOW))
         await world.reads.execution(EID, caller())
         world.clock.now_s += ACCESS_TTL_S - 1
-        world.central.may_answer.clear()
+        world.central.may_respond.clear()
         world.central.called.clear()
 
         reading = asyncio.create_task(world.reads.execution(EID, caller()))

@@ -31,9 +31,9 @@ async def test_a_long_poll_ends_with_the_write_it_waits_for(world: World) -> Non
 
     await world.put_result(EID, PORT, "vfs:///a")
     async with asyncio.timeout(30):
-        answers = await asyncio.gather(*waiting)
+        responses = await asyncio.gather(*waiting)
 
-    assert {(response.uri, seen.cache_status) for response, seen in answers} == {
+    assert {(response.uri, seen.cache_status) for response, seen in responses} == {
         ("vfs:///a", "pending")
     }
     assert world.central.calls == []
@@ -50,9 +50,9 @@ async def test_long_polls_of_one_execution_share_one_poll_task(world: World) -> 
 
     world.central.registries[EID].results[PORT] = ("vfs:///a", 1)
     async with asyncio.timeout(30):
-        answers = await asyncio.gather(*waiting)
+        responses = await asyncio.gather(*waiting)
 
-    assert {response.uri for response, _ in answers} == {"vfs:///a"}
+    assert {response.uri for response, _ in responses} == {"vfs:///a"}
     assert calls <= 40 + 2, "one read of each of the two tokens, and the poll task's"
     assert pauses_s == sorted(pauses_s)
     assert pauses_s[-1] == 2.0

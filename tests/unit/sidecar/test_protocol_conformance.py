@@ -177,13 +177,13 @@ async def test_a_connection_is_idle_again_after_a_delegated_request(pair: Pair) 
 
 
 async def test_a_cached_request_behind_a_slow_one_is_served_in_order(pair: Pair) -> None:
-    pair.world.central.may_answer.clear()
+    pair.world.central.may_respond.clear()
     transport = pair.connect(pair.fast)
 
     await transport.send(get("/v1/executions/8/uris"))
     await transport.send(KNOWN)
     assert transport.replies() == []
-    pair.world.central.may_answer.set()
+    pair.world.central.may_respond.set()
     await transport.send(b"")
 
     assert [reply.status for reply in transport.replies()] == [404, 200]
@@ -202,7 +202,7 @@ async def test_reading_pauses_while_the_client_does_not_read(pair: Pair) -> None
 
 async def test_slow_heads_and_idle_connections_time_out(pair: Pair) -> None:
     slow, idle, waiting = (pair.connect(pair.fast) for _ in range(3))
-    pair.world.central.may_answer.clear()
+    pair.world.central.may_respond.clear()
     await waiting.send(get("/v1/executions/8/uris"))
     connections = [cast("Connection", transport.protocol) for transport in (slow, idle, waiting)]
 

@@ -48,12 +48,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def test_a_thousand_concurrent_misses_make_one_call_even_if_one_caller_leaves(
     world: World,
 ) -> None:
-    world.central.may_answer.clear()
+    world.central.may_respond.clear()
     callers = [asyncio.create_task(world.reads.uris(EID, caller())) for _ in range(1000)]
     await world.central.called.wait()
 
     callers[0].cancel()
-    world.central.may_answer.set()
+    world.central.may_respond.set()
     results = await asyncio.gather(*callers, return_exceptions=True)
 
     assert isinstance(results[0], asyncio.CancelledError)
@@ -66,7 +66,7 @@ async def test_cached_uris_are_polled_without_a_call_to_central(world: World) ->
 
     polled = [await world.reads.result_uri(EID, QUERY, caller()) for _ in range(1000)]
 
-    assert {answer.uri for answer, _ in polled} == {"vfs:///a"}
+    assert {response.uri for response, _ in polled} == {"vfs:///a"}
     assert len(world.central.calls) == 1
     assert world.count("result-uri", "hit") == 999
 
@@ -83,13 +83,13 @@ async def test_an_old_row_is_revalidated_by_its_etag(world: World) -> None:
 
 
 async def test_a_token_does_not_share_the_call_of_another_token(world: World) -> None:
-    world.central.may_answer.clear()
+    world.central.may_respond.clear()
     allowed = asyncio.create_task(world.reads.uris(EID, caller("a")))
     await world.central.called.wait()
     other_call = asyncio.create_task(world.reads.uris(EID, caller("other")))
     await until(lambda: len(world.central.calls) == 2)
 
-    world.central.may_answer.set()
+    world.central.may_respond.set()
 
     assert (await allowed).value.results == {}
     with pytest.raises(UpstreamProblem):
@@ -99,7 +99,7 @@ async def test_a_token_does_not_share_the_call_of_another_token(world: World) ->
 
 
 async def test_a_read_after_a_write_shares_no_call_from_before_it(world: World) -> None:
-    world.central.may_answer.clear()
+    world.central.may_respond.clear()
     await world.bind(EID, created_here=False)
     world.central.answers_early = True
     before = asyncio.create_task(world.reads.uris(EID, caller()))
@@ -109,7 +109,7 @@ async def test_a_read_after_a_write_shares_no_call_from_before_it(world: World) 
     await world.deliver()
     after = asyncio.create_task(world.reads.uris(EID, caller()))
     await until(lambda: len(world.central.calls) == 2)
-    world.central.may_answer.set()
+    world.central.may_respond.set()
 
     for reading in (after, before):
         assert (await reading).value.results == {PORT: ("vfs:///a", 0)}
@@ -124,7 +124,7 @@ async def test_a_write_during_a_refresh_discards_the_refresh(
 ) -> None:
     await world.bind(EID, created_here=False)
     world.central.answers_early = True
-    world.central.may_answer.clear()
+    world.central.may_respond.clear()
     if is_appended_before:
         await world.put_result(EID, PORT, "vfs:///a")
     reading = asyncio.create_task(world.reads.uris(EID, caller()))
@@ -133,7 +133,7 @@ async def test_a_write_during_a_refresh_discards_the_refresh(
     if not is_appended_before:
         await world.put_result(EID, PORT, "vfs:///a")
     await world.deliver()
-    world.central.may_answer.set()
+    world.central.may_respond.set()
     seen = await reading
 
     assert seen.value.results == {PORT: ("vfs:///a", 0)}, "the outdated value was returned"
@@ -301,8 +301,8 @@ async def test_cached_values_are_stale_and_others_503_while_central_is_down(worl
 
     for age_s in range(0, 600, 30):
         world.clock.now_s += 30
-        answer, seen = await world.reads.result_uri(EID, QUERY, caller())
-        assert answer.uri == "vfs:///a"
+        response, seen = await world.reads.result_uri(EID, QUERY, caller())
+        assert response.uri == "vfs:///a"
         assert seen.cache_status == ("stale" if age_s >= 30 else "hit")
         row = await world.reads.latest(WORKFLOW, None, caller())
         assert row.headers() == {"X-Cache": "stale", "Age": str(age_s + 30)}
@@ -339,7 +339,7 @@ async def test_a_cached_value_is_stale_in_time_while_central_hangs(
         world.central.add(EID)
         world.central.readers.add(("a", WORKFLOW))
         await world.reads.latest(WORKFLOW, None, caller())
-        world.central.may_answer.clear()
+        world.central.may_respond.clear()
         world.central.is_known_down = is_known_down
         world.clock.now_s += ACCESS_TTL_S if is_known_down else EXECUTION_CACHE_TTL_S
 
@@ -356,11 +356,11 @@ async def test_a_stale_grant_is_not_used_while_central_is_slow(tmp_path: Path) -
         await world.reads.latest(WORKFLOW, None, caller())
         world.clock.now_s += ACCESS_TTL_S
         world.central.readers.clear()
-        world.central.may_answer.clear()
+        world.central.may_respond.clear()
 
         reading = asyncio.create_task(world.reads.latest(WORKFLOW, None, caller()))
         _, still_waiting = await asyncio.wait({reading}, timeout=0.1)
-        world.central.may_answer.set()
+        world.central.may_respond.set()
 
         assert still_waiting
         with pytest.raises(UpstreamProblem):

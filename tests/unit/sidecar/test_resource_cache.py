@@ -204,9 +204,9 @@ def test_only_an_open_execution_created_here_has_a_sole_writer(bench: Bench) -> 
     bench.bind(EID)
     bench.bind(OTHER_EID, ended_at_ms=1)
 
-    answers = [bench.cache.is_sole_writer(r) for r in (EID, OTHER_EID, 9, workflow_key(WORKFLOW))]
+    are_sole = [bench.cache.is_sole_writer(r) for r in (EID, OTHER_EID, 9, workflow_key(WORKFLOW))]
 
-    assert answers == [True, False, False, False]
+    assert are_sole == [True, False, False, False]
 
 
 def test_an_evicted_generation_counts_as_invalidated() -> None:

@@ -80,18 +80,18 @@ class Model:
             return
         assert reply.status == 200
         assert True in allowed, "a response beyond the grant's term"
-        answer = msgspec.json.decode(reply.body)
+        response = msgspec.json.decode(reply.body)
         # A stale value is at most as old as the grant that allows it may be.
         late_s = (REGISTRY_TTL_S if target == URIS else EXECUTION_CACHE_TTL_S) + (
             1e9 if is_stale else 0.0
         )
         if target == URIS:
-            found = {row["global_port_id"]: row["uri"] for row in answer["results"]}
+            found = {row["global_port_id"]: row["uri"] for row in response["results"]}
             assert found.get(OWN_PORT) == self.own_uri, "an acknowledged write was not seen"
             assert found.get(FOREIGN_PORT) in self.foreign_uri.within(self.now - late_s)
         else:
-            assert answer["name"] == self.name, "an acknowledged write was not seen"
-            assert answer["log_location"] in self.foreign_log.within(self.now - late_s)
+            assert response["name"] == self.name, "an acknowledged write was not seen"
+            assert response["log_location"] in self.foreign_log.within(self.now - late_s)
 
 
 def port(operator: str) -> str:

@@ -123,9 +123,9 @@ async def test_error_of_the_file_fails_the_group_and_keeps_nothing_of_it(
     group = [committer.submit(add(1)), committer.submit(raising(code)), committer.submit(add(2))]
     committer.start()
 
-    answers = await asyncio.gather(*group, return_exceptions=True)
+    responses = await asyncio.gather(*group, return_exceptions=True)
 
-    assert all(isinstance(response, sqlite3.Error) for response in answers)
+    assert all(isinstance(response, sqlite3.Error) for response in responses)
     assert await committer.submit(add(3)) == 3
     assert await committer.submit(numbers) == [3]
 

@@ -12,7 +12,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from central import __version__
-from central.cli import EXIT_UNAVAILABLE, audit, bindings, doctor, migrate, orphans, retention
+from central.cli import (
+    EXIT_UNAVAILABLE,
+    audit,
+    bindings,
+    doctor,
+    join_sources,
+    migrate,
+    orphans,
+    retention,
+)
 from central.settings import read_settings
 from kit.http import logs
 from kit.http.problems import Problem
@@ -27,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("serve", help="run the service (settings: CENTRAL_* of the environment)")
     for command in (migrate, doctor, bindings, orphans, retention, audit):
         command.add_parser(commands)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(join_sources(sys.argv[1:] if arguments is None else arguments))
     try:
         return _COMMANDS[options.command](options, os.environ)
     except SettingsError as error:

@@ -49,6 +49,18 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def join_sources(arguments: Sequence[str]) -> list[str]:
+    """Each `--source ID` as `--source=ID`: an id may begin with a dash, and argparse would take it
+    for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--source":
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def parse_id(text: str) -> int:
     """An argparse type."""
     number = int(text)

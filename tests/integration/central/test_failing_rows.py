@@ -93,7 +93,7 @@ async def test_an_entry_that_fails_is_deferred_alone_and_refused_after_the_time(
     refused = ["applied", "unstorable", "applied", "unstorable"]
     assert await apply_batch(central, source, 4, *entries()) == refused
     assert [(await run(owner_connection, eid))["status"] for eid in ids] == [1, 0, 1]
-    assert central.counted("central_database_errors_total", reason="isolated") == 3
+    assert central.counted("central_database_errors_total", reason="isolated") == 4
 
 
 async def test_an_entry_whose_failure_ends_in_time_is_applied(

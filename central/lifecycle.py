@@ -15,11 +15,9 @@ restarted (`Supervisor`).
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -43,7 +41,6 @@ from kit.http.connection_limits import ConnectionLimiter, listening
 from kit.http.logs import fields
 from kit.http.ops import serve_ops
 from kit.http.problems import Problem
-from kit.http.reloading_files import ReloadingFiles
 from kit.http.service import Supervisor, stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -109,9 +106,8 @@ async def serve(settings: Settings) -> int:
         )
         context = None
         if settings.tls is not None:
-            certificate = ServerCertificate(settings.tls.certificate_file, settings.tls.key_file)
-            await life.enter_async_context(tasks.supervise("certificate", certificate.files.watch))
-            context = certificate.context
+            context = settings.tls.context()  # not the ops listener's: probes use plain HTTP
+            await life.enter_async_context(tasks.supervise("certificate", context.files.watch))
         await life.enter_async_context(ops)
         await life.enter_async_context(listening(api, settings.listen, callers, context))
         opening = asyncio.create_task(_open(database))
@@ -135,21 +131,3 @@ async def _open(database: Database) -> None:
     """Opens the pool ahead of the first call; after a failure calls open it themselves."""
     with suppress(Problem):
         await database.open()
-
-
-class ServerCertificate:
-    """The TLS context of the API's listener, with a certificate that is reloaded when renewed.
-
-    Open connections keep the certificate of their handshake. The ops listener has none: probes
-    use plain HTTP. Raises OSError (`ssl.SSLError` is one) if certificate and key do not match.
-    """
-
-    def __init__(self, certificate_file: Path, key_file: Path) -> None:
-        self._paths = (certificate_file, key_file)
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)  # TLS 1.2 or newer
-        self.files = ReloadingFiles(self._paths, self._load)
-
-    def _load(self) -> None:
-        # Loaded into a throw-away context first: a mismatch would leave the live one half changed.
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*self._paths)
-        self.context.load_cert_chain(*self._paths)

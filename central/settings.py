@@ -19,6 +19,12 @@ from central.auth_settings import (
     read_workload_settings,
 )
 from kit.http.settings import Address, EnvReader, without_secrets
+from kit.http.tls import (
+    CertificateFiles,
+    ReloadingContext,
+    read_certificate_files,
+    server_context,
+)
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
 DAY_S = 86_400
@@ -50,10 +56,22 @@ class CloserSettings:
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """The API's certificate, where central terminates TLS itself."""
+    """The API's certificate, where central terminates TLS itself, and whether clients show one."""
 
-    certificate_file: Path
-    key_file: Path
+    own: CertificateFiles
+    client_ca_file: Path | None
+    requires_clients: bool
+
+    def context(self) -> ReloadingContext:
+        """For the listener. Raises OSError for unusable files."""
+        return server_context(self.own, self.client_ca_file, is_required=self.requires_clients)
+
+    def describe(self) -> dict[str, Any]:
+        client_auth = "require" if self.requires_clients else "request"
+        return {
+            "tls_certificate": str(self.own.certificate),
+            "tls_client_auth": "off" if self.client_ca_file is None else client_auth,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +108,7 @@ class Settings:
         """The settings as `/status` shows them, without secrets."""
         return {
             "listen": str(self.listen),
-            "tls_certificate": None if self.tls is None else str(self.tls.certificate_file),
+            **({"tls_certificate": None} if self.tls is None else self.tls.describe()),
             "ops_listen": str(self.ops_listen),
             "database_url": without_secrets(self.database.url),
             "pool_min_size": self.database.pool_min_size,
@@ -158,13 +176,13 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
 
 
 def _tls(environment: EnvReader) -> TlsSettings | None:
-    certificate = environment.optional_text("TLS_CERT_FILE")
-    key = environment.optional_text("TLS_KEY_FILE")
-    if certificate is not None and key is not None:
-        return TlsSettings(Path(certificate), Path(key))
-    if certificate is not None or key is not None:
-        missing = "TLS_CERT_FILE" if certificate is None else "TLS_KEY_FILE"
-        environment.error(missing, "must be set: a certificate and its key go together")
+    own = read_certificate_files(environment, "TLS_CERT_FILE", "TLS_KEY_FILE")
+    client_ca_file = environment.optional_path("TLS_CLIENT_CA_FILE")
+    client_auth = environment.choice("TLS_CLIENT_AUTH", "require", ("require", "request"))
+    if own is not None:
+        return TlsSettings(own, client_ca_file, client_auth == "require")
+    if client_ca_file is not None:
+        environment.error("TLS_CERT_FILE", "must be set: clients show certificates over TLS only")
     return None
 
 

@@ -46,7 +46,7 @@ from sidecar.spool.schema import has_spool
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CentralClient, open_session
-from sidecar.upstream.credentials import TrustStore, WorkloadToken
+from sidecar.upstream.credentials import WorkloadToken
 from sidecar.upstream.probe import CentralProbe
 from sidecar.upstream.source_identity import SourceIdentity, has_key
 from sidecar.user_limits import UserLimits
@@ -67,7 +67,7 @@ RESPONSE_CACHE_SHARE = 0.25
 
 async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
     """Runs until SIGTERM or SIGINT and returns the exit code. Raises OSError for a taken port, an
-    unusable volume or a bad CA file."""
+    unusable volume, or CA and certificate files that are."""
     os.umask(PRIVATE_UMASK)
     stop = stop_on_signals()
     async with AsyncExitStack() as life:
@@ -184,16 +184,15 @@ async def build_sidecar(
     metrics = Metrics()
     tasks = Supervisor(metrics.restarts)
     try:
-        ca_file, token_file = settings.central_ca_file, settings.workload_token_file
-        trust = None if ca_file is None else TrustStore(ca_file)
+        tls, token_file = settings.tls_context(), settings.workload_token_file
         workload = None if token_file is None else WorkloadToken(token_file)
         async with (
-            nullcontext() if trust is None else tasks.supervise("credentials", trust.files.watch),
+            nullcontext() if tls is None else tasks.supervise("credentials", tls.files.watch),
             # A pool each for what a CU waits for, for batches, for renewals and for the probe.
-            open_session(trust) as calls,
-            open_session(trust) as deliveries,
-            open_session(trust) as renewals,
-            open_session(trust) as probes,
+            open_session(tls) as calls,
+            open_session(tls) as deliveries,
+            open_session(tls) as renewals,
+            open_session(tls) as probes,
         ):
             calling, delivering, renewing = (
                 CentralClient(

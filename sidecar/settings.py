@@ -7,6 +7,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kit.http.settings import Address, EnvReader
+from kit.http.tls import (
+    CertificateFiles,
+    ReloadingContext,
+    client_context,
+    read_certificate_files,
+)
 
 MIB = 1024 * 1024
 DEFAULT_MAX_ENTRIES = 500_000
@@ -56,6 +62,7 @@ class Settings:
 
     central_url: str
     central_ca_file: Path | None
+    certificate: CertificateFiles | None
     listen: Address
     unix_socket: UnixSocket | None
     response_cache: bool
@@ -83,7 +90,8 @@ class Settings:
         env = EnvReader(variables, "SIDECAR_")
         settings = cls(
             central_url=env.url("CENTRAL_URL", ("http", "https")),
-            central_ca_file=_optional_path(env, "CENTRAL_CA_FILE"),
+            central_ca_file=env.optional_path("CENTRAL_CA_FILE"),
+            certificate=read_certificate_files(env, "TLS_CERT_FILE", "TLS_KEY_FILE"),
             listen=env.address("LISTEN", "127.0.0.1:7070"),
             unix_socket=_unix_socket(env),
             response_cache=env.flag("RESPONSE_CACHE", True),
@@ -103,7 +111,7 @@ class Settings:
             fail_runs_on_cu_restart=env.flag("FAIL_RUNS_ON_CU_RESTART", False),
             lease_renew_s=env.seconds("LEASE_RENEW_S", 20, 0.1, 600),
             assertion_audience=env.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
-            workload_token_file=_optional_path(env, "WORKLOAD_TOKEN_FILE"),
+            workload_token_file=env.optional_path("WORKLOAD_TOKEN_FILE"),
             limits=LimitSettings(
                 writes_per_s=env.number("LIMIT_WRITES_PER_S", 2000.0, 0.0, 1e9),
                 write_bytes_per_s=env.number("LIMIT_WRITE_BYTES_PER_S", 4.0 * MIB, 0.0, 1e12),
@@ -116,19 +124,25 @@ class Settings:
         )
         if settings.listen.host not in {"127.0.0.1", "::1", "localhost"}:
             env.error("LISTEN", "expected a loopback address: the CU's API is for this pod only")
+        if settings.certificate is not None and settings.central_url.startswith("http://"):
+            env.error("CENTRAL_URL", "must begin with https://: plain http shows no certificate")
         if "@" in settings.central_url.partition("://")[2].partition("/")[0]:
             env.error("CENTRAL_URL", "must not carry a login: a sidecar signs, and has no password")
         env.check()
         return settings
 
+    def tls_context(self) -> ReloadingContext | None:
+        """For connections to central; None where nothing of our own is trusted or shown.
 
-def _optional_path(env: EnvReader, name: str) -> Path | None:
-    path = env.optional_text(name)
-    return Path(path) if path else None
+        Raises OSError for unusable files.
+        """
+        if self.central_ca_file is None and self.certificate is None:
+            return None
+        return client_context(self.central_ca_file, self.certificate)
 
 
 def _unix_socket(env: EnvReader) -> UnixSocket | None:
-    path, group = _optional_path(env, "UNIX_SOCKET"), env.optional_text("UNIX_SOCKET_GROUP")
+    path, group = env.optional_path("UNIX_SOCKET"), env.optional_text("UNIX_SOCKET_GROUP")
     mode = env.text("UNIX_SOCKET_MODE", "0600")
     if not re.fullmatch("0?[0-7]{3}", mode):
         env.error("UNIX_SOCKET_MODE", f"expected an octal mode such as 0660, got {mode!r}")

@@ -1,12 +1,11 @@
 """`python -m central doctor`: whether this environment is safe to run central in.
 
-Changes nothing. Checks the keys that verify users' tokens, and the database as the service's own
-role sees it.
+Changes nothing. Checks the keys that verify users' tokens, the API's certificate, and the database
+as the service's own role sees it.
 """
 
 import argparse
 import asyncio
-import ipaddress
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -19,12 +18,13 @@ from central.auth_settings import JwksSettings, TokenSettings, redact
 from central.metrics import Metrics
 from central.migrations.grants import granted_privileges
 from central.migrations.runner import read_migrations
-from central.settings import Settings, read_settings
+from central.settings import Settings, TlsSettings, read_settings
 from central.store.database import Database
 from central.store.role import Privilege, RoleInspection, SessionFacts
 from kit.http import checks
 from kit.http.checks import Check, CheckFunction, CheckStatus, Fail, Warn
 from kit.http.problems import Problem
+from kit.http.tls import check_ca, check_certificate
 
 SUPPORTED_VERSIONS = range(14, 19)
 MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: as long as the hash
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
 
 
 async def run_checks(settings: Settings, *, now: Callable[[], float] = time.time) -> list[Check]:
-    found = await checks.run_checks(_key_checks(settings))
+    found = await checks.run_checks(_key_checks(settings) | _tls_checks(settings.tls))
     database = Database(settings.database, Metrics(CollectorRegistry()))
     try:
         inspection, requested_at = RoleInspection(database), now()
@@ -79,6 +79,15 @@ def _key_checks(settings: Settings) -> dict[str, CheckFunction]:
         named["jwt secret"] = lambda: check_secret(tokens)
     if workloads is not None:
         named["jwks of workloads"] = lambda: check_jwks(workloads.jwks, workloads.algorithms)
+    return named
+
+
+def _tls_checks(tls: TlsSettings | None) -> dict[str, CheckFunction]:
+    named: dict[str, CheckFunction] = {}
+    if tls is not None:
+        named["certificate"] = lambda: check_certificate(tls.own, is_server=True)
+        if (client_ca_file := tls.client_ca_file) is not None:
+            named["ca of clients"] = lambda: check_ca(client_ca_file)
     return named
 
 
@@ -125,7 +134,7 @@ def check_encryption(session: SessionFacts, url: str) -> str:
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     host = query.get("host", [parts.hostname or ""])[0]
-    if host.startswith("/") or _is_loopback(host):
+    if host.startswith("/") or checks.is_loopback(host):
         return "the connection does not leave this machine"
     if not session.is_encrypted:
         raise Warn(f"the connection to {host} is not encrypted: use sslmode=verify-full")
@@ -133,15 +142,6 @@ def check_encryption(session: SessionFacts, url: str) -> str:
     if mode not in ("verify-ca", "verify-full"):
         raise Warn(f"sslmode is {mode}: the server is not verified; use verify-full")
     return f"encrypted, {mode}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_timeouts(session: SessionFacts) -> str:

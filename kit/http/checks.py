@@ -5,6 +5,7 @@ A check is a function that returns what is fine, raises `Warn` or `Fail` with wh
 """
 
 import inspect
+import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum, auto
 from typing import Any, TypeAlias
@@ -67,6 +68,16 @@ def check_clock(offset_s: float, other: str) -> str:
     if abs(offset_s) > CLOCK_WARN_S:
         raise Warn(detail)
     return detail
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a connection to this host does not leave the machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def add_parser(commands: Any, description: str) -> Any:

@@ -63,6 +63,10 @@ class EnvReader:
     def optional_text(self, name: str) -> str | None:
         return self._variables.get(self._prefix + name, "") or None
 
+    def optional_path(self, name: str) -> Path | None:
+        text = self.optional_text(name)
+        return Path(text) if text is not None else None
+
     def choice(self, name: str, default: str, choices: Sequence[str]) -> str:
         value = self.text(name, default).lower()
         if value not in choices:

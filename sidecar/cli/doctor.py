@@ -10,6 +10,7 @@ container exposes to users' code, by the names of its variables:
 
 import argparse
 import asyncio
+import errno
 import os
 import re
 import statistics
@@ -19,16 +20,19 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import aiohttp
 from nacl.signing import SigningKey
 
 from kit.http import checks
 from kit.http.checks import CheckFunction, Fail, Warn
+from kit.http.tls import check_ca, check_certificate
 from sidecar.metrics import Metrics
-from sidecar.problems import UpstreamProblem
+from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.settings import Settings
 from sidecar.upstream.client import CallContext, CentralClient, open_session
-from sidecar.upstream.credentials import TrustStore, WorkloadToken
+from sidecar.upstream.credentials import WorkloadToken
 from sidecar.upstream.source_identity import KEY_FILE_NAME, SourceIdentity, has_key
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -62,7 +66,7 @@ _PATH = re.compile(r"/[\w./\-]+")  # the location of a secret is none
 
 
 def add_parser(commands: Any) -> None:
-    parser = checks.add_parser(commands, "check credentials, central, clock, volume and fsync")
+    parser = checks.add_parser(commands, "check credentials, TLS, central, clock, volume and fsync")
     parser.add_argument(
         "--unit-environment",
         metavar="FILE",
@@ -80,6 +84,7 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
         named["unit environment"] = lambda: check_unit_environment(unit)
     named |= {
         "service account": lambda: check_service_account(SERVICE_ACCOUNT),
+        **tls_checks(settings),
         "central": lambda: check_central(settings),
         "volume": lambda: check_volume(directory, settings.spool_max_bytes),
         "source key": lambda: check_key(directory),
@@ -146,10 +151,30 @@ def check_service_account(token: Path) -> str:
     return "no token of the pod's own is mounted"
 
 
+def tls_checks(settings: Settings) -> dict[str, CheckFunction]:
+    """Of the way to central, and of the files that these settings name."""
+    named: dict[str, CheckFunction] = {"encryption": lambda: check_encryption(settings.central_url)}
+    if (ca_file := settings.central_ca_file) is not None:
+        named["ca of central"] = lambda: check_ca(ca_file)
+    if (certificate := settings.certificate) is not None:
+        named["certificate"] = lambda: check_certificate(certificate, is_server=False)
+    return named
+
+
+def check_encryption(central_url: str) -> str:
+    """Whether somebody on the way to central could read users' tokens."""
+    if central_url.startswith("https://"):
+        return "encrypted, and central is verified"
+    host = urlsplit(central_url).hostname or ""
+    if not checks.is_loopback(host):
+        raise Warn(f"the connection to {host} is not encrypted, unless a service mesh does it")
+    return "the connection does not leave this machine"
+
+
 async def check_central(settings: Settings, *, wall_clock: Callable[[], float] = time.time) -> str:
     """One signed call: central is reachable and trusted, accepts the signature, agrees on time."""
-    ca_file, token_file = settings.central_ca_file, settings.workload_token_file
-    async with open_session(None if ca_file is None else TrustStore(ca_file)) as session:
+    token_file = settings.workload_token_file
+    async with open_session(settings.tls_context()) as session:
         client = CentralClient(
             session,
             settings.central_url,
@@ -161,11 +186,23 @@ async def check_central(settings: Settings, *, wall_clock: Callable[[], float] =
         )
         try:
             await client.call("doctor", "GET", "/v1/bindings", context=CallContext())
+        except CentralUnavailable as problem:
+            raise Fail(_why_unavailable(problem, settings.central_url)) from problem
         except UpstreamProblem as problem:
             clock = f"its clock is {client.clock_offset_s:+.0f} s from ours"
             raise Fail(f"{problem.slug}: {problem.detail}; {clock}") from problem
     clock = checks.check_clock(client.clock_offset_s, "central")
     return f"{settings.central_url} accepts this sidecar's signature; {clock}"
+
+
+def _why_unavailable(problem: CentralUnavailable, central_url: str) -> str:
+    """With TLS 1.3 a client that is refused for its certificate only sees the connection end."""
+    reason = problem.__cause__
+    is_reset = getattr(reason, "errno", None) == errno.ECONNRESET
+    if is_reset or isinstance(reason, aiohttp.ServerDisconnectedError):
+        hint = "central may require a client certificate, or refuse this one"
+        return f"{problem.detail}: {hint if central_url.startswith('https://') else reason}"
+    return problem.detail if reason is None else f"{problem.detail}: {reason}"
 
 
 def _identity(settings: Settings) -> SourceIdentity:

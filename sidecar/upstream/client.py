@@ -14,6 +14,7 @@ import asyncio
 import email.utils
 import logging
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -29,7 +30,7 @@ from kit.http.concurrency_limit import ConcurrencyLimiter
 from kit.http.logs import fields
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RateLimited, UpstreamProblem
-from sidecar.upstream.credentials import WORKLOAD_HEADER, TrustStore, WorkloadToken
+from sidecar.upstream.credentials import WORKLOAD_HEADER, WorkloadToken
 from sidecar.upstream.resilience import CircuitBreaker
 from sidecar.upstream.source_identity import SourceIdentity
 
@@ -57,12 +58,14 @@ RETRY_PAUSE_S = 0.1
 
 
 @asynccontextmanager
-async def open_session(trust: TrustStore | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+async def open_session(
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[aiohttp.ClientSession]:
     """A connection pool to central, without cookies. None trusts the system's CAs."""
     connector = aiohttp.TCPConnector(
         limit=0,  # a wait for a connection would count as a failure of central: `CentralClient`
         keepalive_timeout=KEEPALIVE_S,
-        ssl=True if trust is None else trust.context,
+        ssl=True if tls is None else tls,
     )
     session = aiohttp.ClientSession(
         connector=connector,

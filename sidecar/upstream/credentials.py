@@ -1,33 +1,16 @@
-"""Mounted credentials of the way to central: the CA bundle, and the pod's workload token."""
+"""The pod's workload token, as the kubelet mounts it."""
 
 import logging
-import ssl
 from pathlib import Path
 
 from kit.http.logs import fields
-from kit.http.reloading_files import FileVersion, ReloadingFiles, file_version
+from kit.http.reloading_files import FileVersion, file_version
 
 logger = logging.getLogger(__name__)
 
 WORKLOAD_HEADER = "Sidecar-Workload-Token"
 TOKEN_MAX_BYTES = 16 * 1024
 """The maximum that central accepts."""
-
-
-class TrustStore:
-    """CA certificates from a file instead of the system's; reloaded ones are added.
-
-    A certificate that was withdrawn stays trusted until the restart. Raises OSError
-    (`ssl.SSLError` is one) for a file without certificates.
-    """
-
-    def __init__(self, ca_file: Path) -> None:
-        self._ca_file = ca_file
-        self.context = ssl.create_default_context(cafile=ca_file)
-        self.files = ReloadingFiles([ca_file], self._load)
-
-    def _load(self) -> None:
-        self.context.load_verify_locations(cafile=self._ca_file)
 
 
 class WorkloadToken:

@@ -3,9 +3,8 @@
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.chart.rendering import POOL, Chart, Object, Objects, Refused, environment
+from tests.chart.rendering import Chart, Object, Objects, Refused, environment
 
 
 def pod(objects: Objects) -> Object:
@@ -76,41 +75,6 @@ def test_a_key_set_in_a_file_needs_no_token(chart: Chart) -> None:
     assert "CENTRAL_WORKLOAD_JWKS_TOKEN_FILE" not in variables
     (volume,) = pod(objects)["volumes"]
     assert volume["configMap"]["name"] == "cluster-keys"
-
-
-def test_tls_sidecars_trust_the_configured_ca(chart: Chart) -> None:
-    objects = chart.render("tls")
-    central = environment(container(objects))
-    sidecar = chart.sidecar("tls")
-
-    (tls,) = [v for v in pod(objects)["volumes"] if v["name"] == "tls"]
-    (mount,) = [m for m in container(objects)["volumeMounts"] if m["name"] == "tls"]
-    assert tls["secret"]["secretName"] == "central-tls"
-    assert central["CENTRAL_TLS_CERT_FILE"] == f"{mount['mountPath']}/tls.crt"
-    assert central["CENTRAL_TLS_KEY_FILE"] == f"{mount['mountPath']}/tls.key"
-    variables = environment(sidecar)
-    assert variables["SIDECAR_CENTRAL_URL"].startswith("https://metadata-texera-cu-sidecar-central")
-    authority = objects.one("ConfigMap", "-ca")
-    assert authority["metadata"]["namespace"] == POOL
-    assert "BEGIN CERTIFICATE" in authority["data"]["ca.crt"]
-    (volume,) = [v for v in fragment(chart, "tls")["volumes"] if "configMap" in v]
-    assert volume["configMap"]["name"] == authority["metadata"]["name"]
-    (mount,) = [m for m in sidecar["volumeMounts"] if m["name"] == volume["name"]]
-    assert variables["SIDECAR_CENTRAL_CA_FILE"] == f"{mount['mountPath']}/ca.crt"
-
-
-def test_existing_ca_config_map_is_mounted_not_created(chart: Chart) -> None:
-    assert chart.render("tls-foreign-authority").of("ConfigMap") == []
-
-    (volume,) = [v for v in fragment(chart, "tls-foreign-authority")["volumes"] if "configMap" in v]
-    assert volume["configMap"]["name"] == "trust"
-    assert volume["configMap"]["items"] == [{"key": "root.pem", "path": "ca.crt"}]
-
-
-def fragment(chart: Chart, feature: str) -> Any:
-    """The pod's spec as `injection.mode: none` prints it."""
-    text = chart.render(feature, "injection-none").one("ConfigMap", "pod-fragment")["data"]
-    return yaml.safe_load(text["pod.yaml"])["spec"]
 
 
 def test_central_runs_without_privileges(chart: Chart) -> None:

@@ -48,11 +48,52 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
         "migration.ownerSecret.name",
     ),
     "central among the computing units": ({"poolNamespace": "texera"}, "poolNamespace"),
-    "TLS without a certificate": ({"tls": {"enabled": True}}, "tls.secretName"),
+    "no word on who makes the certificate": ({"tls": {"mode": ""}}, "tls.mode: choose"),
+    "TLS without a certificate": ({"tls": {"mode": "existingSecret"}}, "tls.secretName"),
     "an authority that is none": ({"tls": {"ca": "trust.pem"}}, "tls.ca: must hold"),
     "two authorities": (
         {"tls": {"ca": "-----BEGIN CERTIFICATE-----", "caConfigMap": {"name": "trust"}}},
         "tls: set one of ca and caConfigMap.name",
+    ),
+    "an authority beside the chart's own": (
+        {"tls": {"mode": "selfSigned", "caConfigMap": {"name": "trust"}}},
+        "tls.ca: must be empty",
+    ),
+    "cert-manager without an issuer": (
+        {"tls": {"mode": "certManager", "caConfigMap": {"name": "trust"}}},
+        "tls.certManager.issuerRef.name",
+    ),
+    "an issuer that sidecars do not trust": (
+        {"tls": {"mode": "certManager", "certManager": {"issuerRef": {"name": "ca"}}}},
+        "tls.caConfigMap.name: must name the ConfigMap with the issuer's CA",
+    ),
+    "an issuer of one of the two namespaces": (
+        {
+            "tls": {
+                "mode": "certManager",
+                "certManager": {"issuerRef": {"name": "ca", "kind": "Issuer"}},
+                "clients": {"mode": "require"},
+            }
+        },
+        "tls.certManager.issuerRef.kind: must be ClusterIssuer",
+    ),
+    "certificates of clients without TLS": (
+        {"tls": {"clients": {"mode": "require"}}},
+        "tls.clients.mode: must be none",
+    ),
+    "sidecars without a certificate to show": (
+        {
+            "tls": {
+                "mode": "existingSecret",
+                "secretName": "central-tls",
+                "clients": {"mode": "require"},
+            }
+        },
+        "tls.clients.secretName",
+    ),
+    "two makers of the sidecars' certificate": (
+        {"tls": {"mode": "selfSigned", "clients": {"volume": {"emptyDir": {}}}}},
+        "tls.clients.volume: must be empty",
     ),
     "more connections than the budget": (
         {"central": {"replicas": 5}},
@@ -175,6 +216,8 @@ ILL_TYPED: dict[str, dict[str, Any]] = {
     "a port out of range": {"sidecar": {"port": 70700}},
     "a namespace with capitals": {"poolNamespace": "Pool"},
     "an unknown mode": {"injection": {"mode": "webhook"}},
+    "an unknown maker of certificates": {"tls": {"mode": "vault"}},
+    "two sources of a volume": {"tls": {"clients": {"volume": {"csi": {}, "secret": {}}}}},
     "an unknown API": {"injection": {"apiVersion": "v2"}},
     "a mode that YAML takes for false": {"workloadIdentity": {"mode": False}},
     "an address block without exceptions": {
@@ -233,11 +276,11 @@ def test_all_errors_are_reported_together(chart: Chart) -> None:
 
 
 def test_the_defaults_alone_are_refused(chart: Chart) -> None:
-    """Three Secrets, and what to strip, are for the operator to say."""
+    """Three Secrets, what to strip, and who makes the certificate are for the operator to say."""
     with pytest.raises(Refused) as refused:
         chart.run(chart.template, None, {})
 
-    assert str(refused.value).count("\n  - ") == 4
+    assert str(refused.value).count("\n  - ") == 5
 
 
 def test_an_older_kubernetes_needs_the_beta_api(chart: Chart) -> None:

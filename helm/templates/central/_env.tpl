@@ -21,11 +21,17 @@
 {{- end }}
 - name: CENTRAL_LISTEN
   value: {{ printf "0.0.0.0:%s" (include "central.port" $) | quote }}
-{{- if $.Values.tls.enabled }}
+{{- if ne $.Values.tls.mode "none" }}
 - name: CENTRAL_TLS_CERT_FILE
   value: /etc/central/tls/tls.crt
 - name: CENTRAL_TLS_KEY_FILE
   value: /etc/central/tls/tls.key
+{{- end }}
+{{- if include "tls.hasClients" $ }}
+- name: CENTRAL_TLS_CLIENT_CA_FILE
+  value: /etc/central/tls/ca.crt
+- name: CENTRAL_TLS_CLIENT_AUTH
+  value: {{ $.Values.tls.clients.mode }}
 {{- end }}
 - name: CENTRAL_OPS_LISTEN
   value: {{ printf "0.0.0.0:%s" (include "central.opsPort" $) | quote }}
@@ -85,10 +91,10 @@ true
 
 {{- /* Each is mounted under /etc/central by its name. */}}
 {{- define "central.ownVolumes" -}}
-{{- if .Values.tls.enabled }}
+{{- if ne .Values.tls.mode "none" }}
 - name: tls
   secret:
-    secretName: {{ .Values.tls.secretName }}
+    secretName: {{ include "tls.secretName" . }}
     defaultMode: 0440 # the key: for the group of the pod's fsGroup
 {{- end }}
 {{- with .Values.central.jwt.jwks.configMap }}

@@ -8,7 +8,7 @@ What joins a computing-unit pod, said once as plain YAML: the admission policy c
 {{- end }}
 
 {{- define "sidecar.centralUrl" -}}
-{{- .Values.sidecar.centralUrl | default (printf "%s://%s:%d" (ternary "https" "http" .Values.tls.enabled) (include "central.host" .) (int .Values.central.service.port)) -}}
+{{- .Values.sidecar.centralUrl | default (printf "%s://%s:%d" (include "tls.scheme" .) (include "central.host" .) (int .Values.central.service.port)) -}}
 {{- end }}
 
 {{- define "sidecar.container" -}}
@@ -22,9 +22,15 @@ restartPolicy: Always
 env:
   - name: SIDECAR_CENTRAL_URL
     value: {{ include "sidecar.centralUrl" $ | quote }}
-  {{- if include "sidecar.caConfigMap" $ }}
+  {{- with include "sidecar.caFile" $ }}
   - name: SIDECAR_CENTRAL_CA_FILE
-    value: /etc/central-ca/ca.crt
+    value: {{ . }}
+  {{- end }}
+  {{- if include "tls.hasClients" $ }}
+  - name: SIDECAR_TLS_CERT_FILE
+    value: /etc/sidecar-tls/tls.crt
+  - name: SIDECAR_TLS_KEY_FILE
+    value: /etc/sidecar-tls/tls.key
   {{- end }}
   - name: SIDECAR_LISTEN
     value: {{ printf "127.0.0.1:%d" (int .port) | quote }}
@@ -78,6 +84,11 @@ volumeMounts:
     mountPath: /etc/central-ca
     readOnly: true
   {{- end }}
+  {{- if include "tls.hasClients" $ }}
+  - name: {{ include "sidecar.tlsVolume" $ }}
+    mountPath: /etc/sidecar-tls
+    readOnly: true
+  {{- end }}
 {{- end -}}
 {{- end }}
 
@@ -89,15 +100,8 @@ volumeMounts:
 {{ .Values.sidecar.containerName }}-ca
 {{- end }}
 
-{{- /* The ConfigMap in the pool's namespace with the trusted CA; empty for the system's CAs. */}}
-{{- define "sidecar.caConfigMap" -}}
-{{- with .Values.tls -}}
-{{- if .ca -}}
-{{ include "fullname" $ }}-ca
-{{- else -}}
-{{ .caConfigMap.name }}
-{{- end -}}
-{{- end -}}
+{{- define "sidecar.tlsVolume" -}}
+{{ .Values.sidecar.containerName }}-tls
 {{- end }}
 
 {{- define "sidecar.tokenVolume" -}}
@@ -128,6 +132,16 @@ volumeMounts:
     items:
       - key: {{ .Values.tls.caConfigMap.key }}
         path: ca.crt
+{{- end }}
+{{- if include "tls.hasClients" . }}
+- name: {{ include "sidecar.tlsVolume" . }}
+  {{- with .Values.tls.clients.volume }}
+  {{- toYaml . | nindent 2 }}
+  {{- else }}
+  secret:
+    secretName: {{ include "tls.clientSecretName" . }}
+    defaultMode: 292 # readable for the sidecar's user, whom no fsGroup may give a group; no other container mounts it
+  {{- end }}
 {{- end }}
 {{- end }}
 

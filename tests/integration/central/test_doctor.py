@@ -16,6 +16,7 @@ from central.store.database import Database as StoreDatabase
 from central.store.role import RoleInspection
 from dev.tokens import JWT_SECRET
 from kit.http.checks import Check, CheckStatus, Fail, Warn
+from tests.certificates import CLIENTS_ONLY, DAY, Authority, files_in
 from tests.databases import CENTRAL_ROLE, Database, connected
 from tests.integration.central.command_fixtures import central
 from tests.integration.central.issuer import EC_KEY, RSA_KEY, Issuer, jwk
@@ -189,6 +190,25 @@ async def test_a_key_set_is_checked(database: Database, issuer: Issuer, tmp_path
     (tmp_path / "jwks.json").write_text(json.dumps({"keys": [jwk(RSA_KEY, "one")]}))
     by_file = by_url | {"JWT_JWKS": str(tmp_path / "jwks.json")}
     assert bad(await found(database, **by_file)) == {}
+
+
+async def test_files_of_tls_that_cannot_work_are_named(database: Database, tmp_path: Path) -> None:
+    authority, own, client = Authority(), files_in(tmp_path), files_in(tmp_path, "client")
+    authority.issue(own, ends_in=30 * DAY)
+    authority.issue(client, usage=CLIENTS_ONLY)
+    ca_file = authority.write(tmp_path / "ca", ends_in=30 * DAY)
+    tls = {"TLS_CERT_FILE": str(own.certificate), "TLS_KEY_FILE": str(own.key)}
+    clients = {"TLS_CLIENT_CA_FILE": str(ca_file)}
+
+    assert bad(await found(database, **tls, **clients)) == {}
+    mixed = await found(database, **tls | {"TLS_KEY_FILE": str(client.key)})
+    assert "key values mismatch" in bad(mixed)["certificate"]
+    foreign = {"TLS_CERT_FILE": str(client.certificate), "TLS_KEY_FILE": str(client.key)}
+    assert "purpose" in bad(await found(database, **foreign))["certificate"]
+    missing = await found(database, **tls, TLS_CLIENT_CA_FILE=str(tmp_path / "none"))
+    assert "No such file" in bad(missing)["ca of clients"]
+    authority.issue(own, ends_in=DAY / 10)
+    assert "expires soon" in bad(await found(database, **tls))["certificate"]
 
 
 def test_granted_privileges_are_parsed_from_the_grants() -> None:

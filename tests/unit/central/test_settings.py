@@ -154,3 +154,17 @@ def test_certificate_without_key_is_refused(name: str) -> None:
     other = {"CENTRAL_TLS_CERT_FILE", "CENTRAL_TLS_KEY_FILE"} - {name}
     with pytest.raises(SettingsError, match=f"{other.pop()}: must be set"):
         read_settings(ENOUGH | {name: "/tls/file"})
+
+
+def test_certificates_of_clients_take_one_of_centrals_own() -> None:
+    tls = {"CENTRAL_TLS_CERT_FILE": "/tls/tls.crt", "CENTRAL_TLS_KEY_FILE": "/tls/tls.key"}
+    clients = {"CENTRAL_TLS_CLIENT_CA_FILE": "/tls/ca.crt"}
+
+    assert read_settings(ENOUGH | tls | clients).describe()["tls_client_auth"] == "require"
+    assert read_settings(ENOUGH | tls).describe()["tls_client_auth"] == "off"
+    with pytest.raises(SettingsError, match="CENTRAL_TLS_CERT_FILE: must be set"):
+        read_settings(ENOUGH | clients)
+    with pytest.raises(
+        SettingsError, match="CENTRAL_TLS_CLIENT_AUTH: expected one of require, req"
+    ):
+        read_settings(ENOUGH | tls | clients | {"CENTRAL_TLS_CLIENT_AUTH": "maybe"})

@@ -10,9 +10,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from kit.http.checks import Check, CheckStatus, Fail, Warn, exit_code, format_checks, run_checks
+from kit.http.settings import SettingsError
 from sidecar.cli.doctor import (
     NEEDLESS,
     check_central,
+    check_encryption,
     check_environment,
     check_fsync,
     check_key,
@@ -21,10 +23,11 @@ from sidecar.cli.doctor import (
     check_volume,
     credentials,
     parse_environment,
+    tls_checks,
 )
-from sidecar.problems import CentralUnavailable
 from sidecar.settings import Settings
 from sidecar.upstream.source_identity import KEY_FILE_NAME, has_key, load_or_create
+from tests.certificates import DAY, Authority, files_in, spiffe
 
 CLEAN = {
     "PATH": "/usr/bin:/bin",
@@ -187,8 +190,55 @@ async def test_a_refused_signature_is_reported_with_the_reason(tmp_path: Path) -
 
 
 async def test_an_unreachable_central_fails(tmp_path: Path) -> None:
-    with pytest.raises(CentralUnavailable):
+    with pytest.raises(Fail, match="Connect call failed"):
         await check_central(settings("http://127.0.0.1:9", tmp_path))
+
+
+def test_a_way_to_central_that_is_not_encrypted_is_reported() -> None:
+    for fine in ("https://central:7080", "http://localhost:7080", "http://127.0.0.1:7080"):
+        check_encryption(fine)
+
+    with pytest.raises(Warn, match="connection to central is not encrypted"):
+        check_encryption("http://central:7080")
+
+
+async def test_files_of_tls_that_cannot_work_are_named(tmp_path: Path) -> None:
+    authority, own, other = Authority(), files_in(tmp_path), files_in(tmp_path, "other")
+    authority.issue(own, names=spiffe("sidecar"), ends_in=30 * DAY)
+    authority.issue(other)
+    authority.write(tmp_path / "ca", ends_in=30 * DAY)
+    variables = {
+        "SIDECAR_CENTRAL_URL": "https://central:7080",
+        "SIDECAR_CENTRAL_CA_FILE": str(tmp_path / "ca"),
+        "SIDECAR_TLS_CERT_FILE": str(own.certificate),
+        "SIDECAR_TLS_KEY_FILE": str(own.key),
+    }
+
+    async def found(**changes: str) -> dict[str, Check]:
+        given = Settings.from_environment(variables | changes)
+        return {check.name: check for check in await run_checks(tls_checks(given))}
+
+    good = await found()
+    assert {check.status for check in good.values()} == {CheckStatus.OK}
+    assert good["certificate"].detail.startswith("URI:spiffe://texera.example/sidecar, valid until")
+    mixed = await found(SIDECAR_TLS_KEY_FILE=str(other.key))
+    assert "key values mismatch" in mixed["certificate"].detail
+    missing = await found(SIDECAR_CENTRAL_CA_FILE=str(tmp_path / "none"))
+    assert missing["ca of central"].status is CheckStatus.FAIL
+    authority.issue(own, ends_in=DAY / 10)
+    assert "expires soon" in (await found())["certificate"].detail
+
+
+def test_a_certificate_takes_its_key_and_https() -> None:
+    url = {"SIDECAR_CENTRAL_URL": "https://central"}
+    certificate = {"SIDECAR_TLS_CERT_FILE": "/tls/tls.crt"}
+    pair = certificate | {"SIDECAR_TLS_KEY_FILE": "/tls/tls.key"}
+
+    assert Settings.from_environment(url | pair).certificate is not None
+    with pytest.raises(SettingsError, match="SIDECAR_TLS_KEY_FILE: must be set"):
+        Settings.from_environment(url | certificate)
+    with pytest.raises(SettingsError, match="SIDECAR_CENTRAL_URL: must begin with https://"):
+        Settings.from_environment(pair | {"SIDECAR_CENTRAL_URL": "http://central"})
 
 
 # --- the shape

@@ -2,6 +2,25 @@
 -- statements that they record: executions.sql, bindings.sql, boots.sql, bulk.sql and orphans.sql.
 
 
+-- name: has_unlinked_events
+-- $1 how long a transaction may be open at most: earlier passes saw the events before
+select exists (
+    select from cu_metadata.audit_events event
+    where event.recorded_at > coalesce(
+        (
+            select linked_at - $1::interval
+            from cu_metadata.audit_links
+            order by position desc
+            limit 1
+        ),
+        '-infinity'
+    )
+    and not exists (
+        select from cu_metadata.audit_links link where link.event_id = event.id
+    )
+) as has_events;
+
+
 -- name: try_chain_lock
 -- Held until the transaction ends, so that one replica appends to the chain at a time.
 select pg_try_advisory_xact_lock(7080006) as is_locked;

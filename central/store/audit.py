@@ -14,7 +14,7 @@ may insert events, and neither change nor delete them.
 A call does not extend the chain itself, or each would wait for the commit of the one before (ADR
 64). A job links committed events every few seconds, in one replica at a time. An event whose
 transaction is still open is linked by a later pass. No transaction of the service is open for
-`MAX_COMMIT_DELAY_S`, so that an older event without a link is not the service's.
+`MAX_COMMIT_DELAY`, so that an older event without a link is not the service's.
 
 Whoever may write both tables can make a new chain. It ends differently: `verify` compares it with
 ends that were exported or logged before (`Anchor`).
@@ -32,7 +32,7 @@ from central.store.database import Database, Transaction
 from central.store.queries import load
 
 CHUNK = 1000
-MAX_COMMIT_DELAY_S = 600.0
+MAX_COMMIT_DELAY = timedelta(seconds=600)
 """Much longer than a transaction of the service: a statement of it ends after 10 s."""
 MAX_FINDINGS = 100
 GENESIS = b""
@@ -100,8 +100,9 @@ class Audit:
 
     async def extend(self) -> Anchor | None:
         """Links the committed events. Returns the new end; None if there was nothing to link, or
-        while another replica does it."""
-        return await self._database.run(self._extend)
+        while another replica does it. An idle pass costs one statement."""
+        rows = await self._database.read(self._queries["has_unlinked_events"], MAX_COMMIT_DELAY)
+        return await self._database.run(self._extend) if rows[0]["has_events"] else None
 
     async def _extend(self, transaction: Transaction) -> Anchor | None:
         lock = await transaction.fetch_row(self._queries["try_chain_lock"])
@@ -195,7 +196,7 @@ class _Verifier:
 
 def _oldest_unlinked(linked_at: datetime) -> datetime:
     """The events before were visible to the pass that made a link at that time."""
-    return linked_at - timedelta(seconds=MAX_COMMIT_DELAY_S)
+    return linked_at - MAX_COMMIT_DELAY
 
 
 def _event_of(row: asyncpg.Record) -> AuditEvent:

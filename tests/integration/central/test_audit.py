@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -25,9 +26,16 @@ INSERT = "insert into cu_metadata.audit_events (action, execution_id) values ('r
 
 
 @pytest.fixture
-async def pool(database: databases.Database) -> AsyncIterator[store.Database]:
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+async def pool(
+    database: databases.Database, registry: CollectorRegistry
+) -> AsyncIterator[store.Database]:
     """The service's own role."""
-    pool = store.Database(DatabaseSettings(database.central_url), Metrics(CollectorRegistry()))
+    pool = store.Database(DatabaseSettings(database.central_url), Metrics(registry))
     yield pool
     await pool.close()
 
@@ -128,6 +136,30 @@ async def test_the_services_role_may_only_insert(
         await connection.execute(INSERT, 1)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(statement)
+
+
+async def test_an_idle_pass_costs_one_statement(
+    chain: Audit, registry: CollectorRegistry, owner_connection: Connection
+) -> None:
+    await add_events(owner_connection)
+    await extended(chain)
+    before = statements(registry)
+
+    assert await chain.extend() is None
+
+    assert statements(registry) - before == Counter(has_unlinked_events=1)
+
+
+def statements(registry: CollectorRegistry) -> Counter[str]:
+    name = "central_statement_seconds_count"
+    return Counter(
+        {
+            sample.labels["statement"]: int(sample.value)
+            for metric in registry.collect()
+            for sample in metric.samples
+            if sample.name == name
+        }
+    )
 
 
 async def test_an_unaltered_chain_has_no_findings(

@@ -18,6 +18,7 @@ LOST_REASONS = frozenset(
         "binding-revoked",
         "execution-not-found",
         "not-bound",
+        "unclaimed",
         "unit-gone",
     }
 )

@@ -44,6 +44,7 @@ counts. A boot says that a master is new, not that it is alive.
 - The spool lost its bindings (a corrupted file, or a fresh one under an old key): central is asked
   what is open under this key, and that is renewed as well. The file keeps that they were lost until
   each of these executions is bound again or has ended; no start takes one for an orphan until then.
+  What nobody has written to a day after the loss is **unclaimed**: an orphaned create from before.
 - The response to a create was lost with the process: no unit runs that execution, so the next start
   closes it (`orphaned_creates`), if the spool has all its bindings. If the process lived on,
   nobody renews it and it lapses, unless the unit repeats the create with its idempotency key.

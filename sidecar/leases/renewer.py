@@ -44,8 +44,12 @@ LOST_FOR_GOOD = frozenset(
 RECHECK_LOST_S = 24 * 3600.0
 """After which central is asked again about lost runs: it may have forgotten them, and then the
 spool does too, or somebody may have reopened one by SQL."""
-UNIT_GONE = "unit-gone"
-"""The reason for giving up a run whose lease central would still renew."""
+UNIT_GONE, UNCLAIMED = "unit-gone", "unclaimed"
+"""The reasons for giving up a run whose lease central would still renew."""
+UNCLAIMED_S = 24 * 3600.0
+"""After damage that lost bindings, a run that has not been written to for so long is taken for an
+orphaned create. Long, as a run may compute in silence: if this one does, its terminal status
+replaces the provisional FAILED of the lapsed lease."""
 
 
 class LeaseApi(Protocol):
@@ -195,9 +199,9 @@ class LeaseRenewer:
     async def _recover_bindings(self) -> None:
         """After the spool has lost bindings, all that is bound to this source is renewed.
 
-        The loss is made good once each of them is known again, which its next write does, or has
-        ended. Until then each start does this anew, and closes no orphaned create. A new epoch
-        alone is no loss: an execution whose create response was lost must lapse.
+        The loss is made good once each of them is known again, which its next write does, has
+        ended, or is unclaimed. Until then each start does this anew, and closes no orphaned create.
+        A new epoch alone is no loss: an execution whose create response was lost must lapse.
         """
         bindings = self._spool.bindings
         lost_at_ms = bindings.lost_at_ms
@@ -207,7 +211,12 @@ class LeaseRenewer:
             self._recovered = set(await self._central.open_bindings(min_age_s=0))
             self._recovered_from = lost_at_ms
         ended = self._lost.keys() - self._unreported
-        if all(bindings.binding(eid) is not None for eid in self._recovered - ended):
+        missing = {eid for eid in self._recovered - ended if bindings.binding(eid) is None}
+        if missing and self._spool.now_ms() - lost_at_ms >= UNCLAIMED_S * 1000:
+            self._drop(dict.fromkeys(sorted(missing), UNCLAIMED))
+            self._recovered -= missing
+            missing = set()
+        if not missing:
             with suppress(SpoolUnavailable):  # tried again in the next round
                 await bindings.mark_complete(lost_at_ms)
 

@@ -29,7 +29,8 @@ REVOKING_REFUSALS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Binding:
     """An execution this sidecar may write to. `created_here`: no other source ever wrote it.
-    `generation` is set when it is stored, and grows each time central binds the execution again."""
+    `generation` is set when it is stored. It grows with each binding of the spool: of two, the
+    newer is known even after the older one was forgotten."""
 
     execution_id: int
     workflow_id: int
@@ -265,11 +266,10 @@ def forget_malformed(connection: sqlite3.Connection) -> int:
 
 def store_binding(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> Binding:
     """Stores both; returns the binding as it is stored."""
-    ((generation,),) = connection.execute(
-        f"INSERT OR REPLACE INTO bindings ({BINDING_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"  # noqa: S608
-        # Above that of its last binding, which may be forgotten by now except by the batch.
-        " 1 + max((SELECT coalesce(max(generation), 0) FROM bindings WHERE execution_id = ?1),"
-        " (SELECT coalesce(max(generation), 0) FROM in_flight))) RETURNING generation",
+    generation = schema.read_meta(connection)["max_generation"] + 1
+    schema.write_meta(connection, max_generation=generation)
+    connection.execute(
+        f"INSERT OR REPLACE INTO bindings ({BINDING_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (
             binding.execution_id,
             binding.workflow_id,
@@ -278,6 +278,7 @@ def store_binding(connection: sqlite3.Connection, binding: Binding, grant: Grant
             binding.warehouse,
             int(binding.created_here),
             binding.ended_at_ms,
+            generation,
         ),
     )
     connection.execute(
@@ -285,6 +286,15 @@ def store_binding(connection: sqlite3.Connection, binding: Binding, grant: Grant
         (grant.token_digest, grant.execution_id, grant.user_id, grant.expires_at),
     )
     return replace(binding, generation=generation)
+
+
+def bump_max_generation(connection: sqlite3.Connection) -> None:
+    """Called after bindings were copied from another file: the next one is newer than all."""
+    (copied,) = connection.execute(
+        "SELECT coalesce(max(generation), 0) FROM bindings WHERE typeof(generation) = 'integer'"
+    ).fetchone()
+    if copied > schema.read_meta(connection)["max_generation"]:
+        schema.write_meta(connection, max_generation=copied)
 
 
 def without_rebound(

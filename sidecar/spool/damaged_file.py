@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sidecar.spool import batches, schema
+from sidecar.spool import batches, bindings, schema
 from sidecar.spool.entry import coalesced_checksum, record_checksum
 from sidecar.spool.wal import WalFile
 
@@ -222,6 +222,7 @@ def copy_rows(source: sqlite3.Connection, target: sqlite3.Connection) -> Recover
                 target.execute(older, (row[0], row[-1]))
             marks = ", ".join("?" * len(row))
             target.execute(f"INSERT OR IGNORE INTO {table.name} VALUES ({marks})", row)  # noqa: S608
+    bindings.bump_max_generation(target)
     found.lost = {seq for seq in found.lost if isinstance(seq, int) and not _knows(target, seq)}
     plausible = (seq for seq in found.lost if seq < MAX_PLAUSIBLE_SEQ)
     found.max_seq = max(found.max_seq, 0, *plausible)

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 FILE_NAME = "spool.sqlite3"
 WAL_SUFFIX, SHM_SUFFIX = "-wal", "-shm"
 PAGE_BYTES = 4096
@@ -65,7 +65,7 @@ CREATE TABLE coalesced (
     checksum INTEGER
 );
 CREATE INDEX coalesced_by_chain ON coalesced (chain_id);
--- Executions that this sidecar may write to. `generation` grows each time central binds it again.
+-- Executions that this sidecar may write to. `generation` grows with each binding that is stored.
 CREATE TABLE bindings (
     execution_id INTEGER PRIMARY KEY,
     workflow_id INTEGER NOT NULL,
@@ -223,6 +223,7 @@ def create(connection: sqlite3.Connection, bindings_lost_at_ms: int | None = Non
         batch=0,
         digest="",
         max_seq=0,
+        max_generation=0,
         bindings_lost_at_ms=bindings_lost_at_ms,
     )
     connection.execute("COMMIT")
@@ -249,7 +250,7 @@ def expected_signature() -> list[tuple[Any, ...]]:
 # Meta: what the file says of itself. One checksum covers all values, because a flipped bit in an
 # epoch or a batch number would otherwise go unnoticed until central refuses the batch.
 
-META_NAMES = frozenset({"spool_id", "epoch", "batch", "digest", "max_seq"})
+META_NAMES = frozenset({"spool_id", "epoch", "batch", "digest", "max_seq", "max_generation"})
 BOOT = "boot"
 """Absent until the computing unit has registered a boot."""
 BINDINGS_LOST = "bindings_lost_at_ms"

@@ -45,6 +45,11 @@ def _check_meta(spool: InspectedSpool) -> Iterator[str]:
         yield "meta: the checksum does not match"
     if not re.fullmatch(r"[0-9a-f]{32}", str(spool.meta.get("epoch"))):
         yield f"meta: {spool.meta.get('epoch')!r} is not an epoch"
+    (newest,) = spool.connection.execute(
+        "SELECT coalesce(max(generation), 0) FROM bindings"
+    ).fetchone()
+    if newest > spool.meta["max_generation"]:
+        yield f"the next binding is not newer than {newest}"
 
 
 def _check_entries(spool: InspectedSpool) -> Iterator[str]:

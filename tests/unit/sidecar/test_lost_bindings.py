@@ -1,12 +1,14 @@
 """A spool that has lost bindings: no run is taken for an orphaned create until all are known."""
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from sidecar.leases.orphaned_creates import OrphanedCreates
+from sidecar.leases.renewer import UNCLAIMED_S
 from sidecar.lifecycle import build_sidecar
 from sidecar.settings import Settings
 from sidecar.spool import schema
@@ -184,3 +186,48 @@ async def test_a_run_given_up_as_unit_gone_counts_as_ended_once_its_close_is_req
 
     assert (before, rig.spool.bindings.is_complete) == (False, True)
     assert rig.central.abandoned == [7]
+
+
+async def test_a_create_that_nobody_claims_keeps_no_spool_incomplete_for_ever(
+    spools: Spools,
+) -> None:
+    """7 is an orphaned create from before the damage: nothing is ever written to it."""
+    await lose_bindings(spools, 5)
+    spools.now_s = time.time()  # recovery dates the damage by the machine's clock
+    rig = RenewerRig(await spools.open())
+    rig.central.open = [5, 7]
+    renewer = rig.renewer()
+    rig.spool.bindings.on_bound = renewer.on_bound
+    await renewer.renew()
+    await bind(rig.spool, 5)
+    spools.now_s += UNCLAIMED_S - 60
+    await renewer.renew()
+    before = (renewer.held(), rig.spool.bindings.is_complete)
+
+    spools.now_s += 120
+    await renewer.renew()
+
+    assert before == ([5, 7], False)
+    assert (renewer.held(), rig.spool.bindings.is_complete) == ([5], True)
+    assert rig.count("sidecar_lost_leases_total", reason="unclaimed") == 1
+    assert rig.central.renewed[-1] == [5]
+    assert await closed_as_orphaned(await spools.open(), 5, 7) == [7]
+
+
+async def test_an_unclaimed_run_that_is_written_to_after_all_is_renewed_again(
+    spools: Spools,
+) -> None:
+    await lose_bindings(spools, 7)
+    spools.now_s = time.time() + UNCLAIMED_S + 60
+    rig = RenewerRig(await spools.open())
+    rig.central.open = [7]
+    renewer = rig.renewer()
+    rig.spool.bindings.on_bound = renewer.on_bound
+    await renewer.renew()
+    before = renewer.held()
+
+    await bind(rig.spool, 7)  # what its next write does
+    await renewer.renew()
+
+    assert (before, renewer.held()) == ([], [7])
+    assert rig.central.renewed == [[7]]

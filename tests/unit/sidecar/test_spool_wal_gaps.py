@@ -4,12 +4,13 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sidecar.spool import schema
-from sidecar.spool.bindings import Binding, Grant
+from sidecar.spool.bindings import GRACE_AFTER_END_MS, Binding, Grant
 from sidecar.spool.entry import WriteState
 from sidecar.spool.recovery import MAX_FOLDERS, QUARANTINE
 from sidecar.spool.schema import FILE_NAME
@@ -90,6 +91,34 @@ async def test_replacement_behind_a_gap_decides_the_outcome_of_what_it_replaced(
     ended = await settle(spool, await cut(spool))
     assert {record.seq for record in ended} - {other} == {first, second, third}
     assert (spool.queues.coalesced_count, spool.queues.size_bytes) == (0, 0)
+    await left.close()
+
+
+async def test_the_newer_binding_is_restored_after_the_older_one_was_forgotten(
+    spools: Spools, tmp_path: Path
+) -> None:
+    older = Binding(EID, 1, 1, 1, None, created_here=True)
+    newer = replace(older, workflow_id=2)
+    grant = Grant(b"d" * 32, EID, 1, 9_999_999_999)
+    spool = await spools.open()
+    for _ in range(3):
+        await spool.bindings.record(older, grant)
+    await spool.vacuum()  # the log begins anew
+    await spool.append(update(OTHER_EID, name="torn"))
+    torn = frames_of(spools.directory)
+    await spool.bindings.end([EID])
+    spools.now_s += GRACE_AFTER_END_MS / 1000
+    await spool.bindings.purge()
+    await spool.bindings.record(newer, grant)
+    left = await killed(spools, tmp_path / "killed")
+    lose_frame(left.directory, torn)
+
+    spool = await left.open()
+
+    restored = spool.bindings.binding(EID)
+    assert restored is not None
+    assert (restored.workflow_id, restored.ended_at_ms) == (2, None)
+    assert findings_in(left.directory) == []
     await left.close()
 
 

@@ -28,6 +28,9 @@ T = TypeVar("T")
 class SidecarBackend:
     """One computing unit's client of its sidecar. An async context manager.
 
+    The user's token is for what comes before a run, and for its create; the run's own calls go by
+    its run token, where the deployment issues them.
+
     `address` is `http://host:port` or `unix:/path`. `retries` counts the retries by call and reason
     (a problem type, or "connection").
     """
@@ -44,6 +47,7 @@ class SidecarBackend:
         self._client = AsyncClient(
             address, token=token, deadline_s=deadline_s, clock=clock, sleep=sleep
         )
+        self._run_token: str | None = None
         self._deadline_s = deadline_s
         self._clock = clock
         self._sleep = sleep
@@ -80,9 +84,15 @@ class SidecarBackend:
 
     async def create_execution(self, new: NewExecution) -> int:
         call = calls.create_execution(
-            new.workflow_id, new.computing_unit_id, new.environment_version, name=new.name or None
+            new.workflow_id,
+            new.computing_unit_id,
+            new.environment_version,
+            name=new.name or None,
+            run_token=True,
         )
-        return (await self._send("create_execution", call)).execution_id
+        created = await self._send("create_execution", call)
+        self._run_token = created.run_token
+        return created.execution_id
 
     async def store_status(self, execution_id: int, status: str) -> None:
         """A terminal status is waited for: after it the unit may go away."""
@@ -116,11 +126,13 @@ class SidecarBackend:
             await self._write("store_console_bytes", call)
 
     async def result_uris(self, execution_id: int) -> list[str]:
-        stored = await self._send("result_uris", calls.uris(execution_id))
+        stored = await self._send_of_run("result_uris", calls.uris(execution_id))
         return [result.uri for result in stored.results.values()]
 
     async def result_uri(self, execution_id: int, operator_id: str, port: int) -> str | None:
-        found = await self._send("result_uri", calls.result_uri(execution_id, operator_id, port))
+        found = await self._send_of_run(
+            "result_uri", calls.result_uri(execution_id, operator_id, port)
+        )
         return None if found is None else found.uri
 
     async def wait_delivered(self) -> list[RefusedCall]:
@@ -128,10 +140,10 @@ class SidecarBackend:
         refused = []
         deadline = self._clock() + self._deadline_s
         for write_id, name in reversed(self._undelivered.items()):
-            write = await self._send(f"settle {name}", calls.write(write_id))
+            write = await self._send_of_run(f"settle {name}", calls.write(write_id))
             while write.state == "durable" and self._clock() < deadline:
                 await self._sleep(POLL_S)
-                write = await self._send(f"settle {name}", calls.write(write_id))
+                write = await self._send_of_run(f"settle {name}", calls.write(write_id))
             if write.state != "committed":
                 problem = write.problem or {"type": write.state}
                 slug = str(problem["type"])
@@ -140,16 +152,19 @@ class SidecarBackend:
         return refused
 
     async def _write(self, name: str, call: Call[Write]) -> None:
-        write = await self._send(name, call)
+        write = await self._send_of_run(name, call)
         if write.state != "committed":
             self._undelivered[write.write_id] = name
 
-    async def _send(self, name: str, call: Call[T]) -> T:
+    async def _send_of_run(self, name: str, call: Call[T]) -> T:
+        return await self._send(name, call, self._run_token)
+
+    async def _send(self, name: str, call: Call[T], token: str | None = None) -> T:
         def on_retry(reason: str) -> None:
             self.retries[name, reason] += 1
 
         try:
-            return await self._client.send(call, on_retry=on_retry)
+            return await self._client.send(call, on_retry=on_retry, token=token)
         except NoResponse as error:
             raise Unreachable(RefusedCall(name, "connection", str(error))) from error
         except Problem as problem:

@@ -190,6 +190,7 @@ class System:
             "CENTRAL_LISTEN": f"{HOST}:{self.ports.central}",
             "CENTRAL_OPS_LISTEN": f"{HOST}:{self.ports.central_ops}",
             "CENTRAL_LEASE_S": str(LEASE_S),
+            "CENTRAL_RUN_TOKEN_KEYS": f"dev:{secrets.token_urlsafe(32)}",
         }
         sidecar_settings = {
             "SIDECAR_CENTRAL_URL": central_url,

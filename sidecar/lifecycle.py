@@ -78,6 +78,10 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
         await life.enter_async_context(_listening(sidecar))
         delivery = await life.enter_async_context(supervise("delivery", sidecar.delivery.run))
         await life.enter_async_context(supervise("lease-renewer", sidecar.lease_renewer.run))
+        keep_renewed = partial(
+            sidecar.central.run_tokens.keep_renewed, spool.bindings.runs_with_token
+        )
+        await life.enter_async_context(supervise("run-tokens", keep_renewed))
         await life.enter_async_context(supervise("maintenance", partial(run_maintenance, spool)))
 
         sidecar.not_ready_because = []
@@ -143,6 +147,8 @@ class Sidecar:
         )
         spool.bindings.on_bound = self.lease_renewer.on_bound
         spool.on_append.append(self.lease_renewer.on_write)
+        central.run_tokens.held = self.lease_renewer.held
+        self.lease_renewer.on_lost = central.run_tokens.on_lost
         self.not_ready_because = ["starting"]
         _register_gauges(self)
 
@@ -161,6 +167,7 @@ class Sidecar:
             "spool": self.spool.describe(),
             "cache": {"bytes": self.services.reads.size_bytes},
             "leases": self.lease_renewer.describe(),
+            "run_tokens": self.central.run_tokens.count,
             "tasks": self.tasks.describe(),
             "upstream": {
                 "reachable": self.central.is_reachable,

@@ -16,15 +16,28 @@ class TokenMissing(Problem):
         super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
 
 
-class TokenExpired(Problem):
-    """User token expired."""
+class TokenInvalid(Problem):
+    """User token invalid."""
 
-    slug = "token-expired"
+    slug = "token-invalid"
     status = 401
 
     def __init__(self, detail: str) -> None:
         challenge = 'Bearer error="invalid_token"'
         super().__init__(detail, headers={"WWW-Authenticate": challenge})
+
+
+class TokenExpired(TokenInvalid):
+    """User token expired."""
+
+    slug = "token-expired"
+
+
+class RunTokenScope(Problem):
+    """Run token not good for this call."""
+
+    slug = "run-token-scope"
+    status = 403
 
 
 class NotLocal(Problem):

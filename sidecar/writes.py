@@ -6,6 +6,7 @@ made durable in the spool, and only then acknowledged; `sidecar.delivery` brings
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,16 +15,23 @@ import msgspec
 from kit.http.problems import Problem
 from kit.texera.statuses import TERMINAL_CODES
 from sidecar.cache.access import AccessCache, token_digest
-from sidecar.cache.single_flight import SingleFlight
 from sidecar.delivery.loop import Delivery
 from sidecar.metrics import Metrics
-from sidecar.problems import CentralUnavailable, DeliveryTimeout, UpstreamProblem, WriteNotFound
+from sidecar.problems import (
+    CentralUnavailable,
+    DeliveryTimeout,
+    TokenInvalid,
+    UpstreamProblem,
+    WriteNotFound,
+)
 from sidecar.reads import Reads
-from sidecar.spool.bindings import Binding, Grant
+from sidecar.spool.bindings import NO_EXPIRY, Binding, Grant
 from sidecar.spool.entry import NewEntry, WriteRecord, WriteState
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central, decode_response
 from sidecar.upstream.client import CallContext, CentralResponse
+from sidecar.upstream.run_tokens import new_run_token, run_named_by
+from sidecar.upstream.single_flight import SingleFlight
 from sidecar.user_limits import UserLimits
 from sidecar.wire import v1
 
@@ -57,14 +65,14 @@ class Writes:
         self._bindings: SingleFlight[tuple[Binding, Grant]] = SingleFlight()
 
     async def create(
-        self, body: bytes, idempotency_key: str | None, context: CallContext
+        self, new: v1.NewExecutionRequest, idempotency_key: str | None, context: CallContext
     ) -> v1.NewExecution:
         """Creates an execution at central and makes its binding durable before it returns.
 
         A replayed response may be of a create before the spool was lost: others may have written
         to the execution since, so it is bound like one that was created elsewhere.
         """
-        body = self._with_boot(body)
+        body = self._create_body(new)
         reply = await self._central.create_execution(body, idempotency_key, context)
         created = decode_response(reply.body, _new_execution)
         is_new = not reply.is_replayed
@@ -74,20 +82,54 @@ class Writes:
         if self._spool.bindings.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.bindings.record(binding, grant))
             self._reads.on_create(binding, grant.token_digest, grant.user_id, grant.expires_at)
-        return created
+        if not new.run_token:
+            return created
+        run_token = await self._issue_run_token(created.execution_id, created.user_id)
+        return msgspec.structs.replace(created, run_token=run_token)
 
-    def _with_boot(self, body: bytes) -> bytes:
-        """The create's body with the computing unit's current boot, where it is known."""
-        boot, new = self._spool.bindings.boot, msgspec.json.decode(body)
-        if boot is None or new["computing_unit_id"] != boot.computing_unit_id:
-            return body
-        return msgspec.json.encode(new | {"boot_id": boot.boot_id})
+    def _create_body(self, new: v1.NewExecutionRequest) -> bytes:
+        """As central knows it, with the computing unit's current boot where it is known."""
+        fields = msgspec.structs.asdict(new)
+        del fields["run_token"]
+        boot = self._spool.bindings.boot
+        if boot is not None and new.computing_unit_id == boot.computing_unit_id:
+            fields["boot_id"] = boot.boot_id
+        return msgspec.json.encode(fields)
+
+    async def _issue_run_token(self, execution_id: int, user_id: int) -> str | None:
+        """A token for one run, in place of an earlier one. None if central issues none for it."""
+        bindings = self._spool.bindings
+        binding = bindings.binding(execution_id)
+        if binding is None or binding.ended_at_ms is not None:
+            return None
+        try:
+            with suppress(CentralUnavailable):  # made up for by the next read or renewal
+                await self._central.run_tokens.renew(execution_id)
+        except UpstreamProblem:
+            return None
+        token = new_run_token(execution_id)
+        grant = Grant(token_digest(token), execution_id, user_id, NO_EXPIRY)
+        await asyncio.shield(bindings.record_run_token(grant))
+        self._access.grant(grant.token_digest, execution_id, user_id, NO_EXPIRY)
+        return token
+
+    def run_of(self, token: str) -> int | None:
+        """The execution of a run token; None for a user's. Raises `TokenInvalid` for one that this
+        sidecar has not issued, or that ended with its binding."""
+        execution_id = run_named_by(token)
+        if execution_id is None:
+            return None
+        if not self._spool.bindings.has_run_token(token_digest(token), execution_id):
+            raise TokenInvalid("the run token is not one of a run that is bound here")
+        return execution_id
 
     async def authorize(self, execution_id: int, context: CallContext) -> tuple[Binding, Grant]:
         """The execution's binding and this token's grant, from central if they are not known."""
         cached_permit = self.cached_permit(execution_id, context)
         if cached_permit is not None:
             return cached_permit
+        if context.run_id is not None:
+            raise TokenInvalid("the run token ended with the binding of its run")
         digest = token_digest(context.token or "")
         return await self._bindings.do(
             (digest, execution_id), lambda: self._bind(execution_id, context)
@@ -172,7 +214,8 @@ class Writes:
         user_id = await self.user_of(context)
         seq = self._spool.seq_of(write_id)
         record = await self._spool.find(seq) if seq is not None else None
-        if record is None or record.user_id != user_id:
+        is_own = record is not None and record.user_id == user_id
+        if record is None or not is_own or context.run_id not in {None, record.execution_id}:
             raise WriteNotFound(f"write {write_id}")
         return self._describe(record)
 

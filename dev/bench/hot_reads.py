@@ -1,9 +1,14 @@
-"""The cached read beside nginx's: CPU per request, latency and throughput, by wrk."""
+"""The cached read: CPU per request, latency and throughput, by wrk.
+
+Beside nginx's, and by a run's token beside a user's.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from cu_metadata_client import calls
+from cu_metadata_client.aio import AsyncClient
 from dev.bench.bench_system import Bench, expect
 from dev.bench.measurement import Goal, Measurement, Section, Variant, interleaved
 from dev.bench.nginx import nginx_before
@@ -16,15 +21,18 @@ NGINX_OFFSET = 31
 KEY_COUNT = 64
 CONNECTIONS = 16
 CPU_GOAL, TRACED_GOAL = 1.0, 1.5
+RUN_TOKEN_GOAL = 1.05
+"""The same path; the rest is the noise of a shared machine."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two servers that are compared."""
+    """One of the two that are compared: a server, and the token that it is called with."""
 
     name: str
     url: str
     pids: list[int]
+    token: str
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,10 @@ class Traffic:
     cpu_goal: float
 
 
-async def stored_result(bench: Bench) -> str:
-    """The path and query of a result that the sidecar and central know."""
-    execution_id = await bench.new_execution()
+async def stored_result(bench: Bench, execution_id: int | None = None) -> str:
+    """The path and query of a result that the sidecar and central know, by default a new run's."""
+    if execution_id is None:
+        execution_id = await bench.new_execution()
     port = global_port_id(OPERATOR, 0)
     uri = result_uri(bench.system.ready["workflow_id"], execution_id, port)
     path = f"/v1/executions/{execution_id}/ports/{quote(port, safe='(),=')}"
@@ -71,21 +80,52 @@ async def hot_reads(bench: Bench, rounds: int, seconds: int) -> list[Section]:
             TRACED_GOAL,
         ),
     ]
+    sidecar_pids = [ready["processes"]["sidecar"]["pid"]]
     async with nginx_before(central, port, folder) as nginx:
         sides = (
-            Side("the sidecar", ready["sidecar"], [ready["processes"]["sidecar"]["pid"]]),
-            Side("nginx proxy_cache", nginx.url, nginx.pids),
+            Side("the sidecar", ready["sidecar"], sidecar_pids, token),
+            Side("nginx proxy_cache", nginx.url, nginx.pids, token),
         )
         for side in sides:
-            await _warm(side, token, targets)
-        return [
-            await _measured(traffic, sides, token, targets[0], folder.path, rounds, seconds)
+            await _warm(side, targets)
+        sections = [
+            await _beside_nginx(traffic, sides, targets[0], folder.path, rounds, seconds)
             for traffic in traffics
         ]
+    return [*sections, await _by_run_token(bench, rounds, seconds)]
 
 
-async def _warm(side: Side, token: str, targets: list[str]) -> None:
-    async with RawHttpClient(side.url, token) as client:
+async def _by_run_token(bench: Bench, rounds: int, seconds: int) -> Section:
+    ready = bench.system.ready
+    new = calls.create_execution(
+        ready["workflow_id"], ready["computing_unit_id"], "bench", run_token=True
+    )
+    user_token = ready["users"]["owner"]["token"]
+    async with AsyncClient(ready["sidecar"], token=user_token) as client:
+        created = await client.send(new)
+    target = await stored_result(bench, created.execution_id)
+    pids = [ready["processes"]["sidecar"]["pid"]]
+    sides = (
+        Side("by the run's token", ready["sidecar"], pids, created.run_token or ""),
+        Side("by the user's token", ready["sidecar"], pids, user_token),
+    )
+    for side in sides:
+        await _warm(side, [target])
+    traffic = Traffic("", CONNECTIONS, None, RUN_TOKEN_GOAL)
+    measurements = await _measured(
+        traffic, sides, target, bench.system.folder.path, rounds, seconds
+    )
+    cpu = measurements[0].ratios_to(measurements[1])
+    return Section(
+        "Cached read by a run's token",
+        f"wrk for {seconds} s a round and token, {CONNECTIONS} connections, the same target.",
+        measurements,
+        [Goal("by a run's token: CPU / by a user's", cpu, RUN_TOKEN_GOAL, "x", 2)],
+    )
+
+
+async def _warm(side: Side, targets: list[str]) -> None:
+    async with RawHttpClient(side.url, side.token) as client:
         for target in targets:
             for _ in range(3):
                 response = expect(await client.send(client.request("GET", target)), 200)
@@ -95,12 +135,12 @@ async def _warm(side: Side, token: str, targets: list[str]) -> None:
 async def _measured(
     traffic: Traffic,
     sides: tuple[Side, Side],
-    token: str,
     target: str,
     folder: Path,
     rounds: int,
     seconds: int,
-) -> Section:
+) -> list[Measurement]:
+    """Both sides' CPU, p50, p99 and throughput, in this order; the first side's first."""
     script = None
     if traffic.script is not None:
         script = folder / "wrk.lua"
@@ -111,7 +151,7 @@ async def _measured(
         async def run() -> list[float]:
             found = await load(
                 side.url + target,
-                token,
+                side.token,
                 connections=traffic.connections,
                 seconds=seconds,
                 pids=side.pids,
@@ -129,8 +169,7 @@ async def _measured(
         samples = [[float(getattr(found, what))] for found in loads[side.name]]
         return Measurement(f"{side.name}: {names[what]}", unit, samples, digits)
 
-    mine, theirs = sides
-    measurements = [
+    return [
         measurement(side, what, unit, digits)
         for what, unit, digits in (
             ("cpu_us", "µs", 1),
@@ -140,11 +179,25 @@ async def _measured(
         )
         for side in sides
     ]
-    cpu = measurement(mine, "cpu_us", "µs").ratios_to(measurement(theirs, "cpu_us", "µs"))
-    goals = [Goal(f"{traffic.name}: CPU / nginx", cpu, traffic.cpu_goal, "x", 2)]
+
+
+async def _beside_nginx(
+    traffic: Traffic,
+    sides: tuple[Side, Side],
+    target: str,
+    folder: Path,
+    rounds: int,
+    seconds: int,
+) -> Section:
+    measurements = await _measured(traffic, sides, target, folder, rounds, seconds)
+    cpu_mine, cpu_theirs, p50_mine, p50_theirs, _, _, per_s_mine, per_s_theirs = measurements
+    goals = [
+        Goal(
+            f"{traffic.name}: CPU / nginx", cpu_mine.ratios_to(cpu_theirs), traffic.cpu_goal, "x", 2
+        )
+    ]
     if traffic.script is None:
-        p50 = measurement(mine, "p50_us", "µs").ratios_to(measurement(theirs, "p50_us", "µs"))
-        slower = measurement(theirs, "per_s", "").ratios_to(measurement(mine, "per_s", ""))
+        p50, slower = p50_mine.ratios_to(p50_theirs), per_s_theirs.ratios_to(per_s_mine)
         goals.append(Goal(f"{traffic.name}: p50 / nginx", p50, 1.0, "x", 2))
         goals.append(Goal(f"{traffic.name}: nginx's throughput / ours", slower, 1.0, "x", 2))
     return Section(

@@ -47,7 +47,7 @@ ROUTE: web.RequestKey[str] = web.RequestKey("route", str)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
-Caller = TypeVar("Caller")
+Caller = TypeVar("Caller", covariant=True)
 Path = TypeVar("Path")
 Query = TypeVar("Query")
 Body = TypeVar("Body")

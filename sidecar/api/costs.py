@@ -3,7 +3,7 @@
 from kit.http.routing import Response
 from sidecar import write_operations
 from sidecar.api.durable_writes import durable_write, submit_durable
-from sidecar.api.services import Request, cached_response, route_table, services
+from sidecar.api.services import Request, RunRequest, cached_response, route_table, services
 from sidecar.wire import v1
 
 routes = route_table("costs")
@@ -11,7 +11,7 @@ routes = route_table("costs")
 
 @routes.put("/v1/executions/{execution_id}/operator-costs", **durable_write())
 async def put_operator_costs(
-    request: Request[v1.ExecutionPath, None, v1.OperatorCosts],
+    request: RunRequest[v1.ExecutionPath, None, v1.OperatorCosts],
 ) -> Response[v1.WriteAnswer]:
     """Keep the seconds that each operator took."""
     execution_id = request.path.execution_id

@@ -5,15 +5,15 @@ The client is `java.net.HttpURLConnection` without retries or idempotency keys. 
 ignores. The execution must belong to the token's user.
 """
 
-import msgspec
-
 from kit.http.routing import Response, RouteOptions
 from kit.http.validation import idempotency_key
 from sidecar import problems, write_operations
 from sidecar.api.durable_writes import SPOOL_PROBLEMS, submit_durable
 from sidecar.api.services import (
     IDEMPOTENCY_HEADER,
+    NO_STORE,
     Request,
+    RunRequest,
     cached_response,
     route_table,
     services,
@@ -44,12 +44,15 @@ async def drop_in_create(
         if body.uid != user_id:
             raise problems.UidMismatch(f"uid: the token's user is {user_id}, not {body.uid}")
     new = v1.NewExecutionRequest(
-        body.workflow_id, body.computing_unit_id, body.environment_version, body.execution_name
+        body.workflow_id,
+        body.computing_unit_id,
+        body.environment_version,
+        body.execution_name,
+        run_token=body.run_token,
     )
-    created = await writes.create(
-        msgspec.json.encode(new), idempotency_key(request.http.headers), request.caller
-    )
-    return Response(drop_in.DropInCreated(created.execution_id))
+    created = await writes.create(new, idempotency_key(request.http.headers), request.caller)
+    result = drop_in.DropInCreated(created.execution_id, created.run_token)
+    return Response(result, headers={} if created.run_token is None else NO_STORE)
 
 
 @routes.get(_BASE + "/latest")
@@ -68,7 +71,7 @@ async def drop_in_fetch_latest(
     problems=(*SPOOL_PROBLEMS, problems.ExecutionNotFound, problems.UriMismatch),
 )
 async def drop_in_put_runtime_stats_uri(
-    request: Request[drop_in.EidPath, None, drop_in.DropInRuntimeStatsUri],
+    request: RunRequest[drop_in.EidPath, None, drop_in.DropInRuntimeStatsUri],
 ) -> Response[drop_in.DropInDurable]:
     """Store where the runtime statistics are."""
 
@@ -86,7 +89,7 @@ async def drop_in_put_runtime_stats_uri(
 
 @routes.put(_EXECUTION + "/status", **_WRITE)
 async def drop_in_put_status(
-    request: Request[drop_in.EidPath, None, drop_in.DropInStatusChange],
+    request: RunRequest[drop_in.EidPath, None, drop_in.DropInStatusChange],
 ) -> Response[drop_in.DropInDurable]:
     """Change the status, by name or by Texera's code."""
     return await submit_durable(
@@ -100,7 +103,7 @@ async def drop_in_put_status(
 
 @routes.post(_EXECUTION + "/operator-console", **_URI_WRITE)
 async def drop_in_post_operator_console(
-    request: Request[drop_in.EidPath, None, drop_in.DropInOperatorConsole],
+    request: RunRequest[drop_in.EidPath, None, drop_in.DropInOperatorConsole],
 ) -> Response[drop_in.DropInDurable]:
     """Store where an operator's console messages are; the same again is fine."""
 
@@ -119,7 +122,7 @@ async def drop_in_post_operator_console(
 
 @routes.post(_EXECUTION + "/port-result", **_URI_WRITE)
 async def drop_in_post_port_result(
-    request: Request[drop_in.EidPath, None, drop_in.DropInPortResult],
+    request: RunRequest[drop_in.EidPath, None, drop_in.DropInPortResult],
 ) -> Response[drop_in.DropInDurable]:
     """Store where a port's result is; the same again is fine."""
 
@@ -138,7 +141,7 @@ async def drop_in_post_port_result(
 
 @routes.get(_EXECUTION + "/port-result", problems=(problems.ResultUriNotFound,))
 async def drop_in_fetch_port_result(
-    request: Request[drop_in.EidPath, drop_in.PortResultQuery, None],
+    request: RunRequest[drop_in.EidPath, drop_in.PortResultQuery, None],
 ) -> Response[drop_in.DropInUri]:
     """The result URI of a logical output port."""
     eid, reads = request.path.eid, services(request).reads
@@ -149,7 +152,7 @@ async def drop_in_fetch_port_result(
 
 @routes.get(_EXECUTION + "/port-results")
 async def drop_in_fetch_port_results(
-    request: Request[drop_in.EidPath, None, None],
+    request: RunRequest[drop_in.EidPath, None, None],
 ) -> Response[drop_in.DropInUriList]:
     """All result URIs of an execution."""
     read = await services(request).reads.uris(request.path.eid, request.caller)

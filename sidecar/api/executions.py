@@ -1,14 +1,14 @@
 """Executions: create, read, change, list."""
 
-import msgspec
-
 from kit.http.routing import Response
 from kit.http.validation import idempotency_key
 from sidecar import problems, write_operations
 from sidecar.api.durable_writes import durable_write, submit_durable
 from sidecar.api.services import (
     IDEMPOTENCY_HEADER,
+    NO_STORE,
     Request,
+    RunRequest,
     cached_response,
     route_table,
     services,
@@ -26,13 +26,14 @@ async def create_execution(
     request: Request[None, None, v1.NewExecutionRequest],
 ) -> Response[v1.NewExecution]:
     """Create an execution; its user is the token's, its status READY."""
-    body, key = msgspec.json.encode(request.body), idempotency_key(request.http.headers)
-    return Response(await services(request).writes.create(body, key, request.caller), 201)
+    key, create = idempotency_key(request.http.headers), services(request).writes.create
+    created = await create(request.body, key, request.caller)
+    return Response(created, 201, {} if created.run_token is None else NO_STORE)
 
 
 @routes.get(_EXECUTION)
 async def fetch_execution(
-    request: Request[v1.ExecutionPath, None, None],
+    request: RunRequest[v1.ExecutionPath, None, None],
 ) -> Response[v1.Execution]:
     """An execution's row, with waiting writes applied."""
     read = await services(request).reads.execution(request.path.execution_id, request.caller)
@@ -41,7 +42,7 @@ async def fetch_execution(
 
 @routes.patch(_EXECUTION, **durable_write(problems.UriMismatch))
 async def change_execution(
-    request: Request[v1.ExecutionPath, None, v1.ExecutionChanges],
+    request: RunRequest[v1.ExecutionPath, None, v1.ExecutionChanges],
 ) -> Response[v1.WriteAnswer]:
     """Change status or other fields; one write, applied or refused as a whole."""
     return await submit_durable(

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import Any, NewType, TypeAlias, TypeVar
 
 from aiohttp import web
 
@@ -42,6 +43,8 @@ IDEMPOTENCY_HEADER = {
         "A repeat with the same key gets the first response, for 24 h.", IDEMPOTENCY_KEY_SCHEMA
     )
 }
+NO_STORE = MappingProxyType({"Cache-Control": "no-store"})
+"""Of a response with a token in it."""
 FORWARDED_WRITE: RouteOptions = {
     "problems": (problems.DeliveryTimeout,),
     "headers": IDEMPOTENCY_HEADER,
@@ -53,13 +56,46 @@ Query = TypeVar("Query")
 Body = TypeVar("Body")
 Result = TypeVar("Result")
 
+RunCaller = NewType("RunCaller", CallContext)
+"""The caller of a route about one execution, which the path names: its run token will do."""
+
 Request: TypeAlias = TypedRequest[CallContext, Path, Query, Body]
+RunRequest: TypeAlias = TypedRequest[RunCaller, Path, Query, Body]
+
+RUN_SCHEME = MappingProxyType(
+    {
+        "run": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A run token, from the response to the create of this execution.",
+        }
+    }
+)
 
 
-def route_table(tag: str, *refusals: type[Problem]) -> RouteTable[Route]:
+@dataclass(frozen=True, kw_only=True)
+class LocalRoute(Route):
+    """A route whose handler's caller type says whether a run token is accepted."""
+
+    def __post_init__(self) -> None:
+        if self.accepts_run_tokens:
+            object.__setattr__(self, "security", (("user",), ("run",)))
+
+    @property
+    def accepts_run_tokens(self) -> bool:
+        return self.caller_type is RunCaller
+
+
+def route_table(tag: str, *refusals: type[Problem]) -> RouteTable[LocalRoute]:
     """A table of routes with the problems of every local call, and with `refusals`."""
-    of_every_call = (problems.TokenMissing, problems.NotLocal, problems.CentralUnavailable)
-    return RouteTable(Route, tag=tag, problems=(*of_every_call, *refusals))
+    of_every_call = (
+        problems.TokenMissing,
+        problems.TokenInvalid,
+        problems.RunTokenScope,
+        problems.NotLocal,
+        problems.CentralUnavailable,
+    )
+    return RouteTable(LocalRoute, tag=tag, problems=(*of_every_call, *refusals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +142,13 @@ class NeedsFullRequest(Exception):
 async def call_context(request: web.Request, route: Route, body: RequestBody) -> CallContext:
     """The caller: the token that the guard has set, and the trace of the call.
 
-    The body is charged to the token's user. All tokens that central has not vouched for share one
-    part of the budget, because they cost nothing to invent.
+    Raises `TokenInvalid` or `RunTokenScope` for a run token that this call does not take. The body
+    is charged to the token's user. All tokens that central has not vouched for share one part of
+    the budget, because they cost nothing to invent.
     """
+    run_id = request.app[SERVICES].writes.run_of(request[TOKEN])
+    if run_id is not None:
+        _check_scope(request, route, run_id)
     await body.read(request[USER_ID])
     return CallContext(
         request[TOKEN],
@@ -116,7 +156,16 @@ async def call_context(request: web.Request, route: Route, body: RequestBody) ->
         request.headers.get("traceparent"),
         request.headers.get("tracestate"),
         request[USER_ID],
+        run_id,
     )
+
+
+def _check_scope(request: web.Request, route: Route, run_id: int) -> None:
+    """No by default: only for a route that says so, and only for the run's own execution."""
+    named = request.match_info.get("execution_id", request.match_info.get("eid", str(run_id)))
+    accepts = isinstance(route, LocalRoute) and route.accepts_run_tokens
+    if not accepts or named != str(run_id):
+        raise problems.RunTokenScope(f"the token is good for calls about execution {run_id} only")
 
 
 def services(request: Request[Any, Any, Any]) -> Services:

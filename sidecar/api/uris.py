@@ -5,7 +5,13 @@ from functools import partial
 from kit.http.routing import Header, Response
 from sidecar import problems, write_operations
 from sidecar.api.durable_writes import SPOOL_PROBLEMS, durable_write, submit_durable
-from sidecar.api.services import Request, cached_response, preferred_wait_s, route_table, services
+from sidecar.api.services import (
+    RunRequest,
+    cached_response,
+    preferred_wait_s,
+    route_table,
+    services,
+)
 from sidecar.wire import v1
 
 _EXECUTION = "/v1/executions/{execution_id}"
@@ -17,7 +23,7 @@ routes = route_table("uris")
 
 @routes.put(_PORT, **durable_write(problems.UriMismatch, problems.UriConflict))
 async def put_port_result(
-    request: Request[v1.PortPath, None, v1.PortResult],
+    request: RunRequest[v1.PortPath, None, v1.PortResult],
 ) -> Response[v1.WriteAnswer]:
     """Store a port's result URI, once; the same again is fine."""
     port = write_operations.validate_port(request.path.global_port_id)
@@ -27,7 +33,7 @@ async def put_port_result(
 
 @routes.patch(_PORT, **durable_write())
 async def set_port_result_size(
-    request: Request[v1.PortPath, None, v1.PortResultSize],
+    request: RunRequest[v1.PortPath, None, v1.PortResultSize],
 ) -> Response[v1.WriteAnswer]:
     """Store the size of a port's result."""
     port = write_operations.validate_port(request.path.global_port_id)
@@ -37,7 +43,7 @@ async def set_port_result_size(
 
 @routes.put(_CONSOLE, **durable_write(problems.UriMismatch, problems.UriConflict))
 async def put_console(
-    request: Request[v1.OperatorPath, None, v1.Console],
+    request: RunRequest[v1.OperatorPath, None, v1.Console],
 ) -> Response[v1.WriteAnswer]:
     """Store an operator's console URI, once; the same again is fine."""
     operator = write_operations.validate_operator(request.path.operator_id)
@@ -47,7 +53,7 @@ async def put_console(
 
 @routes.patch(_CONSOLE, **durable_write())
 async def set_console_size(
-    request: Request[v1.OperatorPath, None, v1.ConsoleSize],
+    request: RunRequest[v1.OperatorPath, None, v1.ConsoleSize],
 ) -> Response[v1.WriteAnswer]:
     """Store the size of an operator's console messages."""
     operator = write_operations.validate_operator(request.path.operator_id)
@@ -57,7 +63,7 @@ async def set_console_size(
 
 @routes.get(_CONSOLE, problems=(problems.ConsoleNotFound, problems.TokenExpired))
 async def fetch_console(
-    request: Request[v1.StoredOperatorPath, None, None],
+    request: RunRequest[v1.StoredOperatorPath, None, None],
 ) -> Response[v1.ConsoleUri]:
     """An operator's console URI."""
     path, reads = request.path, services(request).reads
@@ -69,7 +75,7 @@ async def fetch_console(
     _EXECUTION + "/result-uri", problems=(problems.ResultUriNotFound, problems.TokenExpired)
 )
 async def fetch_result_uri(
-    request: Request[v1.ExecutionPath, v1.ResultUriQuery, None],
+    request: RunRequest[v1.ExecutionPath, v1.ResultUriQuery, None],
 ) -> Response[v1.ResultUri]:
     """The result URI of a logical output port."""
     execution_id, reads = request.path.execution_id, services(request).reads
@@ -79,7 +85,7 @@ async def fetch_result_uri(
 
 @routes.get(_EXECUTION + "/uris", problems=(problems.TokenExpired,))
 async def fetch_uris(
-    request: Request[v1.ExecutionPath, None, None],
+    request: RunRequest[v1.ExecutionPath, None, None],
 ) -> Response[v1.Uris]:
     """All URIs of an execution, with sizes."""
     read = await services(request).reads.uris(request.path.execution_id, request.caller)
@@ -92,7 +98,7 @@ async def fetch_uris(
     headers={"Prefer": Header("wait=N: return 504 with the write's id after N seconds, not 30.")},
 )
 async def delete_uris(
-    request: Request[v1.ExecutionPath, None, None],
+    request: RunRequest[v1.ExecutionPath, None, None],
 ) -> Response[v1.Removed]:
     """Remove all result and console URIs; returns what was removed."""
     writes = services(request).writes

@@ -2,7 +2,7 @@
 
 from kit.http.routing import Response
 from sidecar import problems
-from sidecar.api.services import Request, cached_response, route_table, services
+from sidecar.api.services import Request, RunRequest, cached_response, route_table, services
 from sidecar.wire import forwarded, v1
 
 _WORKFLOW = "/v1/workflows/{workflow_id}"
@@ -21,7 +21,7 @@ async def fetch_latest_version(
 
 @routes.get(_WORKFLOW + "/executions/{execution_id}")
 async def fetch_execution_of_workflow(
-    request: Request[forwarded.WorkflowExecutionPath, None, None],
+    request: RunRequest[forwarded.WorkflowExecutionPath, None, None],
 ) -> Response[v1.Execution]:
     """An execution's row, if it is one of this workflow (replay, interactions)."""
     path, reads = request.path, services(request).reads

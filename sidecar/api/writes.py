@@ -2,7 +2,7 @@
 
 from kit.http.routing import Response
 from sidecar import problems
-from sidecar.api.services import Request, route_table, services
+from sidecar.api.services import Request, RunRequest, route_table, services
 from sidecar.wire import v1
 
 routes = route_table("writes", problems.SpoolUnavailable)
@@ -10,7 +10,7 @@ routes = route_table("writes", problems.SpoolUnavailable)
 
 @routes.get("/v1/writes/{write_id}", problems=(problems.WriteNotFound,))
 async def fetch_write(
-    request: Request[v1.WritePath, None, None],
+    request: RunRequest[v1.WritePath, None, None],
 ) -> Response[v1.WriteAnswer]:
     """Where one of your writes stands."""
     return Response(await services(request).writes.find(request.path.write_id, request.caller))

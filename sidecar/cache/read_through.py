@@ -15,12 +15,12 @@ from kit.http.problems import Problem
 from sidecar.cache.access import AccessCache, AccessState
 from sidecar.cache.invalidation import InvalidationToken, Validity
 from sidecar.cache.resources import CacheEntry, ResourceCache, ValueT
-from sidecar.cache.single_flight import SingleFlight
 from sidecar.problems import CentralUnavailable, RateLimited, TokenExpired, UpstreamProblem
 from sidecar.spool.entry import Entry
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CallContext
+from sidecar.upstream.single_flight import SingleFlight
 
 MAX_REREADS = 5
 """Attempts of one read whose generation is invalidated each time; then the newest is served."""

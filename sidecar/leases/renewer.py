@@ -104,6 +104,8 @@ class LeaseRenewer:
         """What a response says of these may be from before they were bound."""
         self._round_timeout_s = ROUND_TIMEOUT_S
         self._renewed_at = monotonic()
+        self.on_lost: Callable[[int], None] = lambda execution_id: None
+        """Called with each run that has not ended and is no longer this sidecar's."""
 
     def held(self) -> list[int]:
         """The executions whose leases this sidecar renews."""
@@ -285,8 +287,11 @@ class LeaseRenewer:
         for execution_id, reason in reasons.items():
             self._lost[execution_id] = reason
             self._metrics.lease_lost(reason)
-            level = logging.INFO if reason in EXPECTED_LOSSES else logging.WARNING
+            is_expected = reason in EXPECTED_LOSSES
+            level = logging.INFO if is_expected else logging.WARNING
             logger.log(level, "lease lost", extra=fields(execution_id=execution_id, reason=reason))
+            if not is_expected:
+                self.on_lost(execution_id)
 
     def _on_failure(self, outcome: str, problem: CentralUnavailable | UpstreamProblem) -> float:
         self._metrics.lease_renewals.labels(outcome).inc()

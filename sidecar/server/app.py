@@ -18,7 +18,14 @@ from sidecar.api import (
     workflows,
     writes,
 )
-from sidecar.api.services import SERVICES, TOKEN, USER_ID, Services, call_context
+from sidecar.api.services import (
+    RUN_SCHEME,
+    SERVICES,
+    TOKEN,
+    USER_ID,
+    Services,
+    call_context,
+)
 from sidecar.metrics import Metrics
 from sidecar.server.local_guard import guard
 
@@ -34,8 +41,8 @@ ROUTES = (
 )
 
 _DESCRIPTION = (
-    "Execution metadata for the computing unit of this pod. Every call carries the user's token;"
-    " problems of central are passed on as they are."
+    "Execution metadata for the computing unit of this pod. Every call carries the user's token, or"
+    " one about a single execution its run token; problems of central are passed on as they are."
 )
 
 
@@ -78,4 +85,5 @@ def openapi() -> dict[str, object]:
         _DESCRIPTION,
         ROUTES,
         other_problems="A problem of central, passed on as it is (see docs/problems.md)",
+        schemes=RUN_SCHEME,
     )

@@ -1,9 +1,9 @@
-"""What authorizes a write: bindings of executions to this sidecar, grants of users' tokens.
+"""What authorizes a write: bindings of executions to this sidecar, grants of tokens.
 
 A grant is central's authorization of one token (by digest) for one execution. It admits durable
 writes through restarts, outages and past the token's own `exp`, until the execution is terminal and
-ten minutes more. The token itself is never kept. The computing unit's present
-boot is kept here too.
+ten minutes more. The token itself is never kept. One of them may be the run token that the sidecar
+has issued in place of its user's. The computing unit's present boot is kept here too.
 """
 
 import sqlite3
@@ -16,6 +16,8 @@ from sidecar.spool.entry import Entry, Outcome, Priority
 from sidecar.spool.schema import BINDING_COLUMNS, GRANT_COLUMNS
 
 GRACE_AFTER_END_MS = 10 * 60 * 1000
+NO_EXPIRY = 253_402_300_799
+"""The `expires_at` of a run token, which ends with its binding: 9999-12-31T23:59:59Z."""
 
 ENDING_REFUSALS = frozenset({"status-conflict"})
 """Refusals after which the run is over. Not `late`: a run that was closed as an orphan may still be
@@ -50,6 +52,10 @@ class Grant:
     execution_id: int
     user_id: int
     expires_at: int
+
+    @property
+    def is_run_token(self) -> bool:
+        return self.expires_at == NO_EXPIRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,20 @@ class Bindings:
                 return grants[token_digest].user_id
         return None
 
+    def has_run_token(self, token_digest: bytes, execution_id: int) -> bool:
+        """Whether this is the run token of an execution that is bound here."""
+        grant = self.grant(token_digest, execution_id)
+        return grant is not None and grant.is_run_token and execution_id in self._bindings
+
+    def runs_with_token(self) -> list[int]:
+        """The executions that have a run token and have not ended, as far as is known."""
+        return [
+            execution_id
+            for execution_id, binding in self._bindings.items()
+            if binding.ended_at_ms is None
+            and any(grant.is_run_token for grant in self._grants.get(execution_id, {}).values())
+        ]
+
     # Changes of the file, and then in memory
 
     async def record(self, binding: Binding, grant: Grant) -> None:
@@ -154,6 +174,17 @@ class Bindings:
             self.on_bound(stored.execution_id)
 
         await self._write(lambda connection: store_binding(connection, binding, grant), index)
+
+    async def record_run_token(self, grant: Grant) -> None:
+        """Stores an execution's run token, in place of an earlier one."""
+
+        def index(_: None) -> None:
+            grants = self._grants.setdefault(grant.execution_id, {})
+            for known in [known for known in grants.values() if known.is_run_token]:
+                del grants[known.token_digest]
+            grants[grant.token_digest] = grant
+
+        await self._write(lambda connection: store_run_token(connection, grant), index)
 
     async def end(self, execution_ids: Iterable[int], *, boot: Boot | None = None) -> None:
         """Stores that these ended, or are no longer this sidecar's: forgotten after the grace.
@@ -281,11 +312,21 @@ def store_binding(connection: sqlite3.Connection, binding: Binding, grant: Grant
             generation,
         ),
     )
+    store_grant(connection, grant)
+    return replace(binding, generation=generation)
+
+
+def store_grant(connection: sqlite3.Connection, grant: Grant) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?)",
         (grant.token_digest, grant.execution_id, grant.user_id, grant.expires_at),
     )
-    return replace(binding, generation=generation)
+
+
+def store_run_token(connection: sqlite3.Connection, grant: Grant) -> None:
+    earlier = "DELETE FROM grants WHERE execution_id = ? AND expires_at = ?"
+    connection.execute(earlier, (grant.execution_id, NO_EXPIRY))
+    store_grant(connection, grant)
 
 
 def bump_max_generation(connection: sqlite3.Connection) -> None:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -11,7 +12,8 @@ from sidecar.spool.batches import digest_of
 from sidecar.spool.entry import Batch, Outcome
 from sidecar.upstream.client import UNDECODABLE, CallContext, CentralClient, CentralResponse
 from sidecar.upstream.probe import CentralProbe
-from sidecar.wire.central import BatchResponse, OpenBindings, RenewedLeases
+from sidecar.upstream.run_tokens import RunTokens
+from sidecar.wire.central import BatchResponse, OpenBindings, RenewedLeases, RunToken
 from sidecar.wire.forwarded import ClosedExecutions
 
 T = TypeVar("T")
@@ -24,6 +26,7 @@ _renewed = msgspec.json.Decoder(RenewedLeases)
 _open_bindings = msgspec.json.Decoder(OpenBindings)
 _closed = msgspec.json.Decoder(ClosedExecutions)
 _batch_response = msgspec.json.Decoder(BatchResponse)
+_run_token = msgspec.json.Decoder(RunToken)
 
 
 class Central:
@@ -40,6 +43,7 @@ class Central:
         self._deliveries = deliveries
         self._renewals = renewals
         self._probe = probe
+        self.run_tokens = RunTokens(self.exchange_run_token)
 
     @property
     def clock_offset_s(self) -> float:
@@ -77,8 +81,15 @@ class Central:
     async def read(
         self, name: str, target: str, context: CallContext, etag: str | None = None
     ) -> CentralResponse:
-        """A GET, by its path and query as sent."""
-        return await self._calls.call(name, "GET", target, context=context, etag=etag)
+        """A GET, by its path and query as sent; for a run token, by central's token of its run."""
+        if context.run_id is None:
+            return await self._calls.call(name, "GET", target, context=context, etag=etag)
+
+        async def send(token: str) -> CentralResponse:
+            of_run = replace(context, token=token)
+            return await self._calls.call(name, "GET", target, context=of_run, etag=etag)
+
+        return await self.run_tokens.read(context.run_id, send)
 
     async def post(
         self,
@@ -132,6 +143,13 @@ class Central:
             reply = await self._signed("abandon", "POST", "/v1/bindings/abandoned", body)
             closed += decode_response(reply.body, _closed).closed
         return closed
+
+    async def exchange_run_token(self, execution_id: int) -> tuple[str, float]:
+        """Central's token for a run that is bound to this source, and the seconds of its life."""
+        target = f"/v1/executions/{execution_id}/run-token"
+        reply = await self._signed("run-token", "POST", target)
+        issued = decode_response(reply.body, _run_token)
+        return issued.token, issued.expires_at.timestamp() - self._renewals.central_now()
 
     async def _signed(
         self, name: str, method: str, target: str, body: bytes = b""

@@ -82,7 +82,8 @@ class CallContext:
     """What a call carries of the request that caused it.
 
     `user_id` is the token's user if central has named it, at any time: it says whose share of the
-    connections the call uses, and authorizes nothing.
+    connections the call uses, and authorizes nothing. `run_id` is the execution of a run token,
+    which is good at this sidecar only (`sidecar.upstream.run_tokens`).
     """
 
     token: str | None = None
@@ -90,6 +91,7 @@ class CallContext:
     traceparent: str | None = None
     tracestate: str | None = None
     user_id: int | None = None
+    run_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,10 @@ class CentralClient:
         self._circuits: LRUCache[int | None, CircuitBreaker] = LRUCache(MAX_TRACKED_USERS)
         self.clock_offset_s = 0.0
         """Central's clock minus ours, from its `Date` header."""
+
+    def central_now(self) -> float:
+        """Central's clock, in Unix seconds."""
+        return self._wall_clock() + self.clock_offset_s
 
     async def call(
         self,
@@ -276,7 +282,7 @@ class CentralClient:
                 call.method,
                 target,
                 call.body,
-                now=self._wall_clock() + self.clock_offset_s,
+                now=self.central_now(),
                 token=context.token,
                 idempotency_key=call.idempotency_key,
             ),

@@ -3,6 +3,7 @@
 Unknown fields are for newer sidecars.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -38,3 +39,10 @@ class OpenBinding(msgspec.Struct):
 
 class OpenBindings(msgspec.Struct):
     bindings: list[OpenBinding]
+
+
+class RunToken(msgspec.Struct, frozen=True):
+    """Central's token of one run, with which this sidecar reads it."""
+
+    token: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9\-._]+$")]
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)]

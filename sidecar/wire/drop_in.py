@@ -43,17 +43,19 @@ class PortResultQuery(Lenient, frozen=True):
 
 
 class DropInCreate(Lenient, frozen=True):
-    """`uid` is optional and must be the token's user."""
+    """`uid` is optional and must be the token's user; `runToken` is this sidecar's own."""
 
     workflow_id: WorkflowId
     environment_version: Name
     computing_unit_id: ComputingUnitId
     uid: Id | None = None
     execution_name: Name | None = None
+    run_token: bool = False
 
 
-class DropInCreated(Lenient, frozen=True):
+class DropInCreated(Lenient, frozen=True, omit_defaults=True):
     eid: int
+    run_token: str | None = None
 
 
 class DropInRuntimeStatsUri(Lenient, frozen=True):

@@ -93,12 +93,20 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of bodies: unknown fields are refused."""
 
 
-class NewExecutionRequest(Request, frozen=True):
+class NewExecutionFields(Request, frozen=True):
     workflow_id: WorkflowId
     computing_unit_id: ComputingUnitId
     environment_version: Name
     name: Name | None = None
     warehouse_id: Id | None = None
+
+
+class NewExecutionRequest(NewExecutionFields, frozen=True):
+    """What the CU sends; `run_token` is the sidecar's own, and never sent to central."""
+
+    run_token: Annotated[
+        bool, Meta(description="return a token that is good for this execution only")
+    ] = False
 
 
 class ExecutionChanges(Request, frozen=True):
@@ -138,8 +146,11 @@ class OperatorCosts(Request, frozen=True):
     ]
 
 
-class NewExecution(msgspec.Struct, frozen=True):
-    """The response to a create. Fields of a newer central are dropped."""
+class NewExecution(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The response to a create. Fields of a newer central are dropped.
+
+    `run_token` is there if it was requested and central issues tokens of runs.
+    """
 
     execution_id: int
     workflow_id: int
@@ -149,6 +160,7 @@ class NewExecution(msgspec.Struct, frozen=True):
     status: Status
     status_code: int
     started_at: str
+    run_token: str | None = None
 
 
 class BoundExecution(msgspec.Struct, frozen=True):

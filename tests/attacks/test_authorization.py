@@ -197,6 +197,45 @@ def test_an_id_has_one_spelling(system: Ready, record: Record) -> None:
     record("400 invalid-request on both services")
 
 
+def test_a_stolen_run_token_reaches_its_run_alone(
+    system: Ready, record: Record, rounds: int
+) -> None:
+    workflow, unit = system["workflow_id"], system["computing_unit_id"]
+    _, run = create(system, workflow, run_token=True)
+    _, other = create(system, workflow, run_token=True)
+    stolen = {"Authorization": f"Bearer {run['run_token']}"}
+    own, others = (f"/v1/executions/{which['execution_id']}" for which in (run, other))
+    new = {"workflow_id": workflow, "computing_unit_id": unit, "environment_version": "x"}
+    several = {"workflow_id": workflow, "execution_ids": [run["execution_id"]]}
+    calls = [
+        ("POST", "/v1/executions", new),
+        ("GET", others, None),
+        ("PATCH", others, {"status": "KILLED"}),
+        ("DELETE", f"{others}/uris", None),
+        ("GET", f"/v1/workflows/{workflow}/executions", None),
+        ("GET", f"/v1/workflows/{workflow}/executions/latest", None),
+        ("POST", "/v1/executions/delete", several),
+        ("POST", f"/v1/computing-units/{unit}/boots", {"boot_id": "evil"}),
+        ("GET", "/v1/writes", None),
+    ]
+
+    by_sidecar = {
+        exchange(system["sidecar"], method, target, body, stolen)[1]["type"]
+        for method, target, body in calls * rounds
+    }
+    key = SigningKey()
+    signed = key.headers("GET", own, b"", token=run["run_token"])
+    by_central = {
+        exchange(system["central"], "GET", own, None, headers)[1]["type"]
+        for headers in (stolen, signed)
+    }
+
+    assert exchange(system["sidecar"], "GET", own, None, stolen)[0] == 200
+    assert by_sidecar == {"run-token-scope"}
+    assert by_central == {"token-invalid"}
+    record("one run: 403 for every other call of the sidecar, 401 at central")
+
+
 def test_a_key_of_small_order_signs_nothing(system: Ready, record: Record) -> None:
     target, token = "/v1/executions/502", system["users"]["owner"]["token"]
     headers = SigningKey().headers("GET", target, token=token)

@@ -40,7 +40,7 @@ UPDATED = datetime(2026, 11, 24, 8, 0, 2, tzinfo=UTC)
 
 REQUESTS: dict[str, tuple[Any, Any]] = {
     "create-request-1": (
-        v1.NewExecutionRequest(101, 201, '{"engine_version":"1.2"}', "Grüße", 7),
+        v1.NewExecutionFields(101, 201, '{"engine_version":"1.2"}', "Grüße", 7),
         central.ExecutionRequest,
     ),
     "change-request-1": (

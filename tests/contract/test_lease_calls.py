@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from tests.contract.test_calls import sample, with_news
 
 BOOT = "master-2 @ 08:00"
 CREATED = datetime(2026, 11, 24, 8, 0, 0, 500_000, tzinfo=UTC)
+NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
 
 @dataclass
@@ -35,6 +36,9 @@ class RecordingPool:
     async def call(self, name: str, method: str, target: str, **parts: Any) -> CentralResponse:
         self.sent.append((method, target, parts.get("body", b"")))
         return CentralResponse(200, self.response)
+
+    def central_now(self) -> float:
+        return NOW.timestamp()
 
 
 def call_central(pool: RecordingPool, work: Callable[[Central], Awaitable[Any]]) -> Any:
@@ -121,6 +125,34 @@ def test_open_bindings_are_listed_by_age_and_those_unknown_abandoned() -> None:
     binding = central.OpenBinding(1001, 101, 201, 1, CREATED)
     written = msgspec.json.encode(central.OpenBindings([binding]))
     assert written == sample("open-bindings-answer-1")
+
+
+def test_a_run_token_is_written_by_central_and_read_by_the_sidecar() -> None:
+    token = "eyJ0eXAi.eyJ1c2VyX2lkIjoxfQ.c2ln-_nYXR1cmU"
+    written = msgspec.json.encode(central.RunToken(token, NOW + timedelta(minutes=5)))
+    pool = RecordingPool(sample("run-token-answer-1"))
+
+    exchanged = call_central(pool, lambda c: c.exchange_run_token(1001))
+
+    assert written == sample("run-token-answer-1")
+    assert pool.sent == [("POST", "/v1/executions/1001/run-token", b"")]
+    assert exchanged == (token, 300.0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"token":"","expires_at":"2026-11-24T08:05:00Z"}',
+        b'{"token":"a b","expires_at":"2026-11-24T08:05:00Z"}',
+        b'{"token":"a","expires_at":"2026-11-24T08:05:00"}',
+    ],
+)
+def test_what_is_no_run_token_is_central_unavailable(body: bytes) -> None:
+    with pytest.raises(CentralUnavailable):
+        call_central(RecordingPool(body), lambda c: c.exchange_run_token(1001))
 
 
 def test_a_source_may_not_have_more_open_bindings_than_a_renewal_takes() -> None:

@@ -136,8 +136,17 @@ CALLS: dict[tuple[str, str], tuple[str, Any, Rule, int]] = {
     ("GET", OLD + "/{eid}/port-results"): (OLD + "/{eid}/port-results", None, read_run, 200),
 }  # fmt: skip
 
+OF_A_RUN = {
+    (method, route)
+    for method, route in CALLS
+    if "/{execution_id}" in route or "/{eid}/" in route or route == "/v1/writes/{write_id}"
+}
+"""The calls that name one execution, or a write to it: a run token does for them."""
+
 BAD_TOKENS = {
     "nonsense": ("nonsense", "token-invalid"),
+    "a run token made up": (f"run_1_{'x' * 43}", "token-invalid"),
+    "a malformed run token": ("run_1", "token-invalid"),
     "expired": (mint(WORLD.owner.user_id, ttl_s=-31), "token-expired"),
     "expired, ADMIN": (mint(WORLD.admin.user_id, "ADMIN", ttl_s=-WEEK_S), "token-expired"),
     "another key": (mint(WORLD.owner.user_id, secret="another-deployments"), "token-invalid"),
@@ -154,24 +163,31 @@ BAD_TOKENS = {
 
 @pytest.fixture
 async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
-    async with running_stack(database.central_url, tmp_path) as stack:
+    keys = {"CENTRAL_RUN_TOKEN_KEYS": "test:a-secret-of-run-tokens-and-nothing-else"}
+    async with running_stack(database.central_url, tmp_path, keys) as stack:
         yield stack
 
 
 async def start_run(stack: Stack, scene: Scene) -> tuple[int, str]:
     """The scene's run, with a result and console messages, and the id of a write to it."""
-    execution_id = await stack.create(
-        scene.runner,
-        workflow_id=scene.workflow_id,
-        computing_unit_id=scene.computing_unit_id,
-    )
+    execution_id, write_id, _ = await start_run_with_token(stack, scene)
+    return execution_id, write_id
+
+
+async def start_run_with_token(stack: Stack, scene: Scene) -> tuple[int, str, dict[str, str]]:
+    """As `start_run`, and the header of the run's token."""
+    new = HERE | {"environment_version": "test", "run_token": True}
+    reply = await stack.call("POST", "/v1/executions", filled(new, scene, 0), user=scene.runner)
+    assert reply.status == 201, reply.body
+    execution_id = reply.body["execution_id"]
+    token = {"Authorization": f"Bearer {reply.body['run_token']}"}
     write_id = ""
     for name in ("ports/{global_port_id}", "operators/{operator_id}/console"):
         path, body, _, _ = CALLS["PUT", f"/v1/executions/{{execution_id}}/{name}"]
         where, what = target(path, scene, execution_id), filled(body, scene, execution_id)
         written = await stack.write("PUT", where, what, user=scene.runner)
         write_id = written.body["write_id"]
-    return execution_id, write_id
+    return execution_id, write_id, token
 
 
 def test_every_route_has_an_authorization_case() -> None:
@@ -211,6 +227,28 @@ async def test_a_bad_token_gets_401_whatever_is_cached(stack: Stack) -> None:
             outcomes[method, route, name] = reply.outcome
             expected[method, route, name] = (401, slug)
             assert reply.headers["WWW-Authenticate"].startswith("Bearer"), (route, name)
+
+    assert outcomes == expected
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+async def test_a_run_token_is_good_for_the_calls_about_its_run(stack: Stack, scene: Scene) -> None:
+    outcomes, expected = {}, {}
+    other_id, other_write_id, _ = await start_run_with_token(stack, scene)
+    refused = (403, "run-token-scope")
+    for (method, route), (path, body, _, success) in CALLS.items():
+        execution_id, write_id, run_token = await start_run_with_token(stack, scene)
+        is_of_run = (method, route) in OF_A_RUN
+        of_other = (404, "write-not-found") if route == "/v1/writes/{write_id}" else refused
+        for which, run_id, written, outcome in (
+            ("other", other_id, other_write_id, of_other),
+            ("own", execution_id, write_id, (success, "") if is_of_run else refused),
+        ):
+            where = target(path.replace("{write_id}", written), scene, run_id)
+            what = filled(body, scene, run_id)
+            reply = await stack.call(method, where, what, headers=run_token)
+            outcomes[which, method, route] = reply.outcome
+            expected[which, method, route] = outcome
 
     assert outcomes == expected
 

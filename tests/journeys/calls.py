@@ -38,12 +38,22 @@ def call(
 
 def create(ready: Ready, token: str | None = None) -> int:
     """A new execution of the sample workflow; the owner's, unless a token says otherwise."""
+    return _create(ready, token)[0]
+
+
+def create_with_token(ready: Ready, token: str | None = None) -> tuple[int, str]:
+    """As `create`, with the run's token."""
+    return _create(ready, token, run_token=True)
+
+
+def _create(ready: Ready, token: str | None, **more: bool) -> tuple[int, str]:
     new = {
         "workflow_id": ready["workflow_id"],
         "computing_unit_id": ready["computing_unit_id"],
         "environment_version": "test",
+        **more,
     }
     token = token or ready["users"]["owner"]["token"]
     status, created, _ = call(ready, "POST", "/v1/executions", new, token=token)
-    assert status == 201
-    return int(created["execution_id"])
+    assert status == 201, created
+    return int(created["execution_id"]), created.get("run_token", "")

@@ -21,7 +21,7 @@ import pytest
 from dev.polling import wait_until
 from dev.tokens import JWT_SECRET, mint
 from tests.databases import open_folder
-from tests.journeys.calls import call, create
+from tests.journeys.calls import call, create, create_with_token
 from tests.systems import Up, running_system, wait_until_gone
 
 BODY = "canary-of-a-body-4f1c"
@@ -35,8 +35,9 @@ def artifacts() -> Iterator[tuple[dict[str, str], dict[str, bytes]]]:
         responses = used_and_misused(up)
         crashed(up, folder)
         responses += used_and_misused(up)
-        written = {"responses": responses.encode(), **pages(up), **files(folder)}
-        yield secrets_of(up, folder), written
+        run_token, more = used_by_run_token(up)
+        written = {"responses": (responses + more).encode(), **pages(up), **files(folder)}
+        yield {**secrets_of(up, folder), "a run token": run_token}, written
 
 
 def used_and_misused(up: Up) -> str:
@@ -67,6 +68,22 @@ def used_and_misused(up: Up) -> str:
     responses.append(direct(ready["central"] + run, owner))
     responses.append(direct(ready["central"] + "/v1/batches", owner, b'{"wire": "' + b"x" * 99))
     return "\n".join(responses).replace(BODY, "")
+
+
+def used_by_run_token(up: Up) -> tuple[str, str]:
+    """A run token's secret, and the text of the responses to calls with it."""
+    execution_id, token = create_with_token(up.ready)
+    run = f"/v1/executions/{execution_id}"
+    calls: tuple[tuple[str, str, Any], ...] = (
+        ("PATCH", run, {"status": "RUNNING"}),
+        ("GET", run, None),
+        ("GET", "/v1/writes", None),
+        ("GET", "/v1/executions/1", None),
+    )
+    responses = [call(up.ready, *given, token=token) for given in calls]
+    responses += [call(up.ready, *given, token=token + "x") for given in calls]
+    text = json.dumps(responses) + direct(up.ready["central"] + run, token)
+    return token.rpartition("_")[2], text
 
 
 def direct(url: str, token: str, body: bytes | None = None) -> str:
@@ -126,6 +143,7 @@ def secrets_of(up: Up, folder: Path) -> dict[str, str]:
     (key,) = folder.rglob("source-key.pem")
     found = {
         "the key that signs tokens": JWT_SECRET,
+        "the key that signs run tokens": environment["CENTRAL_RUN_TOKEN_KEYS"].partition(":")[2],
         "central's database password": unquote(
             urlsplit(environment["CENTRAL_DATABASE_URL"]).password or ""
         ),

@@ -71,9 +71,14 @@ class AsyncClient:
             await self._own_session.close()
             self._session = self._own_session = None
 
-    async def send(self, call: Call[T], *, on_retry: OnRetry | None = None) -> T:
-        """The call's result. Raises `Problem` and `Unreachable`."""
-        exchange = self._exchanges.exchange(call, on_retry)
+    async def send(
+        self, call: Call[T], *, on_retry: OnRetry | None = None, token: Token | None = None
+    ) -> T:
+        """The call's result. `token` (a run's) replaces the client's own.
+
+        Raises `Problem` and `Unreachable`.
+        """
+        exchange = self._exchanges.exchange(call, on_retry, token)
         came: Response | Failure | None = None
         while True:
             try:

@@ -62,9 +62,14 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def send(self, call: Call[T], *, on_retry: OnRetry | None = None) -> T:
-        """The call's result. Raises `Problem` and `Unreachable`."""
-        exchange = self._exchanges.exchange(call, on_retry)
+    def send(
+        self, call: Call[T], *, on_retry: OnRetry | None = None, token: Token | None = None
+    ) -> T:
+        """The call's result. `token` (a run's) replaces the client's own.
+
+        Raises `Problem` and `Unreachable`.
+        """
+        exchange = self._exchanges.exchange(call, on_retry, token)
         came: Response | Failure | None = None
         while True:
             try:

@@ -38,16 +38,23 @@ def create_execution(
     *,
     name: str | None = None,
     warehouse_id: int | None = None,
+    run_token: bool = False,
     idempotency_key: str | None = None,
 ) -> Call[models.NewExecution]:
-    """A new run of the token's user. Sending the call again returns the same run."""
-    body = {
+    """A new run of the token's user. Sending the call again returns the same run.
+
+    With `run_token` the result has a token that is good for this run's calls only, where the
+    deployment issues them; of a call that is sent again, the newest counts.
+    """
+    body: dict[str, Any] = {
         "workflow_id": workflow_id,
         "computing_unit_id": computing_unit_id,
         "environment_version": environment_version,
         "name": name,
         "warehouse_id": warehouse_id,
     }
+    if run_token:
+        body["run_token"] = True
     read = partial(models.read, models.NewExecution)
     return Call("POST", "/v1/executions", read, body, _key(idempotency_key))
 

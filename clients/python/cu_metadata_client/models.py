@@ -1,7 +1,7 @@
 """The results of calls. Fields that a newer sidecar adds are ignored; times are aware, in UTC."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ class NewExecution:
     status: str
     status_code: int
     started_at: datetime
+    run_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ BACKOFF_MAX_S = 2.0
 MAX_ETAGS = 256
 
 Token: TypeAlias = str | Callable[[], str]
-"""A user's token, or a function that returns the current one."""
+"""A user's or a run's token, or a function that returns the current one."""
 OnRetry: TypeAlias = Callable[[str], None]
 """Called before each retry with its reason: a problem type, or `connection`."""
 
@@ -133,14 +133,20 @@ class Exchanges:
         self._last: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
         """ETag and content by target, the least recently used first."""
 
-    def exchange(self, call: Call[T], on_retry: OnRetry | None = None) -> Exchange[T]:
-        """Send the call, and again while a retry may help and the deadline allows it."""
+    def exchange(
+        self, call: Call[T], on_retry: OnRetry | None = None, token: Token | None = None
+    ) -> Exchange[T]:
+        """Send the call, and again while a retry may help and the deadline allows it.
+
+        `token` replaces the client's own.
+        """
+        token = self._token if token is None else token
         deadline = self._clock() + self._deadline_s
         backoff_s = BACKOFF_BASE_S
         is_first = True
         while True:
             last = self._last.get(call.target) if call.is_conditional else None
-            came = yield self._request(call, last[0] if last is not None else None)
+            came = yield _request(call, token, last[0] if last is not None else None)
             assert came is not None, "a Request needs a Response or a Failure"
             if isinstance(came, Failure):
                 # The server may close a kept connection at any time: retried without a pause, once.
@@ -163,16 +169,6 @@ class Exchanges:
             is_first = False
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
-    def _request(self, call: Call[Any], etag: str | None) -> Request:
-        token = self._token if isinstance(self._token, str) else self._token()
-        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", **call.headers}
-        if etag is not None:
-            headers["If-None-Match"] = etag
-        if call.body is None:
-            return Request(call.method, call.target, headers, None)
-        headers["Content-Type"] = "application/json"
-        return Request(call.method, call.target, headers, json.dumps(call.body).encode())
-
     def _keep(self, call: Call[Any], response: Response) -> None:
         if not call.is_conditional:
             return
@@ -181,6 +177,17 @@ class Exchanges:
             self._last[call.target] = (response.etag, response.content)
             if len(self._last) > MAX_ETAGS:
                 self._last.popitem(last=False)
+
+
+def _request(call: Call[Any], token: Token, etag: str | None) -> Request:
+    bearer = token if isinstance(token, str) else token()
+    headers = {"Authorization": f"Bearer {bearer}", "Accept": "application/json", **call.headers}
+    if etag is not None:
+        headers["If-None-Match"] = etag
+    if call.body is None:
+        return Request(call.method, call.target, headers, None)
+    headers["Content-Type"] = "application/json"
+    return Request(call.method, call.target, headers, json.dumps(call.body).encode())
 
 
 def _retry_after_s(response: Response) -> float:

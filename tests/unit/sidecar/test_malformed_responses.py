@@ -17,7 +17,7 @@ from tests.unit.sidecar.server_fixtures import app_of
 EID = 7
 BODIES = (b"", b"<html>", b"[]", b"{}", b'{"results":1}', b'"\xff"', b"[" * 100_000)
 SELECTION = forwarded.Selection(WORKFLOW, [EID])
-NEW = b'{"workflow_id":3,"computing_unit_id":4,"environment_version":"1"}'
+NEW = v1.NewExecutionRequest(WORKFLOW, UNIT, "1")
 
 
 @dataclass

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.cache.single_flight import SingleFlight
+from sidecar.upstream.single_flight import SingleFlight
 
 
 class Origin:

@@ -1,0 +1,62 @@
+"""A run by its run token alone, while both services are killed and central's key is rotated."""
+
+import os
+import signal
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from dev.polling import wait_until
+from dev.tokens import mint
+from tests.journeys.calls import call, create_with_token
+from tests.systems import Up, running_system, wait_until_gone
+
+LEEWAY_S = 30
+EXPIRES_IN_S = 4
+SETTINGS = ("SIDECAR_ACCESS_TTL_S=1", "SIDECAR_EXECUTION_CACHE_TTL_S=0")
+"""Each read goes to central."""
+NEW_KEY = "rotated:another-secret-that-signs-run-tokens"
+
+
+def kill_and_restart(up: Up, role: str) -> None:
+    pid = up.published(role)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until_gone([pid]) == []
+    up.restart(role)
+    ops = {"sidecar": up.ready["sidecar_ops"], "central": up.ready["central_ops"]}[role]
+    assert wait_until(lambda: is_ready(ops), 30)
+
+
+def is_ready(ops: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{ops}/readyz", timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def test_a_run_goes_by_its_token_through_kills_and_a_rotated_key(system_folder: Path) -> None:
+    with running_system(system_folder, *(f"--set={setting}" for setting in SETTINGS)) as up:
+        ready = up.ready
+        user_id = ready["users"]["owner"]["user_id"]
+        dying = mint(user_id, ttl_s=EXPIRES_IN_S - LEEWAY_S)
+        execution_id, token = create_with_token(ready, dying)
+        path = f"/v1/executions/{execution_id}"
+
+        def read() -> tuple[int, Any]:
+            status, row, headers = call(ready, "GET", path, token=token)
+            assert status != 200 or headers["X-Cache"] == "miss"
+            return status, row.get("status")
+
+        def write(status: str) -> int:
+            change = {"status": status}
+            return call(ready, "PATCH", path, change, token=token, prefer="wait=20")[0]
+
+        assert (write("RUNNING"), read()) == (200, (200, "RUNNING"))
+        kill_and_restart(up, "sidecar")
+        assert (write("PAUSED"), read()) == (200, (200, "PAUSED"))
+        up.published("central")["env"]["CENTRAL_RUN_TOKEN_KEYS"] = NEW_KEY
+        kill_and_restart(up, "central")
+        assert (write("RUNNING"), read()) == (200, (200, "RUNNING"))
+        assert wait_until(lambda: call(ready, "GET", path, token=dying)[0] == 401, EXPIRES_IN_S)
+        assert (write("COMPLETED"), read()) == (200, (200, "COMPLETED"))

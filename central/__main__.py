@@ -1,8 +1,8 @@
 """`python -m central serve` runs the service, `migrate` prepares its database.
 
-`doctor` checks the environment, `bindings` lists and revokes bindings of sidecars, `orphans`
-lists and closes stale executions, `retention` purges old rows of ours, `audit` lists and verifies
-what was done.
+`doctor` checks the environment, `bindings` lists and revokes bindings of sidecars, `sources`
+revokes their keys, `orphans` lists and closes stale executions, `retention` purges old rows of
+ours, `audit` lists and verifies what was done.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from central.cli import (
     migrate,
     orphans,
     retention,
+    sources,
 )
 from central.settings import read_settings
 from kit.http import logs
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the service (settings: CENTRAL_* of the environment)")
-    for command in (migrate, doctor, bindings, orphans, retention, audit):
+    for command in (migrate, doctor, bindings, sources, orphans, retention, audit):
         command.add_parser(commands)
     options = parser.parse_args(join_sources(sys.argv[1:] if arguments is None else arguments))
     try:
@@ -61,6 +62,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], int]] 
         "migrate": migrate.run,
         "doctor": doctor.run,
         "bindings": bindings.run,
+        "sources": sources.run,
         "orphans": orphans.run,
         "retention": retention.run,
         "audit": audit.run,

@@ -15,6 +15,7 @@ from central.api import (
     executions,
     expired,
     leases,
+    sources,
     uris,
     workflows,
     writes,
@@ -26,6 +27,7 @@ from central.api.executions import EXECUTIONS
 from central.api.expired import EXPIRED
 from central.api.idempotent import IDEMPOTENCY_KEYS
 from central.api.leases import BOOTS, LEASES
+from central.api.sources import ASSERTIONS, SOURCES
 from central.api.uris import URIS
 from central.api.workflows import COSTS, EXPORTS, VERSIONS
 from central.api.writes import WRITES
@@ -50,7 +52,7 @@ from central.middleware import (
 )
 from central.problems import DatabaseUnavailable
 from central.settings import Settings
-from central.store.access import Accounts, Sources
+from central.store.access import Accounts
 from central.store.batches import Batches
 from central.store.bindings import BindingCache, BindingQuota, Bindings
 from central.store.boots import Boots
@@ -65,6 +67,7 @@ from central.store.idempotency import IdempotencyKeys
 from central.store.leases import Leases, RenewalAvailability
 from central.store.orphans import ExecutionCloser
 from central.store.refusals import RefusalLog
+from central.store.sources import Sources
 from central.store.uris import Uris
 from central.store.warehouses import Warehouses
 from central.store.writes import Writes
@@ -84,6 +87,7 @@ ROUTES: tuple[AuthenticatedRoute, ...] = (
     *writes.routes,
     *batches.routes,
     *leases.routes,
+    *sources.routes,
 )
 HEALTH_PATH = "/v1/health"
 _DESCRIPTION = (
@@ -120,6 +124,7 @@ def build_stores(
         IDEMPOTENCY_KEYS: IdempotencyKeys(database, metrics),
         REFUSAL_LOG: refusal_log,
         SELECTIONS: BulkExecutions(),
+        SOURCES: Sources(database),
         URIS: Uris(database),
         VERSIONS: Versions(database),
         WRITES: Writes(database, entry_store, metrics),
@@ -185,6 +190,7 @@ def build_app(
     )
     for key, store in stores.items():
         app[key] = store
+    app[ASSERTIONS] = authenticator.assertions
     if authenticator.run_tokens is not None:
         app[RUN_TOKENS] = authenticator.run_tokens
     add_routes(app, ROUTES, authenticator.authenticate, body_reader)

@@ -102,6 +102,20 @@ class NotBound(Problem):
     status = 403
 
 
+class SourceNotBound(Problem):
+    """The sidecar's key has no binding that is not revoked."""
+
+    slug = "source-not-bound"
+    status = 403
+
+
+class SourceRevoked(Problem):
+    """The sidecar's key was revoked."""
+
+    slug = "source-revoked"
+    status = 403
+
+
 class NotTheRunner(Problem):
     """The sidecar did not run the execution, which has ended; it may not set its status."""
 
@@ -273,6 +287,20 @@ class UriConflict(Problem):
     """Another URI is already stored."""
 
     slug = "uri-conflict"
+    status = 409
+
+
+class SourceSucceeded(Problem):
+    """The sidecar's key was replaced by another."""
+
+    slug = "source-succeeded"
+    status = 409
+
+
+class SuccessorInUse(Problem):
+    """The new key was used before."""
+
+    slug = "successor-in-use"
     status = 409
 
 

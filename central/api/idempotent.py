@@ -37,6 +37,7 @@ async def run_once(
 
     keyed = KeyedCall(
         writer.user.user_id,
+        writer.source_id,
         f"{request.http.method} {request.http.path} {writer.source_id}",
         writer.idempotency_key,
         digest(request.raw_body),

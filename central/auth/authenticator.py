@@ -34,6 +34,8 @@ from central.problems import (
     RateLimited,
     RoleNotAllowed,
     RunTokenScope,
+    SourceRevoked,
+    SourceSucceeded,
     TokenExpired,
     TokenInvalid,
     TokenMissing,
@@ -135,6 +137,8 @@ _SOURCE_PROBLEMS: tuple[type[Problem], ...] = (
     AssertionMissing,
     AssertionInvalid,
     RateLimited,
+    SourceRevoked,
+    SourceSucceeded,
     WorkloadMissing,
     WorkloadInvalid,
     WrongComputingUnit,
@@ -219,9 +223,9 @@ class Authenticator:
         unlimited; `sources` None: a source that is bound to nothing may send bodies of any size;
         `run_tokens` None: only users' own tokens are accepted.
         """
+        self.assertions = assertions
         self.run_tokens = run_tokens
         self._tokens = tokens
-        self._assertions = assertions
         self._accounts = accounts
         self._workloads = workloads
         self._limits = limits
@@ -263,7 +267,7 @@ class Authenticator:
             return RunReader(user)
         key = idempotency_key(request.headers)
         call = SignedCall(request.method, request.raw_path, token, key)
-        head = self._assertions.verify(assertion, call)
+        head = self.assertions.verify(assertion, call)
         source_id = head.source_id
         if run is not None:
             run.check_source(source_id)
@@ -271,7 +275,7 @@ class Authenticator:
             self._limits.check_source(source_id)
         if user is None:
             await self._limit_unbound(source_id, body)
-        self._assertions.check_body(head, await self._read(body, user, source_id))
+        self.assertions.check_body(head, await self._read(body, user, source_id))
         if needs is CredentialPolicy.USER:
             assert user is not None  # noqa: S101 (for the type checker)
             return RunReader(user)

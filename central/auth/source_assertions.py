@@ -10,6 +10,10 @@ Trust
     Anyone can generate a key; a source may write only to executions that are bound to it.
     A replay within the minute changes nothing: batches are guarded by their cursor, other
     mutating calls by their idempotency key, which is one of the claims.
+
+Succession
+    A key is replaced by a call that the old one signs, with a statement of the new one in its body:
+    a JWT of another type that names the old one (`store/sources.py`).
 """
 
 import base64
@@ -77,15 +81,35 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jwk: Jwk
 
 
-class Claims(msgspec.Struct, frozen=True):
+class SuccessionHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another `typ`, so that neither kind of statement passes for the other (RFC 8725, 3.11)."""
+
+    alg: Literal["EdDSA"]
+    typ: Literal["sidecar-succession+jwt"]
+    jwk: Jwk
+
+
+class TimedClaims(msgspec.Struct, frozen=True):
     aud: str
     iat: UnixSeconds
     exp: UnixSeconds
+
+
+class SuccessionClaims(TimedClaims, frozen=True):
+    """The key in the header is to replace `predecessor`, a source id."""
+
+    predecessor: str
+
+
+class Claims(TimedClaims, frozen=True):
     htm: str
     htu: str
     body_sha256: str
     ath: str | None = None
     idempotency_key: str | None = None
+
+
+TimedT = TypeVar("TimedT", bound=TimedClaims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,23 +165,44 @@ class AssertionVerifier:
             self._metrics.credential("assertion", AssertionInvalid.slug)
             _refuse("body_sha256: the assertion signs another body")
 
+    def verify_succession(self, statement: str, predecessor: str) -> str:
+        """The source whose key states that it replaces `predecessor`: proof that it is held.
+
+        Raises `AssertionInvalid`.
+        """
+        source_id, claims = self._open(statement, SuccessionHeader, SuccessionClaims)
+        _compare(
+            {
+                "aud": (claims.aud, self._settings.audience),
+                "predecessor": (claims.predecessor, predecessor),
+            }
+        )
+        return source_id
+
     def _verify(self, assertion: str | None, call: SignedCall) -> SignedHead:
         if assertion is None:
             raise AssertionMissing(f"expected the header {HEADER}")
-        if len(assertion) > MAX_LENGTH or assertion.count(".") != 2:
+        source_id, claims = self._open(assertion, Header, Claims)
+        self._check_call(claims, call)
+        return SignedHead(source_id, claims.body_sha256)
+
+    def _open(
+        self, jws: str, header_type: type[Header | SuccessionHeader], claims_type: type[TimedT]
+    ) -> tuple[str, TimedT]:
+        """The source that has signed it within a minute, and the claims."""
+        if len(jws) > MAX_LENGTH or jws.count(".") != 2:
             _refuse("expected a JWS in compact form")
-        signed, _, signature = assertion.rpartition(".")
+        signed, _, signature = jws.rpartition(".")
         header_part, _, claims_part = signed.partition(".")
-        header = _decode(header_part, Header, "header")
+        header = _decode(header_part, header_type, "header")
         key, source_id = self._key(header.jwk.x)
         try:
             key.verify(_from_base64url(signature, "signature"), signed.encode())
         except InvalidSignature as error:
             raise AssertionInvalid("the signature is not the key's") from error
-        claims = _decode(claims_part, Claims, "claims")
+        claims = _decode(claims_part, claims_type, "claims")
         self._check_time(claims)
-        self._check_call(claims, call)
-        return SignedHead(source_id, claims.body_sha256)
+        return source_id, claims
 
     def _key(self, x: str) -> tuple[Ed25519PublicKey, str]:
         cached = self._keys.get(x)
@@ -171,7 +216,7 @@ class AssertionVerifier:
         self._keys[x] = key = (Ed25519PublicKey.from_public_bytes(raw), thumbprint(x))
         return key
 
-    def _check_time(self, claims: Claims) -> None:
+    def _check_time(self, claims: TimedClaims) -> None:
         lifetime_s = claims.exp - claims.iat
         if not 0 < lifetime_s <= MAX_LIFETIME_S:
             _refuse(f"expected a lifetime of at most {MAX_LIFETIME_S} s, got {lifetime_s}")
@@ -189,16 +234,21 @@ class AssertionVerifier:
             )
 
     def _check_call(self, claims: Claims, call: SignedCall) -> None:
-        expected: Mapping[str, tuple[str | None, str | None]] = {
-            "aud": (claims.aud, self._settings.audience),
-            "htm": (claims.htm, call.method),
-            "htu": (claims.htu, call.target),
-            "ath": (claims.ath, None if call.token is None else digest(call.token.encode())),
-            "idempotency_key": (claims.idempotency_key, call.idempotency_key),
-        }
-        for name, (claimed, actual) in expected.items():
-            if claimed != actual:
-                _refuse(f"{name}: expected {actual!r} for this call, got {claimed!r}")
+        _compare(
+            {
+                "aud": (claims.aud, self._settings.audience),
+                "htm": (claims.htm, call.method),
+                "htu": (claims.htu, call.target),
+                "ath": (claims.ath, None if call.token is None else digest(call.token.encode())),
+                "idempotency_key": (claims.idempotency_key, call.idempotency_key),
+            }
+        )
+
+
+def _compare(claims: Mapping[str, tuple[str | None, str | None]]) -> None:
+    for name, (claimed, actual) in claims.items():
+        if claimed != actual:
+            _refuse(f"{name}: expected {actual!r} for this call, got {claimed!r}")
 
 
 def _is_private_keys_own(public_key: bytes) -> bool:

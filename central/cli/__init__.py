@@ -14,11 +14,12 @@ from prometheus_client import CollectorRegistry
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
 from central.store.database import Database
-from kit.texera.fields import INT32_MAX
+from kit.texera.fields import INT32_MAX, is_valid_pg_text
 
 T = TypeVar("T")
 
 EXIT_FAILED = 1
+MAX_REASON_LENGTH = 500
 EXIT_UNAVAILABLE = 69
 """EX_UNAVAILABLE of sysexits.h."""
 
@@ -67,3 +68,10 @@ def parse_id(text: str) -> int:
     if not 1 <= number <= INT32_MAX:
         raise argparse.ArgumentTypeError(f"expected a number from 1 to {INT32_MAX}")
     return number
+
+
+def parse_reason(text: str) -> str:
+    """An argparse type: an operator's text, which is kept."""
+    if not (text.strip() and len(text) <= MAX_REASON_LENGTH and is_valid_pg_text(text)):
+        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_REASON_LENGTH} characters")
+    return text

@@ -19,7 +19,17 @@ from central.store.audit import Anchor, Audit, AuditEvent, EventFilter
 from central.store.database import Database
 from central.store.refusals import ListedRefusal, RefusalLog
 
-ACTIONS = ("create", "bind", "take-over", "boot", "delete", "revoke", "close")
+ACTIONS = (
+    "create",
+    "bind",
+    "take-over",
+    "boot",
+    "delete",
+    "revoke",
+    "close",
+    "rotate",
+    "revoke-source",
+)
 
 
 def add_parser(commands: Any) -> None:

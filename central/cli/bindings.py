@@ -1,7 +1,9 @@
 """`python -m central bindings ls|revoke`: lists and revokes the bindings of sidecars.
 
-The entries of a revoked source are refused from then on. Revoking does not invalidate the user's
-token: a sidecar may use it to bind again. To stop a user altogether, demote the user in Texera.
+The entries of a revoked source are refused from then on; `--source` stands for the keys that came
+after it as well. Revoking a binding does not invalidate the user's token: a sidecar may use it to
+bind again. To stop a sidecar altogether, use `sources revoke`; to stop a user, demote the user in
+Texera.
 """
 
 import argparse
@@ -11,13 +13,11 @@ from typing import Any
 
 import msgspec
 
-from central.cli import EXIT_FAILED, parse_id, run_with_database, table
+from central.cli import EXIT_FAILED, parse_id, parse_reason, run_with_database, table
 from central.settings import DatabaseSettings, read_database_settings
 from central.store.bindings import BindingFilter, ListedBinding, Revocations
-from kit.texera.fields import is_valid_pg_text
 
 STATES = ("open", "live", "revoked", "all")
-MAX_REASON_LENGTH = 500
 
 
 def add_parser(commands: Any) -> None:
@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
     ls.add_argument("--state", choices=STATES, default="open", help="open: unfinished runs")
     ls.add_argument("--limit", type=parse_id, default=1000)
     revoke = actions.add_parser("revoke", help="revoke the bindings that match the filters")
-    revoke.add_argument("--reason", type=_reason, required=True, help="kept with the binding")
+    revoke.add_argument("--reason", type=parse_reason, required=True, help="kept with the binding")
     for action in (ls, revoke):
         for name in ("execution", "user", "workflow", "computing-unit"):
             action.add_argument(f"--{name}", type=parse_id, metavar="ID")
@@ -102,9 +102,3 @@ def _row(binding: ListedBinding) -> Sequence[str]:
         state,
         binding.source_id,
     )
-
-
-def _reason(text: str) -> str:
-    if not (text.strip() and len(text) <= MAX_REASON_LENGTH and is_valid_pg_text(text)):
-        raise argparse.ArgumentTypeError(f"expected 1 to {MAX_REASON_LENGTH} characters")
-    return text

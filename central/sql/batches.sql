@@ -15,7 +15,8 @@ for update;
 
 
 -- name: insert_cursor
--- No row if another replica inserts it meanwhile, which is waited for. $1 source, $2 epoch
+-- No row if another replica inserts it meanwhile, which is waited for. A key that was replaced has no
+-- cursors left, so that each of its batches comes here. $1 source, $2 epoch
 insert into cu_metadata.cursors (source_id, epoch, last_batch, digest, response)
 values ($1, $2, 0, '', '')
 on conflict (source_id, epoch) do nothing
@@ -23,7 +24,8 @@ returning
     last_batch,
     digest,
     response,
-    exists (select from cu_metadata.bindings where bindings.source_id = $1) as is_known;
+    exists (select from cu_metadata.bindings where bindings.source_id = $1) as is_known,
+    cu_metadata.is_retired($1) as is_retired;
 
 
 -- name: delete_old_epochs

@@ -210,13 +210,13 @@ limit $7;
 
 -- name: revoke_bindings
 -- A batch that reads its facts before this commits is still applied. Filters as above.
--- $1 execution, $2 source, $3 user, $4 workflow, $5 computing unit, $6 reason
+-- $1 execution, $2 sources, $3 user, $4 workflow, $5 computing unit, $6 reason
 with revoked as (
     update cu_metadata.bindings
     set revoked_at = now(), revoked_reason = $6
     where revoked_at is null
       and ($1::int is null or execution_id = $1)
-      and ($2::text is null or source_id = $2)
+      and ($2::text[] is null or source_id = any ($2))
       and ($3::int is null or user_id = $3)
       and ($4::int is null or workflow_id = $4)
       and ($5::int is null or computing_unit_id = $5)

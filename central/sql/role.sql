@@ -91,8 +91,13 @@ grant select, insert, update, delete on
     cu_metadata.operator_costs, cu_metadata.renewal_availability, cu_metadata.boots,
     cu_metadata.refusal_counts
 to :"role";
+grant
+    select,
+    insert (source_id, successor_id, revoked_at, revoked_reason),
+    update (revoked_at, revoked_reason)
+on cu_metadata.retired_sources to :"role";
 grant execute on function
-    cu_metadata.is_active_now(int), cu_metadata.is_terminal(smallint),
+    cu_metadata.is_retired(text), cu_metadata.is_active_now(int), cu_metadata.is_terminal(smallint),
     cu_metadata.workflow_content(int, int, boolean),
     cu_metadata.restricted_datasets(int, text[], text[])
 to :"role";

@@ -7,7 +7,6 @@ do (`is_active`, `unit_privilege`, `unit_exists`) are turned into problems here.
 """
 
 import asyncpg
-from cachetools import LRUCache
 
 from central.domain.callers import User
 from central.problems import (
@@ -21,8 +20,6 @@ from central.problems import (
 from central.store.database import Database
 from central.store.queries import load
 
-MAX_BOUND_SOURCES = 10_000
-
 
 class Accounts:
     """Current roles: tokens live longer than a user's role may."""
@@ -35,24 +32,6 @@ class Accounts:
         """REGULAR or ADMIN; None for a deleted account or one of another role."""
         rows = await self._database.read(self._queries["account_role"], user_id)
         return rows[0]["role"] if rows else None
-
-
-class Sources:
-    """Which sources were ever bound to something: anyone can make keys."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._queries = load("access")
-        self._bound: LRUCache[str, bool] = LRUCache(MAX_BOUND_SOURCES)
-
-    async def is_bound(self, source_id: str) -> bool:
-        """Asks the database until it is: a binding is not taken back by being revoked."""
-        if source_id in self._bound:
-            return True
-        rows = await self._database.read(self._queries["is_bound_source"], source_id)
-        if rows[0]["is_bound"]:
-            self._bound[source_id] = True
-        return bool(rows[0]["is_bound"])
 
 
 def execution_not_found(execution_id: int) -> ExecutionNotFound:

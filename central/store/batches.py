@@ -83,6 +83,7 @@ from central.store.entries import Assumptions, Entries, EntryStore
 from central.store.failures import ROW_POLICIES, Policy, StatementError, policy_of
 from central.store.queries import load
 from central.store.refusals import Refusal, RefusalLog
+from central.store.sources import check_succeeded
 from central.wire.entries import (
     BatchRequest,
     BatchResponse,
@@ -133,7 +134,7 @@ class Batches:
     async def apply(self, source_id: str, batch: BatchRequest, unit_id: int | None = None) -> bytes:
         """The response, as JSON. With `unit_id`, entries for other units are refused.
 
-        Raises `InvalidRequest` or `BatchOutOfStep`: nothing is applied.
+        Raises `InvalidRequest`, `BatchOutOfStep` or `SourceSucceeded`: nothing is applied.
         """
         if sum(map(len, batch.entries)) <= LARGE_BYTES:
             entries = decode_entries(batch.entries)
@@ -280,6 +281,8 @@ class Batches:
             return cursor
         inserted = await transaction.fetch_row(self._queries["insert_cursor"], source_id, epoch)
         if inserted is not None:
+            if inserted["is_retired"]:
+                await check_succeeded(transaction, source_id)
             await transaction.execute(
                 self._queries["delete_old_epochs"], source_id, MAX_EPOCHS_PER_SOURCE
             )

@@ -54,6 +54,7 @@ from central.store.access import boot_superseded, execution_not_found, user_demo
 from central.store.database import Database, Transaction
 from central.store.orphans import CloseReason, ExecutionCloser
 from central.store.queries import load
+from central.store.sources import check_succeeded, lock_line, mark_revoked
 from central.store.warehouses import Warehouses
 from central.wire import calls
 from central.wire.leases import AbandonedExecutions, AbandonReason, ClosedExecutions
@@ -164,6 +165,8 @@ class Bindings:
     async def list_open(self, source_id: str, min_age_s: float) -> calls.OpenBindings:
         """The open executions that the source runs, bound at least `min_age_s` ago."""
         rows = await self._database.read(self._queries["open_bindings"], source_id, min_age_s)
+        if not rows:
+            await self._database.run(partial(check_succeeded, source_id=source_id))
         return calls.OpenBindings([calls.OpenBinding(**dict(row)) for row in rows])
 
     async def runs_user(self, source_id: str, execution_id: int, workload: Workload) -> int:
@@ -173,6 +176,7 @@ class Bindings:
         """
         rows = await self._database.read(self._queries["live_run"], source_id, execution_id)
         if not rows:
+            await self._database.run(partial(check_succeeded, source_id=source_id))
             raise NotBound(f"this source does not run execution {execution_id}")
         (row,) = rows
         workload.check(row["computing_unit_id"])
@@ -208,6 +212,8 @@ class Bindings:
             unit_id,
             abandoned.reason is AbandonReason.ABANDONED_CREATE,
         )
+        if not rows:
+            await check_succeeded(transaction, source_id)
         reasons = {row["execution_id"]: CloseReason(abandoned.reason) for row in rows}
         return await self._execution_closer.close(transaction, reasons)
 
@@ -349,6 +355,13 @@ class RevokedBinding(msgspec.Struct, frozen=True):
     user_id: int
 
 
+class RevokedSource(msgspec.Struct, frozen=True):
+    """The key and those that came after it, and the bindings that one call revoked."""
+
+    source_ids: list[str]
+    bindings: list[RevokedBinding]
+
+
 class Revocations:
     """Bindings as an operator lists and revokes them."""
 
@@ -371,14 +384,40 @@ class Revocations:
         return found
 
     async def revoke(self, binding_filter: BindingFilter, reason: str) -> list[RevokedBinding]:
-        """The bindings revoked by this call. Entries of their sources are refused from then on."""
+        """The bindings revoked by this call. Entries of their sources are refused from then on.
+
+        A source stands for the keys that came after it as well.
+        """
         return await self._database.run(
             partial(self._revoke, binding_filter=binding_filter, reason=reason)
         )
 
+    async def revoke_source(self, source_id: str, reason: str) -> RevokedSource:
+        """Ends a key and those that came after it: they bind, create and boot nothing from then on.
+
+        Repeatable: what a first call left undone is done by the next.
+        """
+        # Marked first, and alone: the second transaction waits for calls of the key in progress.
+        await self._database.run(partial(mark_revoked, source_id=source_id, reason=reason))
+        return await self._database.run(
+            partial(self._revoke_line, source_id=source_id, reason=reason)
+        )
+
+    async def _revoke_line(
+        self, transaction: Transaction, *, source_id: str, reason: str
+    ) -> RevokedSource:
+        line = await lock_line(transaction, source_id)
+        await mark_revoked(transaction, source_id, reason)
+        of_source = BindingFilter(source_id=source_id)
+        bindings = await self._revoke(transaction, binding_filter=of_source, reason=reason)
+        return RevokedSource(line, bindings)
+
     async def _revoke(
         self, transaction: Transaction, *, binding_filter: BindingFilter, reason: str
     ) -> list[RevokedBinding]:
-        values = msgspec.structs.astuple(binding_filter)
-        rows = await transaction.fetch(self._queries["revoke_bindings"], *values, reason)
+        execution_id, source_id, *others = msgspec.structs.astuple(binding_filter)
+        line = None if source_id is None else await lock_line(transaction, source_id)
+        rows = await transaction.fetch(
+            self._queries["revoke_bindings"], execution_id, line, *others, reason
+        )
         return [RevokedBinding(**dict(row)) for row in rows]

@@ -16,15 +16,18 @@ from central.store.database import Database, Transaction
 from central.store.failing_rows import FailingRows
 from central.store.failures import Policy, StatementError, policy_of, problem_of
 from central.store.queries import load
+from central.store.sources import check_retired
 
 FAILING_RETRY_AFTER_S = 30.0  # an operator has to act
 
 
 @dataclass(frozen=True, slots=True)
 class KeyedCall:
-    """A key is scoped to the user and the route; the digest detects another body."""
+    """A key is scoped to the user and the route; the digest detects another body. A call of a
+    source that is retired is refused."""
 
     user_id: int
+    source_id: str
     route: str
     key: str
     body_sha256: str
@@ -53,7 +56,8 @@ class IdempotencyKeys:
         """No key is kept if `work` raises, or if the commit fails.
 
         Raises `IdempotencyKeyReused` for another body, `ValueOutOfRange` if the database refuses a
-        row (at the commit, too: a deferred constraint), `DatabaseUnavailable` if it fails one.
+        row (at the commit, too: a deferred constraint), `DatabaseUnavailable` if it fails one,
+        `SourceSucceeded` or `SourceRevoked`.
         """
         try:
             # A foreign key is violated if a row that the call names is deleted meanwhile. The retry
@@ -82,9 +86,13 @@ class IdempotencyKeys:
         work: Callable[[Transaction], Awaitable[StoredResponse]],
     ) -> StoredResponse:
         names = (call.user_id, call.route, call.key)
-        claimed = await transaction.fetch_row(self._queries["claim_key"], *names, call.body_sha256)
+        claimed = await transaction.fetch_row(
+            self._queries["claim_key"], *names, call.body_sha256, call.source_id
+        )
         if claimed is None:
             return await self._find_response(transaction, call)
+        if claimed["is_retired"]:
+            await check_retired(transaction, call.source_id)
         response = await work(transaction)
         await transaction.execute(
             self._queries["store_response"], *names, response.status, response.body

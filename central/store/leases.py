@@ -37,6 +37,7 @@ from central.store.database import Database, Transaction
 from central.store.failing_rows import FailingRows, bisect
 from central.store.failures import ROW_POLICIES, StatementError, policy_of
 from central.store.queries import load
+from central.store.sources import check_succeeded
 from central.wire.leases import LostLease, LostReason, RenewedLeases
 from kit.texera.statuses import TERMINAL_CODES
 
@@ -152,7 +153,11 @@ class Leases:
         execution_ids: Iterable[int],
         unit_id: int | None,
     ) -> list[LostLease]:
-        """Why these were not renewed. Open executions bound to the source get a new lease."""
+        """Why these were not renewed. Open executions bound to the source get a new lease.
+
+        Raises `SourceSucceeded`: the leases of a key that was replaced are not lost, but its
+        successor's.
+        """
         lost: list[LostLease] = []
         unleased: list[asyncpg.Record] = []
         facts = self._queries["read_lease_facts"]
@@ -162,6 +167,8 @@ class Leases:
                 lost.append(LostLease(row["execution_id"], reason))
             elif not row["is_leased"]:
                 unleased.append(row)
+        if any(lease.reason is LostReason.NOT_BOUND for lease in lost):
+            await check_succeeded(transaction, source_id)
         if unleased:
             await transaction.execute(
                 self._queries["insert_missing_leases"],

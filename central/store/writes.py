@@ -43,7 +43,9 @@ class Writes:
         `route` is method and path with ids, so that a key used for another execution is another
         key. Raises the problem for which the entry is refused.
         """
-        call = KeyedCall(writer.user.user_id, route, writer.idempotency_key, digest(body))
+        call = KeyedCall(
+            writer.user.user_id, writer.source_id, route, writer.idempotency_key, digest(body)
+        )
         outcomes: list[EntryOutcome] = []
 
         async def work(transaction: Transaction) -> StoredResponse:

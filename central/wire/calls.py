@@ -301,6 +301,24 @@ class ClearedExecutions(msgspec.Struct, frozen=True):
     cleared: list[int]
 
 
+class SuccessionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    statement: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=4096,
+            pattern=r"^[A-Za-z0-9_.-]*$",
+            description="a JWT that the new key has signed: `typ` sidecar-succession+jwt, its"
+            " public key as `jwk`, the claims `aud`, `iat`, `exp` (a minute at most) and"
+            " `predecessor`, the thumbprint of the calling key",
+        ),
+    ]
+
+
+class Succession(msgspec.Struct, frozen=True):
+    source_id: str
+    successor_id: str
+
+
 class LatestCosts(msgspec.Struct, frozen=True):
     """Of the latest completed run. Null operators: only a statistics document can tell."""
 

@@ -67,7 +67,7 @@ class Sidecar:
 
     def another(self) -> "Sidecar":
         """Another sidecar that calls the same central."""
-        return Sidecar(self.client, metrics=self.metrics)
+        return Sidecar(self.client, metrics=self.metrics, _numbers=self._numbers)
 
     async def call(
         self,
@@ -128,6 +128,11 @@ class Sidecar:
             "entries": given,
         }
         return await self.call("POST", "/v1/batches", batch)
+
+    async def succeed(self, successor: SigningKey) -> Reply:
+        """The call that replaces this sidecar's key; it goes on signing with the old one."""
+        statement = successor.succession(self.source_id)
+        return await self.call("POST", "/v1/successions", {"statement": statement})
 
     async def get(self, target: str, user: User = WORLD.owner) -> Reply:
         return await self.call("GET", target, user=user)

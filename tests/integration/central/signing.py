@@ -84,9 +84,15 @@ class SigningKey:
             headers["Idempotency-Key"] = claims["idempotency_key"] = idempotency_key
         return headers | {"Sidecar-Assertion": self.sign(claims)}
 
-    def sign(self, claims: dict[str, Any]) -> str:
+    def succession(self, predecessor: str, **changes: Any) -> str:
+        """The statement that this key replaces another."""
+        now = int(time.time())
+        claims = {"aud": AUDIENCE, "iat": now, "exp": now + 60, "predecessor": predecessor}
+        return self.sign(claims | changes, typ="sidecar-succession+jwt")
+
+    def sign(self, claims: dict[str, Any], typ: str = "sidecar-assertion+jwt") -> str:
         jwk = {"kty": "OKP", "crv": "Ed25519", "x": self.x}
-        header = {"alg": "EdDSA", "typ": "sidecar-assertion+jwt", "jwk": jwk}
+        header = {"alg": "EdDSA", "typ": typ, "jwk": jwk}
         parts = [base64url(json.dumps(part).encode()) for part in (header, claims)]
         signature = self.key.sign(".".join(parts).encode())
         return ".".join([*parts, base64url(signature)])

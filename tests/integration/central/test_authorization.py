@@ -128,6 +128,7 @@ CALLS: dict[tuple[str, str], tuple[str, Any, Rule]] = {
     ),
     ("POST", "/v1/lease-renewals"): ("/v1/lease-renewals", {"execution_ids": [1]}, no_user),
     ("POST", "/v1/batches"): ("/v1/batches", {}, no_user),
+    ("POST", "/v1/successions"): ("/v1/successions", {"statement": "."}, no_user),
 }  # fmt: skip
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -1,4 +1,5 @@
-"""`python -m sidecar serve` runs the sidecar, `doctor` checks its pod, `spool` reads the spool."""
+"""`python -m sidecar serve` runs the sidecar, `doctor` checks its pod, `spool` reads the spool,
+`rotate-key` replaces its key."""
 
 import argparse
 import os
@@ -22,15 +23,22 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments == ["serve"]:
             return _serve()
-        from sidecar.cli import doctor, spool  # here, to save a running sidecar's memory
+        from sidecar.cli import (
+            doctor,
+            rotate_key,
+            spool,
+        )  # here, to save a running sidecar's memory
 
         doctor.add_parser(commands)
+        rotate_key.add_parser(commands)
         spool.add_parser(commands)
         options = parser.parse_args(arguments)
         if options.command == "serve":
             return _serve()
         if options.command == "spool":
             return spool.run(options, os.environ)
+        if options.command == "rotate-key":
+            return rotate_key.run(options, os.environ)
         return doctor.run(options, os.environ)
     except SettingsError as error:
         print(*error.errors, sep="\n", file=sys.stderr)

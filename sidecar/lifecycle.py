@@ -47,6 +47,7 @@ from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central
 from sidecar.upstream.client import CentralClient, open_session
 from sidecar.upstream.credentials import WorkloadToken
+from sidecar.upstream.key_rotation import KeyRotation
 from sidecar.upstream.probe import CentralProbe
 from sidecar.upstream.source_identity import SourceIdentity, has_key
 from sidecar.user_limits import UserLimits
@@ -83,6 +84,7 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
         )
         await life.enter_async_context(supervise("run-tokens", keep_renewed))
         await life.enter_async_context(supervise("maintenance", partial(run_maintenance, spool)))
+        await life.enter_async_context(supervise("key-rotation", sidecar.key_rotation.run))
 
         sidecar.not_ready_because = []
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
@@ -132,6 +134,9 @@ class Sidecar:
             max_total_bytes=settings.limits.buffered_body_bytes,
             max_share=MAX_BODIES_SHARE,
         )
+        self.key_rotation = KeyRotation(
+            settings.spool_dir, identity, central, metrics, max_age_s=settings.key_max_age_s
+        )
         self.delivery = Delivery(spool, central, metrics, reads, faults=faults)
         limits = UserLimits(settings.limits, spool, metrics)
         writes = Writes(spool, self.delivery, central, reads, access, limits, metrics)
@@ -163,6 +168,7 @@ class Sidecar:
         return {
             "version": __version__,
             "source_id": self.identity.source_id,
+            "source_key_age_s": round(self.key_rotation.age_s()),
             "config": {name: getattr(self.settings, name) for name in names},
             "spool": self.spool.describe(),
             "cache": {"bytes": self.services.reads.size_bytes},
@@ -264,6 +270,11 @@ def _register_gauges(sidecar: Sidecar) -> None:
         "sidecar_renewal_age_seconds",
         "Since the last renewal; 0 while there is nothing to renew.",
         lambda: leases.age_s() if leases.held() else 0.0,
+    )
+    gauge(
+        "sidecar_source_key_age_seconds",
+        "Since the source key was made.",
+        sidecar.key_rotation.age_s,
     )
     gauge(
         "sidecar_central_reachable",

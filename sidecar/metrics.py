@@ -117,6 +117,12 @@ class Metrics:
             registry=registry,
         )
 
+        self.key_rotations = Counter(
+            "sidecar_key_rotations_total",
+            "Attempts to replace the source key: rotated, failed, or refused by central.",
+            ["outcome"],
+            registry=registry,
+        )
         self.lease_renewals = Counter(
             "sidecar_lease_renewals_total",
             "Rounds of lease renewals, by outcome.",

@@ -15,6 +15,7 @@ from kit.http.tls import (
 )
 
 MIB = 1024 * 1024
+DAY_S = 86_400.0
 DEFAULT_MAX_ENTRIES = 500_000
 """Fills 256 MiB with ordinary writes: a few hundred bytes each, overhead included."""
 
@@ -80,6 +81,7 @@ class Settings:
     fail_runs_on_cu_restart: bool
     lease_renew_s: float
     assertion_audience: str
+    key_max_age_s: float
     workload_token_file: Path | None
     limits: LimitSettings
     log_level: str
@@ -111,6 +113,7 @@ class Settings:
             fail_runs_on_cu_restart=env.flag("FAIL_RUNS_ON_CU_RESTART", False),
             lease_renew_s=env.seconds("LEASE_RENEW_S", 20, 0.1, 600),
             assertion_audience=env.text("ASSERTION_AUDIENCE", "texera-execution-metadata"),
+            key_max_age_s=env.seconds("KEY_MAX_AGE_S", 30 * DAY_S, 0, 3650 * DAY_S),
             workload_token_file=env.optional_path("WORKLOAD_TOKEN_FILE"),
             limits=LimitSettings(
                 writes_per_s=env.number("LIMIT_WRITES_PER_S", 2000.0, 0.0, 1e9),

@@ -30,12 +30,19 @@ from kit.http.checks import CheckFunction, Fail, Warn
 from kit.http.tls import check_ca, check_certificate
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, UpstreamProblem
-from sidecar.settings import Settings
+from sidecar.settings import DAY_S, Settings
 from sidecar.upstream.client import CallContext, CentralClient, open_session
 from sidecar.upstream.credentials import WorkloadToken
-from sidecar.upstream.source_identity import KEY_FILE_NAME, SourceIdentity, has_key
+from sidecar.upstream.source_identity import (
+    KEY_FILE_NAME,
+    NEXT_KEY_FILE_NAME,
+    SourceIdentity,
+    has_key,
+)
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+ROTATION_GRACE_S = 3600.0
+"""For a sidecar that is stopped, or cannot reach central."""
 SYNC_COUNT = 16
 IMPLAUSIBLE_SYNC_S = 20e-6
 """The fastest drives with power-loss protection take about this long; RAM takes less."""
@@ -87,7 +94,7 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
         **tls_checks(settings),
         "central": lambda: check_central(settings),
         "volume": lambda: check_volume(directory, settings.spool_max_bytes),
-        "source key": lambda: check_key(directory),
+        "source key": lambda: check_key(directory, settings.key_max_age_s),
         "fsync": lambda: check_fsync(directory, time.perf_counter),
     }
     found = asyncio.run(checks.run_checks(named))
@@ -222,16 +229,28 @@ def check_volume(directory: Path, needed_bytes: int, container: Path = Path("/")
     return free
 
 
-def check_key(directory: Path) -> str:
-    """Whoever else can read the key can act as this sidecar."""
-    path = directory / KEY_FILE_NAME
+def check_key(
+    directory: Path, max_age_s: float, *, wall_clock: Callable[[], float] = time.time
+) -> str:
+    """Whoever else can read a key can act as this sidecar; an old one may be known elsewhere."""
     if not has_key(directory):
         raise Warn("none yet: the first `serve` creates it")
-    found = path.stat()
-    if found.st_mode & 0o077 or found.st_uid != os.geteuid():
-        mode, owner = found.st_mode & 0o777, found.st_uid
-        raise Fail(f"{path} has mode {mode:04o} and owner {owner}, expected 0600, {os.geteuid()}")
-    return "only this user can read it"
+    for name in (KEY_FILE_NAME, NEXT_KEY_FILE_NAME):
+        path = directory / name
+        if not path.exists():
+            continue
+        found = path.stat()
+        if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+            mode, owner = found.st_mode & 0o777, found.st_uid
+            expected = f"0600, {os.geteuid()}"
+            raise Fail(f"{path} has mode {mode:04o} and owner {owner}, expected {expected}")
+    age_s = wall_clock() - (directory / KEY_FILE_NAME).stat().st_mtime
+    detail = f"only this user can read it; {age_s / DAY_S:.1f} days old"
+    if (directory / NEXT_KEY_FILE_NAME).exists():
+        raise Warn(f"{detail}; its replacement waits for central")
+    if 0 < max_age_s < age_s - ROTATION_GRACE_S:
+        raise Warn(f"{detail}: it should have been replaced after {max_age_s / DAY_S:.1f}")
+    return detail
 
 
 def check_fsync(directory: Path, clock: Callable[[], float]) -> str:

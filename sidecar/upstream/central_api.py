@@ -124,6 +124,11 @@ class Central:
         lost = [lease for leases in renewed for lease in leases.lost]
         return RenewedLeases(min(leases.lease_s for leases in renewed), lost)
 
+    async def succeed(self, statement: str) -> None:
+        """Replaces this source's key by the one that has signed the statement. Repeatable."""
+        body = msgspec.json.encode({"statement": statement})
+        await self._signed("succession", "POST", "/v1/successions", body)
+
     async def open_bindings(self, *, min_age_s: float) -> list[int]:
         """The unfinished executions bound to this source for at least this long."""
         target = f"/v1/bindings?min_age_s={min_age_s:.3f}"

@@ -8,6 +8,9 @@ Each user has a share of the connections and a circuit of their own, so that a f
 calls neither delays nor fails another's. All tokens whose user is unknown have one together. A call
 that waits too long for its share is refused (`RateLimited`): that says nothing of central, and
 whether central is reachable is the probe's to say alone (`sidecar.upstream.probe`).
+
+A call that central refuses because the key that signed it was replaced is sent again under the new
+key (`sidecar.upstream.key_rotation`): it was refused as a whole, so that this is no repetition.
 """
 
 import asyncio
@@ -46,6 +49,8 @@ SKEW_TOLERATED_S = 2.0
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a body of another form."""
 NOT_MODIFIED = 304
+SOURCE_SUCCEEDED = "source-succeeded"
+"""Central's problem for a key that was replaced."""
 TOO_LARGE = 413
 OVERLOAD_STATUSES = frozenset({502, 503, 504})
 """Central or its database is unavailable, for any caller and any call."""
@@ -212,6 +217,18 @@ class CentralClient:
             )
 
     async def _attempt(self, call: "_Call", deadline: float) -> CentralResponse:
+        while True:
+            source_id = self._identity.source_id
+            try:
+                return await self._send(call, deadline)
+            except UpstreamProblem as problem:
+                if problem.slug != SOURCE_SUCCEEDED:
+                    raise
+                self._identity.accept_successor(problem.document().get("successor_id"))
+                if self._identity.source_id == source_id:  # replaced by a key that is not ours
+                    raise
+
+    async def _send(self, call: "_Call", deadline: float) -> CentralResponse:
         url = URL(self._base_url + call.target, encoded=True)
         headers = self._headers(call, url.raw_path_qs)
         left_s = max(0.001, deadline - self._monotonic())  # aiohttp takes 0 for no timeout at all

@@ -1,9 +1,12 @@
 """The sidecar's own key pair, and the assertion that proves each call comes from it.
 
 The Ed25519 key is created at first start in the spool's volume and never leaves it. Its RFC 7638
-thumbprint is the *source id*. An assertion (a JWT in the manner of RFC 7523 and RFC 9449) covers
-method, path and query, body, the user's token and the idempotency key of one call, for at most a
-minute: a replay can only repeat the same call.
+thumbprint is the *source id*. A next key is put beside it to replace it (`key_rotation.py`); from
+central's confirmation on it is the only one.
+
+An assertion (a JWT in the manner of RFC 7523 and RFC 9449) covers method, path and query, body, the
+user's token and the idempotency key of one call, for at most a minute: a replay can only repeat the
+same call.
 
 The file is a PKCS #8 document in PEM, as openssl writes it. For an Ed25519 key without attributes
 that is sixteen fixed bytes and the seed (RFC 8410, section 7), so no ASN.1 library is needed.
@@ -21,6 +24,7 @@ from typing import Any
 from nacl.signing import SigningKey
 
 KEY_FILE_NAME = "source-key.pem"
+NEXT_KEY_FILE_NAME = "source-key-next.pem"
 ASSERTION_LIFETIME_S = 60
 """The maximum that central accepts."""
 
@@ -31,21 +35,65 @@ _PEM = re.compile(
 )
 
 
-class SourceIdentity:
-    """Signs assertions. `source_id` is public; the private key appears in its file only."""
+class SourceKey:
+    """A key pair that signs JWTs. `source_id` is public; the private key is in its file only."""
 
-    def __init__(self, key: SigningKey, audience: str) -> None:
+    def __init__(self, key: SigningKey) -> None:
         self._key = key
+        self._jwk = {"crv": "Ed25519", "kty": "OKP", "x": base64url(key.verify_key.encode())}
+        self.source_id = base64url(hashlib.sha256(_canonical(self._jwk)).digest())
+        self._assertion_header = self._header("sidecar-assertion+jwt")
+
+    def sign_assertion(self, claims: dict[str, Any]) -> str:
+        return self._sign(self._assertion_header, claims)
+
+    def sign_succession(self, claims: dict[str, Any]) -> str:
+        return self._sign(self._header("sidecar-succession+jwt"), claims)
+
+    def _header(self, typ: str) -> str:
+        return base64url(_canonical({"alg": "EdDSA", "typ": typ, "jwk": self._jwk}))
+
+    def _sign(self, header: str, claims: dict[str, Any]) -> str:
+        signed = f"{header}.{base64url(_canonical(claims))}"
+        return f"{signed}.{base64url(self._key.sign(signed.encode()).signature)}"
+
+
+class SourceIdentity:
+    """Signs assertions with the current key. `next_key` is to replace it, once central knows."""
+
+    def __init__(self, key: SigningKey, audience: str, next_key: SigningKey | None = None) -> None:
+        self._key = SourceKey(key)
         self._audience = audience
-        jwk = {"crv": "Ed25519", "kty": "OKP", "x": base64url(key.verify_key.encode())}
-        self.source_id = base64url(hashlib.sha256(_canonical(jwk)).digest())
-        header = {"alg": "EdDSA", "typ": "sidecar-assertion+jwt", "jwk": jwk}
-        self._header = base64url(_canonical(header))
+        self.next_key = None if next_key is None else SourceKey(next_key)
 
     @classmethod
     def from_volume(cls, directory: Path, audience: str) -> "SourceIdentity":
         """The identity of this spool volume, created if it has none. Raises as `load_or_create`."""
-        return cls(load_or_create(directory), audience)
+        next_path = directory / NEXT_KEY_FILE_NAME
+        next_key = _load(next_path) if next_path.exists() else None
+        return cls(load_or_create(directory), audience, next_key)
+
+    @property
+    def source_id(self) -> str:
+        return self._key.source_id
+
+    def succession(self, *, now: float) -> str:
+        """The statement, signed by the next key, that it replaces the current one."""
+        assert self.next_key is not None  # noqa: S101 (the caller has one made)
+        return self.next_key.sign_succession(
+            {
+                "aud": self._audience,
+                "iat": int(now),
+                "exp": int(now) + ASSERTION_LIFETIME_S,
+                "predecessor": self.source_id,
+            }
+        )
+
+    def accept_successor(self, source_id: object) -> None:
+        """Central has named this successor of the current key: if it is the next key, calls are
+        signed with it from now on."""
+        if self.next_key is not None and self.next_key.source_id == source_id:
+            self._key, self.next_key = self.next_key, None
 
     def assertion(
         self,
@@ -70,8 +118,7 @@ class SourceIdentity:
             claims["ath"] = base64url(hashlib.sha256(token.encode()).digest())
         if idempotency_key is not None:
             claims["idempotency_key"] = idempotency_key
-        signed = f"{self._header}.{base64url(_canonical(claims))}"
-        return f"{signed}.{base64url(self._key.sign(signed.encode()).signature)}"
+        return self._key.sign_assertion(claims)
 
 
 def has_key(directory: Path) -> bool:
@@ -87,6 +134,22 @@ def load_or_create(directory: Path) -> SigningKey:
     path = directory / KEY_FILE_NAME
     if not path.exists():
         _write(path, key_to_pem(SigningKey.generate()))
+    return _load(path)
+
+
+def create_next(directory: Path) -> SigningKey:
+    """A new key beside the current one, synced. Only for who holds the spool's lock."""
+    path = directory / NEXT_KEY_FILE_NAME
+    _write(path, key_to_pem(SigningKey.generate()))
+    return _load(path)
+
+
+def adopt_next(directory: Path) -> None:
+    """The next key takes the place of the current one, which is gone from then on."""
+    _rename(directory / NEXT_KEY_FILE_NAME, directory / KEY_FILE_NAME)
+
+
+def _load(path: Path) -> SigningKey:
     try:
         return key_from_pem(path.read_bytes())
     except ValueError as error:
@@ -120,7 +183,11 @@ def _write(path: Path, pem: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    unfinished.rename(path)
+    _rename(unfinished, path)
+
+
+def _rename(source: Path, path: Path) -> None:
+    source.rename(path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)  # the rename itself must survive a power cut

@@ -29,8 +29,11 @@ begin
     order by ordinal;
     return null;
 end $$;
-create trigger record_entries after insert or update on cu_metadata.cursors
+create trigger record_first_entries after insert on cu_metadata.cursors
 for each row when (new.response <> '') execute function public.record_entries();
+create trigger record_entries after update on cu_metadata.cursors
+for each row when (new.response <> '' and new.source_id = old.source_id)
+execute function public.record_entries();
 
 create function public.record_results() returns trigger
 language plpgsql security definer as $$
@@ -57,7 +60,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Observations:
-    """Everything that was recorded."""
+    """Everything that was recorded. A source stands for the keys that it was replaced by."""
 
     entries: list[tuple[str, str, int, str]]
     """Source, epoch, number and outcome of each entry, in the order of the commits."""
@@ -75,6 +78,14 @@ async def observe(connection: Connection, execution_ids: list[int]) -> Observati
     entries = await connection.fetch(
         "select source_id, epoch, seq, outcome from public.recorded_entries order by position"
     )
+    retired = await connection.fetch("select * from cu_metadata.retired_sources")
+    successors = {row["source_id"]: row["successor_id"] for row in retired}
+
+    def current(source_id: str) -> str:
+        while source_id in successors:
+            source_id = successors[source_id]
+        return source_id
+
     results: dict[int, list[str]] = {}
     for row in await connection.fetch("select * from public.recorded_results order by position"):
         results.setdefault(row["execution_id"], []).append(row["result"])
@@ -97,4 +108,5 @@ async def observe(connection: Connection, execution_ids: list[int]) -> Observati
         )
         for row in rows
     }
-    return Observations([tuple(row.values()) for row in entries], results, executions)
+    applied = [(current(source_id), *rest) for source_id, *rest in entries]
+    return Observations(applied, results, executions)

@@ -26,7 +26,13 @@ from sidecar.cli.doctor import (
     tls_checks,
 )
 from sidecar.settings import Settings
-from sidecar.upstream.source_identity import KEY_FILE_NAME, has_key, load_or_create
+from sidecar.upstream.source_identity import (
+    KEY_FILE_NAME,
+    NEXT_KEY_FILE_NAME,
+    create_next,
+    has_key,
+    load_or_create,
+)
 from tests.certificates import DAY, Authority, files_in, spiffe
 
 CLEAN = {
@@ -104,14 +110,33 @@ def test_a_volume_without_space_for_the_spool_is_reported(tmp_path: Path) -> Non
 
 def test_a_key_that_others_can_read_fails(tmp_path: Path) -> None:
     with pytest.raises(Warn, match="none yet"):
-        check_key(tmp_path)
+        check_key(tmp_path, 0)
     load_or_create(tmp_path)
-    check_key(tmp_path)
+    check_key(tmp_path, 0)
 
     for mode in (0o640, 0o604, 0o660):
         (tmp_path / KEY_FILE_NAME).chmod(mode)
         with pytest.raises(Fail, match=f"mode {mode:04o}"):
-            check_key(tmp_path)
+            check_key(tmp_path, 0)
+
+
+def test_a_key_that_is_not_replaced_in_time_is_reported(tmp_path: Path) -> None:
+    load_or_create(tmp_path)
+    made_at = (tmp_path / KEY_FILE_NAME).stat().st_mtime
+
+    def after(days: float) -> Callable[[], float]:
+        return lambda: made_at + days * 86_400
+
+    assert check_key(tmp_path, 86_400, wall_clock=after(1)).endswith("1.0 days old")
+    assert check_key(tmp_path, 0, wall_clock=after(400)).endswith("400.0 days old")
+    with pytest.raises(Warn, match="it should have been replaced after"):
+        check_key(tmp_path, 86_400, wall_clock=after(2))
+    create_next(tmp_path)
+    with pytest.raises(Warn, match="its replacement waits for central"):
+        check_key(tmp_path, 86_400, wall_clock=after(1))
+    (tmp_path / NEXT_KEY_FILE_NAME).chmod(0o644)
+    with pytest.raises(Fail, match="mode 0644"):
+        check_key(tmp_path, 86_400, wall_clock=after(1))
 
 
 def ticking(step_s: float) -> Callable[[], float]:

@@ -21,7 +21,11 @@ from nacl.signing import SigningKey
 
 from sidecar.upstream.source_identity import (
     KEY_FILE_NAME,
+    NEXT_KEY_FILE_NAME,
     SourceIdentity,
+    adopt_next,
+    base64url,
+    create_next,
     key_to_pem,
     load_or_create,
 )
@@ -67,6 +71,56 @@ def test_the_key_is_the_same_after_a_restart(tmp_path: Path) -> None:
 
     assert first.source_id == again.source_id
     assert first.assertion("GET", "/", b"", now=NOW) == again.assertion("GET", "/", b"", now=NOW)
+
+
+def test_the_next_key_states_that_it_replaces_the_current_one(tmp_path: Path) -> None:
+    load_or_create(tmp_path)
+    create_next(tmp_path)
+    identity = SourceIdentity.from_volume(tmp_path, AUDIENCE)
+    assert identity.next_key is not None
+    old_id, new_id = identity.source_id, identity.next_key.source_id
+
+    header, claims = opened(identity.succession(now=NOW))
+
+    assert header["typ"] == "sidecar-succession+jwt"
+    assert base64url(digest(json.dumps(header["jwk"], separators=(",", ":")).encode())) == new_id
+    assert claims == {
+        "aud": AUDIENCE,
+        "iat": int(NOW),
+        "exp": int(NOW) + 60,
+        "predecessor": old_id,
+    }
+
+
+def test_a_start_with_two_keys_uses_the_old_one_until_central_names_the_new(
+    tmp_path: Path,
+) -> None:
+    old_id = SourceIdentity.from_volume(tmp_path, AUDIENCE).source_id
+    create_next(tmp_path)
+    identity = SourceIdentity.from_volume(tmp_path, AUDIENCE)
+    assert identity.next_key is not None
+    new_id = identity.next_key.source_id
+
+    identity.accept_successor(None)
+    identity.accept_successor("of-somebody-else")
+    assert identity.source_id == old_id
+    identity.accept_successor(new_id)
+
+    assert identity.source_id == new_id
+    header, _ = opened(identity.assertion("GET", "/", b"", now=NOW))
+    assert base64url(digest(json.dumps(header["jwk"], separators=(",", ":")).encode())) == new_id
+
+
+def test_the_new_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    load_or_create(tmp_path)
+    new = create_next(tmp_path)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+
+    adopt_next(tmp_path)
+
+    assert modes == {KEY_FILE_NAME: 0o600, NEXT_KEY_FILE_NAME: 0o600}
+    assert [path.name for path in tmp_path.iterdir()] == [KEY_FILE_NAME]
+    assert load_or_create(tmp_path) == new
 
 
 def test_each_volume_has_a_key_of_its_own(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Calls to central over real HTTP: retries, and the classification of responses."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from nacl.signing import SigningKey
 
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RateLimited, UpstreamProblem
@@ -17,7 +19,7 @@ from sidecar.upstream import client
 from sidecar.upstream.central_api import EXECUTIONS_PER_CALL, Central
 from sidecar.upstream.client import CallContext, CentralClient, CentralResponse, open_session
 from sidecar.upstream.probe import MIN_FAILURES, CentralProbe
-from sidecar.upstream.source_identity import SourceIdentity
+from sidecar.upstream.source_identity import SourceIdentity, SourceKey
 from tests.unit.sidecar.delivery_fixtures import until
 
 PROBLEM = "application/problem+json"
@@ -128,6 +130,42 @@ async def test_a_response_with_retry_after_is_not_retried(peer: Peer) -> None:
 
     assert (raised.value.has_retry_after, raised.value.retry_after_s) == (True, 7)
     assert len(peer.calls) == 1
+
+
+def succeeded(successor_id: str) -> web.Response:
+    body = {"type": "source-succeeded", "detail": "d", "successor_id": successor_id}
+    return response(409, json.dumps(body), PROBLEM)
+
+
+@pytest.mark.parametrize("single_attempt", [False, True])
+async def test_a_call_refused_for_a_replaced_key_is_sent_again_under_the_new_one(
+    peer: Peer, single_attempt: bool
+) -> None:
+    identity = peer.client._identity
+    next_key = identity.next_key = SourceKey(SigningKey.generate())
+    peer.script = [succeeded(next_key.source_id)]
+
+    reply = await peer.call(single_attempt=single_attempt)
+
+    assert (reply.status, identity.source_id) == (200, next_key.source_id)
+    assert len({call.headers["Sidecar-Assertion"].split(".")[0] for call in peer.calls}) == 2
+    assert {call.headers["Idempotency-Key"] for call in peer.calls} == {"k"}
+
+
+@pytest.mark.parametrize("has_next_key", [False, True])
+async def test_a_key_replaced_by_a_foreign_one_is_no_reason_to_send_again(
+    peer: Peer, has_next_key: bool
+) -> None:
+    identity = peer.client._identity
+    old_id = identity.source_id
+    if has_next_key:
+        identity.next_key = SourceKey(SigningKey.generate())
+    peer.script = [succeeded("somebody-elses-key")]
+
+    with pytest.raises(UpstreamProblem, match="d"):
+        await peer.call()
+
+    assert (len(peer.calls), identity.source_id) == (1, old_id)
 
 
 async def test_a_proxys_413_says_nothing_about_central(peer: Peer) -> None:

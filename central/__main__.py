@@ -1,4 +1,4 @@
-"""`python -m central serve` runs the service, `migrate` prepares its database.
+"""`central serve` runs the service, `migrate` prepares its database.
 
 `doctor` checks the environment, `bindings` lists and revokes bindings of sidecars, `sources`
 revokes their keys, `orphans` lists and closes stale executions, `retention` purges old rows of

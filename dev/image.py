@@ -183,7 +183,8 @@ class Buildah:
         return [
             *("unshare", "--mount", "sh", "-c", " && ".join(steps), "sh"),
             *("setpriv", "--no-new-privs", "chroot", f"--userspec={config['User']}", str(root)),
-            *("env", "-i", *(f"{name}={value}" for name, value in variables.items())),
+            *("env", "-i", *config["Env"]),
+            *(f"{name}={value}" for name, value in variables.items()),
             *("sh", "-c", f'cd {config["WorkingDir"]} && exec "$@"', "sh", *argv),
         ]
 
@@ -225,6 +226,8 @@ def check(engine: Engine, target: str) -> None:
     expected = AS_THE_CHART_RUNS_IT | {"found": FOUND[target]}
     if found != expected:
         raise ImageProblem(f"{target}: expected {expected}, found {found}")
+
+    output(*engine.command(target, port, {}, [target, "--version"]))  # as `kubectl exec` finds it
 
     unset = completed(engine.command(target, port, {}))
     if unset.returncode != EX_USAGE:

@@ -1,4 +1,4 @@
-"""`python -m sidecar serve` runs the sidecar, `doctor` checks its pod, `spool` reads the spool,
+"""`sidecar serve` runs the sidecar, `doctor` checks its pod, `spool` reads the spool,
 `rotate-key` replaces its key."""
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m central audit ls|verify|export`: what privileged calls and operators did.
+"""`central audit ls|verify|export`: what privileged calls and operators did.
 
 ls       the newest events; with --refusals the refused calls instead
 verify   whether an event was changed, removed or inserted since it was linked. Prints the end

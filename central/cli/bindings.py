@@ -1,4 +1,4 @@
-"""`python -m central bindings ls|revoke`: lists and revokes the bindings of sidecars.
+"""`central bindings ls|revoke`: lists and revokes the bindings of sidecars.
 
 The entries of a revoked source are refused from then on; `--source` stands for the keys that came
 after it as well. Revoking a binding does not invalidate the user's token: a sidecar may use it to

@@ -1,4 +1,4 @@
-"""`python -m central doctor`: whether this environment is safe to run central in.
+"""`central doctor`: whether this environment is safe to run central in.
 
 Changes nothing. Checks the keys that verify users' tokens, the API's certificate, and the database
 as the service's own role sees it.

@@ -1,4 +1,4 @@
-"""`python -m central migrate`: creates or updates schema cu_metadata and the service's role."""
+"""`central migrate`: creates or updates schema cu_metadata and the service's role."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""`python -m central orphans ls|close`: stale executions that the orphan closer leaves open.
+"""`central orphans ls|close`: stale executions that the orphan closer leaves open.
 
     --kind unbound   open executions that no sidecar was ever bound to, selected by age and by
                      the state of their unit

@@ -1,4 +1,4 @@
-"""`python -m central retention report|purge`: our own rows by kind, their age and retention."""
+"""`central retention report|purge`: our own rows by kind, their age and retention."""
 
 import argparse
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`python -m central sources revoke --source ID`: ends a sidecar's key.
+"""`central sources revoke --source ID`: ends a sidecar's key.
 
 All its bindings are revoked, and those of the keys that it was replaced by. From then on none of
 these keys binds, creates, boots or is replaced, whatever user's token comes with the call, and

@@ -31,7 +31,7 @@ Safety: a healthy fleet is never failed because central could not be reached
     - A replica closes nothing until it has run for one lease.
     - If more than 20 % of all leases (and more than three) miss renewals at once, the cause is
       probably ours, or the network's: the lapsed ones are withheld, a metric and the log say so,
-      and an operator decides (`python -m central orphans`). A lease counts as missing renewals
+      and an operator decides (`central orphans`). A lease counts as missing renewals
       once it has missed two, because a fleet that is cut off lapses one sidecar after the other,
       and the first of them look like a few.
     - A row that the database fails to close (a trigger that raises) stays open. Its lease keeps

@@ -9,7 +9,7 @@
 An open execution has at most one binding that is not revoked: that of its runner. Its lease is live
 until it lapses (`store/leases.py`). Another source takes over only from a lapsed lease; the first
 binding is revoked in the same transaction, so that its late entries are refused from then on. An
-operator revokes with `python -m central bindings revoke`.
+operator revokes with `central bindings revoke`.
 
 After the end, also a provisional one, any source of the user may bind, for every field but the
 status (`may_set_status` is false). That revokes nobody: the runner may still have its end to

@@ -1,11 +1,11 @@
-"""`python -m sidecar doctor`: whether this pod can keep the promises of a sidecar.
+"""`sidecar doctor`: whether this pod can keep the promises of a sidecar.
 
 Run in the sidecar's container, also beside a running sidecar; changes nothing. With
 `--unit-environment FILE` (`-` for standard input) it also judges what the computing unit's
 container exposes to users' code, by the names of its variables:
 
     kubectl exec POD -c computing-unit-master -- env |
-        kubectl exec -i POD -c sidecar -- python -m sidecar doctor --unit-environment -
+        kubectl exec -i POD -c cu-sidecar -- sidecar doctor --unit-environment -
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m sidecar rotate-key`: the running sidecar replaces its key, whatever its age.
+"""`sidecar rotate-key`: the running sidecar replaces its key, whatever its age.
 
 For a key that may be known to somebody. It only leaves a request in the volume, for whoever holds
 the spool's lock makes the keys; without a running sidecar the next start fulfils it. Exit codes: 0

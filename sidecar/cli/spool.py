@@ -1,8 +1,8 @@
-"""`python -m sidecar spool ls | show ID | export | skip ID`: contents and condition of a spool.
+"""`sidecar spool ls | show ID | export | skip ID`: contents and condition of a spool.
 
 All but `skip` read only, beside a running sidecar or when it is stopped, and never needs central:
 
-    kubectl exec POD -c sidecar -- python -m sidecar spool ls
+    kubectl exec POD -c cu-sidecar -- sidecar spool ls
 """
 
 import argparse
@@ -49,13 +49,7 @@ def add_parser(commands: Any) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--dir",
-        metavar="DIR",
-        type=Path,
-        help=f"the spool's directory, or one under its quarantine/ (else SIDECAR_SPOOL_DIR, else"
-        f" {DEFAULT_DIRECTORY})",
-    )
+    _add_directory(parser, default=None)
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("ls", help="writes, by default those that wait")
     listing.add_argument("--state", choices=_STATES, default="waiting")
@@ -67,7 +61,21 @@ def add_parser(commands: Any) -> None:
         action.add_argument("--json", action="store_true", help="for programs")
     skip = actions.add_parser("skip", help="give one waiting write up (the sidecar is stopped)")
     skip.add_argument("id", metavar="ID", help="a write_id, or its number")
-    actions.add_parser("export", help="waiting writes as JSON lines, in order")
+    export = actions.add_parser("export", help="waiting writes as JSON lines, in order")
+    for action in (listing, show, skip, export):
+        _add_directory(action, default=argparse.SUPPRESS)
+
+
+def _add_directory(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """`--dir`, before or after the action."""
+    parser.add_argument(
+        "--dir",
+        metavar="DIR",
+        type=Path,
+        default=default,
+        help=f"the spool's directory, or one under its quarantine/ (else SIDECAR_SPOOL_DIR, else"
+        f" {DEFAULT_DIRECTORY})",
+    )
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -45,6 +45,7 @@ from central.middleware import (
     ConnectionAge,
     RequestMetrics,
     add_user_headers,
+    describe_caller,
     etag,
     record_refusals,
     release_slot,
@@ -73,6 +74,7 @@ from central.store.warehouses import Warehouses
 from central.store.writes import Writes
 from central.wire.entries import MAX_BODY_BYTES
 from kit.http.body_reader import BodyReader
+from kit.http.failed_calls import DESCRIBE_CALLER
 from kit.http.large_decoder import LargeDecoder
 from kit.http.openapi import add_openapi, openapi_document
 from kit.http.routing import add_routes, problem_middleware
@@ -188,6 +190,7 @@ def build_app(
         ],
         client_max_size=MAX_BODY_BYTES,
     )
+    app[DESCRIBE_CALLER] = describe_caller
     for key, store in stores.items():
         app[key] = store
     app[ASSERTIONS] = authenticator.assertions

@@ -38,7 +38,7 @@ from central.store.orphans import ExecutionCloser, OrphanStore
 from central.store.retention import Retention
 from kit.http.body_reader import BodyReader
 from kit.http.connection_limits import ConnectionLimiter, listening
-from kit.http.logs import fields
+from kit.http.logs import change_level_on_signals, fields
 from kit.http.ops import serve_ops
 from kit.http.problems import Problem
 from kit.http.service import Supervisor, stop_on_signals
@@ -52,6 +52,7 @@ MAX_BODIES_SHARE = 0.25
 async def serve(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT. Returns the exit code. Raises OSError for a port in use."""
     stop = stop_on_signals()
+    change_level_on_signals(settings.log_level)
     not_ready_because = ["starting"]
     metrics = Metrics(CollectorRegistry())
     tasks = Supervisor(metrics.restarts)

@@ -151,6 +151,13 @@ async def record_refusals(request: web.Request, handler: Handler) -> web.StreamR
         raise
 
 
+def describe_caller(request: web.Request) -> dict[str, Any]:
+    """The caller of a failed call, for the log: as far as its credentials were verified."""
+    user, caller = request.get(USER), request.get(MUTATING_CALLER)
+    found = {} if user is None else {"user_id": user.user_id}
+    return found if caller is None else {**found, "source_id": caller.source_id}
+
+
 async def add_user_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Returns to the sidecar the user of the token that it has sent, and the token's expiry.
 

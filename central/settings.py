@@ -41,6 +41,7 @@ class DatabaseSettings:
     statement_cache_size: int = 256
     timeout_s: float = 15.0
     """Our limit for a statement; the role's own (10 s) is reached first."""
+    application_name: str = "texera-cu-central"
 
     def __repr__(self) -> str:
         return f"DatabaseSettings({without_secrets(self.url)})"
@@ -191,7 +192,8 @@ def read_database_settings(variables: Mapping[str, str]) -> DatabaseSettings:
     environment = EnvReader(variables, "CENTRAL_")
     settings = _database(environment)
     environment.check()
-    return replace(settings, pool_min_size=0, pool_max_size=1)
+    name = f"{settings.application_name} command"
+    return replace(settings, pool_min_size=0, pool_max_size=1, application_name=name)
 
 
 def read_retention_settings(

@@ -20,7 +20,7 @@ from typing import Any
 
 from kit.http.body_reader import BodyReader
 from kit.http.connection_limits import ConnectionLimiter
-from kit.http.logs import fields
+from kit.http.logs import change_level_on_signals, fields
 from kit.http.ops import serve_ops
 from kit.http.service import Supervisor, stop_on_signals
 from sidecar import __version__
@@ -71,6 +71,7 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
     unusable volume, or CA and certificate files that are."""
     os.umask(PRIVATE_UMASK)
     stop = stop_on_signals()
+    change_level_on_signals(settings.log_level)
     async with AsyncExitStack() as life:
         sidecar = await life.enter_async_context(build_sidecar(settings, faults))
         spool, supervise = sidecar.spool, sidecar.tasks.supervise

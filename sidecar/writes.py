@@ -198,6 +198,13 @@ class Writes:
         digest = token_digest(token)
         return self._access.last_user_of(digest) or self._spool.bindings.user_of(digest)
 
+    def computing_unit_id(self, execution_id: int | None) -> int | None:
+        """The unit of the execution, or else the one that registered its boot here."""
+        bindings = self._spool.bindings
+        binding = bindings.binding(execution_id) if execution_id is not None else None
+        found = binding or bindings.boot
+        return found.computing_unit_id if found is not None else None
+
     async def user_of(self, context: CallContext) -> int:
         """The token's user, from central if it is not known."""
         digest = token_digest(context.token or "")

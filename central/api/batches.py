@@ -15,7 +15,7 @@ from central.wire.entries import (
     digest_of,
 )
 from kit.http.problems import BodyTooLarge, invalid_field
-from kit.http.routing import Response, RouteTable, TypedRequest
+from kit.http.routing import REQUEST_ID, Response, RouteTable, TypedRequest
 
 BATCHES: web.AppKey[Batches] = web.AppKey("batches", Batches)
 LIMITS: web.AppKey[LimitSettings] = web.AppKey("limits", LimitSettings)
@@ -56,4 +56,5 @@ async def post_batch(
     if batch.withdraws is not None and batch.entries:
         raise invalid_field("entries", "none, as the batch withdraws another")
     unit_id = source.workload.enforced_unit_id
-    return Response(await request.app[BATCHES].apply(source.source_id, batch, unit_id))
+    request_id = request.http[REQUEST_ID]
+    return Response(await request.app[BATCHES].apply(source.source_id, batch, unit_id, request_id))

@@ -111,6 +111,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     execution_id: int
     writer_status: WriterStatus
     user_id: int | None = None
+    computing_unit_id: int | None = None
+    """For the log alone: None where it was not read."""
     workflow_id: int = 0
     warehouse: str | None = None
     may_set_status: bool = True

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import asyncpg
 
 from central.migrations import MigrationFailed
+from central.store.database import session_settings
 from central.store.queries import load
 
 ADVISORY_LOCK = 7_080_002
@@ -23,7 +24,12 @@ async def create_indexes(owner_url: str, report: Report) -> None:
     """Raises `MigrationFailed`. Takes about a second for each million executions."""
     queries = load("indexes")
     # No timeout of ours: on a large table it takes as long as it takes.
-    connection = await asyncpg.connect(owner_url, timeout=10, statement_cache_size=0)
+    connection = await asyncpg.connect(
+        owner_url,
+        timeout=10,
+        statement_cache_size=0,
+        server_settings=session_settings(owner_url, "texera-cu-central migrate"),
+    )
     try:
         if not await connection.fetchval(queries["try_index_lock"].text, ADVISORY_LOCK):
             raise MigrationFailed("another `migrate --with-indexes` is at work")

@@ -20,6 +20,7 @@ import asyncpg
 from central.migrations import MigrationFailed
 from central.migrations.role import prepare_role
 from central.settings import MigrateSettings
+from central.store.database import session_settings
 from central.store.queries import load
 from kit.http.settings import without_secrets
 
@@ -79,7 +80,10 @@ async def migrate(
     steps = read_migrations() if migrations is None else migrations
     try:
         connection = await asyncpg.connect(
-            settings.owner_url, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0
+            settings.owner_url,
+            timeout=CONNECT_TIMEOUT_S,
+            statement_cache_size=0,
+            server_settings=session_settings(settings.owner_url, "texera-cu-central migrate"),
         )
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         where = without_secrets(settings.owner_url)

@@ -67,6 +67,7 @@ than its locks: what a take-over, an end, another URI or a demotion changes mean
 under the locks.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -76,7 +77,7 @@ import msgspec
 from central.domain.fold import EntryOutcome, Execution, WriterStatus, fold
 from central.domain.uri_registry import UriRow
 from central.metrics import Metrics
-from central.problems import BatchOutOfStep
+from central.problems import BatchOutOfStep, Late
 from central.store.bindings import BindingCache
 from central.store.database import Database, Transaction
 from central.store.entries import Assumptions, Entries, EntryStore
@@ -98,6 +99,9 @@ from central.wire.entries import (
     op_of,
 )
 from kit.http.large_decoder import LARGE_BYTES, LargeDecoder
+from kit.http.logs import limited_fields
+
+logger = logging.getLogger(__name__)
 
 MAX_EPOCHS_PER_SOURCE = 16
 """Cursors per source: the responses that they hold must not fill the disk."""
@@ -131,7 +135,13 @@ class Batches:
         self._refusal_log = refusal_log
         self._queries = load("batches")
 
-    async def apply(self, source_id: str, batch: BatchRequest, unit_id: int | None = None) -> bytes:
+    async def apply(
+        self,
+        source_id: str,
+        batch: BatchRequest,
+        unit_id: int | None = None,
+        request_id: str | None = None,
+    ) -> bytes:
         """The response, as JSON. With `unit_id`, entries for other units are refused.
 
         Raises `InvalidRequest`, `BatchOutOfStep` or `SourceSucceeded`: nothing is applied.
@@ -152,7 +162,9 @@ class Batches:
             self._metrics.batch(_metric_label(batch, *applied[:2]), len(entries))
         response, outcomes, executions = applied
         self._cache.update(source_id, executions)
-        count_outcomes(self._metrics, outcomes)
+        refused = count_outcomes(self._metrics, outcomes)
+        if refused:
+            _log_refused(source_id, request_id, refused, executions)
         return response
 
     async def _apply_optimistically(
@@ -325,12 +337,45 @@ def _refusals(outcomes: Sequence[EntryOutcome]) -> list[Refusal]:
     ]
 
 
-def count_outcomes(metrics: Metrics, outcomes: Iterable[EntryOutcome]) -> None:
+def count_outcomes(metrics: Metrics, outcomes: Iterable[EntryOutcome]) -> list[EntryOutcome]:
+    """Returns those that are refused."""
+    refused = []
     for outcome in outcomes:
         is_invalid = isinstance(outcome.entry, InvalidEntry)
         metrics.entry("unknown" if is_invalid else op_of(outcome.entry), outcome.kind)
         if outcome.problem is not None:
             metrics.refusal(outcome.problem.slug)
+            refused.append(outcome)
+    return refused
+
+
+def _log_refused(
+    source_id: str,
+    request_id: str | None,
+    refused: Iterable[EntryOutcome],
+    executions: Mapping[int, Execution],
+) -> None:
+    """One line for each refused entry, limited by slug. The sidecar's has the same `request_id`."""
+    for outcome in refused:
+        entry, problem = outcome.entry, outcome.problem
+        execution = executions.get(entry.execution_id)
+        assert problem is not None  # noqa: S101 (it is refused)
+        logger.log(
+            logging.INFO if isinstance(problem, Late) else logging.WARNING,
+            "entry refused",
+            extra=limited_fields(
+                problem.slug,
+                f"{request_id}:{entry.seq}",
+                request_id=request_id,
+                seq=entry.seq,
+                source_id=source_id,
+                user_id=outcome.user_id,
+                computing_unit_id=None if execution is None else execution.computing_unit_id,
+                execution_id=entry.execution_id,
+                op=op_of(entry),
+                problem=problem.slug,
+            ),
+        )
 
 
 def _encode_response(batch: int, outcomes: Sequence[EntryOutcome]) -> bytes:

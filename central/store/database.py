@@ -11,10 +11,12 @@ for concurrency are retried here (`run`); the calling sidecar does the rest.
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -34,10 +36,19 @@ ACQUIRE_TIMEOUT_S = 5.0
 MAX_ATTEMPTS = 3
 CHECK_CONSTRAINTS_AT_ONCE = Query("check_constraints_at_once", "set constraints all immediate")
 RETRY_AFTER_S = 2.0  # a failover takes seconds; sidecars back off from here
+MAX_NAME_LENGTH = 63  # Postgres cuts a longer one, with a notice
 NOT_MIGRATED_RETRY_AFTER_S = 30.0  # an operator has to run `migrate`
 
 CONNECTION_ERRORS = (OSError, TimeoutError, asyncpg.InternalClientError)
 """`InternalClientError`: a session that the server is closing."""
+
+
+def session_settings(url: str, name: str) -> dict[str, str]:
+    """`application_name`, by which `pg_stat_activity` and the server's log name this process: with
+    its host. A name in the URL stays."""
+    if "application_name" in parse_qs(urlsplit(url).query):
+        return {}
+    return {"application_name": f"{name} {socket.gethostname()}"[:MAX_NAME_LENGTH]}
 
 
 class StatelessConnection(asyncpg.Connection):
@@ -236,6 +247,9 @@ class Database:
                     connection_class=StatelessConnection,
                     timeout=CONNECT_TIMEOUT_S,
                     command_timeout=self._settings.timeout_s,
+                    server_settings=session_settings(
+                        self._settings.url, self._settings.application_name
+                    ),
                 )
             except BaseException:
                 self._closed_until = self._clock() + 0.5
@@ -253,7 +267,7 @@ class Database:
                     self._metrics.database_error("unprepared")
                     raise DatabaseUnavailable(
                         "the database is not prepared for this version:"
-                        f" run `python -m central migrate` ({error})",
+                        f" run `central migrate` ({error})",
                         retry_after_s=NOT_MIGRATED_RETRY_AFTER_S,
                     ) from error
                 case Policy.UNAVAILABLE:

@@ -287,12 +287,16 @@ def _execution(row: asyncpg.Record, is_locked: bool, unit_id: int | None) -> Exe
     status = _writer_status(row, is_locked, unit_id)
     if status is not WriterStatus.WRITER:
         return Execution(
-            execution_id=row["execution_id"], writer_status=status, user_id=row["user_id"]
+            execution_id=row["execution_id"],
+            writer_status=status,
+            user_id=row["user_id"],
+            computing_unit_id=row["computing_unit_id"],
         )
     return Execution(
         execution_id=row["execution_id"],
         writer_status=status,
         user_id=row["user_id"],
+        computing_unit_id=row["computing_unit_id"],
         workflow_id=row["workflow_id"],
         warehouse=row["warehouse"],
         may_set_status=row["may_set_status"],

@@ -19,7 +19,6 @@ a problem document.
 """
 
 import inspect
-import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -33,12 +32,10 @@ from aiohttp import web
 
 from kit.http import problems
 from kit.http.body_reader import BodyReader, RequestBody
+from kit.http.failed_calls import ids_of, log_failed_call
 from kit.http.large_decoder import LARGE_BYTES
-from kit.http.logs import fields
 from kit.http.problems import Problem
 from kit.http.validation import parse_body, parse_parameters
-
-logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
@@ -305,14 +302,22 @@ async def problem_middleware(
     try:
         response = await handler(request)
     except Problem as raised:
-        response = problem_response(raised, request_id)
+        response = _fail(request, raised, request_id)
     except web.HTTPException as raised:
-        response = problem_response(_from_http_exception(raised), request_id)
-    except Exception:
-        logger.exception("request failed", extra=fields(request_id=request_id))
-        response = problem_response(problems.InternalError("see the log"), request_id)
+        response = _fail(request, _from_http_exception(raised), request_id)
+    except Exception as error:
+        problem = problems.InternalError("see the log")
+        response = _fail(request, problem, request_id, error)
     response.headers["X-Request-Id"] = request_id
     return response
+
+
+def _fail(
+    request: web.Request, problem: Problem, request_id: str, error: Exception | None = None
+) -> web.Response:
+    method, route = request.method, request.get(ROUTE, "none")
+    log_failed_call(problem, request_id, method, route, ids_of(request), error)
+    return problem_response(problem, request_id)
 
 
 def problem_response(problem: Problem, request_id: str) -> web.Response:

@@ -74,7 +74,7 @@ async def submit_durable(
     draft = validate(request.body)
     binding, grant = await own.writes.authorize(execution_id, caller)
     response = await submit(build(draft, binding, grant.user_id))
-    request.http[REPLAYABLE_CALL] = ReplayableCall(replay)
+    request.http[REPLAYABLE_CALL] = ReplayableCall(replay, binding, grant.user_id)
     return response
 
 

@@ -25,6 +25,7 @@ from sidecar.cache.invalidation import Validity
 from sidecar.cache.read_through import ReadResult
 from sidecar.forwarded import ForwardedCalls
 from sidecar.reads import Reads
+from sidecar.spool.bindings import Binding
 from sidecar.upstream.client import CallContext
 from sidecar.user_limits import UserLimits
 from sidecar.wire.v1 import WAIT_MAX_S
@@ -38,6 +39,7 @@ USER_ID: web.RequestKey[int | None] = web.RequestKey("user_id", int)
 _PREFER_WAIT = re.compile(
     r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:;[^,]*)?(?=,|$)", re.IGNORECASE
 )
+_ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 IDEMPOTENCY_HEADER = {
     IDEMPOTENCY_KEY: Header(
         "A repeat with the same key gets the first response, for 24 h.", IDEMPOTENCY_KEY_SCHEMA
@@ -126,10 +128,12 @@ CACHEABLE_RESPONSE: web.RequestKey[CacheableResponse] = web.RequestKey(
 class ReplayableCall:
     """A request whose headers were already validated: `replay` makes the call with a new body.
 
-    It raises the call's problems, and `NeedsFullRequest`.
+    It raises the call's problems, and `NeedsFullRequest`. Execution, unit and user are for the log.
     """
 
     replay: Callable[[bytes], Awaitable[Response[Any]]]
+    binding: Binding
+    user_id: int
 
 
 REPLAYABLE_CALL: web.RequestKey[ReplayableCall] = web.RequestKey("replayable_call", ReplayableCall)
@@ -166,6 +170,19 @@ def _check_scope(request: web.Request, route: Route, run_id: int) -> None:
     accepts = isinstance(route, LocalRoute) and route.accepts_run_tokens
     if not accepts or named != str(run_id):
         raise problems.RunTokenScope(f"the token is good for calls about execution {run_id} only")
+
+
+def describe_caller(request: web.Request) -> dict[str, Any]:
+    """The ids of a failed call for the log: its user, and the computing unit of this sidecar."""
+    execution_id = request.match_info.get("execution_id", "")
+    writes = request.app[SERVICES].writes
+    found = {
+        "user_id": request.get(USER_ID),
+        "computing_unit_id": writes.computing_unit_id(
+            int(execution_id) if _ID.fullmatch(execution_id) else None
+        ),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def services(request: Request[Any, Any, Any]) -> Services:

@@ -12,7 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-from kit.http.logs import fields
+from kit.http.failed_calls import MAX_DETAIL_LENGTH
+from kit.http.logs import fields, limited_fields
 from sidecar.delivery.pacing import BatchPacer
 from sidecar.delivery.waiters import SettlementWaiters
 from sidecar.metrics import Metrics
@@ -21,6 +22,7 @@ from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES, BatchDamag
 from sidecar.spool.entry import Batch, Entry, Outcome, WriteRecord, WriteState
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector, FaultPoint
 from sidecar.spool.spool import Spool
+from sidecar.upstream.central_api import request_id_of
 from sidecar.upstream.resilience import Backoff, BatchByteLimit, SlowStart
 
 logger = logging.getLogger(__name__)
@@ -241,7 +243,7 @@ class Delivery:
             self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
         else:
             self._metrics.batches.labels("withdrawn").inc()
-        self._notify_settled(records)
+        self._notify_settled(records, batch)
 
     # Failures
 
@@ -264,7 +266,10 @@ class Delivery:
             self._metrics.batches.labels("unavailable").inc()
             self._slow_start.record_failure()
             if self._backoffs[Cause.OUTAGE].failure_count == 0:
-                logger.warning("central unavailable", extra=fields(detail=problem.detail))
+                logger.warning(
+                    "central unavailable",
+                    extra=fields(request_id=request_id_of(batch), detail=problem.detail),
+                )
             retry_after_s = problem.retry_after_s if problem.has_retry_after else 0.0
             await self._back_off(Cause.OUTAGE, retry_after_s)
         elif problem.status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -276,7 +281,10 @@ class Delivery:
             self._metrics.batches.labels("parked").inc()
             self._metrics.delivery_parked.set(1)
             self.parked_because = f"{problem.slug}: {problem.detail}"
-            logger.error("delivery parked", extra=fields(problem=problem.document()))
+            logger.error(
+                "delivery parked",
+                extra=fields(request_id=request_id_of(batch), problem=problem.document()),
+            )
             await self._back_off(Cause.PARKED)
 
     def _is_too_large(self, batch: Batch, problem: CentralUnavailable | UpstreamProblem) -> bool:
@@ -355,7 +363,7 @@ class Delivery:
             self._tell_listener(batch.entries, settled)
         self._spool.settle_recovered()
         self._unconfirmed_batch = None
-        self._notify_settled(settled)
+        self._notify_settled(settled, batch)
 
     def _on_ended(self, records: Sequence[WriteRecord]) -> None:
         """The spool ended these by itself: they are refused, whatever central has of them."""
@@ -367,24 +375,34 @@ class Delivery:
         self.wake()
         self._waiters.recheck_all()
 
-    def _notify_settled(self, records: Sequence[WriteRecord]) -> None:
+    def _notify_settled(self, records: Sequence[WriteRecord], batch: Batch | None = None) -> None:
         for record in records:
             self._metrics.writes.labels(record.op, record.state).inc()
             if record.state is WriteState.REFUSED:
-                self._report_refusal(record)
+                self._report_refusal(record, batch)
         self._waiters.notify(records)
 
-    def _report_refusal(self, record: WriteRecord) -> None:
-        slug = str((record.problem or {}).get("type", "unknown"))
+    def _report_refusal(self, record: WriteRecord, batch: Batch | None) -> None:
+        """One line, limited by slug. The `request_id` is the batch's, as in central's log."""
+        problem = record.problem or {}
+        slug = str(problem.get("type", "unknown"))
         self._metrics.refused_writes.labels(slug).inc()
+        write_id = self._spool.write_id(record.seq)
+        binding = self._spool.bindings.binding(record.execution_id)
         logger.log(
             logging.INFO if slug in EXPECTED_REFUSALS else logging.WARNING,
             "write refused",
-            extra=fields(
-                write_id=self._spool.write_id(record.seq),
+            extra=limited_fields(
+                slug,
+                write_id,
+                write_id=write_id,
+                request_id=None if batch is None else request_id_of(batch),
+                user_id=record.user_id,
+                computing_unit_id=None if binding is None else binding.computing_unit_id,
                 execution_id=record.execution_id,
                 op=record.op,
-                problem=record.problem,
+                problem=slug,
+                detail=str(problem.get("detail", ""))[:MAX_DETAIL_LENGTH],
             ),
         )
 

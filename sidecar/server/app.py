@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from kit.http.body_reader import BodyReader
+from kit.http.failed_calls import DESCRIBE_CALLER
 from kit.http.openapi import add_openapi, openapi_document
 from kit.http.routing import MIB, ROUTE, add_routes, problem_middleware
 from sidecar import __version__
@@ -25,6 +26,7 @@ from sidecar.api.services import (
     USER_ID,
     Services,
     call_context,
+    describe_caller,
 )
 from sidecar.metrics import Metrics
 from sidecar.server.local_guard import guard
@@ -72,6 +74,7 @@ def build_app(
     middlewares = [body_reader.connections.middleware, count, problem_middleware, guard, limit]
     app = web.Application(middlewares=middlewares, client_max_size=MIB)
     app[SERVICES] = services
+    app[DESCRIBE_CALLER] = describe_caller
     add_routes(app, ROUTES, call_context, body_reader)
     add_openapi(app, openapi)
     return app

@@ -32,6 +32,7 @@ _IGNORED_HEADERS = re.compile(
     rb"|(?i:x-request-id):[ \t]*([A-Za-z0-9._:\-]{1,128})[ \t]*)(?=\r\n)"
 )
 _MAX_IGNORED_HEADERS = 3
+_TRACEPARENT = re.compile(rb"\r\ntraceparent:[ \t]*([!-~]+)[ \t]*(?=\r\n)", re.IGNORECASE)
 _UNSTORABLE_HEADERS = (hdrs.UPGRADE, hdrs.EXPECT, hdrs.TRANSFER_ENCODING)
 
 
@@ -106,6 +107,12 @@ def write_key(head: bytes) -> tuple[bytes | None, int, bytes]:
     if key is None or len(lengths) != 1:
         return None, 0, request_id
     return _CONTENT_LENGTH.sub(b"", key), int(lengths[0]), request_id
+
+
+def traceparent_of(data: bytes) -> str | None:
+    """The `traceparent` of a request that has a key, for the log."""
+    found = _TRACEPARENT.search(data, 0, data.find(HEAD_END) + len(HEAD_END))
+    return found[1].decode() if found is not None else None
 
 
 def _normalize_head(head: bytes) -> tuple[bytes | None, bytes]:

@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
     async def _replay_write(self, matched: MatchedRequest, data: bytes) -> None:
         """Runs to its end even if the client leaves: a write in progress is not undone by that."""
         with self._factory.limiter.busy(self._transport):
-            response = await self._factory.write_fast_path.respond(matched)
+            response = await self._factory.write_fast_path.respond(matched, data)
         self.replay = None
         buffered, self._buffered = self._buffered, b""
         if self._transport.is_closing():

@@ -6,7 +6,6 @@ request with this head is decoded, authorized, limited and made durable by the s
 on aiohttp's way; only parsing and routing are skipped.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +14,19 @@ from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
 
 from kit.http.body_reader import UNCOUNTED_BODY_BYTES
-from kit.http.logs import fields
+from kit.http.failed_calls import log_failed_call, trace_id
 from kit.http.problems import InternalError, Problem
 from kit.http.routing import ROUTE, json_response, problem_response
 from sidecar.api.services import REPLAYABLE_CALL, NeedsFullRequest, ReplayableCall
 from sidecar.metrics import Metrics
-from sidecar.server.framing import HEAD_END, MAX_KEY_BYTES, is_storable, write_key
+from sidecar.server.framing import (
+    HEAD_END,
+    MAX_KEY_BYTES,
+    is_storable,
+    traceparent_of,
+    write_key,
+)
 from sidecar.server.response_cache import ByteBoundedFifo, PerResponseHeaders
-
-logger = logging.getLogger(__name__)
 
 MAX_BYTES = 1024 * 1024
 """Room for some five hundred heads."""
@@ -81,18 +84,17 @@ class WriteFastPath:
             return None
         return MatchedRequest(write, data[end:], self._headers.request_id(request_id))
 
-    async def respond(self, matched: MatchedRequest) -> bytes | None:
-        """Replays the call and counts it; None if it needs the full request."""
+    async def respond(self, matched: MatchedRequest, data: bytes) -> bytes | None:
+        """Replays the call of the request `data`, and counts it; None if it needs aiohttp."""
         write, request_id = matched.write, matched.request_id.decode()
         try:
             result = await write.call.replay(matched.body)
         except NeedsFullRequest:
             return None
         except Problem as problem:
-            response = problem_response(problem, request_id)
-        except Exception:
-            logger.exception("request failed", extra=fields(request_id=request_id))
-            response = problem_response(InternalError("see the log"), request_id)
+            response = _fail(write, problem, request_id, data)
+        except Exception as error:
+            response = _fail(write, InternalError("see the log"), request_id, data, error)
         else:
             response = json_response(result)
         self._metrics.http_requests.labels(write.route, write.method, response.status).inc()
@@ -121,3 +123,20 @@ class WriteFastPath:
             return
         write = _KnownWrite(call, request[ROUTE], request.method)
         self._writes.put(key, write, ENTRY_OVERHEAD_BYTES + len(key))
+
+
+def _fail(
+    write: _KnownWrite,
+    problem: Problem,
+    request_id: str,
+    data: bytes,
+    error: Exception | None = None,
+) -> web.Response:
+    ids = {
+        "trace_id": trace_id(traceparent_of(data)),
+        "user_id": write.call.user_id,
+        "execution_id": write.call.binding.execution_id,
+        "computing_unit_id": write.call.binding.computing_unit_id,
+    }
+    log_failed_call(problem, request_id, write.method, write.route, ids, error)
+    return problem_response(problem, request_id)

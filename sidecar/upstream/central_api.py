@@ -179,7 +179,7 @@ class Central:
             "withdrawal" if batch.is_withdrawn else "batch",
             "POST",
             "/v1/batches",
-            context=CallContext(),
+            context=CallContext(request_id=request_id_of(batch)),
             body=batch_body(batch, sent_at_ms),
             single_attempt=True,
         )
@@ -207,6 +207,11 @@ def decode_response(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         raise CentralUnavailable(
             f"not a response of central's: {error}", retry_after_s=1, from_unknown_server=True
         ) from error
+
+
+def request_id_of(batch: Batch) -> str:
+    """By which a batch's calls, and the entries refused in it, are found in the logs of both."""
+    return f"{batch.epoch}-{batch.number}"
 
 
 def batch_body(batch: Batch, sent_at_ms: int) -> bytes:

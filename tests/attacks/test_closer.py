@@ -34,7 +34,7 @@ def has_closed(pod: Pod, count: int, timeout_s: float = 0.0) -> bool:
 
 
 def unhandled_errors(pod: Pod) -> int:
-    return pod.folder.log("central").read_text().count('"request failed"')
+    return pod.folder.log("central").read_text().count('"internal-error"')
 
 
 @pytest.mark.usefixtures("system")

@@ -277,5 +277,5 @@ async def test_an_unexpected_exception_is_a_500_and_not_retried(
 
     assert reply.status == 500
     assert b"after the write" not in reply.body
-    assert "request failed" in caplog.text
+    assert "call failed" in caplog.text
     assert await names_in(world) == ["known", "once"]

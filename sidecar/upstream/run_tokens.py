@@ -37,6 +37,8 @@ REFUSED_S, UNAVAILABLE_S = 10.0, 1.0
 not each become a call to central, on the renewals' own connections."""
 UNAUTHORIZED = 401
 NOT_BOUND = "not-bound"
+OTHER_SCOPE = "run-token-scope"
+"""Of central's token: its execution is that of the call, so that the source is another."""
 
 _RUN_TOKEN = re.compile(r"run_([0-9]{1,18})_[A-Za-z0-9_\-]{43}")
 
@@ -106,9 +108,10 @@ class RunTokens:
         try:
             reply = await send(token)
         except UpstreamProblem as problem:
-            if problem.status != UNAUTHORIZED:
+            if problem.status != UNAUTHORIZED and problem.slug != OTHER_SCOPE:
                 raise
-            # Its signing key is gone, or clocks differ: a new one is as good as a renewal.
+            # Its signing key is gone, clocks differ, or it was issued to this sidecar's last key: a
+            # new one is as good as a renewal.
             self._drop(execution_id, token)
             reply = await send(await self._current(execution_id))
         return replace(reply, token_expires_at=NO_EXPIRY)

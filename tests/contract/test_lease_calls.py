@@ -1,4 +1,4 @@
-"""The wire of leases, boots and abandoned creates, frozen, as `test_calls` has the other calls."""
+"""The wire of leases, boots, abandoned creates and keys, frozen, as that of `test_calls`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,15 +8,20 @@ from typing import Any
 
 import msgspec
 import pytest
+from nacl.signing import SigningKey
+from prometheus_client import CollectorRegistry
 
-from central.auth_settings import LimitSettings
+from central.auth.source_assertions import AssertionVerifier
+from central.auth_settings import AssertionSettings, LimitSettings
+from central.metrics import Metrics
 from central.wire import calls as central
 from central.wire import leases
 from sidecar import metrics
-from sidecar.leases.renewer import UNIT_GONE
+from sidecar.leases.renewer import UNCLAIMED, UNIT_GONE
 from sidecar.problems import CentralUnavailable
 from sidecar.upstream.central_api import EXECUTIONS_PER_CALL, Central
 from sidecar.upstream.client import CallContext, CentralResponse
+from sidecar.upstream.source_identity import SourceIdentity
 from sidecar.wire import forwarded
 from sidecar.wire.central import LostLease, RenewedLeases
 from tests.contract.test_calls import sample, with_news
@@ -64,7 +69,10 @@ def test_its_answer_is_written_by_central_with_every_reason_the_sidecar_counts()
     lost = [leases.LostLease(1001 + n, reason) for n, reason in enumerate(leases.LostReason)]
 
     assert msgspec.json.encode(leases.RenewedLeases(90.0, lost)) == sample("lease-renewal-answer-1")
-    assert {str(reason) for reason in leases.LostReason} == metrics.LOST_REASONS - {UNIT_GONE}
+    assert {str(reason) for reason in leases.LostReason} == metrics.LOST_REASONS - {
+        UNIT_GONE,
+        UNCLAIMED,
+    }
 
 
 def test_unknown_members_and_reasons_of_a_newer_central_are_accepted() -> None:
@@ -153,6 +161,36 @@ def test_a_run_token_is_written_by_central_and_read_by_the_sidecar() -> None:
 def test_what_is_no_run_token_is_central_unavailable(body: bytes) -> None:
     with pytest.raises(CentralUnavailable):
         call_central(RecordingPool(body), lambda c: c.exchange_run_token(1001))
+
+
+def test_a_succession_is_written_by_the_sidecar_and_read_by_central() -> None:
+    pool = RecordingPool(sample("succession-answer-1"))
+
+    call_central(pool, lambda c: c.succeed("eyJhbGciOiJFZERTQSJ9.eyJhdWQiOiJ4In0.c2ln"))
+
+    assert pool.sent == [("POST", "/v1/successions", sample("succession-request-1"))]
+    read = msgspec.json.decode(pool.sent[0][2], type=central.SuccessionRequest)
+    assert msgspec.json.encode(read) == sample("succession-request-1")
+    answer = central.Succession(
+        "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+        "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I",
+    )
+    assert msgspec.json.encode(answer) == sample("succession-answer-1")
+
+
+def test_the_statement_of_a_sidecars_next_key_is_read_by_central() -> None:
+    identity = SourceIdentity(
+        SigningKey(bytes([1]) * 32), AssertionSettings().audience, SigningKey(bytes([2]) * 32)
+    )
+    verifier = AssertionVerifier(
+        AssertionSettings(), Metrics(CollectorRegistry()), now=CREATED.timestamp
+    )
+
+    statement = identity.succession(now=CREATED.timestamp())
+
+    assert identity.next_key is not None
+    successor_id = verifier.verify_succession(statement, identity.source_id)
+    assert successor_id == identity.next_key.source_id
 
 
 def test_a_source_may_not_have_more_open_bindings_than_a_renewal_takes() -> None:

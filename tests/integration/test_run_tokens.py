@@ -318,3 +318,13 @@ async def test_while_central_is_away_a_run_is_read_as_with_its_users_token(stack
     stale = await run.call("GET", "/result-uri?operator_id=op-1")
 
     assert (stale.status, stale.headers["X-Cache"]) == (200, "stale")
+
+
+async def test_a_run_is_read_on_after_its_sidecars_key_was_replaced(stack: Stack) -> None:
+    """Central's token of the run was issued to the old key."""
+    run = await begun(stack)
+    assert (await run.read_after_ttl()).status == 200
+
+    await stack.sidecar.key_rotation.rotate()
+
+    assert (await run.read_after_ttl()).status == 200

@@ -40,8 +40,8 @@ bench: setup  ## the measurements of docs/benchmarks.md (some minutes; nginx and
 image: setup  ## builds both container images and starts each once
 	@$(python) -m dev.image
 
-chart: setup  ## the Helm chart: writes its README, then tests it with real helm
-	@$(python) -m dev.kube.chart_files && $(python) -m pytest -q tests/chart
+chart: setup  ## the Helm chart: writes its README and docs/metrics.md, then tests it with real helm
+	@$(python) -m dev.kube.chart_files && $(python) -m tests.metrics_page && $(python) -m pytest -q tests/chart
 
 test-cluster: setup  ## the chart on a real API server, built from its Go modules at the first run
 	@$(python) -m dev.kube && $(python) -m pytest -q tests/cluster

@@ -43,7 +43,6 @@ from central.metrics import Metrics
 from central.middleware import (
     REFUSAL_LOG,
     ConnectionAge,
-    RequestMetrics,
     add_user_headers,
     describe_caller,
     etag,
@@ -77,7 +76,7 @@ from kit.http.body_reader import BodyReader
 from kit.http.failed_calls import DESCRIBE_CALLER
 from kit.http.large_decoder import LargeDecoder
 from kit.http.openapi import add_openapi, openapi_document
-from kit.http.routing import add_routes, problem_middleware
+from kit.http.routing import add_routes, measured, problem_middleware
 
 ROUTES: tuple[AuthenticatedRoute, ...] = (
     *executions.routes,
@@ -177,10 +176,11 @@ def build_app(
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> web.Application:
     body_reader = body_reader or BodyReader()
+    metrics.requests.add_routes(ROUTES)
     app = web.Application(
         middlewares=[
             body_reader.connections.middleware,
-            RequestMetrics(metrics, clock).middleware,
+            measured(metrics.requests),
             ConnectionAge(connection_max_age_s, clock, uniform).middleware,
             renewal_failures,
             problem_middleware,

@@ -36,9 +36,11 @@ from central.store.audit import Audit
 from central.store.database import Database
 from central.store.orphans import ExecutionCloser, OrphanStore
 from central.store.retention import Retention
+from central.wire.entries import WIRE_VERSION
 from kit.http.body_reader import BodyReader
 from kit.http.connection_limits import ConnectionLimiter, listening
 from kit.http.logs import change_level_on_signals, fields
+from kit.http.metrics import watch_loop_lag
 from kit.http.ops import serve_ops
 from kit.http.problems import Problem
 from kit.http.service import Supervisor, stop_on_signals
@@ -57,7 +59,9 @@ async def serve(settings: Settings) -> int:
     metrics = Metrics(CollectorRegistry())
     tasks = Supervisor(metrics.restarts)
     database = Database(settings.database, metrics)
-    metrics.watch_connections(database.connections)
+    metrics.database_connections["open"].read = lambda: database.connections()[0]
+    metrics.database_connections["in_use"].read = lambda: database.connections()[1]
+    metrics.build_info.add(__version__, str(WIRE_VERSION)).set(1)
     callers = ConnectionLimiter(settings.limits.connections, metrics.dropped_connection)
     body_reader = BodyReader(
         callers,
@@ -72,7 +76,8 @@ async def serve(settings: Settings) -> int:
         settings.unstorable_after_s,
         body_reader.large_decoder,
     )
-    metrics.watch_callers(lambda: callers.count, lambda: body_reader.buffered_bytes)
+    metrics.connections.read = lambda: callers.count
+    metrics.buffered_body_bytes.read = lambda: body_reader.buffered_bytes
     watch = DatabaseWatch(database)
     app = build_app(
         build_authenticator(settings, database, metrics),
@@ -119,6 +124,8 @@ async def serve(settings: Settings) -> int:
         await life.enter_async_context(tasks.supervise("purger", partial(purger.run, retention)))
         audit = partial(auditor.run, stores[REFUSAL_LOG], Audit(database))
         await life.enter_async_context(tasks.supervise("auditor", audit))
+        lag = partial(watch_loop_lag, metrics.loop_lag)
+        await life.enter_async_context(tasks.supervise("loop-lag", lag))
         not_ready_because.clear()
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
         await stop.wait()

@@ -1,6 +1,6 @@
 """Middlewares of central's API, each independent of the routes that it wraps.
 
-Outermost first, as `app.py` installs them: request metrics, connection age, renewal failures,
+Outermost first, as `app.py` installs them: (kit) request metrics, connection age, renewal failures,
 (kit) problem documents, ETags, concurrency slots, refusals. Those before the problem documents see
 responses only; those after them also see the `Problem` that is raised.
 """
@@ -18,7 +18,6 @@ from cachetools import TTLCache
 
 from central.api import leases
 from central.auth.authenticator import MUTATING_CALLER, RELEASE_SLOT, USER
-from central.metrics import Metrics
 from central.store.refusals import Refusal, RefusalLog
 from kit.http.problems import Problem
 from kit.http.routing import ROUTE
@@ -32,23 +31,6 @@ AGE_JITTER = 0.2
 """Connections that opened together close over 20 % of their age, not all at once."""
 
 _ID = re.compile(r"[0-9]{1,10}", re.ASCII)
-
-
-class RequestMetrics:
-    """Counts and times requests by route template, method and status."""
-
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._metrics = metrics
-        self._clock = clock
-
-    @web.middleware
-    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        started_at = self._clock()
-        response = await handler(request)
-        route = request.get(ROUTE, "none")  # all unknown paths share one label
-        method = request.method if route != "none" else "none"
-        self._metrics.request(route, method, response.status, self._clock() - started_at)
-        return response
 
 
 class ConnectionAge:

@@ -21,6 +21,7 @@ from typing import Any
 from kit.http.body_reader import BodyReader
 from kit.http.connection_limits import ConnectionLimiter
 from kit.http.logs import change_level_on_signals, fields
+from kit.http.metrics import watch_loop_lag
 from kit.http.ops import serve_ops
 from kit.http.service import Supervisor, stop_on_signals
 from sidecar import __version__
@@ -39,12 +40,13 @@ from sidecar.server.response_cache import ResponseCache
 from sidecar.server.write_fast_path import WriteFastPath
 from sidecar.settings import Settings
 from sidecar.spool.capacity import SpoolLimits
+from sidecar.spool.entry import Priority
 from sidecar.spool.fault_injection import NO_FAULTS, FaultInjector
 from sidecar.spool.lock import make_private
 from sidecar.spool.maintenance import run_maintenance
-from sidecar.spool.schema import has_spool
+from sidecar.spool.schema import FORMAT_VERSION, has_spool
 from sidecar.spool.spool import Spool
-from sidecar.upstream.central_api import Central
+from sidecar.upstream.central_api import WIRE_VERSION, Central
 from sidecar.upstream.client import CentralClient, open_session
 from sidecar.upstream.credentials import WorkloadToken
 from sidecar.upstream.key_rotation import KeyRotation
@@ -86,6 +88,8 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
         await life.enter_async_context(supervise("run-tokens", keep_renewed))
         await life.enter_async_context(supervise("maintenance", partial(run_maintenance, spool)))
         await life.enter_async_context(supervise("key-rotation", sidecar.key_rotation.run))
+        lag = partial(watch_loop_lag, sidecar.metrics.loop_lag)
+        await life.enter_async_context(supervise("loop-lag", lag))
 
         sidecar.not_ready_because = []
         logger.info("ready", extra=fields(version=__version__, listen=str(settings.listen)))
@@ -156,7 +160,7 @@ class Sidecar:
         central.run_tokens.held = self.lease_renewer.held
         self.lease_renewer.on_lost = central.run_tokens.on_lost
         self.not_ready_because = ["starting"]
-        _register_gauges(self)
+        _connect_metrics(self)
 
     def not_ready(self) -> list[str]:
         """The reasons. A full spool is ready: it accepts terminal statuses, and reads work."""
@@ -247,38 +251,43 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
         yield
 
 
-def _register_gauges(sidecar: Sidecar) -> None:
-    metrics, spool, leases = sidecar.metrics, sidecar.spool, sidecar.lease_renewer
-    counter, gauge = metrics.register_counter, metrics.register_gauge
-    connections, bodies = sidecar.body_reader.connections, sidecar.body_reader
-    gauge("sidecar_spool_entries", "Writes not yet settled.", lambda: spool.queues.entry_count)
-    gauge("sidecar_spool_bytes", "Their bytes in the spool.", lambda: spool.queues.size_bytes)
-    gauge("sidecar_spool_full", "1 while ordinary writes are refused.", lambda: spool.is_full)
-    counter("sidecar_spool_commits_total", "Commits of the spool.", lambda: spool.commit_count)
-    counter("sidecar_spool_syncs_total", "Synced commits of the spool.", lambda: spool.sync_count)
-    counter(
-        "sidecar_spool_quarantined_entries_total",
-        "Entries found corrupted or unreadable.",
-        lambda: spool.quarantined_count,
+def _connect_metrics(sidecar: Sidecar) -> None:
+    """What is kept elsewhere is read at each scrape."""
+    metrics, spool, central, leases = (
+        sidecar.metrics,
+        sidecar.spool,
+        sidecar.central,
+        sidecar.lease_renewer,
     )
-    counter("sidecar_spool_epochs_total", "New epochs.", lambda: spool.epochs_started)
-    gauge("sidecar_spool_skipped_writes", "Skipped by operators.", lambda: spool.skipped_count)
-    gauge("sidecar_cache_bytes", "Cached resources.", lambda: sidecar.services.reads.size_bytes)
-    gauge("sidecar_connections", "Connections to the local API.", lambda: connections.count)
-    gauge("sidecar_buffered_body_bytes", "Large bodies in memory.", lambda: bodies.buffered_bytes)
-    gauge("sidecar_leases", "Runs whose leases are renewed.", lambda: len(leases.held()))
-    gauge(
-        "sidecar_renewal_age_seconds",
-        "Since the last renewal; 0 while there is nothing to renew.",
-        lambda: leases.age_s() if leases.held() else 0.0,
-    )
-    gauge(
-        "sidecar_source_key_age_seconds",
-        "Since the source key was made.",
-        sidecar.key_rotation.age_s,
-    )
-    gauge(
-        "sidecar_central_reachable",
-        "1 while central is reachable, judged by the sidecar's own probe.",
-        lambda: sidecar.central.is_reachable,
-    )
+    for priority in Priority:
+        label = priority.name.lower()
+        metrics.spool_entries.labels(label).read = partial(_waiting_count, spool, priority)
+        metrics.spool_oldest_age.labels(label).read = partial(_oldest_age_s, spool, priority)
+    metrics.spool_bytes.read = lambda: spool.queues.size_bytes
+    metrics.spool_used_ratio.read = lambda: spool.used_ratio
+    metrics.spool_full.read = lambda: spool.is_full
+    metrics.spool_unavailable.read = lambda: bool(spool.unavailable_because or spool.disk_full)
+    metrics.quarantined_entries.read = lambda: spool.quarantined_count
+    metrics.spool_epochs.read = lambda: spool.epochs_started
+    metrics.skipped_writes.read = lambda: spool.skipped_count
+    spool.writer.on_synced = metrics.spool_sync.observe
+    metrics.cache_bytes.read = lambda: sidecar.services.reads.size_bytes
+    metrics.long_polls.read = lambda: sidecar.services.reads.waiter_count
+    metrics.connections.read = lambda: sidecar.body_reader.connections.count
+    metrics.buffered_body_bytes.read = lambda: sidecar.body_reader.buffered_bytes
+    metrics.leases.read = lambda: len(leases.held())
+    metrics.renewal_age.read = lambda: leases.age_s() if leases.held() else 0.0
+    metrics.central_reachable.read = lambda: central.is_reachable
+    metrics.central_probe_age.read = lambda: central.probe_age_s
+    metrics.source_key_age.read = sidecar.key_rotation.age_s
+    metrics.clock_offset.read = lambda: central.clock_offset_s
+    metrics.build_info.add(__version__, str(WIRE_VERSION), str(FORMAT_VERSION)).set(1)
+
+
+def _waiting_count(spool: Spool, priority: Priority) -> int:
+    return spool.queues.count(priority)
+
+
+def _oldest_age_s(spool: Spool, priority: Priority) -> float:
+    oldest_ms = spool.queues.oldest_ms(priority)
+    return 0.0 if oldest_ms is None else max(0, spool.now_ms() - oldest_ms) / 1000

@@ -67,7 +67,7 @@ class Reads:
             spool.bindings.binding,
             max_bytes,
             monotonic,
-            metrics.cache_evictions.labels("size").inc,
+            metrics.cache_evictions.inc,
         )
         sources = (self._cache, access, central, spool, stale_if_slow_s)
         self._registries = ReadThrough(UriRegistry, REGISTRY_TTL_S, *sources)
@@ -210,7 +210,8 @@ class Reads:
         return page
 
     def _record_hit(self, result: ReadResult[ValueT]) -> ReadResult[ValueT]:
-        self._metrics.cache_requests.labels(result.label, result.cache_status).inc()
+        labels = result.label, result.cache_status, result.reason
+        self._metrics.cache_requests.labels(*labels).inc()
         return result
 
     # Coherence with the sidecar's own writes

@@ -161,7 +161,10 @@ class Writes:
     async def _append(self, new: NewEntry) -> int:
         """Makes a write durable and returns its sequence number."""
         self._limits.check_write(new)
+        clock = self._metrics.requests.clock
+        started_at = clock()
         seq = await self._spool.append(new)
+        self._metrics.acknowledgement.observe(clock() - started_at)
         self._metrics.writes.labels(new.op, WriteState.DURABLE).inc()
         return seq
 

@@ -25,7 +25,7 @@ from central.metrics import Metrics
 from central.problems import DatabaseUnavailable
 from central.settings import DatabaseSettings
 from central.store.failures import Policy, policy_of
-from central.store.queries import Query, load
+from central.store.queries import Query, load, statement_names
 
 T = TypeVar("T")
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -123,6 +123,8 @@ class Database:
         self._opening = asyncio.Lock()
         self._closed_until = -1.0
         self._queries = load("database")
+        for name in (*statement_names(), CHECK_CONSTRAINTS_AT_ONCE.name):
+            metrics.statement_seconds.add(name)
         self.is_suspect = asyncio.Event()
         """Set by each call that the database could not serve (`jobs.database_watch`)."""
 
@@ -160,7 +162,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Commits when the block ends, rolls back when it raises."""
-        outcome = "rolled_back"
+        outcome, began_at = "rolled_back", self._metrics.clock()
         try:
             async with self._acquire() as connection:
                 async with connection.transaction(isolation="read_committed"):
@@ -170,6 +172,7 @@ class Database:
                 transaction.on_committed()
         finally:
             self._metrics.transactions(outcome)
+            self._metrics.transaction_seconds.observe(self._metrics.clock() - began_at)
 
     async def run(
         self,
@@ -228,7 +231,9 @@ class Database:
     async def _acquire(self) -> AsyncIterator[Connection]:
         async with self._map_errors():
             pool = self._pool or await self._open_pool()
+            began_at = self._metrics.clock()
             async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                self._metrics.pool_wait_seconds.observe(self._metrics.clock() - began_at)
                 yield connection
 
     async def _open_pool(self) -> "asyncpg.Pool[asyncpg.Record]":

@@ -62,7 +62,6 @@ class Leases:
     ) -> None:
         self._database = database
         self._metrics = metrics
-        metrics.init_labels(losses=map(str, LostReason))
         self.availability = availability
         self._failing_rows = FailingRows(metrics)
         self._lease_s = lease_s

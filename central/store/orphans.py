@@ -62,7 +62,6 @@ class ExecutionCloser:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._failing_rows = FailingRows(metrics)
-        metrics.init_labels(closings=map(str, CloseReason))
         self._queries = load("orphans")
 
     async def close(

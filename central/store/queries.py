@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
+OF_MIGRATIONS = {"indexes", "migrations", "role"}
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
@@ -25,6 +26,12 @@ class Query:
 def load(noun: str) -> Mapping[str, Query]:
     """The blocks of `central/sql/<noun>.sql`. Raises ValueError for a name given twice."""
     return parse((files("central") / "sql" / f"{noun}.sql").read_text("utf-8"))
+
+
+def statement_names() -> set[str]:
+    """All statements but those of `migrate`, which has a connection of its own."""
+    nouns = {file.name.removesuffix(".sql") for file in (files("central") / "sql").iterdir()}
+    return {name for noun in nouns - OF_MIGRATIONS for name in load(noun)}
 
 
 def parse(text: str) -> Mapping[str, Query]:

@@ -7,6 +7,7 @@ one middleware renders it (`kit.http.routing`). Any other exception becomes a ba
 
 import inspect
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -137,6 +138,16 @@ class UnsupportedMediaType(Problem):
 
     slug = "unsupported-media-type"
     status = 415
+
+
+def slugs_in(*modules: ModuleType) -> set[str]:
+    """The slugs of the problems that these modules define or import."""
+    return {
+        found.slug
+        for module in modules
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, Problem)
+    }
 
 
 def invalid_field(field: str, expected: str) -> InvalidRequest:

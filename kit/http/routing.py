@@ -29,11 +29,13 @@ from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, get_args
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from kit.http import problems
 from kit.http.body_reader import BodyReader, RequestBody
-from kit.http.failed_calls import ids_of, log_failed_call
+from kit.http.failed_calls import ids_of, log_failed_call, trace_id
 from kit.http.large_decoder import LARGE_BYTES
+from kit.http.metrics import RequestMetrics
 from kit.http.problems import Problem
 from kit.http.validation import parse_body, parse_parameters
 
@@ -41,6 +43,8 @@ MIB = 1024 * 1024
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 ROUTE: web.RequestKey[str] = web.RequestKey("route", str)
 """The route's template (`/v1/executions/{execution_id}`), the only form metrics may use."""
+PROBLEM = web.ResponseKey("problem", str)
+"""The slug of a response that is a problem document."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
@@ -291,6 +295,29 @@ def _single_values(request: web.Request) -> dict[str, str]:
     return values
 
 
+def measured(requests: RequestMetrics) -> Middleware:
+    """A middleware that records each request; it belongs around `problem_middleware`."""
+
+    @web.middleware
+    async def measure(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        started_at = requests.clock()
+        response = await handler(request)
+        route = request.get(ROUTE, "none")
+        requests.record(
+            route,
+            request.method if route != "none" else "none",
+            response.status,
+            started_at,
+            problem=response.get(PROBLEM),
+            trace_id=trace_id(request.headers.get("traceparent")),
+        )
+        return response
+
+    return measure
+
+
 @web.middleware
 async def problem_middleware(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -321,12 +348,14 @@ def _fail(
 
 
 def problem_response(problem: Problem, request_id: str) -> web.Response:
-    return web.Response(
+    response = web.Response(
         body=msgspec.json.encode(problem.document() | {"request_id": request_id}),
         status=problem.status,
         headers=problem.headers,
         content_type="application/problem+json",
     )
+    response[PROBLEM] = problem.slug
+    return response
 
 
 def _from_http_exception(raised: web.HTTPException) -> Problem:

@@ -55,7 +55,8 @@ class ReadRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult(Generic[ValueT]):
-    """A value for one caller. `cache_status` is hit, miss, stale or pending.
+    """A value for one caller. `cache_status` is hit, miss, stale or pending, `reason` why it was no
+    hit.
 
     `label` names the read in metrics. `validity` is set where the response may be served again
     without another read.
@@ -66,6 +67,7 @@ class ReadResult(Generic[ValueT]):
     label: str
     age_s: float = 0.0
     validity: Validity | None = None
+    reason: str = ""
 
     def headers(self) -> dict[str, str]:
         if self.cache_status == "stale":
@@ -104,7 +106,7 @@ class ReadThrough(Generic[ValueT]):
         for _ in range(MAX_REREADS):
             generation = self._cache.generation(request.resource)
             pending = [] if execution_id is None else await self._spool.waiting(execution_id)
-            entry, cache_status = await self._entry(request, pending, is_sufficient)
+            entry, cache_status, reason = await self._entry(request, pending, is_sufficient)
             if entry.execution_id != execution_id:
                 # First read of the target, or its latest run is another one by now.
                 execution_id, pending = entry.execution_id, []
@@ -116,11 +118,13 @@ class ReadThrough(Generic[ValueT]):
             pending = self._without_others(pending, request)
         if pending:
             value = entry.value.with_pending(pending)
-            cache_status = "stale" if cache_status == "stale" else "pending"
-            return ReadResult(value, cache_status, request.label, self._cache.age_s(entry))
+            if cache_status != "stale":
+                cache_status, reason = "pending", ""
+            age_s = self._cache.age_s(entry)
+            return ReadResult(value, cache_status, request.label, age_s, reason=reason)
         validity = self._validity(request, entry, generation) if cache_status == "hit" else None
         age_s = self._cache.age_s(entry)
-        return ReadResult(entry.value, cache_status, request.label, age_s, validity)
+        return ReadResult(entry.value, cache_status, request.label, age_s, validity, reason)
 
     async def refresh(self, request: ReadRequest) -> ValueT:
         """Central's current value."""
@@ -131,40 +135,42 @@ class ReadThrough(Generic[ValueT]):
         request: ReadRequest,
         pending: Sequence[Entry],
         is_sufficient: Callable[[ValueT], bool],
-    ) -> tuple[CacheEntry[ValueT], str]:
+    ) -> tuple[CacheEntry[ValueT], str, str]:
+        """With the cache status, and the reason why it is no hit (`metrics.CACHE_RESULTS`)."""
         entry: CacheEntry[ValueT] | None = self._cache.get(request.key)
         access = self._access.state_of(request.token_digest, request.resource)
         if access is AccessState.EXPIRED:
             raise TokenExpired("the token's exp has passed")
-        if (
-            entry is None
-            or access is AccessState.UNKNOWN
-            or not (
-                is_sufficient(entry.value.with_pending(pending))
-                or self._cache.is_sole_writer(request.resource)
-            )
+        if entry is None:
+            return await self._fetch(request), "miss", "not-cached"
+        if access is AccessState.UNKNOWN:
+            return await self._fetch(request), "miss", "no-grant"
+        if not (
+            is_sufficient(entry.value.with_pending(pending))
+            or self._cache.is_sole_writer(request.resource)
         ):
-            return await self._fetch(request), "miss"
+            return await self._fetch(request), "miss", "incomplete"
         is_current = not entry.must_revalidate and self._cache.age_s(entry) < self._ttl_s
         if access is AccessState.FRESH and is_current:
-            return entry, "hit"
+            return entry, "hit", ""
         # A stale grant is not used because central is slow, only if it is away.
         wait_for_central = access is AccessState.STALE and self._central.is_reachable
         try:
             async with asyncio.timeout(None if wait_for_central else self._stale_if_slow_s):
-                return await self._fetch(request), "miss"
+                return await self._fetch(request), "miss", "expired"
         except TimeoutError as error:
             failure: Problem = CentralUnavailable("central is slow", retry_after_s=1)
             failure.__cause__ = error
-        except (CentralUnavailable, RateLimited) as problem:
-            failure = problem
-        except UpstreamProblem as problem:
+            reason = "slow"
+        except CentralUnavailable as problem:
+            failure, reason = problem, "unavailable"
+        except (RateLimited, UpstreamProblem) as problem:
             if problem.status != TOO_MANY_REQUESTS:
                 raise
-            failure = problem
+            failure, reason = problem, "rate-limited"
         if not self._may_show_stale(request, entry):
             raise failure
-        return entry, "stale"
+        return entry, "stale", reason
 
     def _may_show_stale(self, request: ReadRequest, entry: CacheEntry[ValueT]) -> bool:
         """A grant that is still fresh shows what is cached. One that has lapsed does so only while

@@ -10,8 +10,6 @@ from enum import StrEnum, auto
 from http import HTTPStatus
 from typing import Protocol
 
-import msgspec
-
 from kit.http.failed_calls import MAX_DETAIL_LENGTH
 from kit.http.logs import fields, limited_fields
 from sidecar.delivery.pacing import BatchPacer
@@ -240,7 +238,8 @@ class Delivery:
         if outcomes:
             self._metrics.batches.labels("delivered").inc()
             self._metrics.batch_entries.observe(len(batch.entries))
-            self._metrics.commit_latency.observe(self._age_s(batch.entries[0]))
+            age_ms = self._spool.now_ms() - batch.entries[0].made_at_ms
+            self._metrics.commit_latency.observe(max(0, age_ms) / 1000)
         else:
             self._metrics.batches.labels("withdrawn").inc()
         self._notify_settled(records, batch)
@@ -405,10 +404,6 @@ class Delivery:
                 detail=str(problem.get("detail", ""))[:MAX_DETAIL_LENGTH],
             ),
         )
-
-    def _age_s(self, entry: Entry) -> float:
-        made_at_ms: int = msgspec.json.decode(entry.payload)["made_at_ms"]
-        return max(0, self._spool.now_ms() - made_at_ms) / 1000
 
 
 def _size_bytes(batch: Batch) -> int:

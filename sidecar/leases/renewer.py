@@ -286,7 +286,7 @@ class LeaseRenewer:
     def _drop(self, reasons: Mapping[int, str]) -> None:
         for execution_id, reason in reasons.items():
             self._lost[execution_id] = reason
-            self._metrics.lease_lost(reason)
+            self._metrics.lost_leases.labels(reason).inc()
             is_expected = reason in EXPECTED_LOSSES
             level = logging.INFO if is_expected else logging.WARNING
             logger.log(level, "lease lost", extra=fields(execution_id=execution_id, reason=reason))

@@ -7,7 +7,7 @@ from aiohttp import web
 from kit.http.body_reader import BodyReader
 from kit.http.failed_calls import DESCRIBE_CALLER
 from kit.http.openapi import add_openapi, openapi_document
-from kit.http.routing import MIB, ROUTE, add_routes, problem_middleware
+from kit.http.routing import MIB, add_routes, measured, problem_middleware
 from sidecar import __version__
 from sidecar.api import (
     bulk,
@@ -54,16 +54,6 @@ def build_app(
     body_reader = body_reader or BodyReader()
 
     @web.middleware
-    async def count(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        response = await handler(request)
-        route = request.get(ROUTE, "none")  # the template: an unknown path is one label
-        method = request.method if route != "none" else "none"
-        metrics.http_requests.labels(route, method, response.status).inc()
-        return response
-
-    @web.middleware
     async def limit(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
@@ -71,7 +61,14 @@ def build_app(
         with services.limits.call_slot(user_id, request.method):
             return await handler(request)
 
-    middlewares = [body_reader.connections.middleware, count, problem_middleware, guard, limit]
+    metrics.requests.add_routes(ROUTES)
+    middlewares = [
+        body_reader.connections.middleware,
+        measured(metrics.requests),
+        problem_middleware,
+        guard,
+        limit,
+    ]
     app = web.Application(middlewares=middlewares, client_max_size=MIB)
     app[SERVICES] = services
     app[DESCRIBE_CALLER] = describe_caller

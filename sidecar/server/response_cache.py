@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from aiohttp import hdrs, web
-from prometheus_client import Counter
 
+from kit.http.metrics import Counter, Histogram
 from kit.http.routing import ROUTE
 from sidecar.api.services import CACHEABLE_RESPONSE
 from sidecar.cache.invalidation import Validity
@@ -86,12 +86,13 @@ class PerResponseHeaders:
 
 @dataclass(slots=True)
 class _CachedResponse:
-    """A response without its per-response headers, and the counters of its requests."""
+    """A response without its per-response headers, and the metrics of its requests."""
 
     validity: Validity
     head: bytes
     body: bytes
     requests: Counter
+    seconds: Histogram
     reads: Counter
     touched_at: float
 
@@ -123,15 +124,16 @@ class ResponseCache:
         All or none: aiohttp's response to a malformed request depends on what arrived with it, so
         it gets such data whole.
         """
-        found = self._find(data)
+        arrived_at = self._monotonic()
+        found = self._find(data, arrived_at)
         if found is not None:
-            return self._render(*found)
+            return self._render(*found, arrived_at)
         all_found, start, size_bytes = [], 0, 0
         while start < len(data):
             end = data.find(HEAD_END, start) + len(HEAD_END)
             if end < len(HEAD_END) or end - start == len(data):
                 return None
-            found = self._find(data[start:end])
+            found = self._find(data[start:end], arrived_at)
             if found is None:
                 return None
             size_bytes += len(found[0].head) + len(found[0].body)
@@ -139,9 +141,9 @@ class ResponseCache:
                 return None
             all_found.append(found)
             start = end
-        return b"".join([self._render(*found) for found in all_found])
+        return b"".join([self._render(*found, arrived_at) for found in all_found])
 
-    def _find(self, head: bytes) -> tuple[_CachedResponse, bytes] | None:
+    def _find(self, head: bytes, arrived_at: float) -> tuple[_CachedResponse, bytes] | None:
         """The valid response to the request `head`, and the request's own id or b""."""
         request_id, key = b"", head
         cached = self._responses.get(head)
@@ -151,20 +153,22 @@ class ResponseCache:
             if plain is None or cached is None:
                 return None
             key = plain
-        if not cached.validity.is_valid(self._monotonic(), self._wall_clock()):
+        if not cached.validity.is_valid(arrived_at, self._wall_clock()):
             self._responses.drop(key)
             return None
         return cached, request_id
 
-    def _render(self, cached: _CachedResponse, request_id: bytes) -> bytes:
+    def _render(self, cached: _CachedResponse, request_id: bytes, arrived_at: float) -> bytes:
+        headers = self._headers
+        response = cached.head + headers.render(headers.request_id(request_id)) + cached.body
         now = self._monotonic()
         if now - cached.touched_at > TOUCH_PERIOD_S:
             cached.touched_at = now
             cached.validity.touch()
-        cached.requests.inc()
-        cached.reads.inc()
-        headers = self._headers
-        return cached.head + headers.render(headers.request_id(request_id)) + cached.body
+        cached.requests.value += 1
+        cached.reads.value += 1
+        cached.seconds.observe(now - arrived_at)
+        return response
 
     def store(self, head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Stores the response just written to the request `head`, if the application allows it."""
@@ -191,8 +195,8 @@ class ResponseCache:
             cacheable.validity,
             response_head,
             response.body,
-            self._metrics.http_requests.labels(request[ROUTE], request.method, 200),
-            self._metrics.cache_requests.labels(cacheable.label, "hit"),
+            *self._metrics.requests.of(request[ROUTE], request.method, 200),
+            self._metrics.cache_requests.labels(cacheable.label, "hit", ""),
             self._monotonic(),
         )
         texts_bytes = len(key) + len(response_head) + len(response.body)

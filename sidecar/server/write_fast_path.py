@@ -16,7 +16,7 @@ from aiohttp.http import SERVER_SOFTWARE
 from kit.http.body_reader import UNCOUNTED_BODY_BYTES
 from kit.http.failed_calls import log_failed_call, trace_id
 from kit.http.problems import InternalError, Problem
-from kit.http.routing import ROUTE, json_response, problem_response
+from kit.http.routing import PROBLEM, ROUTE, json_response, problem_response
 from sidecar.api.services import REPLAYABLE_CALL, NeedsFullRequest, ReplayableCall
 from sidecar.metrics import Metrics
 from sidecar.server.framing import (
@@ -86,6 +86,7 @@ class WriteFastPath:
 
     async def respond(self, matched: MatchedRequest, data: bytes) -> bytes | None:
         """Replays the call of the request `data`, and counts it; None if it needs aiohttp."""
+        started_at = self._metrics.requests.clock()
         write, request_id = matched.write, matched.request_id.decode()
         try:
             result = await write.call.replay(matched.body)
@@ -97,7 +98,13 @@ class WriteFastPath:
             response = _fail(write, InternalError("see the log"), request_id, data, error)
         else:
             response = json_response(result)
-        self._metrics.http_requests.labels(write.route, write.method, response.status).inc()
+        self._metrics.requests.record(
+            write.route,
+            write.method,
+            response.status,
+            started_at,
+            problem=response.get(PROBLEM),
+        )
         return self._render(response, matched.request_id)
 
     def _render(self, response: web.Response, request_id: bytes) -> bytes:

@@ -78,6 +78,11 @@ class Entry:
     def size_bytes(self) -> int:
         return len(self.payload) + ENTRY_OVERHEAD_BYTES
 
+    @property
+    def made_at_ms(self) -> int:
+        """By the spool's clock; 0 for a payload that does not say."""
+        return made_at_ms_of(self.payload)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -120,6 +125,21 @@ class WriteRecord:
     def is_skipped(self) -> bool:
         """Whether an operator gave it up."""
         return self.problem is not None and self.problem["type"] == WriteSkipped.slug
+
+
+class _MadeAt(msgspec.Struct):
+    made_at_ms: int = 0
+
+
+_made_at = msgspec.json.Decoder(_MadeAt)
+
+
+def made_at_ms_of(payload: bytes) -> int:
+    """When an entry was made, by its payload; 0 if that is damaged or does not say."""
+    try:
+        return _made_at.decode(payload).made_at_ms
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 0
 
 
 def seq_of_write_id(name: str, spool_id: str, *, allow_number: bool = False) -> int | None:

@@ -15,7 +15,13 @@ from sidecar.problems import WriteSkipped
 from sidecar.spool import schema
 from sidecar.spool.bindings import StoredRows
 from sidecar.spool.capacity import Usage
-from sidecar.spool.entry import COALESCED_BYTES, ENTRY_OVERHEAD_BYTES, Entry, Priority
+from sidecar.spool.entry import (
+    COALESCED_BYTES,
+    ENTRY_OVERHEAD_BYTES,
+    Entry,
+    Priority,
+    made_at_ms_of,
+)
 
 MAX_COALESCIBLE = 10_000
 """Waiting size-only writes that can be replaced; beyond it the oldest are delivered as they are."""
@@ -49,6 +55,8 @@ class Queue:
     that of the write that was replaced, and a skip may leave older entries behind."""
     counts: list[int] = field(default_factory=lambda: [0] * len(Priority))
     """Entries by priority."""
+    oldest_ms: list[int] = field(default_factory=lambda: [0] * len(Priority))
+    """By priority: no entry was made before this time of the spool's clock; 0 if unknown."""
     coalescible: int = 0
     coalescible_since: float = 0.0
     deferred_until: float = 0.0
@@ -114,15 +122,43 @@ class QueueIndex:
             return None
         return self._coalescible.get((execution_id, coalesce_key))
 
-    def restore(self, execution_id: int, first_seq: int, counts: list[int], size: int) -> None:
+    def count(self, priority: Priority) -> int:
+        """The number of waiting entries of this priority."""
+        return sum(queue.counts[priority] for queue in self._queues.values())
+
+    def oldest_ms(self, priority: Priority) -> int | None:
+        """When the oldest waiting entry of this priority was made, at the earliest.
+
+        Exact for an execution's first one; for the next, at worst the time of the entry that was
+        settled before it.
+        """
+        return min(
+            (
+                queue.oldest_ms[priority]
+                for queue in self._queues.values()
+                if queue.counts[priority] and queue.oldest_ms[priority]
+            ),
+            default=None,
+        )
+
+    def restore(
+        self,
+        execution_id: int,
+        first_seq: int,
+        counts: list[int],
+        oldest_ms: list[int],
+        size: int,
+    ) -> None:
         """Takes an execution's summary from the file, at open."""
-        self._queues[execution_id] = Queue(first_seq, counts)
+        self._queues[execution_id] = Queue(first_seq, counts, oldest_ms)
         self.entry_count += sum(counts)
         self.terminal_count += counts[Priority.TERMINAL]
         self._entries_bytes += size
 
-    def add(self, entry: Entry, now: float) -> None:
+    def add(self, entry: Entry, now: float, made_at_ms: int) -> None:
         queue = self._queues.setdefault(entry.execution_id, Queue(entry.seq))
+        if not queue.counts[entry.priority]:
+            queue.oldest_ms[entry.priority] = made_at_ms
         queue.counts[entry.priority] += 1
         self.entry_count += 1
         self.terminal_count += entry.priority is Priority.TERMINAL
@@ -145,11 +181,13 @@ class QueueIndex:
             if len(self._coalescible) > MAX_COALESCIBLE:
                 self._end_coalescing([next(iter(self._coalescible.values()))])
 
-    def replace(self, replaced: CoalescibleWrite, entry: Entry, now: float) -> None:
+    def replace(
+        self, replaced: CoalescibleWrite, entry: Entry, now: float, made_at_ms: int
+    ) -> None:
         """Replaces a waiting size-only write. The time that it has waited counts on."""
         queue = self._queues[entry.execution_id]
         since = queue.coalescible_since if queue.coalescible else now
-        self.add(entry, now)
+        self.add(entry, now, made_at_ms)
         self._decrement(replaced)
         self.coalesced_count += 1
         queue.coalescible_since = since
@@ -184,6 +222,9 @@ class QueueIndex:
         queue.first_seq = max(queue.first_seq, entry.seq + 1)
         queue.defer_count = 0
         self._decrement(entry)
+        if queue.length:
+            made_at_ms = entry.made_at_ms
+            queue.oldest_ms = [max(oldest_ms, made_at_ms) for oldest_ms in queue.oldest_ms]
 
     def ranked(self, now: float, limit: int, *, flush: bool = False) -> list[int]:
         """Executions to cut from, by rank. `flush` does not wait for replacements."""
@@ -228,8 +269,9 @@ class IndexSnapshot:
     spool_id: str
     next_seq: int
     has_batch: bool
-    queues: list[tuple[int, int, list[int], int]]
-    """Per execution: its id, first number, entries by priority, bytes on disk."""
+    queues: list[tuple[int, int, list[int], list[int], int]]
+    """Per execution: its id, first number, entries and the oldest one's time by priority, bytes on
+    disk."""
     coalesced_count: int
     skipped_count: int
     """Kept writes that an operator has skipped."""
@@ -238,11 +280,14 @@ class IndexSnapshot:
     @classmethod
     def of(cls, connection: sqlite3.Connection) -> "IndexSnapshot":
         counts = ", ".join(f"sum(priority = {int(priority)})" for priority in Priority)
-        queues = connection.execute(
-            f"SELECT execution_id, min(seq), {counts}, sum(length(payload) + ?) FROM entries"  # noqa: S608
-            " GROUP BY execution_id",
-            (ENTRY_OVERHEAD_BYTES,),
+        oldest = ", ".join(
+            f"min(CASE WHEN priority = {int(priority)} THEN seq END)" for priority in Priority
         )
+        queues = connection.execute(
+            f"SELECT execution_id, min(seq), sum(length(payload) + ?), {counts}, {oldest}"  # noqa: S608
+            " FROM entries GROUP BY execution_id",
+            (ENTRY_OVERHEAD_BYTES,),
+        ).fetchall()
         max_seq, coalesced_count, has_batch, skipped_count = connection.execute(
             # `max_seq` remembers numbers that are in no table any more.
             "SELECT max((SELECT coalesce(max(seq), 0) FROM entries),"
@@ -257,8 +302,25 @@ class IndexSnapshot:
             spool_id=schema.read_meta(connection)["spool_id"],
             next_seq=max_seq + 1,
             has_batch=bool(has_batch),
-            queues=[(row[0], row[1], list(row[2:-1]), row[-1]) for row in queues],
+            queues=[
+                (
+                    execution_id,
+                    first_seq,
+                    list(by_priority[: len(Priority)]),
+                    [_made_at_ms(connection, seq) for seq in by_priority[len(Priority) :]],
+                    size_bytes,
+                )
+                for execution_id, first_seq, size_bytes, *by_priority in queues
+            ],
             coalesced_count=coalesced_count,
             skipped_count=skipped_count,
             permissions=StoredRows.of(connection),
         )
+
+
+def _made_at_ms(connection: sqlite3.Connection, seq: int | None) -> int:
+    """When this entry was made; 0 for None."""
+    if seq is None:
+        return 0
+    query = "SELECT payload FROM entries WHERE seq = ?"
+    return made_at_ms_of(connection.execute(query, (seq,)).fetchone()[0])

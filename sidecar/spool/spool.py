@@ -124,6 +124,12 @@ class Spool:
         return self._capacity.is_full(self.queues.usage)
 
     @property
+    def used_ratio(self) -> float:
+        """What waits as a share of what may, in bytes or entries, whichever is more."""
+        usage, whole = self.queues.usage, self._capacity.limits.whole
+        return max(usage.entries / whole.entries, usage.size_bytes / whole.size_bytes)
+
+    @property
     def disk_full(self) -> bool:
         """Whether ordinary writes are refused because the volume itself is full."""
         return self._file.disk_full
@@ -144,12 +150,8 @@ class Spool:
         return self._capacity.limits.high_water.size_bytes
 
     @property
-    def commit_count(self) -> int:
-        return self._file.writer.commit_count
-
-    @property
-    def sync_count(self) -> int:
-        return self._file.writer.sync_count
+    def writer(self) -> GroupCommitWriter:
+        return self._file.writer
 
     @property
     def quarantined_count(self) -> int:
@@ -211,9 +213,9 @@ class Spool:
         def index(stored: tuple[Entry, bool]) -> int:
             entry, has_replaced = stored
             if has_replaced and replaced is not None:
-                self.queues.replace(replaced, entry, self._monotonic())
+                self.queues.replace(replaced, entry, self._monotonic(), made_at_ms)
             else:
-                self.queues.add(entry, self._monotonic())
+                self.queues.add(entry, self._monotonic(), made_at_ms)
             for listener in self.on_append:
                 listener(entry.execution_id)
             return entry.seq

@@ -47,6 +47,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -121,9 +122,16 @@ class GroupCommitWriter:
     Errors of SQLite and of the volume reach every caller of the failed group as they are.
     """
 
-    def __init__(self, open_file: Opener, *, faults: FaultInjector = NO_FAULTS) -> None:
+    def __init__(
+        self,
+        open_file: Opener,
+        *,
+        faults: FaultInjector = NO_FAULTS,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._open_file = open_file
         self._faults = faults
+        self._clock = clock
         self._inbox: SimpleQueue[_WriteTask | None] = SimpleQueue()
         self._next_task: _WriteTask | None = None
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
@@ -136,7 +144,8 @@ class GroupCommitWriter:
         self._is_syncing: bool | None = None
         self.commit_count = 0
         self.sync_count = 0
-        """Commits that were synced, for metrics: writes per sync."""
+        self.on_synced: Callable[[float], None] = lambda seconds: None
+        """Called in the thread with the duration of each synced commit."""
 
     def start(self) -> None:
         self._thread.start()
@@ -248,7 +257,10 @@ class GroupCommitWriter:
                 joining = self._run_piggyback(opened.connection) if is_synced else None
                 self._faults.hit(FaultPoint.BEFORE_COMMIT)
                 is_committing = True
+                began_at = self._clock()
                 opened.connection.execute("COMMIT")
+                if is_synced:
+                    self.on_synced(self._clock() - began_at)
                 opened.check_not_replaced()
                 self._faults.hit(FaultPoint.AFTER_COMMIT)
                 self.commit_count += 1

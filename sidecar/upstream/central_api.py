@@ -54,6 +54,11 @@ class Central:
         """By the probe: calls of users have no part in it."""
         return self._probe.is_reachable
 
+    @property
+    def probe_age_s(self) -> float:
+        """How old that word is at most."""
+        return self._probe.age_s
+
     async def identify(self, context: CallContext) -> CentralResponse:
         return await self._calls.call("token", "GET", "/v1/token", context=context)
 

@@ -30,6 +30,7 @@ from cachetools import LRUCache
 from yarl import URL
 
 from kit.http.concurrency_limit import ConcurrencyLimiter
+from kit.http.failed_calls import trace_id
 from kit.http.logs import fields
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, RateLimited, UpstreamProblem
@@ -199,6 +200,7 @@ class CentralClient:
                 raise
         await self._sleep(pause_s)
         self._check_circuit(call)
+        self._metrics.upstream_retries.inc()
         return await self._attempt(call, deadline)
 
     def _circuit_of(self, user_id: int | None) -> CircuitBreaker:
@@ -230,8 +232,9 @@ class CentralClient:
 
     async def _send(self, call: "_Call", deadline: float) -> CentralResponse:
         url = URL(self._base_url + call.target, encoded=True)
+        sent_at = self._monotonic()
         headers = self._headers(call, url.raw_path_qs)
-        left_s = max(0.001, deadline - self._monotonic())  # aiohttp takes 0 for no timeout at all
+        left_s = max(0.001, deadline - sent_at)  # aiohttp takes 0 for no timeout at all
         try:
             async with self._session.request(
                 call.method,
@@ -243,7 +246,7 @@ class CentralClient:
             ) as response:
                 payload = await response.read()
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-            call.circuit.record_failure(self._monotonic())
+            self._record_failure(call)
             self._metrics.upstream_requests.labels(call.name, "unreachable").inc()
             is_connected = not isinstance(error, aiohttp.ConnectionTimeoutError)
             raise CentralUnavailable(
@@ -251,6 +254,9 @@ class CentralClient:
                 retry_after_s=1,
                 timed_out=isinstance(error, TimeoutError) and is_connected,
             ) from error
+        self._metrics.upstream_seconds.labels(call.name).observe(
+            self._monotonic() - sent_at, trace_id(call.context.traceparent)
+        )
         self._update_clock_offset(response.headers.get("Date"))
         return self._classify_response(call, response.status, response.headers, payload)
 
@@ -274,7 +280,7 @@ class CentralClient:
         document = problem_document(media_type, body)
         if document is None or status in OVERLOAD_STATUSES:
             if status != TOO_LARGE:  # a proxy's word on this one call
-                call.circuit.record_failure(self._monotonic())
+                self._record_failure(call)
             self._metrics.upstream_requests.labels(name, "unavailable").inc()
             slug = document["type"] if document else "no problem document of central's"
             raise CentralUnavailable(
@@ -291,6 +297,11 @@ class CentralClient:
             name: headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in headers
         }
         raise UpstreamProblem(document | {"status": status}, relayed)
+
+    def _record_failure(self, call: "_Call") -> None:
+        was_open = call.circuit.is_open
+        call.circuit.record_failure(self._monotonic())
+        self._metrics.circuits_opened.inc(call.circuit.is_open and not was_open)
 
     def _headers(self, call: "_Call", target: str) -> dict[str, str]:
         context = call.context

@@ -11,6 +11,7 @@ failures of other calls say nothing here. It also runs while the sidecar is idle
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -42,16 +43,24 @@ class CentralProbe:
         base_url: str,
         metrics: Metrics,
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._session = session
         self._url = base_url.rstrip("/") + HEALTH_PATH
         self._metrics = metrics
+        self._monotonic = monotonic
         self._sleep = sleep
         self._uniform = uniform
         self._failures = 0
+        self._probed_at = monotonic()
         self.is_reachable = True
+
+    @property
+    def age_s(self) -> float:
+        """Since the last probe has ended, or the start."""
+        return self._monotonic() - self._probed_at
 
     async def run(self) -> None:
         while True:
@@ -62,6 +71,7 @@ class CentralProbe:
     async def check(self) -> None:
         """One probe."""
         outcome = await self._outcome()
+        self._probed_at = self._monotonic()
         self._metrics.upstream_requests.labels("health", outcome).inc()
         self._failures = 0 if outcome == "ok" else self._failures + 1
         is_reachable = self._failures == 0 or (self.is_reachable and self._failures < MIN_FAILURES)

@@ -45,9 +45,9 @@ class Firing:
 
 HEALTHY: Mapping[str, str] = {
     f"up{{{CENTRAL}}}": "1x40",
-    f'central_requests_total{{{CENTRAL}, status="200"}}': "0+600x40",
-    f'central_requests_total{{{CENTRAL}, status="503"}}': "0+1x40",
-    f'central_database_errors_total{{{CENTRAL}, reason="unreachable"}}': "3x40",
+    f'central_requests_total{{{CENTRAL}, outcome="ok"}}': "0+600x40",
+    f'central_requests_total{{{CENTRAL}, outcome="failed"}}': "0+1x40",
+    f'central_database_errors_total{{{CENTRAL}, reason="unavailable"}}': "3x40",
     f'central_database_connections{{{CENTRAL}, state="in_use"}}': "10x22 2 10x17",
     f'central_database_connections{{{CENTRAL}, state="open"}}': "10x40",
     FETCHED: "0+1x40",
@@ -70,13 +70,13 @@ HEALTHY: Mapping[str, str] = {
     f'sidecar_rate_limited_calls_total{{{SIDECAR}, limit="writes"}}': "3x40",
     f"sidecar_delivery_parked{{{SIDECAR}}}": "0 1 0x38",
     f"sidecar_central_reachable{{{SIDECAR}}}": "1 0 0 1x37",
-    f"sidecar_spool_entries{{{SIDECAR}}}": "0x20 40 30 20 10 5 4 3 2 1 1x11",
+    f'sidecar_spool_entries{{{SIDECAR}, priority="normal"}}': "0x20 40 30 20 10 5 4 3 2 1 1x11",
     f'sidecar_batches_total{{{SIDECAR}, outcome="delivered"}}': "0+6x40",
     f'sidecar_batches_total{{{SIDECAR}, outcome="unavailable"}}': "0x40",
     f"sidecar_spool_bytes{{{SIDECAR}}}": "100000x40",
     f"sidecar_spool_full{{{SIDECAR}}}": "0x40",
     f"sidecar_spool_quarantined_entries_total{{{SIDECAR}}}": "0x40",
-    f'sidecar_refused_writes_total{{{SIDECAR}, type="late"}}': "0+1x40",
+    f'sidecar_refused_writes_total{{{SIDECAR}, slug="late"}}': "0+1x40",
     f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="0.01"}}': "0+600x40",
     f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="10"}}': "0+601x40",
     f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="+Inf"}}': "0+601x40",
@@ -89,13 +89,13 @@ FIRING: Mapping[str, Firing] = {
         "No replica of central can be scraped.",
     ),
     "TexeraCentralErrors": Firing(
-        {f'central_requests_total{{{CENTRAL}, status="503"}}': "0+200x40"},
+        {f'central_requests_total{{{CENTRAL}, outcome="failed"}}': "0+200x40"},
         "Central fails 25% of its calls.",
     ),
     "TexeraCentralDatabase": Firing(
-        {f'central_database_errors_total{{{CENTRAL}, reason="unreachable"}}': "0+10x40"},
-        "Central cannot use the database: unreachable.",
-        {"reason": "unreachable"},
+        {f'central_database_errors_total{{{CENTRAL}, reason="unavailable"}}': "0+10x40"},
+        "Central cannot use the database: unavailable.",
+        {"reason": "unavailable"},
     ),
     "TexeraCentralRowFails": Firing(
         {f'central_database_errors_total{{{CENTRAL}, reason="isolated"}}': "0+10x40"},
@@ -160,7 +160,7 @@ FIRING: Mapping[str, Firing] = {
     ),
     "TexeraSidecarNotDelivering": Firing(
         {
-            f"sidecar_spool_entries{{{SIDECAR}}}": "0 12x40",
+            f'sidecar_spool_entries{{{SIDECAR}, priority="normal"}}': "0 12x40",
             f'sidecar_batches_total{{{SIDECAR}, outcome="delivered"}}': "6x40",
         },
         "12 writes wait in computing-unit-7 and none is delivered.",
@@ -202,9 +202,9 @@ FIRING: Mapping[str, Firing] = {
         SCRAPED_POD,
     ),
     "TexeraSidecarWritesRefused": Firing(
-        {f'sidecar_refused_writes_total{{{SIDECAR}, type="uri-conflict"}}': "0x25 1x15"},
+        {f'sidecar_refused_writes_total{{{SIDECAR}, slug="uri-conflict"}}': "0x25 1x15"},
         "Central refused writes of computing-unit-7: uri-conflict.",
-        {"pod": "computing-unit-7", "type": "uri-conflict"},
+        {"pod": "computing-unit-7", "slug": "uri-conflict"},
     ),
     "TexeraSidecarSlowDelivery": Firing(
         {f'sidecar_delivery_seconds_bucket{{{SIDECAR}, le="0.01"}}': "0+6x40"},

@@ -1,57 +1,32 @@
-"""Metrics and labels in PromQL expressions, compared with those in the services' code."""
+"""Metrics and labels in PromQL expressions, compared with those that the services export."""
 
-import ast
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import promql_parser
 
-from tests.chart.rendering import ROOT
+from tests.metrics_page import all_metrics
 
-SCRAPED = {"namespace", "job", "pod", "le"}
-"""Labels that a scrape adds, and a histogram's own."""
-PATTERNS = {"5.."}
-"""Labels with numeric values: statuses."""
-HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
+SCRAPED = {"namespace", "job", "pod"}
+"""Labels that a scrape adds."""
 
 
 @cache
-def metrics() -> dict[str, set[str]]:
-    """Every metric of the two services with its labels, read from the calls that define it."""
-    found: dict[str, set[str]] = {}
-    for service in ("central", "sidecar"):
-        for path in sorted(Path(ROOT, service).rglob("*.py")):
-            for call in ast.walk(ast.parse(path.read_text())):
-                if isinstance(call, ast.Call) and call.args:
-                    name = call.args[0]
-                    if isinstance(name, ast.Constant) and re.fullmatch(
-                        rf"{service}_[a-z0-9_]+", str(name.value)
-                    ):
-                        found[str(name.value)] = set(_labels(call))
+def metrics() -> dict[str, dict[str, set[str]]]:
+    """Every metric of the two services with the values of its labels, as exported from the start.
+
+    A histogram's samples are metrics here, as they are in PromQL.
+    """
+    found: dict[str, dict[str, set[str]]] = {}
+    for registry in all_metrics().values():
+        for metric in registry.collect():
+            for sample in metric.samples:
+                labels = found.setdefault(sample.name, {})
+                for name, value in sample.labels.items():
+                    labels.setdefault(name, set()).add(value)
     return found
-
-
-@cache
-def words() -> set[str]:
-    """Every text in the two services' code: what a label can be must be one of them."""
-    return {
-        node.value
-        for service in ("central", "sidecar")
-        for path in Path(ROOT, service).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-
-
-def _labels(call: ast.Call) -> Iterator[str]:
-    for argument in call.args[2:]:
-        if isinstance(argument, ast.List):
-            for element in argument.elts:
-                if isinstance(element, ast.Constant):
-                    yield str(element.value)
 
 
 def faults(expression: str) -> list[str]:
@@ -63,27 +38,37 @@ def faults(expression: str) -> list[str]:
     tree = promql_parser.parse(expression)
     grouped = set(_grouping(tree))
     known = set(SCRAPED)
-    for name, matched in _selectors(tree):
-        labels = set(matched)
-        metric = name if name in metrics() else HISTOGRAM.sub("", name)
+    for name, matchers in _selectors(tree):
         if name == "up":
             continue
-        if metric not in metrics():
+        if name not in metrics():
             found.append(f"{name}: no such metric")
             continue
-        known |= metrics()[metric]
-        unknown = labels - metrics()[metric] - SCRAPED
-        found += [f"{name}: no label {label}" for label in sorted(unknown)]
-        values = {v for label in labels & metrics()[metric] for v in matched[label].split("|")}
-        found += [f"{name}: nothing is {v}" for v in sorted(values - words() - PATTERNS)]
+        labels = metrics()[name]
+        known |= labels.keys()
+        for matcher in matchers:
+            if matcher.name in labels:
+                found += _unmatched(name, matcher, labels[matcher.name])
+            elif matcher.name not in SCRAPED:
+                found.append(f"{name}: no label {matcher.name}")
     return found + [f"no label {label} to group by" for label in sorted(grouped - known)]
 
 
-def _selectors(tree: Any) -> Iterator[tuple[str, dict[str, str]]]:
-    """Name and matched labels, each with its value, of every vector selector."""
+def _unmatched(name: str, matcher: Any, values: set[str]) -> list[str]:
+    """Of the alternatives that the matcher names, those that the label never has."""
+    named = matcher.value.split("|")
+    return [
+        f"{name}: no {matcher.name} is {text}"
+        for text in named
+        if not any(re.fullmatch(text, value) for value in values)
+    ]
+
+
+def _selectors(tree: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Name and matchers of every vector selector."""
     for node in _nodes(tree):
         if isinstance(node, promql_parser.VectorSelector):
-            yield str(node.name), {m.name: m.value for m in node.matchers.matchers}
+            yield str(node.name), node.matchers.matchers
 
 
 def _grouping(tree: Any) -> Iterator[str]:

@@ -232,7 +232,7 @@ def test_check_of_metric_names_detects_unknown_names() -> None:
     ]
     assert faults('central_requests_total{code="500"}') == ["central_requests_total: no label code"]
     assert faults('central_database_connections{state="inuse"}') == [
-        "central_database_connections: nothing is inuse"
+        "central_database_connections: no state is inuse"
     ]
     assert faults("sum by (code) (central_requests_total)") == ["no label code to group by"]
     assert faults("histogram_quantile(0.9, sidecar_delivery_seconds_bucket)") == []

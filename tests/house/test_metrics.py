@@ -1,47 +1,131 @@
-"""Metric names: the service's prefix, base units, counters that end in _total."""
+"""Metrics of both services: names and labels, and that all of them exist from the start."""
 
-import ast
 import re
+from collections.abc import Iterable
 
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.exposition import generate_latest
+
+from central.domain.fold import EntryOutcome
+from central.metrics import CLOSE_REASONS, OPERATIONS, TASKS
+from central.metrics import LOST_REASONS as CENTRALS_LOST_REASONS
+from central.store.orphans import CloseReason
+from central.wire.entries import Entry
+from central.wire.leases import LostReason
+from sidecar import metrics as sidecar_metrics
+from sidecar.spool.entry import Priority
 from tests.house.conftest import Tree
+from tests.metrics_page import all_metrics, page
 
-NAME = re.compile(r"(?:sidecar|central)_[a-z0-9_]+")
 SMALL_UNITS = {"ms", "us", "ns", "kb", "mb", "kib", "mib", "minutes", "milliseconds", "percent"}
-STATES = {"dropped", "withheld", "full", "info", "parked", "ratio", "reachable", "ready", "up"}
+STATES = {
+    "dropped",
+    "withheld",
+    "full",
+    "info",
+    "parked",
+    "ratio",
+    "reachable",
+    "up",
+    "unavailable",
+}
 """Last words of gauges that count nothing: a ratio, or 1 while something is so."""
+MAX_SERIES = {"sidecar": 1_200, "central": 2_500}
+"""Of one process; five hundred sidecars are scraped."""
 
 
-def metric_calls(tree: Tree) -> list[tuple[str, str, str]]:
-    """Path, called name and metric name of each call whose first argument looks like a metric."""
-    return [
-        (path, ast.unparse(node.func).rpartition(".")[2], str(node.args[0].value))
-        for path, text in tree.items()
-        if path.startswith(("sidecar/", "central/")) and path.endswith(".py")
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Call)
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-        and NAME.fullmatch(str(node.args[0].value))
-    ]
-
-
-def misnamed(tree: Tree) -> list[str]:
+def misnamed(service: str, metrics: Iterable[tuple[str, str]]) -> list[str]:
+    """Metrics by name and type."""
     faults = []
-    for path, call, name in metric_calls(tree):
-        service = path.partition("/")[0]
+    for name, kind in metrics:
         last = name.removesuffix("_total").rpartition("_")[2]
-        if not name.startswith(f"{service}_"):
+        if not name.startswith((f"{service}_", "process_")):
             faults.append(f"{name}: expected the prefix {service}_")
-        if call.lower().startswith("counter") != name.endswith("_total"):
+        if (kind == "counter") != name.endswith("_total"):
             faults.append(f"{name}: _total is for counters, and for all of them")
         if last in SMALL_UNITS or not (last.endswith("s") or last in STATES):
             faults.append(f"{name}: expected a base unit or what is counted, in the plural")
     return faults
 
 
-def test_metrics_have_a_prefix_and_a_unit(tree: Tree) -> None:
-    assert misnamed(tree) == []
-    assert misnamed({"sidecar/a.py": 'Counter("central_writes_total", "")'}) != []
-    assert misnamed({"sidecar/a.py": 'Counter("sidecar_writes", "")'}) != []
-    assert misnamed({"sidecar/a.py": 'Histogram("sidecar_delivery_ms", "")'}) != []
-    assert misnamed({"sidecar/a.py": 'Gauge("sidecar_delivery", "")'}) != []
+@pytest.fixture(scope="module")
+def services() -> dict[str, CollectorRegistry]:
+    return all_metrics()
+
+
+def full_name(metric: Metric) -> str:
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+
+
+def test_metrics_have_a_prefix_and_a_unit(services: dict[str, CollectorRegistry]) -> None:
+    for service, registry in services.items():
+        named = [(full_name(metric), metric.type) for metric in registry.collect()]
+        assert misnamed(service, named) == []
+    assert misnamed("sidecar", [("central_writes_total", "counter")]) != []
+    assert misnamed("sidecar", [("sidecar_writes", "counter")]) != []
+    assert misnamed("sidecar", [("sidecar_delivery_ms", "histogram")]) != []
+    assert misnamed("sidecar", [("sidecar_delivery", "gauge")]) != []
+
+
+def test_every_metric_has_its_series_from_the_start(
+    services: dict[str, CollectorRegistry],
+) -> None:
+    """`increase` sees the first event only in a series that was there before it."""
+    for registry in services.values():
+        for metric in registry.collect():
+            assert metric.samples, metric.name
+            if metric.type == "counter" and not metric.name.startswith("process_"):
+                assert {sample.value for sample in metric.samples} == {0.0}, metric.name
+
+
+def test_there_are_no_series_of_creation_times(services: dict[str, CollectorRegistry]) -> None:
+    for registry in services.values():
+        assert "_created" not in generate_latest(registry).decode()
+
+
+def test_a_process_has_no_more_series_than_its_share(
+    services: dict[str, CollectorRegistry],
+) -> None:
+    for service, registry in services.items():
+        count = sum(len(metric.samples) for metric in registry.collect())
+        assert count <= MAX_SERIES[service]
+
+
+def test_labels_have_the_values_that_the_code_gives_them(tree: Tree) -> None:
+    """The definitions stand below what they name, so they repeat it."""
+    assert set(CLOSE_REASONS) == {str(reason) for reason in CloseReason}
+    assert set(CENTRALS_LOST_REASONS) == {str(reason) for reason in LostReason}
+    operations = {entry.__struct_config__.tag for entry in Entry.__subclasses__()}
+    assert set(OPERATIONS) == operations | {"unknown"}
+    assert set(sidecar_metrics.OPERATIONS) == operations
+    assert list(sidecar_metrics.PRIORITIES) == [priority.name.lower() for priority in Priority]
+    assert set(sidecar_metrics.TASKS) == supervised(tree["sidecar/lifecycle.py"])
+    assert set(TASKS) == supervised(tree["central/lifecycle.py"])
+    assert set(sidecar_metrics.CALLS) == calls_to_central(tree)
+    assert EntryOutcome.__annotations__["kind"].__args__ == ("applied", "refused", "deferred")
+
+
+def test_the_page_of_metrics_is_up_to_date(tree: Tree) -> None:
+    assert tree["docs/metrics.md"] == page(), "run `make chart`"
+
+
+def supervised(text: str) -> set[str]:
+    return set(re.findall(r'supervise\(\s*"([a-z-]+)"', text))
+
+
+def calls_to_central(tree: Tree) -> set[str]:
+    """The names of calls, wherever one is made."""
+    named = re.compile(
+        r"(?:\.call|_signed|\.read|\.post|\.post_query|_write|_request|call =|is_withdrawn else)"
+        r'\(?\s*"([a-z-]+)"|upstream_requests.labels\("([a-z-]+)"'
+    )
+    return {
+        name
+        for path, text in tree.items()
+        if path.startswith("sidecar/") and not path.startswith("sidecar/cli/")
+        for found in named.findall(text)
+        for name in found
+        if name
+    } - {"result-uri", "console", "wait"}  # reads of the CU, sent as `uris`

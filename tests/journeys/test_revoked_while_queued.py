@@ -48,7 +48,7 @@ async def change(system: Ready, sql: str) -> None:
 def refused_count(system: Ready, slug: str) -> float:
     with urllib.request.urlopen(f"{system['sidecar_ops']}/metrics") as response:  # noqa: S310
         lines = response.read().decode().splitlines()
-    name = f'sidecar_refused_writes_total{{type="{slug}"}} '
+    name = f'sidecar_refused_writes_total{{slug="{slug}"}} '
     return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 

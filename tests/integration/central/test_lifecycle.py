@@ -105,7 +105,8 @@ def test_serve_starts_and_stops_cleanly(database: Database) -> None:
         code, log = central.end()
 
     assert (status, run["status"]) == (200, "COMPLETED")
-    assert 'central_requests_total{method="GET",route="/v1/executions/{execution_id}"' in metrics
+    read = 'method="GET",outcome="ok",route="/v1/executions/{execution_id}"'
+    assert f"central_requests_total{{{read}}} 1.0" in metrics
     assert "central_statement_seconds_count" in metrics
     assert facts["config"]["database_url"].startswith("postgresql://cu_metadata_central@127.0.0.1")
     text = json.dumps([facts, log])

@@ -220,9 +220,12 @@ class World:
             await self.spool.settle(batch, outcomes, partial(self.reads.on_settled, batch.entries))
 
     def count(self, resource: str, result: str) -> float:
-        labels = {"resource": resource, "result": result}
-        name = "sidecar_cache_requests_total"
-        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+        return sum(
+            sample.value
+            for metric in self.metrics.cache_requests.collect()
+            for sample in metric.samples
+            if sample.labels["resource"] == resource and sample.labels["result"] == result
+        )
 
 
 def caller(token: str = TOKEN) -> CallContext:

@@ -228,7 +228,7 @@ async def test_a_refusal_ends_its_own_write_only_and_is_logged(
         WriteState.COMMITTED,
         WriteState.REFUSED,
     ]
-    assert harness.count("sidecar_refused_writes_total", type=slug) == 1
+    assert harness.count("sidecar_refused_writes_total", slug=slug) == 1
     (line,) = [record for record in caplog.records if record.message == "write refused"]
     assert line.levelname == ("INFO" if slug == "late" else "WARNING")
 

@@ -130,7 +130,7 @@ async def test_an_entry_found_corrupted_at_start_is_reported_as_refused(
     await started.deliver_all()
 
     assert started.spool.quarantined_count == 1
-    assert started.count("sidecar_refused_writes_total", type="write-corrupted") == 1
+    assert started.count("sidecar_refused_writes_total", slug="write-corrupted") == 1
     assert "write refused" in caplog.text
     assert await state_of(started.spool, seq) is WriteState.REFUSED
 

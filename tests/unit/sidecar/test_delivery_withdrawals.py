@@ -178,11 +178,11 @@ async def test_the_mark_is_synced_before_the_withdrawal_is_sent(harness: Deliver
     await harness.spool.append(update(name="a"))
     await harness.spool.append(update(name="b"))
     await cut(harness.spool)
-    syncs = harness.spool.sync_count
+    syncs = harness.spool.writer.sync_count
 
     await harness.spool.withdraw()
 
-    assert harness.spool.sync_count == syncs + 1
+    assert harness.spool.writer.sync_count == syncs + 1
 
 
 async def test_a_withdrawn_batch_gives_its_runs_no_precedence(harness: DeliveryHarness) -> None:

@@ -66,9 +66,10 @@ async def test_a_cached_response_has_its_own_request_id_and_is_counted(
     assert len({reply.header("X-Request-Id") for reply in replies}) == 10
     assert named.header("X-Request-Id") == "mine.1"
     assert badly_named.header("X-Request-Id") not in {None, "not an id"}
-    labels = {"route": "/v1/executions/{execution_id}/uris", "method": "GET", "status": "200"}
+    labels = {"route": "/v1/executions/{execution_id}/uris", "method": "GET"}
     sample = world.metrics.registry.get_sample_value
-    assert sample("sidecar_http_requests_total", labels) == 12
+    assert sample("sidecar_requests_total", labels | {"outcome": "ok"}) == 12
+    assert sample("sidecar_request_seconds_count", labels) == 12
     assert world.count("uris", "hit") == 11
 
 

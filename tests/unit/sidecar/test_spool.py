@@ -75,12 +75,12 @@ async def test_concurrent_appends_share_commits_and_get_distinct_numbers(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
-    before = spool.commit_count
+    before = spool.writer.commit_count
 
     seqs = await asyncio.gather(*(spool.append(update(name=f"n{n}")) for n in range(200)))
 
     assert len(set(seqs)) == 200
-    assert spool.commit_count - before < 200
+    assert spool.writer.commit_count - before < 200
 
 
 async def test_write_of_a_cancelled_caller_is_kept(spools: Spools) -> None:

@@ -27,18 +27,18 @@ async def test_lone_write_and_its_batch_share_one_sync_and_settling_has_none(
     spools: Spools,
 ) -> None:
     spool = await spools.open()
-    before = spool.sync_count
+    before = spool.writer.sync_count
     cutting = asyncio.create_task(spool.cut_with_next_append())
     await asyncio.sleep(0)
 
     seq = await spool.append(update(name="n"))
     batch = await cutting
     assert numbers(batch) == [seq]
-    assert spool.sync_count - before == 1
+    assert spool.writer.sync_count - before == 1
     assert await spool.in_flight() == batch
 
     await settle(spool, batch)
-    assert spool.sync_count - before == 1
+    assert spool.writer.sync_count - before == 1
     assert await state_of(spool, seq) is WriteState.COMMITTED
 
 

@@ -114,25 +114,28 @@ where operator.workflow_execution_id = deleted.execution_id
 -- name: write_changes
 -- Writes what a fold decided; both ways of `store/batches.py` run it. One row: `is_applied`.
 --
--- $1 source
--- $2 whether the caller holds the rows' locks and has read the facts (the locked way). If not (the
--- optimistic way), the statement takes the locks, checks the assumed facts, and changes nothing
+-- @source_id
+-- @is_locked: whether the caller holds the rows' locks and has read the facts (the locked way). If not
+-- (the optimistic way), the statement takes the locks, checks the assumed facts, and changes nothing
 -- unless all of them hold:
---   - the cursor is at the previous batch: $3 epoch, $4 batch, $5 digest, $6 response, which are
---     stored; null in the locked way
---   - the source runs each of $7 execution ids, of computing unit $8 if that is not null; none has
---     ended, nobody else has locked any
+--   - the cursor of @epoch is at the batch before @batch; it is advanced, with @digest and @response
+--   - the source runs each of @running_ids, of the computing unit @unit_id if that is not null; none
+--     has ended, nobody else has locked any
 --   - a URI is new, a size belongs to a stored row
--- Executions, arrays, null for a column that no entry named: $9 execution id, $10 status, $11 its
--- age in ms, $12 result, $13 whether log_location is named, $14 log_location,
--- $15 runtime_stats_uri, $16 its bytes, $17 name, $18 bookmarked
--- Port results, arrays: $19 execution id, $20 global port id, $21 URI (null sets only the size of a
--- stored row), $22 bytes. Consoles: $23, $24 operator id, $25, $26
--- Costs, arrays: $27 execution id, $28 operators as JSON text
+-- In the locked way these are null, @running_ids is empty.
+--
+-- Arrays, one for each column; one that is null in every row may be empty instead.
+-- Executions: @execution_id, @status, @status_age_ms, @result, @names_log_location (null sets nothing),
+-- @log_location, @runtime_stats_uri, @runtime_stats_bytes, @name, @bookmarked; null sets nothing
+-- Port results: @result_execution_id, @result_port_id, @result_uri (null: only the size of a stored
+-- row is set), @result_bytes. Consoles: @console_execution_id, @console_operator_id, @console_uri
+-- (likewise), @console_bytes
+-- Costs: @costs_execution_id, @costs_operators as JSON text
 --
 -- The cursor is locked before the executions, because `locked` refers to it. A registry row that
--- another transaction stores between this statement's snapshot and its locks is noticed by the last
--- SELECT: it counts the written rows and undoes the statement by dividing by zero.
+-- another transaction stores between this statement's snapshot and its locks is noticed at the end:
+-- fewer rows were written than named. Only an error undoes a statement, so one is raised by a text
+-- that is no boolean; the caller goes the locked way.
 --
 -- `limit cardinality(...)` changes no result. Without it the planner expects ten elements of an array
 -- whose value it does not know, and takes the plan for any values to be dearer than one for a lone
@@ -140,20 +143,22 @@ where operator.workflow_execution_id = deleted.execution_id
 with cursor as materialized (
     select last_batch
     from cu_metadata.cursors
-    where source_id = $1 and epoch = $3 and last_batch = $4::bigint - 1
+    where source_id = @source_id and epoch = @epoch and last_batch = @batch::bigint - 1
     for update
 ), locked as materialized (
     select execution.eid
     from (
-        select execution_id from unnest($7::int[]) as named (execution_id) limit cardinality($7)
+        select execution_id
+        from unnest(@running_ids::int[]) as named (execution_id)
+        limit cardinality(@running_ids)
     ) named
     join texera_db.workflow_executions execution on execution.eid = named.execution_id
     join lateral (
         select
             not is_revoked
-            and ($8::int is null or computing_unit_id = $8) as is_writer
+            and (@unit_id::int is null or computing_unit_id = @unit_id) as is_writer
         from cu_metadata.writers
-        where writers.execution_id = named.execution_id and source_id = $1
+        where writers.execution_id = named.execution_id and source_id = @source_id
         limit 1
     ) writer on writer.is_writer
     where exists (select from cursor)
@@ -169,7 +174,7 @@ with cursor as materialized (
     cross join lateral (
         select execution_id, user_id from cu_metadata.bindings
         where bindings.execution_id = locked.eid
-          and bindings.source_id = $1
+          and bindings.source_id = @source_id
           and bindings.revoked_at is null
           and bindings.may_set_status
         limit 1
@@ -177,19 +182,23 @@ with cursor as materialized (
     ) binding
 ), result_change as materialized (
     select *
-    from unnest($19::int[], $20::text[], $21::text[], $22::bigint[])
-        as named (execution_id, global_port_id, uri, size_bytes)
-    limit cardinality($19)
+    from unnest(
+        @result_execution_id::int[], @result_port_id::text[], @result_uri::text[],
+        @result_bytes::bigint[]
+    ) as named (execution_id, global_port_id, uri, size_bytes)
+    limit cardinality(@result_execution_id)
 ), console_change as materialized (
     select *
-    from unnest($23::int[], $24::text[], $25::text[], $26::bigint[])
-        as named (execution_id, operator_id, uri, size_bytes)
-    limit cardinality($23)
+    from unnest(
+        @console_execution_id::int[], @console_operator_id::text[], @console_uri::text[],
+        @console_bytes::bigint[]
+    ) as named (execution_id, operator_id, uri, size_bytes)
+    limit cardinality(@console_execution_id)
 ), facts as materialized (
     select
-        $2::boolean
+        @is_locked::boolean
         or exists (select from cursor)
-        and (select count(*) from bound) = cardinality($7::int[])
+        and (select count(*) from bound) = cardinality(@running_ids::int[])
         and not exists (
             select from (select distinct user_id from bound) writer
             where not cu_metadata.is_active_now(writer.user_id)
@@ -211,19 +220,20 @@ with cursor as materialized (
 ), change as materialized (
     select *
     from unnest(
-        $9::int[], $10::smallint[], $11::bigint[], $12::text[], $13::boolean[], $14::text[],
-        $15::text[], $16::bigint[], $17::text[], $18::boolean[]
+        @execution_id::int[], @status::smallint[], @status_age_ms::bigint[], @result::text[],
+        @names_log_location::boolean[], @log_location::text[], @runtime_stats_uri::text[],
+        @runtime_stats_bytes::bigint[], @name::text[], @bookmarked::boolean[]
     ) as named (
         execution_id, status, status_age_ms, result, names_log_location, log_location,
         runtime_stats_uri, runtime_stats_bytes, name, bookmarked
     )
     where (select hold from facts)
-    limit cardinality($9)
+    limit cardinality(@execution_id)
 ), ending as (
     -- There is a row if the execution was ended before and has been reopened, or if its stored end
     -- gives way to this one. The source's own status is never provisional.
     insert into cu_metadata.terminal_statuses (execution_id, status, source_id)
-    select change.execution_id, change.status, $1
+    select change.execution_id, change.status, @source_id
     from change
     where cu_metadata.is_terminal(change.status)
     on conflict (execution_id) do update
@@ -263,7 +273,7 @@ with cursor as materialized (
     where uri is not null and (select hold from facts)
     on conflict (workflow_execution_id, global_port_id) do update
     set result_uri = excluded.result_uri, result_size = excluded.result_size
-    where $2
+    where @is_locked
     returning 1
 ), result_resized as (
     update texera_db.operator_port_executions port
@@ -283,7 +293,7 @@ with cursor as materialized (
     on conflict (workflow_execution_id, operator_id) do update
     set console_messages_uri = excluded.console_messages_uri,
         console_messages_size = excluded.console_messages_size
-    where $2
+    where @is_locked
     returning 1
 ), console_resized as (
     update texera_db.operator_executions operator
@@ -297,26 +307,30 @@ with cursor as materialized (
 ), costs_written as (
     insert into cu_metadata.operator_costs (execution_id, operators)
     select execution_id, operators::jsonb
-    from unnest($27::int[], $28::text[]) as named (execution_id, operators)
+    from unnest(@costs_execution_id::int[], @costs_operators::text[])
+        as named (execution_id, operators)
     where (select hold from facts)
-    limit cardinality($27)
+    limit cardinality(@costs_execution_id)
     on conflict (execution_id) do update
     set operators = excluded.operators, recorded_at = excluded.recorded_at
 ), cursor_advanced as (
     update cu_metadata.cursors
-    set last_batch = $4, digest = $5, response = $6, updated_at = now()
-    where source_id = $1 and epoch = $3 and (select hold from facts)
+    set last_batch = @batch, digest = @digest, response = @response, updated_at = now()
+    where source_id = @source_id and epoch = @epoch and (select hold from facts)
+), registry_rows as (
+    select
+        (select count(*) from result_change) + (select count(*) from console_change)
+        - (select count(*) from result_stored) - (select count(*) from result_resized)
+        - (select count(*) from console_stored) - (select count(*) from console_resized)
+            as unwritten_count
 )
 select
-    facts.hold
-    and 1 / (
-        case
-            when $2
-                or (select count(*) from result_stored) + (select count(*) from result_resized)
-                + (select count(*) from console_stored) + (select count(*) from console_resized)
-                = (select count(*) from result_change) + (select count(*) from console_change)
-                then 1
-            else 0
-        end
-    ) = 1 as is_applied
+    case
+        when not facts.hold then false
+        when @is_locked or (select unwritten_count = 0 from registry_rows) then true
+        else format(
+            'another transaction has stored %s of these registry rows',
+            (select unwritten_count from registry_rows)
+        )::boolean
+    end as is_applied
 from facts;

@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -67,6 +68,11 @@ MAX_TRACKED_FAILURES = 20_000
 Entries = Sequence[AnyEntry | InvalidEntry]
 
 _registry = msgspec.json.Decoder(dict[str, UriRow])
+
+# Parameters of `write_changes`.
+_EXECUTION_COLUMNS = [(name, attrgetter(name)) for name in ExecutionChange.__struct_fields__]
+_RESULT_ARRAYS = ("result_execution_id", "result_port_id", "result_uri", "result_bytes")
+_CONSOLE_ARRAYS = ("console_execution_id", "console_operator_id", "console_uri", "console_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,20 +260,22 @@ class EntryStore:
 
         Without `assumptions` the caller has locked the rows and read the facts.
         """
-        if assumptions is None:
-            expected: tuple[Any, ...] = (True, None, None, None, None, [], None)
-        else:
-            batch = assumptions.batch
-            cursor = (batch.epoch, batch.batch, batch.digest, assumptions.response)
-            expected = (False, *cursor, list(assumptions.execution_ids), assumptions.unit_id)
-        return (
-            self._queries["write_changes"],
-            source_id,
-            *expected,
-            *_execution_arrays(changes.executions),
-            *_registry_arrays(changes.results),
-            *_registry_arrays(changes.consoles),
-            *_cost_arrays(changes.operator_costs),
+        batch = assumptions.batch if assumptions is not None else None
+        return self._queries["write_changes"].with_values(
+            {
+                "source_id": source_id,
+                "is_locked": assumptions is None,
+                "epoch": batch and batch.epoch,
+                "batch": batch and batch.batch,
+                "digest": batch and batch.digest,
+                "response": assumptions and assumptions.response,
+                "running_ids": list(assumptions.execution_ids) if assumptions else [],
+                "unit_id": assumptions and assumptions.unit_id,
+                **_execution_arrays(changes.executions),
+                **_registry_arrays(_RESULT_ARRAYS, changes.results),
+                **_registry_arrays(_CONSOLE_ARRAYS, changes.consoles),
+                **_cost_arrays(changes.operator_costs),
+            }
         )
 
 
@@ -320,34 +328,35 @@ def _writer_status(row: asyncpg.Record, is_locked: bool, unit_id: int | None) ->
     return WriterStatus.WRITER if is_locked else WriterStatus.BLOCKED
 
 
-def _execution_arrays(executions: Mapping[int, ExecutionChange]) -> list[Sequence[object]]:
-    """$9 to $18 of `write_changes`."""
+def _execution_arrays(executions: Mapping[int, ExecutionChange]) -> dict[str, list[Any]]:
     changes = executions.values()
-    columns: list[list[object]] = [
-        [change.status for change in changes],
-        [change.status_age_ms for change in changes],
-        [change.result for change in changes],
-        [change.log_location is not UNSET or None for change in changes],
-        [None if change.log_location is UNSET else change.log_location for change in changes],
-        [change.runtime_stats_uri for change in changes],
-        [change.runtime_stats_bytes for change in changes],
-        [change.name for change in changes],
-        [change.bookmarked for change in changes],
-    ]
+    columns: dict[str, list[Any]] = {
+        name: list(map(value_of, changes)) for name, value_of in _EXECUTION_COLUMNS
+    }
+    locations = columns["log_location"]
+    columns["names_log_location"] = [location is not UNSET or None for location in locations]
+    columns["log_location"] = [None if location is UNSET else location for location in locations]
     # `unnest` fills shorter arrays with nulls, so that a column that nobody named costs nothing.
-    return [list(executions), *(c if any(v is not None for v in c) else [] for c in columns)]
+    for name, column in columns.items():
+        if column.count(None) == len(column):
+            columns[name] = []
+    columns["execution_id"] = list(executions)
+    return columns
 
 
 def _registry_arrays(
-    changes: Mapping[tuple[int, str], RegistryChange | None],
-) -> list[list[object]]:
-    """Execution id, key, URI or None, bytes; without deletions."""
+    names: Sequence[str], changes: Mapping[tuple[int, str], RegistryChange | None]
+) -> dict[str, list[Any]]:
+    """Without deletions."""
     rows = [(*key, change.uri, change.size_bytes) for key, change in changes.items() if change]
-    return [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
+    columns = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+    return dict(zip(names, columns, strict=True))
 
 
-def _cost_arrays(operator_costs: Mapping[int, Mapping[str, float]]) -> list[list[object]]:
-    return [
-        list(operator_costs),
-        [msgspec.json.encode(operators).decode() for operators in operator_costs.values()],
-    ]
+def _cost_arrays(operator_costs: Mapping[int, Mapping[str, float]]) -> dict[str, list[Any]]:
+    return {
+        "costs_execution_id": list(operator_costs),
+        "costs_operators": [
+            msgspec.json.encode(operators).decode() for operators in operator_costs.values()
+        ],
+    }

@@ -1,6 +1,8 @@
 """Queries by name: `central/sql/<noun>.sql` holds blocks that begin with `-- name: block_name`.
 
-The comment lines under a block's name explain its `$n`; they are not sent to the database.
+The comment lines under a block's name explain its parameters; they are not sent to the database.
+Parameters are `$n`, or `@name` where a statement has many: these are numbered in the order in which
+they first appear, and `Query.with_values` puts their values into it.
 """
 
 import re
@@ -9,9 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
 OF_MIGRATIONS = {"indexes", "migrations", "role"}
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_PARAMETER = re.compile(r"@(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,14 @@ class Query:
 
     name: str
     text: str
+    parameters: tuple[str, ...] = ()
+    """The names of `$1`, `$2` and so on, if they have names."""
+
+    def with_values(self, values: Mapping[str, Any]) -> "tuple[Query, *tuple[Any, ...]]":
+        """The query, and `values` as its arguments. Raises KeyError unless they are all of them."""
+        if len(values) != len(self.parameters):
+            raise KeyError(*values.keys() ^ set(self.parameters))
+        return self, *map(values.__getitem__, self.parameters)
 
 
 @cache
@@ -40,7 +52,11 @@ def parse(text: str) -> Mapping[str, Query]:
     for name, block in zip(parts[::2], parts[1::2], strict=True):
         if name in queries:
             raise ValueError(f"two blocks are named {name}")
-        queries[name] = Query(name, _without_heading(block))
+        statement = _without_heading(block)
+        parameters = tuple(dict.fromkeys(_PARAMETER.findall(statement)))
+        for number, parameter in enumerate(parameters, start=1):
+            statement = re.sub(rf"@{parameter}\b", f"${number}", statement)
+        queries[name] = Query(name, statement, parameters)
     return MappingProxyType(queries)
 
 

@@ -36,6 +36,7 @@ from central.auth.keys import Keys, KeySet, SharedSecret, build_jwks_source
 from central.auth.rate_limits import RateLimits
 from central.auth.run_tokens import RunTokens
 from central.auth.source_assertions import AssertionVerifier
+from central.auth.source_certificates import SourceCertificates
 from central.auth.user_tokens import AccountRoleCache, TokenVerifier
 from central.auth.workload_tokens import WorkloadVerifier
 from central.auth_settings import LimitSettings, TokenSettings, WorkloadSettings
@@ -142,7 +143,8 @@ def build_user_keys(settings: TokenSettings, metrics: Metrics) -> Keys:
 
 def build_authenticator(settings: Settings, database: Database, metrics: Metrics) -> Authenticator:
     """Authentication as these settings configure it."""
-    tokens, accounts = settings.tokens, None
+    tokens, accounts, sources = settings.tokens, None, Sources(database)
+    shows_certificates = settings.tls is not None and settings.tls.client_ca_file is not None
     if tokens.account_check_s > 0:
         accounts = AccountRoleCache(Accounts(database), tokens.account_check_s)
     return Authenticator(
@@ -153,8 +155,9 @@ def build_authenticator(settings: Settings, database: Database, metrics: Metrics
         if settings.workloads is None
         else build_workload_verifier(settings.workloads, metrics),
         RateLimits(settings.limits, metrics),
-        Sources(database),
+        sources,
         None if settings.run_tokens is None else RunTokens(settings.run_tokens, metrics),
+        SourceCertificates(sources, metrics) if shows_certificates else None,
     )
 
 

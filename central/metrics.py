@@ -52,6 +52,7 @@ CREDENTIAL_RESULTS = {
     "token": ("accepted", "cached", "token-invalid", "token-expired", "role-not-allowed"),
     "assertion": ("accepted", "assertion-missing", "assertion-invalid"),
     "workload": ("accepted", "workload-missing", "workload-invalid"),
+    "certificate": ("accepted", "certificate-mismatch"),
 }
 
 
@@ -208,7 +209,10 @@ class Metrics:
         self._purged = define.counter(
             "central_purged_rows_total",
             "Rows deleted at the end of their retention, by kind.",
-            kind=("bindings", "boots", "cursors", "idempotency_keys", "refusals"),
+            kind=(
+                *("bindings", "boots", "cursors", "idempotency_keys", "refusals"),
+                "source_certificates",
+            ),
         )
         self._task_restarts = define.counter(
             "central_task_restarts_total",
@@ -232,7 +236,7 @@ class Metrics:
         self._database_errors.labels(reason).inc()
 
     def credential(self, kind: str, result: str) -> None:
-        """`kind` is token, assertion or workload; `result` accepted, cached or a slug."""
+        """`kind`: token, assertion, workload, certificate; `result` accepted, cached or a slug."""
         self._credentials.labels(kind, result).inc()
 
     def rate_limited(self, who: str, what: str) -> None:

@@ -137,6 +137,13 @@ class BindingRevoked(Problem):
     status = 403
 
 
+class CertificateMismatch(Problem):
+    """The source was first used with another certificate."""
+
+    slug = "certificate-mismatch"
+    status = 403
+
+
 class UserDemoted(Problem):
     """The user for whom the sidecar writes is no longer REGULAR or ADMIN."""
 

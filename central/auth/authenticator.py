@@ -16,6 +16,7 @@ from aiohttp import web
 from central.auth.rate_limits import RateLimits
 from central.auth.run_tokens import Run, RunTokens
 from central.auth.source_assertions import HEADER, AssertionVerifier, SignedCall
+from central.auth.source_certificates import SourceCertificates
 from central.auth.user_tokens import (
     AccountRoleCache,
     TokenVerifier,
@@ -28,6 +29,7 @@ from central.domain.callers import UNRESTRICTED, User, Workload
 from central.problems import (
     AssertionInvalid,
     AssertionMissing,
+    CertificateMismatch,
     DatabaseUnavailable,
     IdempotencyKeyReused,
     KeysUnavailable,
@@ -136,6 +138,7 @@ _USER_PROBLEMS: tuple[type[Problem], ...] = (
 _SOURCE_PROBLEMS: tuple[type[Problem], ...] = (
     AssertionMissing,
     AssertionInvalid,
+    CertificateMismatch,
     RateLimited,
     SourceRevoked,
     SourceSucceeded,
@@ -145,7 +148,12 @@ _SOURCE_PROBLEMS: tuple[type[Problem], ...] = (
 )
 _PROBLEMS: Mapping[CredentialPolicy, tuple[type[Problem], ...]] = MappingProxyType(
     {
-        CredentialPolicy.USER: (*_USER_PROBLEMS, AssertionMissing, AssertionInvalid),
+        CredentialPolicy.USER: (
+            *_USER_PROBLEMS,
+            AssertionMissing,
+            AssertionInvalid,
+            CertificateMismatch,
+        ),
         CredentialPolicy.USER_AND_SOURCE: (
             *_USER_PROBLEMS,
             *_SOURCE_PROBLEMS,
@@ -216,12 +224,14 @@ class Authenticator:
         limits: RateLimits | None = None,
         sources: Sources | None = None,
         run_tokens: RunTokens | None = None,
+        certificates: SourceCertificates | None = None,
     ) -> None:
         """`accounts` None: a token's role is trusted until the token expires.
 
         `workloads` None: a source may call from any pod; `limits` None: calls are
         unlimited; `sources` None: a source that is bound to nothing may send bodies of any size;
-        `run_tokens` None: only users' own tokens are accepted.
+        `run_tokens` None: only users' own tokens are accepted; `certificates` None: a source may
+        call over any connection.
         """
         self.assertions = assertions
         self.run_tokens = run_tokens
@@ -230,6 +240,7 @@ class Authenticator:
         self._workloads = workloads
         self._limits = limits
         self._sources = sources
+        self._certificates = certificates
 
     async def authenticate(self, request: web.Request, route: Route, body: RequestBody) -> Caller:
         """The caller of the request, with a concurrency slot if those are limited.
@@ -276,10 +287,15 @@ class Authenticator:
         if user is None:
             await self._limit_unbound(source_id, body)
         self.assertions.check_body(head, await self._read(body, user, source_id))
+        if needs is not CredentialPolicy.USER:
+            user_id = None if user is None else user.user_id
+            request[MUTATING_CALLER] = MutatingCaller(source_id, user_id)
+        if self._certificates is not None:
+            certificate = request.get_extra_info("peercert")
+            await self._certificates.check(source_id, certificate, has_user=user is not None)
         if needs is CredentialPolicy.USER:
             assert user is not None  # noqa: S101 (for the type checker)
             return RunReader(user)
-        request[MUTATING_CALLER] = MutatingCaller(source_id, None if user is None else user.user_id)
         workload = await self._workload(request)
         if user is None:
             return Source(source_id, workload)

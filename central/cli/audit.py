@@ -29,6 +29,7 @@ ACTIONS = (
     "close",
     "rotate",
     "revoke-source",
+    "unpin",
 )
 
 

@@ -113,6 +113,21 @@ where ctid = any (array (
 ));
 
 
+-- name: purge_source_certificates
+-- Of sources that are bound to nothing any more. One that is still used is pinned anew.
+delete from cu_metadata.source_certificates
+where ctid = any (array (
+    select ctid from cu_metadata.source_certificates pinned
+    where pinned_at < now() - make_interval(secs => $1)
+      and not exists (
+          select from cu_metadata.bindings where bindings.source_id = pinned.source_id
+      )
+    order by pinned_at
+    limit $2 offset $3
+    for update skip locked
+));
+
+
 -- name: report
 -- Rows by kind, and the oldest of each.
 select 'cursors' as kind, count(*) as row_count, min(updated_at) as oldest_at
@@ -125,4 +140,6 @@ union all
 select 'refusals', count(*), min(refused_at) from cu_metadata.refusals
 union all
 select 'boots', count(*), min(started_at) from cu_metadata.boots
+union all
+select 'source_certificates', count(*), min(pinned_at) from cu_metadata.source_certificates
 order by kind;

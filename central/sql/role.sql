@@ -89,7 +89,7 @@ grant select, insert, update, delete on
     cu_metadata.bindings, cu_metadata.leases, cu_metadata.cursors,
     cu_metadata.idempotency_keys, cu_metadata.terminal_statuses, cu_metadata.refusals,
     cu_metadata.operator_costs, cu_metadata.renewal_availability, cu_metadata.boots,
-    cu_metadata.refusal_counts
+    cu_metadata.refusal_counts, cu_metadata.source_certificates
 to :"role";
 grant
     select,

@@ -6,6 +6,42 @@
 select exists (select from cu_metadata.bindings where source_id = $1) as is_bound;
 
 
+-- name: pinned_certificate
+-- The certificate identity that a source was first used with. $1 source
+select identity from cu_metadata.source_certificates where source_id = $1;
+
+
+-- name: pin_certificate
+-- The same, of a source that is used with a certificate now: pinned to it if it has none yet. A
+-- source that nobody vouches for is not stored: it has to be bound, or used by a user. No row:
+-- another transaction is pinning it, or it may not be pinned.
+-- $1 source, $2 identity, $3 whether a user calls
+with pinned as (
+    select identity from cu_metadata.source_certificates where source_id = $1
+), new as (
+    insert into cu_metadata.source_certificates (source_id, identity)
+    select $1, $2
+    where not exists (select from pinned)
+      and ($3 or exists (select from cu_metadata.bindings where source_id = $1))
+    on conflict (source_id) do nothing
+    returning identity
+)
+select identity from pinned
+union all
+select identity from new;
+
+
+-- name: forget_certificate
+-- By an operator. $1 source
+with forgotten as (
+    delete from cu_metadata.source_certificates where source_id = $1 returning identity
+), audited as (
+    insert into cu_metadata.audit_events (action, source_id, detail)
+    select 'unpin', $1, identity from forgotten
+)
+select identity from forgotten;
+
+
 -- name: find_retired
 -- $1 source
 select successor_id, revoked_at is not null as is_revoked
@@ -44,6 +80,7 @@ select
     or exists (select from cu_metadata.bindings where source_id = $2)
     or exists (select from cu_metadata.cursors where source_id = $2)
     or exists (select from cu_metadata.boots where source_id = $2)
+    or exists (select from cu_metadata.source_certificates where source_id = $2)
     or exists (
         select from cu_metadata.idempotency_keys
         where user_id in (select user_id from cu_metadata.bindings where source_id = $1)
@@ -92,6 +129,8 @@ with retired as (
     where source_id = $1 and execution_id = any (array (select execution_id from moved))
 ), boots as (
     update cu_metadata.boots set source_id = $2 where source_id = $1
+), certificates as (
+    update cu_metadata.source_certificates set source_id = $2 where source_id = $1
 ), cursors as (
     update cu_metadata.cursors set source_id = $2 where source_id = $1
 ), keys as (

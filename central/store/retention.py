@@ -45,6 +45,7 @@ class Retention:
             "cursors": settings.cursors_s,
             "idempotency_keys": settings.keys_s,
             "refusals": settings.refusals_s,
+            "source_certificates": settings.bindings_s,
         }
         self._queries = load("retention")
 
@@ -95,5 +96,6 @@ class Retention:
             "cursors": self._queries["purge_cursors"],
             "idempotency_keys": self._queries["purge_idempotency_keys"],
             "refusals": self._queries["purge_refusals"],
+            "source_certificates": self._queries["purge_source_certificates"],
         }
         return await transaction.execute(statements[kind], self._retention_s[kind], limit, first)

@@ -1,5 +1,7 @@
 """Sources: the keys of sidecars, how one replaces another, and how an operator ends one.
 
+What certificate a source was first used with moves along (`central/auth/source_certificates.py`).
+
 ## A key is retired
 
     in use --succeed--> retired: its successor took what it held --revoke--> retired and revoked
@@ -70,6 +72,27 @@ class Sources:
         if rows[0]["is_bound"]:
             self._bound[source_id] = True
         return bool(rows[0]["is_bound"])
+
+    async def certificate(self, source_id: str, shown: str | None, *, has_user: bool) -> str | None:
+        """The certificate identity that the source is pinned to; None if it is not.
+
+        `shown` is pinned if the source has none yet and is bound, or if a user calls.
+        """
+        if shown is not None:
+            pin = self._queries["pin_certificate"]
+            rows = await self._database.execute_returning(pin, source_id, shown, has_user)
+            if rows:
+                return str(rows[0]["identity"])
+        # Also after a pin without a row: another call may have been the first at the same time.
+        rows = await self._database.read(self._queries["pinned_certificate"], source_id)
+        return str(rows[0]["identity"]) if rows else None
+
+    async def forget_certificate(self, source_id: str) -> str | None:
+        """Unpins the source; the identity that it had. Replicas notice within a minute."""
+        rows = await self._database.execute_returning(
+            self._queries["forget_certificate"], source_id
+        )
+        return str(rows[0]["identity"]) if rows else None
 
     async def succeed(
         self, source_id: str, successor_id: str, workload: Workload = UNRESTRICTED

@@ -149,7 +149,8 @@ async def running_central(
 ) -> AsyncIterator[Sidecar]:
     """Central over the database of this URL, and a sidecar to call it with.
 
-    `variables` are settings of central's by their names in the environment.
+    `variables` are settings of central's by their names in the environment. With TLS the
+    sidecar cannot call by itself: the test makes clients that can, of the same server.
     """
     settings = read_settings(
         {"CENTRAL_DATABASE_URL": url, "CENTRAL_JWT_SECRET": JWT_SECRET, **variables}
@@ -165,10 +166,13 @@ async def running_central(
         connection_max_age_s=connection_max_age_s,
         is_database_available=lambda: watch.is_available,
     )
+    server = TestServer(app, host="localhost")  # which certificates of tests name
     try:
+        if settings.tls is not None:
+            await server.start_server(ssl=settings.tls.context())
         async with (
             tasks.supervise("database-watch", watch.run),
-            TestClient(TestServer(app)) as client,
+            TestClient(server) as client,
         ):
             yield Sidecar(client, metrics=metrics)
     finally:

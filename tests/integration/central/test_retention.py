@@ -17,7 +17,7 @@ from tests.integration.central.command_fixtures import central
 
 DAY_S = 86_400.0
 SETTINGS = RetentionSettings(30 * DAY_S, 2 * DAY_S, 90 * DAY_S, 30 * DAY_S)
-KINDS = ["bindings", "boots", "cursors", "idempotency_keys", "refusals"]
+KINDS = ["bindings", "boots", "cursors", "idempotency_keys", "refusals", "source_certificates"]
 
 
 @pytest.fixture
@@ -44,6 +44,8 @@ async def fill(connection: Connection, days: float) -> None:
         values (1, 'route', '{days}', '', now() - interval '{days} days');
         insert into cu_metadata.refusals (source_id, op, slug, detail, refused_at)
         values ('source', 'op', 'late', '', now() - interval '{days} days');
+        insert into cu_metadata.source_certificates (source_id, identity, pinned_at)
+        values ('pinned-{days}', 'DNS:x', now() - interval '{days} days');
         insert into cu_metadata.boots
             (computing_unit_id, boot_id, source_id, started_at, superseded_at)
         values (1, '{days}', 's', now() - interval '{days} days', now() - interval '{days} days');
@@ -61,6 +63,7 @@ async def test_each_kind_leaves_when_its_own_time_is_over(
     again = await retention.purge()
 
     expected = {"bindings": 1, "boots": 1, "cursors": 2, "idempotency_keys": 3, "refusals": 2}
+    expected["source_certificates"] = 1
     assert purged == expected
     assert again == dict.fromkeys(KINDS, 0)
     kept = {one.kind: one for one in await retention.report()}

@@ -24,7 +24,8 @@ Written by `make chart` from `sidecar/metrics.py` and `central/metrics.py`. Both
 them at `/metrics` of the ops listener (7071, 7081): in Prometheus' text format or, where the
 scraper asks for it, as OpenMetrics, then with trace ids of requests as exemplars. Every series is
 there from the start, at 0, so that `increase` sees a first event. No label has a value from
-outside: `other` stands for one that this version does not know.
+outside: `other` stands for one that this version does not know. [runbooks.md](runbooks.md) has the
+alerts that are made of them.
 """
 _LONG_SETS = {
     "route": "each route's template, or `none`",

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from dev.ports import HOST
 
-POLL_S = 0.01
+FIRST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_GROWTH = 0.01, 0.1, 1.1
+"""The end of a short wait is noticed at once. A long one must not keep a core busy: its check may
+be a call of a service."""
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -20,10 +22,13 @@ def wait_until(
 ) -> bool:
     """Check until the condition holds, at least once. False if it did not hold in time."""
     deadline = clock() + timeout_s
+    pause_s = FIRST_PAUSE_S
     while not condition():
-        if clock() >= deadline:
+        left_s = deadline - clock()
+        if left_s <= 0:
             return False
-        sleep(POLL_S)
+        sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * PAUSE_GROWTH, LONGEST_PAUSE_S)
     return True
 
 

@@ -42,6 +42,10 @@ STOP_TIMEOUT_S = 10.0  # SIGINT ends sessions at once and writes a checkpoint
 # Sessions of a killed server notice within milliseconds, unless they are stopped.
 ORPHAN_TIMEOUT_S = 10.0
 
+INITDB_TEMPLATE = "INITDB_TEMPLATE"
+"""A variable of Postgres' own tests: a folder that initdb made, which is copied in a tenth of the
+time."""
+
 # For tests: never waits for the disk, not even to start writing.
 WITHOUT_DISK = {
     "fsync": "off",
@@ -109,19 +113,21 @@ def create_cluster(
         )
     binaries = find_binaries(user, folder / "programs", environ)
     (folder / "bin").symlink_to(binaries.bin)
-    initdb = user.run(
-        [
-            str(binaries.bin / "initdb"),
-            f"--pgdata={folder / 'data'}",
-            f"--username={SUPERUSER}",
-            "--encoding=UTF8",
-            "--no-locale",
-            "--auth-local=trust",
-            "--auth-host=scram-sha-256",
-            "--no-sync",  # the folder is thrown away after a power cut
-            "--no-instructions",
-        ]
-    )
+    data = str(folder / "data")
+    command = [
+        str(binaries.bin / "initdb"),
+        f"--pgdata={data}",
+        f"--username={SUPERUSER}",
+        "--encoding=UTF8",
+        "--no-locale",
+        "--auth-local=trust",
+        "--auth-host=scram-sha-256",
+        "--no-sync",  # the folder is thrown away after a power cut
+        "--no-instructions",
+    ]
+    if environ.get(INITDB_TEMPLATE):
+        command = ["cp", "-Rp", environ[INITDB_TEMPLATE], data]
+    initdb = user.run(command)
     if initdb.returncode != 0:
         raise StartFailed("Postgres' initdb failed.", initdb.stderr + initdb.stdout)
     with (folder / "data" / "postgresql.conf").open("a") as configuration:

@@ -73,16 +73,19 @@ class RunFolder:
 
     def pids(self, role: str = "") -> list[int]:
         """The live processes of this role, or of all, whoever started them. Linux only."""
+        processes = (int(process.name) for process in Path("/proc").glob("[0-9]*"))
+        return sorted(pid for pid in processes if self.owns(pid, role))
+
+    def owns(self, pid: int, role: str = "") -> bool:
+        """Whether this is a live process of this role, or of any."""
         marker = f"{MARKER}={self.path}:{role}".encode()
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                environment = (process / "environ").read_bytes()  # empty once it has ended
-            except OSError:
-                continue  # it has ended, or is another user's
-            if any(_is_marked(variable, marker, role) for variable in environment.split(b"\0")):
-                found.append(int(process.name))
-        return sorted(found)
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()  # empty once it has ended
+        except OSError:
+            return False  # it has ended, or is another user's
+        return marker in environment and any(
+            _is_marked(variable, marker, role) for variable in environment.split(b"\0")
+        )
 
     def signal(self, signal_number: int, role: str = "") -> None:
         """Send a signal to each of `pids`."""

@@ -241,12 +241,18 @@ class System:
                     os.kill(pid, signal_number)
                     os.kill(pid, signal.SIGCONT)  # a stopped process handles no signal
             deadline = time.monotonic() + timeout_s
-            while self._live_pids(role):
+            while pids := self._live_pids(role):
                 if time.monotonic() > deadline:
                     break
-                await asyncio.sleep(POLL_S)
+                await self._wait_for_end(pids, deadline)
             else:
                 return
+
+    async def _wait_for_end(self, pids: list[int], deadline: float) -> None:
+        """To look at these costs little; to look for others, as `_live_pids`, all of /proc."""
+        await asyncio.sleep(POLL_S)
+        while any(map(self.folder.owns, pids)) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
 
     def _live_pids(self, role: str) -> list[int]:
         pids = set(self.folder.pids(role))

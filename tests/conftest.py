@@ -17,14 +17,16 @@ from tests.databases import (
     copy_of,
     create_template,
     fastest_folder,
+    remove_shared_initdb,
     running_cluster,
 )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Puts the folders of `tmp_path` in memory: a spool syncs each commit, and tests that claim
     more of a disk than that bring their own (`crashing/lossy_disk.py`)."""
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(fastest_folder()))
+    config.add_cleanup(remove_shared_initdb)
 
 
 @pytest.fixture(scope="session")

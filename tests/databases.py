@@ -1,6 +1,7 @@
 """Databases for tests: one embedded cluster per test process, one fresh database per test."""
 
 import asyncio
+import functools
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import asyncpg
 
-from dev.postgres import Cluster, create_cluster, running
+from dev.postgres import INITDB_TEMPLATE, Cluster, create_cluster, running
 from dev.texera import create_owner, create_world
 
 ROOT = Path(__file__).parent.parent
@@ -84,9 +85,29 @@ def open_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@functools.cache
+def share_initdb() -> None:
+    """Runs initdb once: this process and those that it starts copy what it made.
+
+    The folder is removed with the test process (`conftest.py`).
+    """
+    folder = Path(tempfile.mkdtemp(prefix="texera-test-", dir=fastest_folder()))
+    folder.chmod(0o711)
+    cluster = create_cluster(folder / "postgres", free_port(), os.environ)
+    os.environ[INITDB_TEMPLATE] = str(cluster.folder / "data")
+
+
+def remove_shared_initdb() -> None:
+    """Does nothing if there is none."""
+    if share_initdb.cache_info().currsize:
+        shutil.rmtree(Path(os.environ.pop(INITDB_TEMPLATE)).parents[1])
+        share_initdb.cache_clear()
+
+
 @contextmanager
 def running_cluster() -> Iterator[Cluster]:
     """A running cluster with the tables' owner and its empty database. Not safe from power cuts."""
+    share_initdb()
     with open_folder() as folder:
         cluster = create_cluster(folder / "postgres", free_port(), os.environ, fsync=False)
         with running(cluster, folder / "postgres.log"):

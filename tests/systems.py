@@ -17,6 +17,7 @@ from dev.ports import Ports
 from dev.problems import DevProblem
 from dev.processes import ProcessDescription
 from dev.ready import Ready
+from tests.databases import share_initdb
 
 ROOT = Path(__file__).parent.parent
 UP_TIMEOUT_S = 60.0
@@ -93,6 +94,7 @@ def start_up(folder: Path, *arguments: str, base: int | None = None) -> Up:
 
     `folder` is also where it may make its temporary files, so that a test can see what it leaves.
     """
+    share_initdb()
     ready_file = folder / "ready.json"
     base = free_port_base() if base is None else base
     command = [sys.executable, "-m", "dev", "up", "--ready-file", str(ready_file)]

@@ -15,7 +15,7 @@ from dev.polling import wait_until
 from dev.processes import PREFIX, RunFolder
 from dev.ready import Ready
 from dev.texera import SAMPLE_WORKFLOW
-from tests.databases import connected
+from tests.databases import connected, share_initdb
 from tests.systems import ROOT, free_port_base
 
 DEMO_TIMEOUT_S = 60.0
@@ -26,6 +26,7 @@ Disturb = Callable[["subprocess.Popen[str]", RunFolder], None]
 
 
 def start_demo(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    share_initdb()
     base = str(free_port_base())
     with (folder / "demo.log").open("w") as log:
         return subprocess.Popen(

@@ -17,7 +17,7 @@ from dev.ports import Ports, is_free
 from dev.postgres import Cluster
 from dev.processes import RunFolder
 from dev.ready import Ready
-from tests.databases import connected, empty_database
+from tests.databases import connected, empty_database, share_initdb
 from tests.systems import (
     ROOT,
     Up,
@@ -175,6 +175,7 @@ async def test_killed_dev_up_leaves_no_process_and_no_folder(system_folder: Path
 @contextmanager
 def starting(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """`dev up` as it starts, its errors to be read."""
+    share_initdb()
     command = [sys.executable, "-m", "dev", "up", "--ready-file", str(folder / "ready.json")]
     with subprocess.Popen(
         [*command, "--port-base", str(free_port_base()), *arguments],

@@ -11,7 +11,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from dev.postgres import Cluster, create_cluster, processes_in, running, wait_for_orphans
+from dev.postgres import (
+    INITDB_TEMPLATE,
+    Cluster,
+    create_cluster,
+    processes_in,
+    running,
+    wait_for_orphans,
+)
 from dev.postgres_binaries import WHEEL, find_binaries
 from dev.postgres_user import OsUser, postgres_user
 from dev.problems import DevProblem, StartFailed
@@ -65,6 +72,23 @@ async def test_server_stops_with_the_block_and_leaves_no_process() -> None:
             assert pid in started
 
         assert wait_until_gone(started, timeout_s=0) == []
+
+
+async def test_a_cluster_is_copied_from_a_template(cluster: Cluster) -> None:
+    with open_folder() as folder:
+        template = create_cluster(
+            folder / "template", free_port(), {"PG_BIN": cluster.binaries.bin.as_posix()}
+        )
+        (template.folder / "data" / "copied").touch()
+        environ = os.environ | {INITDB_TEMPLATE: str(template.folder / "data")}
+
+        copy = create_cluster(folder / "copy", free_port(), environ)
+
+        assert (copy.folder / "data" / "copied").exists()
+        with running(copy, folder / "postgres.log"):
+            await create_owner(copy)
+            async with connected(copy.url()) as connection:
+                assert await connection.fetchval("SELECT 1") == 1
 
 
 def test_server_ends_when_its_parent_is_killed() -> None:

@@ -24,6 +24,20 @@ def test_condition_is_checked_until_it_holds() -> None:
     assert 1 <= clock.now_s < 1.1
 
 
+def test_a_long_wait_checks_at_most_ten_times_a_second() -> None:
+    clock, checked_at = Clock(), list[float]()
+
+    def check() -> bool:
+        checked_at.append(clock.now_s)
+        return False
+
+    wait_until(check, 60, clock=clock, sleep=clock.sleep)
+
+    late_count = sum(at_s > 2 for at_s in checked_at)
+    assert checked_at[1] < 0.02
+    assert late_count <= 600
+
+
 def test_false_after_the_timeout() -> None:
     clock = Clock()
 

@@ -16,8 +16,8 @@ up: setup  ## the whole system, left running, with URLs and a token to try
 setup:  ## the private environment .venv/, from hash-pinned requirements
 	@sh dev/setup.sh
 
-test: setup  ## all tests, two at a time
-	@$(python) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
+test: setup  ## all tests, three at a time: much of their time is waiting
+	@$(python) -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder
 
 soak: setup  ## killed sidecars, simulated faults (CRASH_KILLS, CRASH_SEED, SIMULATION_SEEDS, SIMULATION_SEED)
 	@CRASH_KILLS=$${CRASH_KILLS:-5000} $(python) -m pytest -q tests/journeys/test_crashes.py

@@ -74,7 +74,7 @@ FULL = Counts(
     distinct=1_000_000,
 )
 QUICK = Counts(
-    rounds=2,
+    rounds=1,
     reads=50,
     writes=20,
     committed=5,

@@ -163,10 +163,16 @@ def test_an_altered_audit_is_found(system: Ready, record: Record) -> None:
         )
 
     def is_linked() -> bool:
-        done = verify()
-        return done.returncode == 0 and ", 0 not yet" in done.stdout
+        return bool(
+            query(
+                system,
+                "select not exists (select from cu_metadata.audit_events event where not exists"
+                " (select from cu_metadata.audit_links link where link.event_id = event.id))",
+            )
+        )
 
     assert wait_until(is_linked, 60)
+    intact = verify()
     query(
         system,
         "update cu_metadata.audit_events set user_id = 99 where execution_id = $1",
@@ -175,6 +181,8 @@ def test_an_altered_audit_is_found(system: Ready, record: Record) -> None:
 
     done = verify()
 
+    assert intact.returncode == 0
+    assert ", 0 not yet" in intact.stdout
     assert done.returncode == 1
     assert "was changed" in done.stderr
     record("creates, binds, take-overs, boots, deletions and revocations are in a chain: found")

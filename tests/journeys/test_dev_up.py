@@ -232,13 +232,18 @@ async def test_round_trip_is_added_to_central_and_to_postgres(system_folder: Pat
         await latest_execution(up.ready, token)
         taken_s = time.perf_counter() - started_at
 
-        started_at = time.perf_counter()
-        async with connected(up.ready["database"]) as connection:
-            await connection.fetchval("SELECT 1")
-        direct_s = time.perf_counter() - started_at
+        direct_s = min([await direct_query_s(up.ready) for _ in range(10)])  # of a busy machine
 
     assert taken_s >= 0.08
     assert direct_s < 0.08
+
+
+async def direct_query_s(ready: Ready) -> float:
+    """How long a connection and a query take by the published URL."""
+    started_at = time.perf_counter()
+    async with connected(ready["database"]) as connection:
+        await connection.fetchval("SELECT 1")
+    return time.perf_counter() - started_at
 
 
 async def test_own_database_gets_the_world_once(cluster: Cluster, system_folder: Path) -> None:

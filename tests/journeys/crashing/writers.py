@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -131,17 +132,20 @@ async def writing(writers: Sequence[Writer]) -> AsyncIterator[None]:
 async def create_executions(place: Place, count: int) -> None:
     """New executions, bound to the sidecar."""
     async with RawHttpClient(place.url, place.token) as line:
-        place.execution_ids.extend([await create_execution(line) for _ in range(count)])
+        for _ in range(count):
+            place.execution_ids.append(await create_execution(line, secrets.token_hex(8)))
 
 
-async def create_execution(line: RawHttpClient, key: str | None = None) -> int:
+async def create_execution(line: RawHttpClient, key: str) -> int:
+    """Repeated with its key while central does not respond in time, as on a busy machine."""
     new = {
         "workflow_id": WORLD.workflow_id,
         "computing_unit_id": WORLD.computing_unit_id,
         "environment_version": "test",
     }
-    headers = f"Idempotency-Key: {key}\r\n" if key else ""
-    response = await line.send(line.request("POST", "/v1/executions", new, headers))
+    request = line.request("POST", "/v1/executions", new, f"Idempotency-Key: {key}\r\n")
+    while (response := await line.send(request)).status == UNAVAILABLE:  # noqa: ASYNC110
+        await asyncio.sleep(RETRY_S)
     assert response.status == CREATED, response.body
     return int(response.json()["execution_id"])
 

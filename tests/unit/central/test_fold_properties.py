@@ -143,7 +143,7 @@ def tables_of(rows: dict[int, Execution]) -> Tables:
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(worlds(), st.lists(entries(), max_size=12), st.integers(0, 12))
 def test_folding_in_parts_is_folding_together(
     rows: dict[int, Execution], made: list[AnyEntry], cut: int
@@ -168,6 +168,7 @@ def test_folding_in_parts_is_folding_together(
         assert tables == whole
 
 
+@settings(deadline=None)
 @given(worlds(), st.lists(entries(), max_size=12))
 def test_folding_changes_nothing_that_it_was_given(
     rows: dict[int, Execution], made: list[AnyEntry]
@@ -200,7 +201,7 @@ def model(
     return stored, separate
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(STATUSES, st.booleans(), st.booleans(), st.lists(STATUSES, max_size=8), st.booleans())
 def test_statuses_follow_the_model(
     stored: int, killer: bool, provisional: bool, statuses: list[int], is_runner: bool
@@ -219,6 +220,7 @@ def test_statuses_follow_the_model(
     assert (result.after()[before.execution_id].status, outcomes(result)) == expected
 
 
+@settings(deadline=None)
 @given(st.permutations(["RUNNING", "PAUSED", "COMPLETED", "KILLED", "FAILED"]), st.data())
 def test_one_end_wins_whatever_is_doubled_or_late(order: list[str], data: st.DataObject) -> None:
     doubled = [s for s in order for _ in range(data.draw(st.integers(1, 2)))]

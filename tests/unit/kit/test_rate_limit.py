@@ -1,7 +1,7 @@
 """A rate limit grants its burst and its steady rate, whenever calls come, in bounded memory."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.http.rate_limit import GcraLimiter
@@ -75,6 +75,7 @@ def test_tracked_keys_are_bounded() -> None:
     assert len(limiter._tat) == 100
 
 
+@settings(deadline=None)
 @given(
     st.floats(0.1, 100),
     st.floats(0.0, 10),

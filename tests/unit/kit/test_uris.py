@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.texera.uris import (
@@ -157,6 +157,7 @@ def accepted(kind: str, owner: UriMinter, identifier: str) -> str | None:
     return owner.result_uri(port)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["result", "console", "stats"]), NUMBERS, NUMBERS, WAREHOUSES, IDS)
 def test_texera_parses_an_accepted_uri_as_the_rows_own(
     kind: str, workflow_id: int, execution_id: int, warehouse: str | None, identifier: str
@@ -182,6 +183,7 @@ def test_texera_parses_an_accepted_uri_as_the_rows_own(
         assert f"logicalOpId={identifier}," in str(parsed.port)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_text_but_the_minted_one_is_accepted(data: Any) -> None:
     """Texts made of the segments of two rows' URIs and of the variants' pieces."""

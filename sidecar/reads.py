@@ -30,7 +30,7 @@ from sidecar.cache.resources import ResourceCache, ValueT
 from sidecar.cache.uri_registry import UriRegistry, uris_target
 from sidecar.metrics import Metrics
 from sidecar.problems import ConsoleNotFound, ResultUriNotFound
-from sidecar.spool.bindings import Binding
+from sidecar.spool.bindings import Binding, Grant
 from sidecar.spool.entry import Entry, WriteRecord
 from sidecar.spool.spool import Spool
 from sidecar.upstream.central_api import Central, decode_response
@@ -216,9 +216,11 @@ class Reads:
 
     # Coherence with the sidecar's own writes
 
-    def on_create(self, binding: Binding, digest: bytes, user_id: int, expires_at: int) -> None:
+    def on_create(self, binding: Binding, *grants: Grant) -> None:
         """A create has returned: its caller may read the execution."""
-        self._access.grant(digest, binding.execution_id, user_id, expires_at)
+        for grant in grants:
+            digest, user_id, expires_at = grant.token_digest, grant.user_id, grant.expires_at
+            self._access.grant(digest, binding.execution_id, user_id, expires_at)
         if binding.created_here:
             self._cache.on_create(binding.execution_id, binding.workflow_id)
         else:

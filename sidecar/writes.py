@@ -78,13 +78,17 @@ class Writes:
         is_new = not reply.is_replayed
         bound = decode_response(reply.body, _bound_execution)
         binding, grant = to_binding_and_grant(bound, reply, context, created_here=is_new)
+        run_token = await self._new_run_token(created.execution_id) if new.run_token else None
+        grants = [grant]
+        if run_token is not None:
+            digest = token_digest(run_token)
+            grants.append(replace(grant, token_digest=digest, expires_at=NO_EXPIRY))
         # A repeat of an old create must not reopen an execution that has ended.
         if self._spool.bindings.binding(binding.execution_id) is None:
-            await asyncio.shield(self._spool.bindings.record(binding, grant))
-            self._reads.on_create(binding, grant.token_digest, grant.user_id, grant.expires_at)
-        if not new.run_token:
-            return created
-        run_token = await self._issue_run_token(created.execution_id, created.user_id)
+            await asyncio.shield(self._spool.bindings.record(binding, *grants))
+            self._reads.on_create(binding, *grants)
+        elif run_token is not None:
+            await asyncio.shield(self._spool.bindings.record_grant(grants[-1]))
         return msgspec.structs.replace(created, run_token=run_token)
 
     def _create_body(self, new: v1.NewExecutionRequest) -> bytes:
@@ -96,22 +100,14 @@ class Writes:
             fields["boot_id"] = boot.boot_id
         return msgspec.json.encode(fields)
 
-    async def _issue_run_token(self, execution_id: int, user_id: int) -> str | None:
-        """A token for one run, in place of an earlier one. None if central issues none for it."""
-        bindings = self._spool.bindings
-        binding = bindings.binding(execution_id)
-        if binding is None or binding.ended_at_ms is not None:
-            return None
+    async def _new_run_token(self, execution_id: int) -> str | None:
+        """None if central issues none for this run."""
         try:
             with suppress(CentralUnavailable):  # made up for by the next read or renewal
                 await self._central.run_tokens.renew(execution_id)
         except UpstreamProblem:
             return None
-        token = new_run_token(execution_id)
-        grant = Grant(token_digest(token), execution_id, user_id, NO_EXPIRY)
-        await asyncio.shield(bindings.record_run_token(grant))
-        self._access.grant(grant.token_digest, execution_id, user_id, NO_EXPIRY)
-        return token
+        return new_run_token(execution_id)
 
     def run_of(self, token: str) -> int | None:
         """The execution of a run token; None for a user's. Raises `TokenInvalid` for one that this

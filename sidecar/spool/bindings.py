@@ -165,26 +165,35 @@ class Bindings:
 
     # Changes of the file, and then in memory
 
-    async def record(self, binding: Binding, grant: Grant) -> None:
-        """Stores central's authorization of this sidecar and of this token for an execution."""
+    async def record(self, binding: Binding, *grants: Grant) -> None:
+        """Stores central's authorization of this sidecar and of these tokens for an execution."""
+
+        def store(connection: sqlite3.Connection) -> Binding:
+            stored = store_binding(connection, binding)
+            for grant in grants:
+                store_grant(connection, grant)
+            return stored
 
         def index(stored: Binding) -> None:
             self._bindings[stored.execution_id] = stored
-            self._grants.setdefault(grant.execution_id, {})[grant.token_digest] = grant
+            for grant in grants:
+                self._index_grant(grant)
             self.on_bound(stored.execution_id)
 
-        await self._write(lambda connection: store_binding(connection, binding, grant), index)
+        await self._write(store, index)
 
-    async def record_run_token(self, grant: Grant) -> None:
-        """Stores an execution's run token, in place of an earlier one."""
+    async def record_grant(self, grant: Grant) -> None:
+        """Stores a further token of an execution that is bound already."""
+        await self._write(
+            lambda connection: store_grant(connection, grant), lambda _: self._index_grant(grant)
+        )
 
-        def index(_: None) -> None:
-            grants = self._grants.setdefault(grant.execution_id, {})
-            for known in [known for known in grants.values() if known.is_run_token]:
-                del grants[known.token_digest]
-            grants[grant.token_digest] = grant
-
-        await self._write(lambda connection: store_run_token(connection, grant), index)
+    def _index_grant(self, grant: Grant) -> None:
+        grants = self._grants.setdefault(grant.execution_id, {})
+        if grant.is_run_token:
+            for earlier in [known for known in grants.values() if known.is_run_token]:
+                del grants[earlier.token_digest]
+        grants[grant.token_digest] = grant
 
     async def end(self, execution_ids: Iterable[int], *, boot: Boot | None = None) -> None:
         """Stores that these ended, or are no longer this sidecar's: forgotten after the grace.
@@ -295,8 +304,8 @@ def forget_malformed(connection: sqlite3.Connection) -> int:
     ).rowcount
 
 
-def store_binding(connection: sqlite3.Connection, binding: Binding, grant: Grant) -> Binding:
-    """Stores both; returns the binding as it is stored."""
+def store_binding(connection: sqlite3.Connection, binding: Binding) -> Binding:
+    """Returns the binding as it is stored."""
     generation = schema.read_meta(connection)["max_generation"] + 1
     schema.write_meta(connection, max_generation=generation)
     connection.execute(
@@ -312,21 +321,18 @@ def store_binding(connection: sqlite3.Connection, binding: Binding, grant: Grant
             generation,
         ),
     )
-    store_grant(connection, grant)
     return replace(binding, generation=generation)
 
 
 def store_grant(connection: sqlite3.Connection, grant: Grant) -> None:
+    """A run token takes the place of the execution's earlier one."""
+    if grant.is_run_token:
+        earlier = "DELETE FROM grants WHERE execution_id = ? AND expires_at = ?"
+        connection.execute(earlier, (grant.execution_id, NO_EXPIRY))
     connection.execute(
         "INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?)",
         (grant.token_digest, grant.execution_id, grant.user_id, grant.expires_at),
     )
-
-
-def store_run_token(connection: sqlite3.Connection, grant: Grant) -> None:
-    earlier = "DELETE FROM grants WHERE execution_id = ? AND expires_at = ?"
-    connection.execute(earlier, (grant.execution_id, NO_EXPIRY))
-    store_grant(connection, grant)
 
 
 def bump_max_generation(connection: sqlite3.Connection) -> None:

@@ -1,5 +1,6 @@
 """A run by its run token alone, while both services are killed and central's key is rotated."""
 
+import json
 import os
 import signal
 import urllib.request
@@ -8,6 +9,7 @@ from typing import Any
 
 from dev.polling import wait_until
 from dev.tokens import mint
+from sidecar.upstream.run_tokens import RENEWAL_PERIOD_S
 from tests.journeys.calls import call, create_with_token
 from tests.systems import Up, running_system, wait_until_gone
 
@@ -35,6 +37,12 @@ def is_ready(ops: str) -> bool:
         return False
 
 
+def exchanged_count(up: Up) -> int:
+    """Central's tokens of runs that the sidecar holds."""
+    with urllib.request.urlopen(f"{up.ready['sidecar_ops']}/status", timeout=5) as response:  # noqa: S310
+        return int(json.load(response)["run_tokens"])
+
+
 def test_a_run_goes_by_its_token_through_kills_and_a_rotated_key(system_folder: Path) -> None:
     with running_system(system_folder, *(f"--set={setting}" for setting in SETTINGS)) as up:
         ready = up.ready
@@ -54,6 +62,8 @@ def test_a_run_goes_by_its_token_through_kills_and_a_rotated_key(system_folder: 
 
         assert (write("RUNNING"), read()) == (200, (200, "RUNNING"))
         kill_and_restart(up, "sidecar")
+        # By itself: after its end, a run is read by what was exchanged before.
+        assert wait_until(lambda: exchanged_count(up) == 1, RENEWAL_PERIOD_S + 10)
         assert (write("PAUSED"), read()) == (200, (200, "PAUSED"))
         up.published("central")["env"]["CENTRAL_RUN_TOKEN_KEYS"] = NEW_KEY
         kill_and_restart(up, "central")

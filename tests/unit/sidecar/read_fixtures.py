@@ -194,7 +194,7 @@ class World:
         grant = Grant(token_digest(token), execution_id, 1, expires_at)
         await self.spool.bindings.record(binding, grant)
         if created_here:
-            self.reads.on_create(binding, grant.token_digest, 1, expires_at)
+            self.reads.on_create(binding, grant)
 
     async def write(self, execution_id: int, op: str, **members: Any) -> int:
         status = members.get("status")

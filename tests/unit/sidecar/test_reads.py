@@ -12,7 +12,7 @@ from sidecar.problems import (
     TokenExpired,
     UpstreamProblem,
 )
-from sidecar.spool.bindings import Binding
+from sidecar.spool.bindings import Binding, Grant
 from sidecar.wire import v1
 from tests.unit.sidecar.delivery_fixtures import until
 from tests.unit.sidecar.read_fixtures import (
@@ -197,8 +197,9 @@ async def test_a_replayed_create_is_the_latest_at_once_and_claims_no_authority(
     world.central.add(NEWER_EID)
     world.central.registries[NEWER_EID].results[PORT] = ("uri", 1)
     binding = Binding(NEWER_EID, WORKFLOW, UNIT, 1, None, created_here=False)
+    expires_at = int(world.clock.now_s) + TERM_S
 
-    world.reads.on_create(binding, token_digest(TOKEN), 1, int(world.clock.now_s) + TERM_S)
+    world.reads.on_create(binding, Grant(token_digest(TOKEN), NEWER_EID, 1, expires_at))
 
     newest = await world.reads.latest(WORKFLOW, None, caller())
     assert newest.value.execution_id == NEWER_EID

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.api.services import SERVICES
 from sidecar.cache.access import token_digest
-from sidecar.problems import CentralUnavailable, UpstreamProblem
+from sidecar.problems import CentralUnavailable, TokenInvalid, UpstreamProblem
 from sidecar.spool.bindings import NO_EXPIRY, Grant
-from sidecar.upstream.client import CentralResponse
+from sidecar.upstream.client import CallContext, CentralResponse
 from sidecar.upstream.run_tokens import (
     REFUSED_S,
     RENEWAL_PERIOD_S,
@@ -20,7 +21,7 @@ from sidecar.upstream.run_tokens import (
     run_named_by,
 )
 from tests.unit.sidecar.read_fixtures import ACCESS_TTL_S, WORKFLOW, open_world, refusal
-from tests.unit.sidecar.server_fixtures import get, served
+from tests.unit.sidecar.server_fixtures import app_of, get, served
 from tests.unit.sidecar.write_requests import EID, create_binding, named, patch
 
 LIFE_S = 300.0
@@ -228,7 +229,7 @@ async def test_repeated_calls_by_a_run_token_bypass_the_application_until_it_end
         await create_binding(world)
         token = new_run_token(EID)
         grant = Grant(token_digest(token), EID, 1, NO_EXPIRY)
-        await world.spool.bindings.record_run_token(grant)
+        await world.spool.bindings.record_grant(grant)
         world.central.readers.add((token, WORKFLOW))
         client = await server.connect()
         read = get(f"/v1/executions/{EID}/uris", token=token)
@@ -249,3 +250,14 @@ async def test_repeated_calls_by_a_run_token_bypass_the_application_until_it_end
     assert reads_by_aiohttp <= 3
     assert writes_by_aiohttp == 1
     assert (refused.status, unread.status) == (401, 401)
+
+
+async def test_a_run_token_whose_binding_ends_during_the_call_is_not_sent_to_central(
+    tmp_path: Path,
+) -> None:
+    async with open_world(tmp_path) as world:
+        writes = app_of(world)[SERVICES].writes
+        with pytest.raises(TokenInvalid):
+            await writes.authorize(EID, CallContext(new_run_token(EID), run_id=EID))
+
+    assert world.central.calls == []

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up setup test soak attack check fmt bench image lock chart test-cluster
+.PHONY: help demo up setup test test-fast soak attack check fmt bench image lock chart test-cluster
 python := .venv/bin/python
 # Hundreds of processes start in the tests; each would compile our code anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,6 +18,9 @@ setup:  ## the private environment .venv/, from hash-pinned requirements
 
 test: setup  ## all tests, three at a time: much of their time is waiting
 	@$(python) -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder
+
+test-fast: setup  ## unit tests and house rules, without Postgres and the system's processes: a minute and a half
+	@$(python) -m pytest -q -n 2 tests/unit tests/house
 
 soak: setup  ## killed sidecars, simulated faults (CRASH_KILLS, CRASH_SEED, SIMULATION_SEEDS, SIMULATION_SEED)
 	@CRASH_KILLS=$${CRASH_KILLS:-5000} $(python) -m pytest -q tests/journeys/test_crashes.py

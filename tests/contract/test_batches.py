@@ -6,7 +6,7 @@ A sample of a released version never changes. A new version gets a new file besi
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -29,18 +29,20 @@ WRITES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("put_console", {"operator_id": "op-1", "uri": CONSOLE}),
     ("set_console_bytes", {"operator_id": "op-1", "bytes": 8}),
     ("delete_uris", {}),
+    ("put_operator_costs", {"operators": {"op-1": 2.5}}),
 )
+SAMPLE_WRITES = {"batch-1.json": WRITES[:6], "batch-2.json": WRITES}
 
 
 def sample(name: str) -> bytes:
     return (SAMPLES / name).read_bytes().rstrip(b"\n")
 
 
-def written_by_the_sidecar(*, is_withdrawn: bool = False) -> bytes:
-    """A batch of every operation, stored, cut and put together as the sidecar does it."""
+def written_by_the_sidecar(name: str, *, is_withdrawn: bool = False) -> bytes:
+    """The sample's batch, stored, cut and put together as the sidecar does it."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         schema.create(connection)
-        for seq, (op, members) in enumerate(WRITES, start=1):
+        for seq, (op, members) in enumerate(SAMPLE_WRITES[name], start=1):
             new = NewEntry(1001, 1, op, members, Priority.NORMAL)
             batches.insert(connection, seq, new, 1_790_000_000_000 + seq, None)
         batch = batches.cut(connection, [1001], 100, 1_000_000, lambda rows: None).batch
@@ -55,19 +57,33 @@ def batch_of(number: int, seqs: set[int], *, is_withdrawn: bool = False) -> Batc
     return Batch("0" * 32, number, "0" * 64, entries, is_withdrawn)
 
 
-def test_the_sidecar_writes_the_sample() -> None:
-    assert written_by_the_sidecar() == sample("batch-1.json")
-    assert written_by_the_sidecar(is_withdrawn=True) == sample("withdrawal-1.json")
+def test_every_operation_is_in_the_newest_sample() -> None:
+    operations = {entry.__struct_config__.tag for entry in get_args(central.AnyEntry)}
+
+    assert {op for op, _ in WRITES} == operations
+    assert list(SAMPLE_WRITES.values())[-1] == WRITES
 
 
-def test_central_reads_the_sample_and_finds_its_digest() -> None:
-    batch = msgspec.json.decode(sample("batch-1.json"), type=central.BatchRequest)
+@pytest.mark.parametrize("name", SAMPLE_WRITES)
+def test_the_sidecar_writes_the_sample(name: str) -> None:
+    assert written_by_the_sidecar(name) == sample(name)
+
+
+def test_the_sidecar_writes_the_sample_of_a_withdrawal() -> None:
+    written = written_by_the_sidecar("batch-1.json", is_withdrawn=True)
+
+    assert written == sample("withdrawal-1.json")
+
+
+@pytest.mark.parametrize("name", SAMPLE_WRITES)
+def test_central_reads_the_sample_and_finds_its_digest(name: str) -> None:
+    batch = msgspec.json.decode(sample(name), type=central.BatchRequest)
 
     read = central.decode_entries(batch.entries)
 
     assert batch.wire == central.WIRE_VERSION
     assert central.digest_of(batch.entries) == batch.digest
-    assert [central.op_of(entry) for entry in read] == [op for op, _ in WRITES]
+    assert [central.op_of(entry) for entry in read] == [op for op, _ in SAMPLE_WRITES[name]]
     assert not [entry for entry in read if isinstance(entry, central.InvalidEntry)]
 
 

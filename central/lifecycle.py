@@ -15,6 +15,7 @@ restarted (`Supervisor`).
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -43,6 +44,7 @@ from kit.http.logs import change_level_on_signals, fields
 from kit.http.metrics import watch_loop_lag
 from kit.http.ops import serve_ops
 from kit.http.problems import Problem
+from kit.http.recent_problems import RecentProblems
 from kit.http.service import Supervisor, stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -99,14 +101,24 @@ async def serve(settings: Settings) -> int:
     def describe() -> Mapping[str, Any]:
         return {
             "version": __version__,
+            "pid": os.getpid(),
+            "not_ready": not_ready_because,
             "config": settings.describe(),
             "database": database.describe(),
             "tasks": tasks.describe(),
+            "problems": problems.describe(),
         }
 
+    problems = RecentProblems()
     async with AsyncExitStack() as life:
+        life.enter_context(problems.attached())
         life.push_async_callback(database.close)
-        ops = serve_ops(metrics.registry, lambda: not_ready_because, describe, settings.ops_listen)
+        ops = serve_ops(
+            metrics.registry,
+            lambda: not_ready_because,
+            describe,
+            settings.ops_listen,
+        )
         api = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=settings.drain_timeout_s
         )

@@ -1,17 +1,19 @@
-"""`sidecar serve` runs the sidecar, `doctor` checks its pod, `spool` reads the spool,
-`rotate-key` replaces its key."""
+"""`sidecar serve` runs the sidecar; the other commands look at one that runs, or at its spool."""
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import TypeAlias
 
 from kit.http import logs
 from kit.http.service import run_service
 from kit.http.settings import EXIT_USAGE, SettingsError
 from sidecar import __version__
 from sidecar.settings import Settings
+
+Run: TypeAlias = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,23 +25,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments == ["serve"]:
             return _serve()
-        from sidecar.cli import (
-            doctor,
-            rotate_key,
-            spool,
-        )  # here, to save a running sidecar's memory
+        # Here, to save a running sidecar's memory.
+        from sidecar.cli import control, doctor, rotate_key, spool, status
 
-        doctor.add_parser(commands)
-        rotate_key.add_parser(commands)
-        spool.add_parser(commands)
+        for command in (status, spool, doctor, rotate_key):
+            command.add_parser(commands)
+        control.add_parsers(commands)
         options = parser.parse_args(arguments)
         if options.command == "serve":
             return _serve()
-        if options.command == "spool":
-            return spool.run(options, os.environ)
-        if options.command == "rotate-key":
-            return rotate_key.run(options, os.environ)
-        return doctor.run(options, os.environ)
+        runs: dict[str, Run] = {"status": status.run, "doctor": doctor.run}
+        runs |= {"rotate-key": rotate_key.run, "spool": spool.run, "writes": spool.run}
+        return runs.get(options.command, control.run)(options, os.environ)
     except SettingsError as error:
         print(*error.errors, sep="\n", file=sys.stderr)
         return EXIT_USAGE

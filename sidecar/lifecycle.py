@@ -23,6 +23,7 @@ from kit.http.connection_limits import ConnectionLimiter
 from kit.http.logs import change_level_on_signals, fields
 from kit.http.metrics import watch_loop_lag
 from kit.http.ops import serve_ops
+from kit.http.recent_problems import RecentProblems
 from kit.http.service import Supervisor, stop_on_signals
 from sidecar import __version__
 from sidecar.api.services import Services
@@ -76,6 +77,7 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
     change_level_on_signals(settings.log_level)
     async with AsyncExitStack() as life:
         sidecar = await life.enter_async_context(build_sidecar(settings, faults))
+        life.enter_context(sidecar.problems.attached())
         spool, supervise = sidecar.spool, sidecar.tasks.supervise
         orphaned = OrphanedCreates(spool, sidecar.central)
         await life.enter_async_context(supervise("orphaned-creates", orphaned.close))
@@ -160,6 +162,7 @@ class Sidecar:
         central.run_tokens.held = self.lease_renewer.held
         self.lease_renewer.on_lost = central.run_tokens.on_lost
         self.not_ready_because = ["starting"]
+        self.problems = RecentProblems()
         _connect_metrics(self)
 
     def not_ready(self) -> list[str]:
@@ -167,16 +170,28 @@ class Sidecar:
         unavailable = self.spool.unavailable_because
         return [*self.not_ready_because, *([unavailable] if unavailable else [])]
 
+    def _cache_results(self) -> dict[str, float]:
+        return self.metrics.cache_requests.totals("result")
+
     def describe(self) -> Mapping[str, Any]:
         """`/status`, for an operator. Nothing in the settings is secret."""
         names = Settings.__dataclass_fields__
         return {
             "version": __version__,
+            "pid": os.getpid(),
+            "not_ready": self.not_ready(),
             "source_id": self.identity.source_id,
             "source_key_age_s": round(self.key_rotation.age_s()),
             "config": {name: getattr(self.settings, name) for name in names},
-            "spool": self.spool.describe(),
-            "cache": {"bytes": self.services.reads.size_bytes},
+            "spool": {
+                **self.spool.describe(),
+                "used_ratio": self.spool.used_ratio,
+                "oldest_waiting_s": max(_oldest_age_s(self.spool, one) for one in Priority),
+            },
+            "cache": {
+                "bytes": self.services.reads.size_bytes,
+                "results": self._cache_results(),
+            },
             "leases": self.lease_renewer.describe(),
             "run_tokens": self.central.run_tokens.count,
             "tasks": self.tasks.describe(),
@@ -185,6 +200,7 @@ class Sidecar:
                 "clock_offset_s": self.central.clock_offset_s,
                 "parked_because": self.delivery.parked_because,
             },
+            "problems": self.problems.describe(),
         }
 
 
@@ -236,7 +252,10 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
     settings = sidecar.settings
     async with (
         serve_ops(
-            sidecar.metrics.registry, sidecar.not_ready, sidecar.describe, settings.ops_listen
+            sidecar.metrics.registry,
+            sidecar.not_ready,
+            sidecar.describe,
+            settings.ops_listen,
         ),
         listening(
             build_app(sidecar.services, sidecar.metrics, sidecar.body_reader),

@@ -6,17 +6,23 @@ arguments are unusable, 69 the database is unavailable.
 
 import argparse
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
 from central.metrics import Metrics
 from central.settings import DatabaseSettings
 from central.store.database import Database
+from kit.tables import print_table
 from kit.texera.fields import INT32_MAX, is_valid_pg_text
 
 T = TypeVar("T")
+
+_PERIOD = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 EXIT_FAILED = 1
 MAX_REASON_LENGTH = 500
@@ -40,14 +46,15 @@ def run_with_database(
     return asyncio.run(run())
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (headings, *rows)
-    )
-    return "\n".join(lines)
+def print_rows(
+    name: str, kind: type[msgspec.Struct], rows: Sequence[msgspec.Struct], *, as_json: bool
+) -> None:
+    """A table with a column for each field; or `{name: [...]}`."""
+    if as_json:
+        print(msgspec.json.encode({name: rows}).decode())
+        return
+    headings = [field.removesuffix("_id").upper() for field in kind.__struct_fields__]
+    print_table(headings, [msgspec.structs.astuple(row) for row in rows])
 
 
 def join_sources(arguments: Sequence[str]) -> list[str]:
@@ -75,3 +82,11 @@ def parse_reason(text: str) -> str:
     if not (text.strip() and len(text) <= MAX_REASON_LENGTH and is_valid_pg_text(text)):
         raise argparse.ArgumentTypeError(f"expected 1 to {MAX_REASON_LENGTH} characters")
     return text
+
+
+def parse_period_s(text: str) -> float:
+    """An argparse type: `90s`, `30m`, `2h` or `7d`, in seconds."""
+    found = _PERIOD.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError("expected a time such as 30m, 2h or 7d")
+    return float(found[1]) * _UNITS_S[found[2]]

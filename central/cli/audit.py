@@ -1,6 +1,6 @@
 """`central audit ls|verify|export`: what privileged calls and operators did.
 
-ls       the newest events; with --refusals the refused calls instead
+ls       the newest events
 verify   whether an event was changed, removed or inserted since it was linked. Prints the end
          of the chain: keep it elsewhere, and pass it to later runs as --anchor
 export   the chain as JSON lines, for another store
@@ -8,16 +8,15 @@ export   the chain as JSON lines, for another store
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from central.cli import EXIT_FAILED, parse_id, run_with_database, table
+from central.cli import EXIT_FAILED, parse_id, print_rows, run_with_database
 from central.settings import DatabaseSettings, read_database_settings
 from central.store.audit import Anchor, Audit, AuditEvent, EventFilter
 from central.store.database import Database
-from central.store.refusals import ListedRefusal, RefusalLog
 
 ACTIONS = (
     "create",
@@ -37,7 +36,6 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("audit", help="list, verify or export the audit")
     actions = parser.add_subparsers(dest="action", required=True)
     ls = actions.add_parser("ls", help="list events, the newest first")
-    ls.add_argument("--refusals", action="store_true", help="refused calls; filter: --user")
     ls.add_argument("--event", choices=ACTIONS)
     ls.add_argument("--user", type=parse_id, metavar="ID")
     ls.add_argument("--execution", type=parse_id, metavar="ID")
@@ -76,25 +74,11 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
 
 
 def _ls(settings: DatabaseSettings, options: argparse.Namespace) -> int:
-    rows: Sequence[AuditEvent | ListedRefusal]
-    if options.refusals:
-        rows = run_with_database(
-            settings,
-            lambda database, metrics: RefusalLog(database, metrics).find(
-                options.user, options.limit
-            ),
-        )
-    else:
-        event_filter = EventFilter(options.event, options.user, options.execution, options.source)
-        rows = run_with_database(
-            settings, lambda database, _: Audit(database).find(event_filter, options.limit)
-        )
-    if options.json:
-        print(msgspec.json.encode({"refusals" if options.refusals else "events": rows}).decode())
-        return 0
-    kind = ListedRefusal if options.refusals else AuditEvent
-    headings = [name.removesuffix("_id").upper() for name in kind.__struct_fields__]
-    print(table(headings, [[_cell(v) for v in msgspec.structs.astuple(row)] for row in rows]))
+    event_filter = EventFilter(options.event, options.user, options.execution, options.source)
+    rows = run_with_database(
+        settings, lambda database, _: Audit(database).find(event_filter, options.limit)
+    )
+    print_rows("events", AuditEvent, rows, as_json=options.json)
     return 0
 
 
@@ -118,14 +102,6 @@ async def _export(database: Database) -> None:
     async for link in Audit(database).links():
         document = {"position": link.position, "hash": link.hash.hex(), "event": link.event}
         print(msgspec.json.encode(document).decode())
-
-
-def _cell(value: Any) -> str:
-    """One line, whatever text it is."""
-    if value is None:
-        return "-"
-    text = f"{value:%Y-%m-%d %H:%M:%S}Z" if hasattr(value, "utcoffset") else str(value)
-    return text if text.isprintable() else ascii(text)
 
 
 def _anchor(text: str) -> Anchor:

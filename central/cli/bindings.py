@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 
-from central.cli import EXIT_FAILED, parse_id, parse_reason, run_with_database, table
+from central.cli import EXIT_FAILED, parse_id, parse_reason, run_with_database
 from central.settings import DatabaseSettings, read_database_settings
 from central.store.bindings import BindingFilter, ListedBinding, Revocations
+from kit.tables import print_table
 
 STATES = ("open", "live", "revoked", "all")
 
@@ -58,7 +59,7 @@ def _ls(settings: DatabaseSettings, filters: BindingFilter, options: argparse.Na
         print(msgspec.json.encode({"bindings": found}).decode())
     else:
         rows = [_row(binding) for binding in found]
-        print(table(("EXECUTION", "USER", "UNIT", "STATUS", "CREATED", "STATE", "SOURCE"), rows))
+        print_table(("EXECUTION", "USER", "UNIT", "STATUS", "CREATED", "STATE", "SOURCE"), rows)
     return 0
 
 

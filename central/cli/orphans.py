@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from central.cli import EXIT_FAILED, parse_id, run_with_database, table
+from central.cli import EXIT_FAILED, parse_id, run_with_database
 from central.jobs.orphan_closer import CHUNK, chunks
 from central.metrics import Metrics
 from central.settings import DatabaseSettings, read_database_settings
@@ -30,6 +30,7 @@ from central.store.orphans import (
     UnboundFilter,
     UnboundRun,
 )
+from kit.tables import print_table
 
 T = TypeVar("T")
 
@@ -121,7 +122,7 @@ def _print_unbound(runs: list[UnboundRun], options: argparse.Namespace) -> int:
     if options.json:
         print(msgspec.json.encode({"runs": runs}).decode())
     else:
-        print(table(HEADINGS, [_row(run) for run in runs]))
+        print_table(HEADINGS, [_row(run) for run in runs])
     return 0
 
 

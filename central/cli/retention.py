@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from central.cli import run_with_database, table
+from central.cli import run_with_database
 from central.settings import read_retention_settings
 from central.store.retention import RetainedRows, Retention
+from kit.tables import print_table
 
 DAY_S = 86_400
 
@@ -29,7 +30,10 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
         kept = run_with_database(
             database_settings, lambda db, metrics: Retention(db, metrics, settings).report()
         )
-        print(msgspec.json.encode({"kept": kept}).decode() if options.json else _report(kept))
+        if options.json:
+            print(msgspec.json.encode({"kept": kept}).decode())
+        else:
+            print_table(("KIND", "ROWS", "OLDEST", "KEPT FOR"), _rows(kept))
         return 0
     purged = run_with_database(
         database_settings, lambda db, metrics: Retention(db, metrics, settings).purge()
@@ -41,14 +45,5 @@ def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
     return 0
 
 
-def _report(kept: list[RetainedRows]) -> str:
-    rows = [
-        (
-            one.kind,
-            str(one.rows),
-            f"{one.oldest_at:%Y-%m-%d %H:%M:%S}Z" if one.oldest_at else "-",
-            f"{one.kept_for_s / DAY_S:g} d",
-        )
-        for one in kept
-    ]
-    return table(("KIND", "ROWS", "OLDEST", "KEPT FOR"), rows)
+def _rows(kept: list[RetainedRows]) -> list[tuple[Any, ...]]:
+    return [(one.kind, one.rows, one.oldest_at, f"{one.kept_for_s / DAY_S:g} d") for one in kept]

@@ -61,14 +61,31 @@ set refused_count = refusal_counts.refused_count + excluded.refused_count;
 
 
 -- name: list_refusals
--- The newest first. Those beyond the caps are one row per hour, user and slug, without a source.
--- $1 user or null, $2 limit
-select refused_at, source_id, user_id, execution_id, op, slug, detail, 1::bigint as refused_count
-from cu_metadata.refusals
-where $1::int is null or user_id = $1
+-- Those that match every filter that is not null, the newest first. Those beyond the caps are one
+-- row per hour, user and slug, without a source, and of no execution or unit.
+-- $1 user, $2 execution, $3 computing unit, $4 seconds back, $5 limit
+select
+    refusal.refused_at,
+    refusal.source_id,
+    refusal.user_id,
+    binding.computing_unit_id,
+    refusal.execution_id,
+    refusal.op,
+    refusal.slug,
+    refusal.detail,
+    1::bigint as refused_count
+from cu_metadata.refusals refusal
+left join cu_metadata.bindings binding using (execution_id, source_id)
+where ($1::int is null or refusal.user_id = $1)
+  and ($2::int is null or refusal.execution_id = $2)
+  and ($3::int is null or binding.computing_unit_id = $3)
+  and ($4::float8 is null or refusal.refused_at > now() - make_interval(secs => $4))
 union all
-select hour, null, nullif(user_id, 0), null, null, slug, null, refused_count
+select hour, null, nullif(user_id, 0), null, null, null, slug, null, refused_count
 from cu_metadata.refusal_counts
-where $1::int is null or user_id = $1
+where ($1::int is null or user_id = $1)
+  and $2::int is null
+  and $3::int is null
+  and ($4::float8 is null or hour > now() - make_interval(secs => $4 + 3600))
 order by refused_at desc
-limit $2;
+limit $5;

@@ -52,12 +52,22 @@ class Refusal(msgspec.Struct, frozen=True):
     problem: Problem
 
 
+class RefusalFilter(msgspec.Struct, frozen=True):
+    """Selects refusals by every field that is not None; `since_s`: in so many seconds until now."""
+
+    user_id: int | None = None
+    execution_id: int | None = None
+    computing_unit_id: int | None = None
+    since_s: float | None = None
+
+
 class ListedRefusal(msgspec.Struct, frozen=True):
     """`refused_count` refusals; more than one are those of an hour that are beyond the caps."""
 
     refused_at: datetime
     source_id: str | None
     user_id: int | None
+    computing_unit_id: int | None
     execution_id: int | None
     op: str | None
     slug: str
@@ -164,9 +174,11 @@ class RefusalLog:
             self._counts += counts
             raise
 
-    async def find(self, user_id: int | None, limit: int) -> list[ListedRefusal]:
+    async def find(self, filters: RefusalFilter, limit: int) -> list[ListedRefusal]:
         """The newest first."""
-        rows = await self._database.read(self._queries["list_refusals"], user_id, limit)
+        rows = await self._database.read(
+            self._queries["list_refusals"], *msgspec.structs.astuple(filters), limit
+        )
         return [ListedRefusal(**dict(row)) for row in rows]
 
 

@@ -141,6 +141,15 @@ class Family(Collector, Generic[ChildT]):
         pairs = zip(values, self._known, strict=True)
         return self.add(*(value if value in known else OTHER for value, known in pairs))
 
+    def totals(self, label: str) -> dict[str, float]:
+        """The sums of a counter by the values of one of its labels."""
+        place, totals = self._label_names.index(label), dict[str, float]()
+        for values, child in self._children.items():
+            if isinstance(child, Counter):
+                value = child.value if child.read is None else child.read()
+                totals[values[place]] = totals.get(values[place], 0.0) + value
+        return totals
+
     def describe(self) -> Iterable[Metric]:
         yield Metric(self._name, self._description, self._kind)
 

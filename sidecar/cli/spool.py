@@ -9,13 +9,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from kit.http.settings import EXIT_USAGE
+from kit.tables import print_table
 from sidecar.spool.inspect import InspectedSpool, NoSpool, Unreadable, WriteLine, inspected
 from sidecar.spool.lock import SpoolInUse
 from sidecar.spool.schema import UnknownFormat
@@ -52,18 +53,28 @@ def add_parser(commands: Any) -> None:
     _add_directory(parser, default=None)
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("ls", help="writes, by default those that wait")
-    listing.add_argument("--state", choices=_STATES, default="waiting")
-    listing.add_argument("--execution", metavar="ID", type=int)
-    listing.add_argument("--limit", metavar="N", type=int, default=100, help="0 for all")
     show = actions.add_parser("show", help="one write: its payload, its batch, its outcome")
     show.add_argument("id", metavar="ID", help="a write_id, or its number")
-    for action in (listing, show):
-        action.add_argument("--json", action="store_true", help="for programs")
+    show.add_argument("--json", action="store_true", help="for programs")
     skip = actions.add_parser("skip", help="give one waiting write up (the sidecar is stopped)")
     skip.add_argument("id", metavar="ID", help="a write_id, or its number")
+    writes = commands.add_parser(
+        "writes", help="the newest writes, waiting and settled (`spool ls --state all`)"
+    )
+    writes.set_defaults(action="ls")
+    for action in (listing, writes):
+        _add_listing(action, default_state="waiting" if action is listing else "all")
     export = actions.add_parser("export", help="waiting writes as JSON lines, in order")
     for action in (listing, show, skip, export):
         _add_directory(action, default=argparse.SUPPRESS)
+    _add_directory(writes, default=None)
+
+
+def _add_listing(parser: argparse.ArgumentParser, default_state: str) -> None:
+    parser.add_argument("--state", choices=_STATES, default=default_state)
+    parser.add_argument("--execution", metavar="ID", type=int)
+    parser.add_argument("--limit", metavar="N", type=int, default=100, help="0 for all")
+    parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def _add_directory(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -109,8 +120,8 @@ def _list(spool: InspectedSpool, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"spool": summary, "writes": [asdict(line) for line in shown]}, indent=2))
         return 0
-    for text in _table([_COLUMNS, *map(_cells, shown)] if shown else []):
-        print(text)
+    if shown:
+        print_table(_COLUMNS, [_cells(line) for line in shown])
     print(
         f"{len(shown)} shown; {summary['waiting']} wait ({summary['in_flight']} in flight,"
         f" {summary['waiting_coalesced']} coalesced), {summary['settled_kept']} settled are kept;"
@@ -164,13 +175,6 @@ def _export(spool: InspectedSpool, options: argparse.Namespace) -> int:
 
 def _cells(line: WriteLine) -> tuple[str, ...]:
     return tuple("" if value is None else str(value) for value in asdict(line).values())
-
-
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
 
 
 _ACTIONS = {"ls": _list, "show": _show, "export": _export}

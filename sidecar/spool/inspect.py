@@ -88,6 +88,18 @@ class InspectedSpool:
             "settled_kept": count[3],
         }
 
+    def last_waiting_seq(self) -> int:
+        """The number of the newest write that waits; 0 if none does."""
+        (seq,) = self.connection.execute("SELECT coalesce(max(seq), 0) FROM entries").fetchone()
+        return int(seq)
+
+    def count_waiting(self, last_seq: int) -> int:
+        """How many writes up to this number wait."""
+        (count,) = self.connection.execute(
+            "SELECT count(*) FROM entries WHERE seq <= ?", (last_seq,)
+        ).fetchone()
+        return int(count)
+
     def waiting(self, execution_id: int | None = None) -> Iterator[tuple[Any, ...]]:
         """Rows of entries, oldest first: the nine columns as stored, and whether in flight."""
         after = -1

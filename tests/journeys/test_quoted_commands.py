@@ -29,8 +29,8 @@ KUBECTL_EXEC = r"kubectl\b[^\n]* exec [^\n]*[^|\n](?:\|\n[^\n]*)?"
 EXIT_CODES = {0, 1, 64, 65, 66, 69, 75}
 """Those that docs/operations.md gives its commands. Not among them: 2 (argparse), 126, 127."""
 TIMEOUT_S = 60
-UNSET = ("serve",)
-"""Run without settings, where they end with 64: with them they would stay."""
+UNSET = ("serve", "drain")
+"""Run without settings, where they end with 64: with them they would stay, or end the system."""
 
 KUBECTL = """
 import json, os, re, sys
@@ -133,6 +133,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
             "TEXT": "test",
             "FILE": "/dev/null",
             "N": "20",
+            "TIME": "1h",
+            "SECONDS": "20",
             "POSITION:HASH": f"1:{'0' * 64}",
         }
         yield Images(layouts, variables, kubectl(root / "bin", layouts, variables), values)

@@ -12,6 +12,7 @@ from central.store.refusals import (
     PER_USER_AND_HOUR,
     UNKNOWN_PER_HOUR,
     ListedRefusal,
+    RefusalFilter,
 )
 from dev.world import WORLD
 from tests.integration.central.central_fixtures import Sidecar
@@ -138,7 +139,7 @@ async def counted(sidecar: Sidecar) -> list[tuple[int | None, str, int]]:
     refusal_log = sidecar.client.app[REFUSAL_LOG]
     await refusal_log.store_counts()
     await refusal_log.store_counts()  # adds nothing
-    listed: list[ListedRefusal] = await refusal_log.find(None, 100_000)
+    listed: list[ListedRefusal] = await refusal_log.find(RefusalFilter(), 100_000)
     return sorted((r.user_id or 0, r.slug, r.refused_count) for r in listed if r.source_id is None)
 
 

@@ -1,0 +1,35 @@
+"""`central closures ls`: executions that central closed as FAILED, and why, the newest first.
+
+Reads the database. A closure is provisional: the first end that the execution's own sidecar
+reports replaces it, and then it is no longer listed.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from central.cli import parse_id, parse_period_s, print_rows, run_with_database
+from central.settings import read_database_settings
+from central.store.fleet import Closure, ClosureFilter, Fleet
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("closures", help="list executions that central closed, and why")
+    actions = parser.add_subparsers(dest="action", required=True)
+    ls = actions.add_parser("ls", help="list them, the newest first")
+    for name in ("unit", "execution"):
+        ls.add_argument(f"--{name}", type=parse_id, metavar="ID")
+    ls.add_argument("--since", type=parse_period_s, metavar="TIME", help="such as 30m, 2h or 7d")
+    ls.add_argument("--limit", type=parse_id, default=1000)
+    ls.add_argument("--json", action="store_true", help="for scripts")
+
+
+def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    """Raises `SettingsError` or `DatabaseUnavailable`."""
+    filters = ClosureFilter(options.execution, options.unit, options.since)
+    found = run_with_database(
+        read_database_settings(variables),
+        lambda database, _: Fleet(database).closures(filters, options.limit),
+    )
+    print_rows("closures", Closure, found, as_json=options.json)
+    return 0

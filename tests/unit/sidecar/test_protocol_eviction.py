@@ -25,7 +25,7 @@ class HeldWrites:
     def match(self, data: bytes) -> MatchedRequest | None:
         return cast("MatchedRequest", data) if data.startswith(b"PATCH ") else None
 
-    async def respond(self, matched: MatchedRequest) -> bytes:
+    async def respond(self, matched: MatchedRequest, data: bytes) -> bytes:
         await self.release.wait()
         return b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 

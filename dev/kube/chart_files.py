@@ -1,7 +1,7 @@
 """`make chart` writes the generated files of the chart; a test compares them.
 
 README.md from README.in.md, values.yaml's comments and the settings' names of
-docs/operations.md; in values.schema.json the names allowed under `settings`.
+docs/operations.md; in values.schema.json the names allowed under `settings`; the two dashboards.
 """
 
 import json
@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from dev.kube.dashboards import render
+from dev.kube.fleet_dashboard import FLEET
+from dev.kube.unit_dashboard import UNIT
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "helm"
@@ -152,7 +156,12 @@ def schema() -> str:
 
 def generated() -> Mapping[Path, str]:
     """The generated files and their contents."""
-    return {CHART / "README.md": readme(), CHART / "values.schema.json": schema()}
+    return {
+        CHART / "README.md": readme(),
+        CHART / "values.schema.json": schema(),
+        CHART / "files/fleet.json": render(FLEET),
+        CHART / "files/computing-unit.json": render(UNIT),
+    }
 
 
 def main() -> None:

@@ -64,6 +64,12 @@ def _unmatched(name: str, matcher: Any, values: set[str]) -> list[str]:
     ]
 
 
+def selectors(expression: str) -> list[str]:
+    """The series that an expression selects, as it names them."""
+    found = _selectors(promql_parser.parse(expression))
+    return [f"{name}{{{', '.join(map(str, matchers))}}}" for name, matchers in found]
+
+
 def _selectors(tree: Any) -> Iterator[tuple[str, list[Any]]]:
     """Name and matchers of every vector selector."""
     for node in _nodes(tree):

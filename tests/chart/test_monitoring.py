@@ -214,20 +214,31 @@ def run(promtool: Path, *arguments: str | Path) -> str:
     return done.stdout + done.stderr if done.returncode != 0 else ""
 
 
-def test_dashboard_has_grafanas_label(objects: Objects) -> None:
-    dashboard = objects.one("ConfigMap", "dashboard")
-
-    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
-    (text,) = dashboard["data"].values()
-    assert json.loads(text) == json.loads((CHART / "files/dashboard.json").read_text())
+DASHBOARDS = ("fleet", "computing-unit")
 
 
-def test_the_dashboard_names_metrics_that_exist() -> None:
-    dashboard = json.loads((CHART / "files/dashboard.json").read_text())
-    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+def panels_of(name: str) -> list[Any]:
+    """The dashboard's panels, its rows left out."""
+    dashboard = json.loads((CHART / f"files/{name}.json").read_text())
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
-    assert len(panels) > 15
-    for panel in panels:
+
+def test_dashboards_have_grafanas_label(objects: Objects) -> None:
+    config = objects.one("ConfigMap", "dashboard")
+
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert {name: json.loads(text) for name, text in config["data"].items()} == {
+        f"texera-{name}.json": json.loads((CHART / f"files/{name}.json").read_text())
+        for name in DASHBOARDS
+    }
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_names_metrics_that_exist(name: str) -> None:
+    dashboard = json.loads((CHART / f"files/{name}.json").read_text())
+
+    assert len(panels_of(name)) > 15
+    for panel in panels_of(name):
         for target in panel["targets"]:
             expression = target["expr"].replace("$__rate_interval", "5m")
             assert faults(expression) == [], panel["title"]
@@ -237,8 +248,32 @@ def test_the_dashboard_names_metrics_that_exist() -> None:
             assert faults(metric) == []
 
 
-def test_panels_do_not_overlap() -> None:
-    dashboard = json.loads((CHART / "files/dashboard.json").read_text())
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_panel_says_what_no_data_means(name: str) -> None:
+    for panel in panels_of(name):
+        no_data = panel["fieldConfig"]["defaults"]["noValue"]
+        assert no_data.startswith("No data: ")
+        assert panel["description"].endswith(f". {no_data}")
+
+
+def test_the_dashboards_lead_to_each_other() -> None:
+    fleet, unit = (json.loads((CHART / f"files/{name}.json").read_text()) for name in DASHBOARDS)
+    links = [
+        link["url"]
+        for panel in panels_of("fleet")
+        for link in panel["fieldConfig"]["defaults"].get("links", [])
+    ]
+
+    assert links
+    assert all(url.startswith(f"/d/{unit['uid']}?var-pod=") for url in links)
+    for dashboard in (fleet, unit):
+        (link,) = dashboard["links"]
+        assert set(link["tags"]) <= set(fleet["tags"]) & set(unit["tags"])
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_panels_do_not_overlap(name: str) -> None:
+    dashboard = json.loads((CHART / f"files/{name}.json").read_text())
 
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:

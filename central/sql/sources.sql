@@ -88,32 +88,14 @@ select
     ) as is_used;
 
 
--- name: lock_boots
--- In the order of `boots.register` and `bindings.bind`: boots before executions. $1 source
-select from cu_metadata.boots
-where source_id = $1
-order by computing_unit_id, boot_id
-for update;
-
-
--- name: lock_executions
--- Waits for single-call writes, take-overs and ends in progress. $1 source
-select execution.eid
-from texera_db.workflow_executions execution
-join cu_metadata.bindings binding on binding.execution_id = execution.eid
-where binding.source_id = $1 and binding.revoked_at is null
-order by execution.eid
-for no key update of execution;
-
-
 -- name: lock_cursors
--- Last: a batch in progress waits for no row while it holds its cursor. $1 source
+-- Waits for batches in progress, whose rows the next statement has to see. $1 source
 select from cu_metadata.cursors where source_id = $1 order by epoch for update;
 
 
 -- name: succeed
--- Moves what the old key holds, and retires it. Revoked bindings stay with it. Each part is of another
--- table, so that their order does not matter. $1 old source, $2 new source
+-- Moves what the old key holds, and retires it. Revoked bindings stay with it. A take-over or revocation
+-- in progress is waited for, and its rows are judged anew. $1 old source, $2 new source
 with retired as (
     insert into cu_metadata.retired_sources (source_id, successor_id) values ($1, $2)
 ), moved as (

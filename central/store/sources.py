@@ -18,9 +18,10 @@ One transaction moves the unrevoked bindings, the leases, the boots, the ends, t
 stored responses to the new key. A batch that was applied under the old key and is sent again under
 the new one meets its cursor, and gets the stored response: exactly once holds through a rotation.
 
-Locks are taken in the order of every other writer: the key, boots, executions, cursors. So a batch
-in progress is either applied before, and its cursor moves with its response, or it finds no cursor
-afterwards and is refused as a whole. It is never refused per entry: the sidecar would settle these.
+The key's lock excludes all calls with an idempotency key, and first batches of an epoch; the locks
+of the cursors exclude other batches. So a batch in progress is either applied before, and its
+cursor moves with its response, or it finds no cursor afterwards and is refused as a whole. It is
+never refused per entry: the sidecar would settle these.
 
 The sidecar keeps both keys until it has the response, and repeats the call until then. A repeated
 call finds the succession and gets the same response. So whenever either side dies, one of the two
@@ -130,8 +131,6 @@ class Sources:
             )
         if facts["is_used"] or source_id == successor_id:
             raise SuccessorInUse("the new key must be one that has made no call")
-        await transaction.execute(self._queries["lock_boots"], source_id)
-        await transaction.execute(self._queries["lock_executions"], source_id)
         await transaction.execute(self._queries["lock_cursors"], source_id)
         await transaction.execute(self._queries["succeed"], source_id, successor_id)
 

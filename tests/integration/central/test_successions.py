@@ -141,6 +141,46 @@ async def test_a_source_that_killed_a_run_may_complete_it_under_the_new_key(
     assert await apply_batch(central, source, 2, completed) == ["applied"]
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_an_end_that_meets_a_rotation_is_the_new_keys(
+    number: int,
+    central: Replica,
+    sources: Sources,
+    database: Database,
+    owner_connection: Connection,
+) -> None:
+    source = Source(OLD)
+    (eid,) = await add_runs(owner_connection, 1)
+    for earlier in range(1, number):
+        await apply_batch(central, source, earlier, source.update(eid, status="RUNNING"))
+    await owner_connection.execute(
+        """
+        create function public.wait() returns trigger language plpgsql as $$
+        begin
+            perform pg_advisory_xact_lock(1);
+            return null;
+        end $$;
+        create trigger wait after insert on cu_metadata.terminal_statuses
+        for each row execute function public.wait();
+        """
+    )
+
+    async with connected(database.owner_url) as holder:
+        await holder.execute("select pg_advisory_lock(1)")
+        killing = asyncio.create_task(
+            apply_batch(central, source, number, source.update(eid, status="KILLED"))
+        )
+        await until_waiting(owner_connection, 1)
+        rotating = asyncio.create_task(sources.succeed(OLD, NEW))
+        await until_waiting(owner_connection, 2)
+    assert await killing == ["applied"]
+    await rotating
+
+    source.source_id = NEW
+    completed = source.update(eid, status="COMPLETED")
+    assert await apply_batch(central, source, number + 1, completed) == ["applied"]
+
+
 async def test_a_repeated_rotation_changes_nothing_and_another_successor_is_refused(
     sources: Sources, owner_connection: Connection
 ) -> None:
@@ -239,7 +279,7 @@ async def test_a_revocation_that_meets_a_rotation_is_not_outrun(
     async with connected(database.owner_url) as holder:
         await holder.execute("begin")
         await holder.execute(
-            "select from texera_db.workflow_executions where eid = $1 for update", eid
+            "select from cu_metadata.bindings where execution_id = $1 for update", eid
         )
         rotating = asyncio.create_task(sources.succeed(OLD, NEW))
         await until_blocking(holder)

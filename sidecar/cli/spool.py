@@ -17,10 +17,16 @@ from typing import Any
 
 from kit.http.settings import EXIT_USAGE
 from kit.tables import print_table
-from sidecar.spool.inspect import InspectedSpool, NoSpool, Unreadable, WriteLine, inspected
+from sidecar.spool.inspect import (
+    InspectedSpool,
+    NoSpool,
+    Unreadable,
+    WriteLine,
+    inspected,
+    skip_write,
+)
 from sidecar.spool.lock import SpoolInUse
 from sidecar.spool.schema import UnknownFormat
-from sidecar.spool.skip import skip_write
 
 DEFAULT_DIRECTORY = "/var/lib/sidecar"
 EXIT_DAMAGED = 1

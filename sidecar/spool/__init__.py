@@ -6,8 +6,8 @@ One SQLite file (`spool.sqlite3`, in WAL mode). Whatever the sidecar has promise
 synced. Everything in memory (`queue_index`, `bindings`) is an index of it, loaded at start and
 changed in the order of the commits. One thread owns the writing connection (`writer`): writes that
 arrive while a commit runs share the next one, so the disk's sync is paid once per group and never
-waited for on purpose. Reads have a connection of their own (`reader`), open only while the writer's
-is (`file`). One process owns the directory (`lock`).
+waited for on purpose. Reads have a connection of their own, open only while the writer's is
+(`file`). One process owns the directory (`lock`).
 
 # An entry's states (`batches`)
 

@@ -1,7 +1,10 @@
-"""Reading a spool without changing it, beside a running sidecar or when it is stopped.
+"""The spool as operators see it: read at any time, and a write given up while it is stopped.
 
-Nobody is kept waiting: each query is a short read, beside which the sidecar goes on committing. A
-stopped spool is read as it is, its log included.
+Reading changes nothing and keeps nobody waiting: each query is a short read, beside which the
+sidecar goes on committing. A stopped spool is read as it is, its log included.
+
+A write that nothing on the way to central lets pass (a proxy's limit, a row that stays locked)
+holds up the writes behind it. Only an operator can decide that it is to be given up.
 """
 
 import sqlite3
@@ -14,13 +17,15 @@ from typing import Any
 
 import msgspec
 
-from sidecar.spool import batches, history, lock, schema
+from sidecar.spool import batches, history, recovery, schema
 from sidecar.spool.entry import (
     Priority,
     WriteRecord,
     WriteState,
     seq_of_write_id,
 )
+from sidecar.spool.lock import SpoolLock, is_held
+from sidecar.spool.queue_index import IndexSnapshot
 
 PAGE_ROWS = 500
 """Rows of one query. A longer one would keep the log from being written back."""
@@ -54,7 +59,7 @@ class InspectedSpool:
     def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
         self.directory = directory
         self.connection = connection
-        self.is_running = lock.is_held(directory)
+        self.is_running = is_held(directory)
         path = directory / schema.FILE_NAME
         try:
             version = schema.version_of(connection)
@@ -212,12 +217,40 @@ def inspected(directory: Path) -> Iterator[InspectedSpool]:
         raise NoSpool(f"no {schema.FILE_NAME} in {directory}")
     # Without a log the file is complete, and opening it must not create one.
     log = path.with_name(path.name + schema.WAL_SUFFIX)
-    is_static = not lock.is_held(directory) and not (log.exists() and log.stat().st_size)
+    is_static = not is_held(directory) and not (log.exists() and log.stat().st_size)
     try:
         with closing(schema.connect_read_only(path, immutable=is_static)) as connection:
             yield InspectedSpool(directory, connection)
     except sqlite3.Error as error:
         raise Unreadable(f"{path}: {error}") from error
+
+
+def skip_write(directory: Path, name: str) -> list[WriteRecord]:
+    """Ends a waiting write, and those that it replaced, as refused. Returns their records.
+
+    One in flight stays durable until the next start has asked central whether it has its batch.
+    `name` is a `write_id` or its number; none is returned if no such write waits. Raises `NoSpool`,
+    `SpoolInUse` (a sidecar runs), and `UnknownFormat`, sqlite3.Error and OSError as at a start.
+    """
+    if not schema.has_spool(directory):
+        raise NoSpool(f"no {schema.FILE_NAME} in {directory}")
+    lock = SpoolLock(directory)
+    lock.acquire()
+    try:
+        connection, wal_index, report = recovery.open_or_recover(directory)
+        with closing(wal_index), closing(connection):
+            snapshot = IndexSnapshot.of(connection)
+            seq = seq_of_write_id(name, snapshot.spool_id, allow_number=True)
+            if seq is None:
+                return []
+            connection.execute("BEGIN IMMEDIATE")
+            # The next start finds a file that was closed, so the gap after a crash is kept here.
+            schema.bump_max_seq(connection, snapshot.next_seq - 1 + report.seq_gap)
+            records = batches.skip(connection, seq)
+            connection.execute("COMMIT")
+            return records
+    finally:
+        lock.release()
 
 
 def _decoded(payload: Any) -> Any:

@@ -351,7 +351,7 @@ def seeded_product(chance: random.Random, plan: Plan) -> Iterator[None]:
         return chance.randbytes(size).hex()
 
     patches: list[tuple[str, object]] = [
-        ("sidecar.spool.reader.ThreadPoolExecutor", InlineExecutor),
+        ("sidecar.spool.file.ThreadPoolExecutor", InlineExecutor),
         ("sidecar.spool.capacity.RESERVE_FILE_BYTES", 4096),
         ("sidecar.spool.file.CHECKPOINT_FROM_FRAMES", plan.checkpoint_frames),
         ("sidecar.delivery.loop.BATCH_MAX_BYTES", plan.batch_bytes),

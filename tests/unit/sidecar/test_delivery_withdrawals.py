@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.problems import CentralUnavailable, SpoolUnavailable, UpstreamProblem
 from sidecar.spool.entry import Batch, Outcome, Priority, WriteState
-from sidecar.spool.skip import skip_write
+from sidecar.spool.inspect import skip_write
 from sidecar.upstream.resilience import BatchByteLimit
 from tests.unit.sidecar.delivery_fixtures import (
     PROXY_413,

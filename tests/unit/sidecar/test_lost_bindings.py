@@ -12,7 +12,7 @@ from sidecar.leases.renewer import UNCLAIMED_S
 from sidecar.lifecycle import build_sidecar
 from sidecar.settings import Settings
 from sidecar.spool import schema
-from sidecar.spool.skip import skip_write
+from sidecar.spool.inspect import skip_write
 from sidecar.spool.spool import Spool
 from tests.unit.sidecar.lease_fixtures import UNREACHABLE, FakeLeaseCentral, RenewerRig, bind
 from tests.unit.sidecar.spool_fixtures import Spools, cut, update

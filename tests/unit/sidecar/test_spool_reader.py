@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sidecar.spool.reader import Reader
+from sidecar.spool.file import Reader
 
 
 async def test_write_settled_between_two_statements_of_a_read_is_still_found(

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from aiohttp import web
 
-from cu_metadata_client import Client, Problem, calls
+from cu_metadata_client import Client, Forbidden, Problem, calls
 from cu_metadata_client.aio import AsyncClient
 from cu_metadata_client.protocol import Call
 from dev.vfs_uri import console_uri, global_port_id, result_uri, runtime_stats_uri
@@ -26,12 +26,13 @@ PORT = global_port_id("op-1", 0)
 
 
 class Send(Protocol):
-    def __call__(self, call: Call[T]) -> Awaitable[T]: ...
+    def __call__(self, call: Call[T], *, token: str | None = None) -> Awaitable[T]: ...
 
 
 @pytest.fixture
 async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
-    async with running_stack(database.central_url, tmp_path / "spool") as stack:
+    keys = {"CENTRAL_RUN_TOKEN_KEYS": "test:a-secret-of-run-tokens-and-nothing-else"}
+    async with running_stack(database.central_url, tmp_path / "spool", keys) as stack:
         yield stack
 
 
@@ -52,8 +53,8 @@ async def send(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> 
     else:
         with Client(address, token=token) as blocking:
 
-            async def in_thread(call: Call[T]) -> T:
-                return await asyncio.to_thread(blocking.send, call)
+            async def in_thread(call: Call[T], *, token: str | None = None) -> T:
+                return await asyncio.to_thread(blocking.send, call, token=token)
 
             yield in_thread
 
@@ -105,6 +106,23 @@ async def test_whole_run(send: Send, owner_connection: Any) -> None:
     assert not await owner_connection.fetchval(
         "SELECT count(*) FROM texera_db.workflow_executions WHERE eid = $1", eid
     )
+
+
+async def test_a_run_goes_by_its_run_token(send: Send) -> None:
+    without = await send(calls.create_execution(WID, CUID, "1.2"))
+    run = await send(calls.create_execution(WID, CUID, "1.2", run_token=True))
+    eid, token = run.execution_id, run.run_token
+    assert token is not None
+    assert token not in repr(run)
+
+    await send(calls.update_execution(eid, status="RUNNING", wait_s=20), token=token)
+    row = await send(calls.execution(eid), token=token)
+    with pytest.raises(Forbidden) as raised:
+        await send(calls.execution(without.execution_id), token=token)
+
+    assert (row.status, without.run_token) == ("RUNNING", None)
+    assert raised.value.type == "run-token-scope"
+    assert (await send(calls.execution(without.execution_id))).status == "READY"
 
 
 async def test_reads_of_a_workflow_and_a_unit(send: Send) -> None:

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from dev.computing_unit import ComputingUnit
-from dev.metadata_backend import CallFailed, Unreachable
+from dev.metadata_backend import CallFailed, NewExecution, Unreachable
 from dev.progress import NullReporter
 from dev.run_plan import plan_run
 from dev.sidecar_backend import SidecarBackend
@@ -90,6 +90,37 @@ async def test_call_fails_at_the_deadline(
         await backend.store_status(1, "RUNNING")
 
     assert clock.now_s == pytest.approx(30, abs=5)
+
+
+async def test_calls_of_a_run_go_by_its_token_and_others_by_the_users(
+    sidecar: FakeSidecar, backend: SidecarBackend
+) -> None:
+    created = {
+        "execution_id": 1,
+        "workflow_id": 2,
+        "version_id": 3,
+        "computing_unit_id": 4,
+        "user_id": 5,
+        "status": "READY",
+        "status_code": 0,
+        "started_at": "2026-11-24T08:00:00Z",
+        "run_token": "R",
+    }
+    durable = {"write_id": "w", "state": "durable"}
+    sidecar.responses = [
+        web.json_response(created, status=201),
+        web.json_response(durable, status=202),
+        web.json_response(durable | {"state": "committed"}),
+        problem(404, "no-execution"),
+    ]
+
+    await backend.create_execution(NewExecution(2, 4, "test"))
+    await backend.store_status(1, "RUNNING")
+    await backend.wait_delivered()
+    await backend.latest_execution(2, 4)
+
+    sent = [headers["Authorization"] for _, _, headers in sidecar.requests]
+    assert sent == ["Bearer T", "Bearer R", "Bearer R", "Bearer T"]
 
 
 async def test_problem_that_no_retry_helps_is_raised_at_once(

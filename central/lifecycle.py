@@ -32,9 +32,11 @@ from central.jobs.database_watch import DatabaseWatch
 from central.jobs.orphan_closer import OrphanCloser
 from central.metrics import Metrics
 from central.middleware import REFUSAL_LOG
+from central.page import CentralPage
 from central.settings import Settings
 from central.store.audit import Audit
 from central.store.database import Database
+from central.store.fleet import Fleet
 from central.store.orphans import ExecutionCloser, OrphanStore
 from central.store.retention import Retention
 from central.wire.entries import WIRE_VERSION
@@ -43,6 +45,7 @@ from kit.http.connection_limits import ConnectionLimiter, listening
 from kit.http.logs import change_level_on_signals, fields
 from kit.http.metrics import watch_loop_lag
 from kit.http.ops import serve_ops
+from kit.http.page import History
 from kit.http.problems import Problem
 from kit.http.recent_problems import RecentProblems
 from kit.http.service import Supervisor, stop_on_signals
@@ -109,7 +112,21 @@ async def serve(settings: Settings) -> int:
             "problems": problems.describe(),
         }
 
-    problems = RecentProblems()
+    def gauges() -> Mapping[str, float]:
+        open_count, in_use = database.connections()
+        return {"open": open_count, "in_use": in_use}
+
+    def counters() -> Mapping[str, float]:
+        entries = metrics.entries.totals("outcome")
+        return {
+            **metrics.requests.totals(),
+            **{f"entries {outcome}": count for outcome, count in entries.items()},
+        }
+
+    problems, history = RecentProblems(), History(gauges, counters)
+    page = CentralPage(
+        describe, history, Fleet(database), settings.lease_s, shows_ids=settings.page_shows_ids
+    )
     async with AsyncExitStack() as life:
         life.enter_context(problems.attached())
         life.push_async_callback(database.close)
@@ -117,8 +134,10 @@ async def serve(settings: Settings) -> int:
             metrics.registry,
             lambda: not_ready_because,
             describe,
+            page.describe,
             settings.ops_listen,
         )
+        await life.enter_async_context(tasks.supervise("page-history", history.run))
         api = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=settings.drain_timeout_s
         )

@@ -47,7 +47,7 @@ LOST_REASONS = (
     "execution-not-found",
     "not-bound",
 )
-TASKS = ("auditor", "certificate", "closer", "database-watch", "loop-lag", "purger")
+TASKS = ("auditor", "certificate", "closer", "database-watch", "loop-lag", "page-history", "purger")
 CREDENTIAL_RESULTS = {
     "token": ("accepted", "cached", "token-invalid", "token-expired", "role-not-allowed"),
     "assertion": ("accepted", "assertion-missing", "assertion-invalid"),
@@ -161,7 +161,7 @@ class Metrics:
         self._batch_entries = define.histogram(
             "central_batch_entries", "Entries per batch.", ENTRY_BUCKETS
         ).labels()
-        self._entries = define.counter(
+        self.entries = define.counter(
             "central_entries_total",
             "Entries of batches and single-call writes, by operation and outcome.",
             op=OPERATIONS,
@@ -255,7 +255,7 @@ class Metrics:
 
     def entry(self, op: str, outcome: str) -> None:
         """`op` from the closed set of operations ("unknown" for any other)."""
-        self._entries.labels(op, outcome).inc()
+        self.entries.labels(op, outcome).inc()
 
     def purged(self, kind: str, row_count: int) -> None:
         self._purged.labels(kind).inc(row_count)

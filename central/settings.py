@@ -103,6 +103,7 @@ class Settings:
     connection_max_age_s: float
     drain_delay_s: float
     drain_timeout_s: float
+    page_shows_ids: bool
     log_level: str
 
     def describe(self) -> dict[str, Any]:
@@ -134,6 +135,7 @@ class Settings:
             "connection_max_age_s": self.connection_max_age_s,
             "drain_delay_s": self.drain_delay_s,
             "drain_timeout_s": self.drain_timeout_s,
+            "page_shows_ids": self.page_shows_ids,
             "log_level": self.log_level,
         }
 
@@ -170,6 +172,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         connection_max_age_s=environment.seconds("CONNECTION_MAX_AGE_S", 300.0, 1.0, 86400.0),
         drain_delay_s=environment.seconds("DRAIN_DELAY_S", 0.0, 0.0, 300.0),
         drain_timeout_s=environment.seconds("DRAIN_TIMEOUT_S", 20.0, 0.0, 300.0),
+        page_shows_ids=environment.flag("PAGE_SHOWS_IDS", False),
         log_level=environment.choice("LOG_LEVEL", "info", LOG_LEVELS),
     )
     environment.check()

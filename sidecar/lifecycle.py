@@ -23,6 +23,7 @@ from kit.http.connection_limits import ConnectionLimiter
 from kit.http.logs import change_level_on_signals, fields
 from kit.http.metrics import watch_loop_lag
 from kit.http.ops import serve_ops
+from kit.http.page import History
 from kit.http.recent_problems import RecentProblems
 from kit.http.service import Supervisor, stop_on_signals
 from sidecar import __version__
@@ -34,6 +35,7 @@ from sidecar.leases.health_check import unit_probe
 from sidecar.leases.orphaned_creates import OrphanedCreates
 from sidecar.leases.renewer import LeaseRenewer
 from sidecar.metrics import Metrics
+from sidecar.page import SidecarPage
 from sidecar.reads import Reads
 from sidecar.server.app import build_app
 from sidecar.server.protocol import ProtocolFactory, listening
@@ -81,6 +83,7 @@ async def serve(settings: Settings, faults: FaultInjector = NO_FAULTS) -> int:
         spool, supervise = sidecar.spool, sidecar.tasks.supervise
         orphaned = OrphanedCreates(spool, sidecar.central)
         await life.enter_async_context(supervise("orphaned-creates", orphaned.close))
+        await life.enter_async_context(supervise("page-history", sidecar.history.run))
         await life.enter_async_context(_listening(sidecar))
         delivery = await life.enter_async_context(supervise("delivery", sidecar.delivery.run))
         await life.enter_async_context(supervise("lease-renewer", sidecar.lease_renewer.run))
@@ -163,12 +166,33 @@ class Sidecar:
         self.lease_renewer.on_lost = central.run_tokens.on_lost
         self.not_ready_because = ["starting"]
         self.problems = RecentProblems()
+        self.history = History(self._gauges, self._counters)
+        self.page = SidecarPage(
+            self.describe,
+            self.history,
+            self.delivery.recent,
+            settings.spool_dir,
+            spool.now_ms,
+            shows_ids=settings.page_shows_ids,
+        )
         _connect_metrics(self)
 
     def not_ready(self) -> list[str]:
         """The reasons. A full spool is ready: it accepts terminal statuses, and reads work."""
         unavailable = self.spool.unavailable_because
         return [*self.not_ready_because, *([unavailable] if unavailable else [])]
+
+    def _gauges(self) -> Mapping[str, float]:
+        queues, leases = self.spool.queues, self.lease_renewer
+        return {
+            "waiting": queues.entry_count,
+            "level": 100 * self.spool.used_ratio,
+            "reachable": self.central.is_reachable,
+            "renewed_s_ago": leases.age_s() if leases.held() else 0.0,
+        }
+
+    def _counters(self) -> Mapping[str, float]:
+        return self._cache_results() | self.metrics.writes.totals("state")
 
     def _cache_results(self) -> dict[str, float]:
         return self.metrics.cache_requests.totals("result")
@@ -255,6 +279,7 @@ async def _listening(sidecar: Sidecar) -> AsyncIterator[None]:
             sidecar.metrics.registry,
             sidecar.not_ready,
             sidecar.describe,
+            sidecar.page.describe,
             settings.ops_listen,
         ),
         listening(

@@ -111,6 +111,7 @@ TASKS = (
     "loop-lag",
     "maintenance",
     "orphaned-creates",
+    "page-history",
     "run-tokens",
 )
 

@@ -84,6 +84,7 @@ class Settings:
     key_max_age_s: float
     workload_token_file: Path | None
     limits: LimitSettings
+    page_shows_ids: bool
     log_level: str
 
     @classmethod
@@ -123,6 +124,7 @@ class Settings:
                 connections=env.integer("LIMIT_CONNECTIONS", 640, 0, 1_000_000),
                 buffered_body_bytes=env.integer("LIMIT_BUFFERED_BODY_BYTES", 8 * MIB, 0, 10**12),
             ),
+            page_shows_ids=env.flag("PAGE_SHOWS_IDS", False),
             log_level=env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         )
         if settings.listen.host not in {"127.0.0.1", "::1", "localhost"}:

@@ -243,6 +243,10 @@ class RequestMetrics:
         for route in routes:
             self.add_route(route.path, route.method)
 
+    def totals(self) -> dict[str, float]:
+        """Requests by outcome, of all routes together."""
+        return self._requests.totals("outcome")
+
     def of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
         """The count and the durations of such responses."""
         outcome = OUTCOMES[(status >= 400) + (status >= 500)]

@@ -1,4 +1,4 @@
-"""The ops listener: liveness, readiness with reasons, metrics and status.
+"""The ops listener: liveness, readiness with reasons, metrics, status, and a page for eyes.
 
 Readiness never depends on what is behind the service: an unready pod would be cut off from
 callers that it can still serve.
@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, exposition
 
 from kit.http.connection_limits import ConnectionLimiter, listening
+from kit.http.page import DescribePage, add_page
 from kit.http.routing import problem_middleware
 from kit.http.settings import Address
 
@@ -26,11 +27,15 @@ Describe: TypeAlias = Callable[[], Mapping[str, Any]]
 
 @asynccontextmanager
 async def serve_ops(
-    registry: CollectorRegistry, not_ready: ReadinessCheck, describe: Describe, address: Address
+    registry: CollectorRegistry,
+    not_ready: ReadinessCheck,
+    describe: Describe,
+    describe_page: DescribePage,
+    address: Address,
 ) -> AsyncIterator[None]:
     """The ops listener, for the block. Raises OSError for a taken port."""
     connections = ConnectionLimiter(CONNECTIONS_MAX)
-    runner = web.AppRunner(ops_app(registry, not_ready, describe, connections))
+    runner = web.AppRunner(ops_app(registry, not_ready, describe, describe_page, connections))
     async with listening(runner, address, connections):
         yield
 
@@ -39,6 +44,7 @@ def ops_app(
     registry: CollectorRegistry,
     not_ready: ReadinessCheck,
     describe: Describe,
+    describe_page: DescribePage,
     connections: ConnectionLimiter,
 ) -> web.Application:
     async def livez(_: web.Request) -> web.Response:
@@ -62,4 +68,5 @@ def ops_app(
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/status", status)
+    add_page(app, describe_page)
     return app

@@ -13,6 +13,7 @@ from typing import Protocol
 from kit.http.failed_calls import MAX_DETAIL_LENGTH
 from kit.http.logs import fields, limited_fields
 from sidecar.delivery.pacing import BatchPacer
+from sidecar.delivery.recent_writes import RecentWrites
 from sidecar.delivery.waiters import SettlementWaiters
 from sidecar.metrics import Metrics
 from sidecar.problems import CentralUnavailable, SpoolUnavailable, UpstreamProblem
@@ -109,6 +110,7 @@ class Delivery:
         self._has_run = False
         self._is_listener_failing = False
         self.parked_because: str | None = None
+        self.recent = RecentWrites()
         spool.on_append.append(lambda execution_id: self.wake())
         spool.on_ended = self._on_ended
         spool.on_reopened = self._on_spool_reopened
@@ -206,14 +208,15 @@ class Delivery:
     async def _send(self, batch: Batch) -> None:
         self._pacer.batch_started()
         self._faults.hit(FaultPoint.BEFORE_SEND)
+        sent_at_ms = self._spool.now_ms()
         try:
-            outcomes = await self._central.deliver(batch, self._spool.now_ms())
+            outcomes = await self._central.deliver(batch, sent_at_ms)
         except (CentralUnavailable, UpstreamProblem) as problem:
             await self._on_failure(batch, problem)
             return
         self._faults.hit(FaultPoint.AFTER_RESPONSE)
         self._on_success(was_delivered=bool(outcomes))
-        await self._settle(batch, outcomes)
+        await self._settle(batch, outcomes, sent_at_ms)
 
     def _on_success(self, *, was_delivered: bool) -> None:
         if failures := {
@@ -229,7 +232,7 @@ class Delivery:
         self.parked_because = None
         self._metrics.delivery_parked.set(0)
 
-    async def _settle(self, batch: Batch, outcomes: list[Outcome]) -> None:
+    async def _settle(self, batch: Batch, outcomes: list[Outcome], sent_at_ms: int) -> None:
         self._unconfirmed_batch = batch  # a spool that fails now may have settled it all the same
         records = await self._spool.settle(
             batch, outcomes, lambda records: self._tell_listener(batch.entries, records)
@@ -243,6 +246,7 @@ class Delivery:
         else:
             self._metrics.batches.labels("withdrawn").inc()
         self._notify_settled(records, batch)
+        self.recent.add(batch.entries, records, sent_at_ms, self._spool.now_ms())
 
     # Failures
 

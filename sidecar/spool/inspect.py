@@ -53,6 +53,18 @@ class WriteLine:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingWrite:
+    """One write that waits. `made_at_ms` is by the clock of the spool that made it."""
+
+    seq: int
+    execution_id: int
+    user_id: int
+    op: str
+    made_at_ms: int
+    is_in_flight: bool
+
+
 class InspectedSpool:
     """An open spool. Raises `Unreadable` where the file is damaged or of another format."""
 
@@ -104,6 +116,21 @@ class InspectedSpool:
             "SELECT count(*) FROM entries WHERE seq <= ?", (last_seq,)
         ).fetchone()
         return int(count)
+
+    def newest_waiting(self, limit: int) -> list[WaitingWrite]:
+        """Undamaged ones, the newest first."""
+        rows = self.connection.execute(
+            f"SELECT {schema.ENTRY_COLUMNS}, seq IN (SELECT seq FROM in_flight) FROM entries"  # noqa: S608
+            " ORDER BY seq DESC LIMIT ?",
+            (limit,),
+        )
+        return [
+            WaitingWrite(
+                row[0], row[1], row[2], row[3], _decoded(row[6])["made_at_ms"], bool(row[9])
+            )
+            for row in rows
+            if batches.entry_of_row(row[:9]) is not None
+        ]
 
     def waiting(self, execution_id: int | None = None) -> Iterator[tuple[Any, ...]]:
         """Rows of entries, oldest first: the nine columns as stored, and whether in flight."""

@@ -77,7 +77,7 @@ class CentralProbe:
         is_reachable = self._failures == 0 or (self.is_reachable and self._failures < MIN_FAILURES)
         if is_reachable is not self.is_reachable:
             self.is_reachable = is_reachable
-            logger.warning("central is %s", "reachable" if is_reachable else "away")
+            logger.warning("central is reachable" if is_reachable else "central is away")
 
     async def _outcome(self) -> str:
         try:

@@ -32,7 +32,7 @@ from sidecar.upstream.source_identity import (
     SourceIdentity,
     SourceKey,
     adopt_next,
-    create_next,
+    load_or_create_next,
 )
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,9 @@ CHECK_PERIOD_S = 5.0
 BACKOFF_BASE_S = 1.0
 BACKOFF_LIMIT_S = 300.0
 """The old key goes on working meanwhile."""
+RATE_LIMITED = 429
+REFUSED_S = 6 * 3600.0
+"""Central says no to a key without bindings, say of an idle unit, and audits it."""
 
 
 class SuccessionApi(Protocol):
@@ -64,6 +67,7 @@ class KeyRotation:
         *,
         max_age_s: float,
         wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
         """`max_age_s` 0: only when asked for."""
@@ -73,31 +77,30 @@ class KeyRotation:
         self._metrics = metrics
         self._max_age_s = max_age_s
         self._wall_clock = wall_clock
+        self._monotonic = monotonic
         self._sleep = sleep
+        self._backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S)
+        self._not_before = 0.0
 
     async def run(self) -> None:
         """Replaces the key whenever that is due; a rotation that was begun is due at once."""
-        backoff = Backoff(BACKOFF_BASE_S, BACKOFF_LIMIT_S)
         while True:
-            wait_s = CHECK_PERIOD_S
             if self._is_due():
                 try:
                     await self.rotate()
-                    backoff.reset()
+                    self._backoff.reset()
                 except (CentralUnavailable, UpstreamProblem, OSError) as error:
-                    wait_s += backoff.next_s()
-                    self._report(error, is_first=backoff.failure_count == 1)
-            await self._sleep(wait_s)
+                    self._on_failure(error)
+            await self._sleep(CHECK_PERIOD_S)
 
     async def rotate(self) -> None:
         """One attempt. Raises `CentralUnavailable`, `UpstreamProblem` or OSError; the next attempt
         goes on from there."""
-        if not self._has(NEXT_KEY_FILE_NAME):
-            next_key = await asyncio.to_thread(create_next, self._directory)
-            self._identity.next_key = SourceKey(next_key)
+        next_key = SourceKey(await asyncio.to_thread(load_or_create_next, self._directory))
         (self._directory / REQUEST_FILE_NAME).unlink(missing_ok=True)  # the next key stands for it
-        if self._identity.next_key is not None:  # else a refused call has brought it into use
-            await self._succeed(self._identity.next_key.source_id)
+        if self._identity.source_id != next_key.source_id:  # else a refused call has named it
+            self._identity.next_key = next_key
+            await self._succeed(next_key.source_id)
         await asyncio.to_thread(adopt_next, self._directory)
         self._metrics.key_rotations.labels("rotated").inc()
         logger.warning("source key rotated", extra=fields(source_id=self._identity.source_id))
@@ -121,17 +124,19 @@ class KeyRotation:
         self._identity.accept_successor(next_id)
 
     def _is_due(self) -> bool:
-        if self._has(NEXT_KEY_FILE_NAME) or self._has(REQUEST_FILE_NAME):
+        if self._has(REQUEST_FILE_NAME):
             return True
-        return 0 < self._max_age_s < self.age_s()
+        if self._monotonic() < self._not_before:
+            return False
+        return self._has(NEXT_KEY_FILE_NAME) or 0 < self._max_age_s < self.age_s()
 
     def _has(self, name: str) -> bool:
         return (self._directory / name).exists()
 
-    def _report(
-        self, error: CentralUnavailable | UpstreamProblem | OSError, *, is_first: bool
-    ) -> None:
-        is_answer = isinstance(error, UpstreamProblem)
-        self._metrics.key_rotations.labels("refused" if is_answer else "failed").inc()
-        if is_first:
+    def _on_failure(self, error: CentralUnavailable | UpstreamProblem | OSError) -> None:
+        is_refusal = isinstance(error, UpstreamProblem) and error.status != RATE_LIMITED
+        wait_s = max(self._backoff.next_s(), REFUSED_S if is_refusal else 0.0)
+        self._not_before = self._monotonic() + wait_s
+        self._metrics.key_rotations.labels("refused" if is_refusal else "failed").inc()
+        if is_refusal or self._backoff.failure_count == 1:
             logger.error("source key not rotated", extra=fields(detail=str(error)))

@@ -137,10 +137,14 @@ def load_or_create(directory: Path) -> SigningKey:
     return _load(path)
 
 
-def create_next(directory: Path) -> SigningKey:
-    """A new key beside the current one, synced. Only for who holds the spool's lock."""
+def load_or_create_next(directory: Path) -> SigningKey:
+    """The key that is to replace the current one; a new one is synced before it is first used.
+
+    Only for the process that holds the spool's lock. Raises as `load_or_create`.
+    """
     path = directory / NEXT_KEY_FILE_NAME
-    _write(path, key_to_pem(SigningKey.generate()))
+    if not path.exists():
+        _write(path, key_to_pem(SigningKey.generate()))
     return _load(path)
 
 

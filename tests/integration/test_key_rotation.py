@@ -7,6 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from dev.world import WORLD
 from sidecar.cli import rotate_key
 from sidecar.problems import CentralUnavailable, UpstreamProblem
 from sidecar.spool.entry import WriteState
-from sidecar.upstream.key_rotation import REQUEST_FILE_NAME, KeyRotation
+from sidecar.upstream.key_rotation import REFUSED_S, REQUEST_FILE_NAME, KeyRotation
 from sidecar.upstream.source_identity import (
     KEY_FILE_NAME,
     NEXT_KEY_FILE_NAME,
     SourceKey,
     adopt_next,
-    create_next,
+    load_or_create,
+    load_or_create_next,
 )
 from tests.databases import Database
 from tests.stacks import Stack, running_stack
@@ -69,12 +71,12 @@ async def test_what_was_bound_is_written_under_the_new_key(
 
 
 async def crash_before_the_call(stack: Stack) -> None:
-    create_next(stack.sidecar.settings.spool_dir)
+    load_or_create_next(stack.sidecar.settings.spool_dir)
 
 
 async def crash_without_the_response(stack: Stack) -> None:
     identity = stack.sidecar.identity
-    identity.next_key = SourceKey(create_next(stack.sidecar.settings.spool_dir))
+    identity.next_key = SourceKey(load_or_create_next(stack.sidecar.settings.spool_dir))
     await stack.sidecar.central.succeed(identity.succession(now=time.time()))
 
 
@@ -215,6 +217,42 @@ async def test_a_sidecar_that_is_bound_to_nothing_keeps_its_key(
     assert refused.value.slug == "source-not-bound"
 
 
+async def test_after_a_refusal_it_waits_for_hours_or_for_an_operator(
+    database: Database, tmp_path: Path
+) -> None:
+    """Each refusal is a row of central's audit, and idle units are many."""
+    async with running_stack(database.central_url, tmp_path) as stack:
+        os.utime(tmp_path / KEY_FILE_NAME, (0, 0))
+        async with rotating(stack, max_age_s=1800) as clock:
+            await until(lambda: rotations(stack, "refused") == 1)
+            clock.now_s += 3600
+            await asyncio.sleep(0.2)
+            assert rotations(stack, "refused") == 1
+            (tmp_path / REQUEST_FILE_NAME).touch()
+            await until(lambda: rotations(stack, "refused") == 2)
+            await stack.create()
+            await asyncio.sleep(0.2)
+            assert rotations(stack) == 0
+            clock.now_s += REFUSED_S
+            await until(lambda: rotations(stack) == 1)
+            assert not (tmp_path / REQUEST_FILE_NAME).exists()
+
+
+async def test_a_next_key_that_appears_meanwhile_is_not_taken_without_central(
+    database: Database, owner_connection: Any, tmp_path: Path
+) -> None:
+    async with running_stack(database.central_url, tmp_path) as stack:
+        eid = await stack.create()
+        load_or_create_next(tmp_path)
+
+        await stack.sidecar.key_rotation.rotate()
+
+        await rename(stack, eid, "after")
+        new_id = stack.sidecar.identity.source_id
+        assert await source_of(owner_connection, eid) == new_id
+        assert SourceKey(load_or_create(tmp_path)).source_id == new_id
+
+
 async def test_a_copied_key_that_rotates_first_is_noticed_and_nothing_is_lost(
     database: Database, tmp_path: Path
 ) -> None:
@@ -243,10 +281,17 @@ def new_execution() -> dict[str, Any]:
     }
 
 
+@dataclass
+class Clock:
+    """The monotonic one."""
+
+    now_s: float = 100.0
+
+
 @asynccontextmanager
-async def rotating(stack: Stack, max_age_s: float = 0) -> AsyncIterator[KeyRotation]:
+async def rotating(stack: Stack, max_age_s: float = 0) -> AsyncIterator[Clock]:
     """The task of a sidecar that serves, which looks for work all the time."""
-    sidecar = stack.sidecar
+    sidecar, clock = stack.sidecar, Clock()
 
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(0.01)
@@ -257,11 +302,12 @@ async def rotating(stack: Stack, max_age_s: float = 0) -> AsyncIterator[KeyRotat
         sidecar.central,
         sidecar.metrics,
         max_age_s=max_age_s,
+        monotonic=lambda: clock.now_s,
         sleep=sleep,
     )
     running = asyncio.create_task(rotation.run())
     try:
-        yield rotation
+        yield clock
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -278,14 +324,14 @@ async def test_a_key_is_replaced_once_it_is_too_old(database: Database, tmp_path
         await stack.create()
         old_id = stack.sidecar.identity.source_id
         made_at = time.time() - 3600
-        async with rotating(stack, max_age_s=1800) as rotation:
+        async with rotating(stack, max_age_s=1800):
             await asyncio.sleep(0.2)
             assert stack.sidecar.identity.source_id == old_id
             os.utime(tmp_path / KEY_FILE_NAME, (made_at, made_at))
             await until(lambda: rotations(stack) > 0)
             await asyncio.sleep(0.2)
 
-            assert rotation.age_s() < 1800
+            assert stack.sidecar.key_rotation.age_s() < 1800
         assert (rotations(stack), stack.sidecar.identity.source_id != old_id) == (1, True)
 
 

@@ -1,13 +1,17 @@
 """What a key that was replaced, or revoked, may still do over HTTP: nothing that takes effect."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from central.store.bindings import Revocations
 from dev.world import WORLD
 from tests.databases import Database
+from tests.integration.central.batching import replica
 from tests.integration.central.central_fixtures import Reply, Sidecar, running_central
 from tests.integration.central.command_fixtures import central
 from tests.integration.central.signing import SigningKey
@@ -218,6 +222,33 @@ async def test_a_revoked_key_binds_creates_and_boots_nothing(
 
     again = central(database.central_url, *arguments)
     assert json.loads(again.output) == {"source_ids": line, "bindings": []}
+
+
+async def test_calls_of_a_key_neither_outlive_nor_hold_up_its_revocation(
+    sidecar: Sidecar, database: Database, owner_connection: Any
+) -> None:
+    created, is_flooded = list[int](), asyncio.Event()
+
+    async def flood() -> Reply:
+        while (reply := await sidecar.create()).status == 201:
+            created.append(reply.body["execution_id"])
+            if len(created) == 50:
+                is_flooded.set()
+        return reply
+
+    async with replica(database) as operator:
+        flooding = [asyncio.create_task(flood()) for _ in range(16)]
+        await is_flooded.wait()
+        started_at = time.monotonic()
+        revoked = await Revocations(operator.database).revoke_source(sidecar.source_id, "stolen")
+        taken_s = time.monotonic() - started_at
+        replies = await asyncio.gather(*flooding)
+
+    assert {reply.outcome for reply in replies} == {(403, "source-revoked")}
+    assert {binding.execution_id for binding in revoked.bindings} == set(created)
+    unrevoked = "select count(*) from cu_metadata.bindings where revoked_at is null"
+    assert await owner_connection.fetchval(unrevoked) == 0
+    assert taken_s < 3.0  # the role's lock timeout; 0.1 s on a quiet machine
 
 
 def test_a_command_without_a_thumbprint_or_a_reason_changes_nothing() -> None:

@@ -29,9 +29,9 @@ from sidecar.settings import Settings
 from sidecar.upstream.source_identity import (
     KEY_FILE_NAME,
     NEXT_KEY_FILE_NAME,
-    create_next,
     has_key,
     load_or_create,
+    load_or_create_next,
 )
 from tests.certificates import DAY, Authority, files_in, spiffe
 
@@ -131,7 +131,7 @@ def test_a_key_that_is_not_replaced_in_time_is_reported(tmp_path: Path) -> None:
     assert check_key(tmp_path, 0, wall_clock=after(400)).endswith("400.0 days old")
     with pytest.raises(Warn, match="it should have been replaced after"):
         check_key(tmp_path, 86_400, wall_clock=after(2))
-    create_next(tmp_path)
+    load_or_create_next(tmp_path)
     with pytest.raises(Warn, match="its replacement waits for central"):
         check_key(tmp_path, 86_400, wall_clock=after(1))
     (tmp_path / NEXT_KEY_FILE_NAME).chmod(0o644)

@@ -25,9 +25,9 @@ from sidecar.upstream.source_identity import (
     SourceIdentity,
     adopt_next,
     base64url,
-    create_next,
     key_to_pem,
     load_or_create,
+    load_or_create_next,
 )
 
 AUDIENCE = "central"
@@ -75,7 +75,7 @@ def test_the_key_is_the_same_after_a_restart(tmp_path: Path) -> None:
 
 def test_the_next_key_states_that_it_replaces_the_current_one(tmp_path: Path) -> None:
     load_or_create(tmp_path)
-    create_next(tmp_path)
+    load_or_create_next(tmp_path)
     identity = SourceIdentity.from_volume(tmp_path, AUDIENCE)
     assert identity.next_key is not None
     old_id, new_id = identity.source_id, identity.next_key.source_id
@@ -96,7 +96,7 @@ def test_a_start_with_two_keys_uses_the_old_one_until_central_names_the_new(
     tmp_path: Path,
 ) -> None:
     old_id = SourceIdentity.from_volume(tmp_path, AUDIENCE).source_id
-    create_next(tmp_path)
+    load_or_create_next(tmp_path)
     identity = SourceIdentity.from_volume(tmp_path, AUDIENCE)
     assert identity.next_key is not None
     new_id = identity.next_key.source_id
@@ -113,7 +113,7 @@ def test_a_start_with_two_keys_uses_the_old_one_until_central_names_the_new(
 
 def test_the_new_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     load_or_create(tmp_path)
-    new = create_next(tmp_path)
+    new = load_or_create_next(tmp_path)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
 
     adopt_next(tmp_path)

@@ -34,13 +34,13 @@ def validate_operator(text: str, field: str = "operator_id") -> str:
     return text
 
 
-def parse_status_field(value: str | int, field: str = "status") -> Status:
-    """The status of a name or code. Raises `InvalidRequest` naming the field."""
+def parse_status_field(value: str | int) -> Status:
+    """The status of a name or code. Raises `InvalidRequest` naming the field `status`."""
     try:
         return parse_status(value)
     except ValueError as error:
         codes = ", ".join(f"{status} ({status.code})" for status in Status)
-        raise invalid_field(field, f"one of {codes}") from error
+        raise invalid_field("status", f"one of {codes}") from error
 
 
 def patch_fields(changes: v1.ExecutionChanges) -> dict[str, Any]:

@@ -47,7 +47,6 @@ class RateLimits:
         metrics: Metrics,
         *,
         monotonic: Callable[[], float] = time.monotonic,
-        max_slot_wait_s: float = MAX_SLOT_WAIT_S,
     ) -> None:
         def limiter(per_s: float) -> GcraLimiter:
             return GcraLimiter(per_s, settings.burst_s, MAX_TRACKED_KEYS, monotonic=monotonic)
@@ -60,7 +59,6 @@ class RateLimits:
         self._new_sources = limiter(settings.new_sources_per_s)
         self._known_sources: LRUCache[str, bool] = LRUCache(MAX_TRACKED_KEYS)
         self._concurrent_calls = ConcurrencyLimiter(settings.concurrent_calls)
-        self._max_slot_wait_s = max_slot_wait_s
 
     def check_user(self, user_id: int) -> None:
         """Before the body is read."""
@@ -81,7 +79,7 @@ class RateLimits:
 
     async def acquire_slot(self, caller: int | str) -> Callable[[], None]:
         """Waits until the user (an int) or source may run a call; returns the slot's release."""
-        if not await self._concurrent_calls.acquire(caller, self._max_slot_wait_s):
+        if not await self._concurrent_calls.acquire(caller, MAX_SLOT_WAIT_S):
             who = "user" if isinstance(caller, int) else "source"
             self._check(who, "concurrent calls", SLOT_RETRY_AFTER_S)
         return functools.partial(self._concurrent_calls.release, caller)

@@ -58,21 +58,21 @@ async def prepare_role(
     report(f"the role {role} has what the service needs")
 
 
-def scram_verifier(password: str, salt: bytes, iterations: int = SCRAM_ITERATIONS) -> str:
+def scram_verifier(password: str, salt: bytes) -> str:
     """What Postgres stores for a password (RFC 5803), made here instead of there.
 
     Non-ASCII passwords would need SASLprep first; they are refused.
     """
     if not password.isascii():
         raise MigrationFailed("the password in CENTRAL_DATABASE_URL must be ASCII")
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, SCRAM_ITERATIONS)
     client_key = hmac.digest(salted, b"Client Key", "sha256")
     server_key = hmac.digest(salted, b"Server Key", "sha256")
     stored_key = hashlib.sha256(client_key).digest()
     salt64, stored64, server64 = (
         base64.b64encode(part).decode() for part in (salt, stored_key, server_key)
     )
-    return f"SCRAM-SHA-256${iterations}:{salt64}${stored64}:{server64}"
+    return f"SCRAM-SHA-256${SCRAM_ITERATIONS}:{salt64}${stored64}:{server64}"
 
 
 def _filled(query: Query, role: str, verifier: str = "") -> str:

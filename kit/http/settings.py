@@ -123,9 +123,9 @@ class EnvReader:
     def path(self, name: str, default: str) -> Path:
         return Path(self.text(name, default))
 
-    def url(self, name: str, schemes: Sequence[str], default: str | None = None) -> str:
+    def url(self, name: str, schemes: Sequence[str]) -> str:
         """A URL of one of the schemes. The error never repeats it: URLs may hold secrets."""
-        value = self.text(name, default)
+        value = self.text(name)
         scheme, separator, rest = value.partition("://")
         if value and not (separator and rest and scheme in schemes):
             self.error(name, f"expected a URL that begins with {' or '.join(schemes)}://")

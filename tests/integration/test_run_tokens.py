@@ -18,7 +18,7 @@ from dev.vfs_uri import global_port_id, result_uri
 from dev.world import WORLD
 from sidecar.spool.schema import FILE_NAME
 from sidecar.upstream.probe import MIN_FAILURES
-from sidecar.upstream.run_tokens import new_run_token
+from sidecar.upstream.run_tokens import UNAVAILABLE_S, new_run_token
 from tests.databases import Database
 from tests.integration.central.command_fixtures import central
 from tests.stacks import COMMITTED, LocalReply, Stack, running_stack
@@ -302,6 +302,24 @@ async def test_after_the_end_a_run_is_read_by_what_was_exchanged_before_and_no_l
 
     assert within.status == 200
     assert (await run.read_after_ttl()).outcome == (403, "not-bound")
+
+
+async def test_a_lease_that_lapsed_in_an_outage_is_renewed_before_its_run_is_refused(
+    stack: Stack, owner_connection: Any
+) -> None:
+    run = await begun(stack)
+    stack.sidecar.central.run_tokens._exchanged.clear()
+    await owner_connection.execute(
+        "UPDATE cu_metadata.leases SET expires_at = now() - interval '1 s' WHERE execution_id = $1",
+        run.execution_id,
+    )
+
+    lapsed = await run.read_after_ttl()
+    await stack.sidecar.lease_renewer.renew()
+
+    assert lapsed.outcome == (503, "central-unavailable")
+    await asyncio.sleep(UNAVAILABLE_S)
+    assert (await run.read()).status == 200
 
 
 async def test_while_central_is_away_a_run_is_read_as_with_its_users_token(stack: Stack) -> None:

@@ -56,6 +56,11 @@ MAX_BODIES_SHARE = 0.25
 """Of the bytes for large bodies, for one user or source: by default one body of 8 MiB."""
 
 
+KEEPALIVE_S = 75.0
+"""Longer than sidecars keep idle connections (60 s). aiohttp's default is an hour, by which one
+would outlive a certificate that was withdrawn."""
+
+
 async def serve(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT. Returns the exit code. Raises OSError for a port in use."""
     stop = stop_on_signals()
@@ -139,7 +144,11 @@ async def serve(settings: Settings) -> int:
         )
         await life.enter_async_context(tasks.supervise("page-history", history.run))
         api = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=settings.drain_timeout_s
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=settings.drain_timeout_s,
         )
         context = None
         if settings.tls is not None:

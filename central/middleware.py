@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from aiohttp import web
-from cachetools import TTLCache
+from cachetools import LRUCache
 
 from central.api import leases
 from central.auth.authenticator import MUTATING_CALLER, RELEASE_SLOT, USER
@@ -49,15 +49,19 @@ class ConnectionAge:
         self._clock = clock
         self._uniform = uniform
         # By the peer's address and port, as aiohttp's connections cannot carry our data. A port
-        # that is reused within the time closes a little early, which is harmless.
-        self._close_at: TTLCache[Any, float] = TTLCache(MAX_TRACKED_CONNECTIONS, 2 * max_age_s)
+        # that is reused closes once too early, which is harmless. Never forgotten for its age, or a
+        # connection that is silent for long would begin anew, and outlive its certificate.
+        self._close_at: LRUCache[Any, float] = LRUCache(MAX_TRACKED_CONNECTIONS)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
         now = self._clock()
         age_s = self._max_age_s * self._uniform(1 - AGE_JITTER, 1 + AGE_JITTER)
-        is_old = now >= self._close_at.setdefault(request.get_extra_info("peername"), now + age_s)
+        peer = request.get_extra_info("peername")
+        is_old = now >= self._close_at.setdefault(peer, now + age_s)
+        if is_old:
+            self._close_at.pop(peer, None)
         # A replica that cannot serve closes its connections, so that callers find another one.
         if is_old or response.status == HTTPStatus.SERVICE_UNAVAILABLE:
             response.force_close()

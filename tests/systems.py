@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from tests.databases import share_initdb
 
 ROOT = Path(__file__).parent.parent
 UP_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 30.0
 DOWN_TIMEOUT_S = 60.0
 PORTS = 25  # from one base to the next: dev.ports.Ports reaches 22 beyond its own
 FIRST_BASE, LAST_BASE = 12_000, 32_000  # below the ports that the kernel hands out by itself
@@ -58,6 +60,15 @@ class Up:
             )
         self.restarted.append(process)
         return process
+
+    def kill_and_restart(self, role: str) -> None:
+        """As above, after SIGKILL, for the sidecar or central; waits until it is ready."""
+        pid = self.published(role)["pid"]
+        os.kill(pid, signal.SIGKILL)
+        assert wait_until_gone([pid]) == []
+        self.restart(role)
+        ops = {"sidecar": self.ready["sidecar_ops"], "central": self.ready["central_ops"]}[role]
+        assert wait_until(lambda: is_ready(ops), READY_TIMEOUT_S)
 
 
 def free_port_base() -> int:
@@ -126,6 +137,14 @@ def running_system(folder: Path, *arguments: str) -> Iterator[Up]:
             up.end()
         for process in up.restarted:  # `dev up` has ended them; they are ours to reap
             process.wait(DOWN_TIMEOUT_S)
+
+
+def is_ready(ops_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{ops_url}/readyz", timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 def is_alive(pid: int) -> bool:

@@ -224,6 +224,56 @@ def test_each_violation_is_refused_with_its_message(
     assert sentence in refusal
 
 
+CERTIFICATE = "metadata-texera-cu-sidecar-client-tls"
+MOUNTED = {"volumeMounts": [{"name": "mine", "mountPath": "/tls"}]}
+TAKEN: dict[str, tuple[Pod, Pod, str]] = {
+    "by a volume of its Secret": (
+        {"secret": {"secretName": CERTIFICATE}},
+        MOUNTED,
+        "mounts the sidecar's volumes",
+    ),
+    "by a projected volume": (
+        {"projected": {"sources": [{"secret": {"name": CERTIFICATE}}]}},
+        MOUNTED,
+        "mounts the sidecar's volumes",
+    ),
+    "by the sidecar's own volume": (
+        {"emptyDir": {}},
+        {"volumeMounts": [{"name": "cu-sidecar-tls", "mountPath": "/tls"}]},
+        "mounts the sidecar's volumes",
+    ),
+    "into a variable": (
+        {"emptyDir": {}},
+        {
+            "env": [
+                {
+                    "name": "KEY",
+                    "valueFrom": {"secretKeyRef": {"name": CERTIFICATE, "key": "tls.key"}},
+                }
+            ]
+        },
+        "takes the sidecar's certificate into a variable",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_the_sidecars_certificate_is_for_the_sidecar_alone(
+    evaluator: Evaluator, chart: Chart, case: str
+) -> None:
+    objects = chart.render("tls-clients")
+    guard = objects.one("ValidatingAdmissionPolicy", GUARD)
+    pod = evaluator.mutated(objects.one("MutatingAdmissionPolicy"), admitted(computing_unit()))
+    assert evaluator.refusals(guard, pod) == []
+    volume, taken, sentence = TAKEN[case]
+
+    pod["spec"]["volumes"].append({"name": "mine"} | volume)
+    debug(pod, **taken)
+
+    (refusal,) = evaluator.refusals(guard, pod)
+    assert sentence in refusal
+
+
 @pytest.mark.parametrize("case", sorted(CASES.keys() - {"with_env_from"}))
 def test_an_injected_pod_passes(
     evaluator: Evaluator, objects: Objects, guard: Object, case: str

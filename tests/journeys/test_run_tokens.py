@@ -1,8 +1,6 @@
 """A run by its run token alone, while both services are killed and central's key is rotated."""
 
 import json
-import os
-import signal
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -11,30 +9,13 @@ from dev.polling import wait_until
 from dev.tokens import mint
 from sidecar.upstream.run_tokens import RENEWAL_PERIOD_S
 from tests.journeys.calls import call, create_with_token
-from tests.systems import Up, running_system, wait_until_gone
+from tests.systems import Up, running_system
 
 LEEWAY_S = 30
 EXPIRES_IN_S = 4
 SETTINGS = ("SIDECAR_ACCESS_TTL_S=1", "SIDECAR_EXECUTION_CACHE_TTL_S=0")
 """Each read goes to central."""
 NEW_KEY = "rotated:another-secret-that-signs-run-tokens"
-
-
-def kill_and_restart(up: Up, role: str) -> None:
-    pid = up.published(role)["pid"]
-    os.kill(pid, signal.SIGKILL)
-    assert wait_until_gone([pid]) == []
-    up.restart(role)
-    ops = {"sidecar": up.ready["sidecar_ops"], "central": up.ready["central_ops"]}[role]
-    assert wait_until(lambda: is_ready(ops), 30)
-
-
-def is_ready(ops: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{ops}/readyz", timeout=5) as response:  # noqa: S310
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 def exchanged_count(up: Up) -> int:
@@ -61,12 +42,12 @@ def test_a_run_goes_by_its_token_through_kills_and_a_rotated_key(system_folder: 
             return call(ready, "PATCH", path, change, token=token, prefer="wait=20")[0]
 
         assert (write("RUNNING"), read()) == (200, (200, "RUNNING"))
-        kill_and_restart(up, "sidecar")
+        up.kill_and_restart("sidecar")
         # By itself: after its end, a run is read by what was exchanged before.
         assert wait_until(lambda: exchanged_count(up) == 1, RENEWAL_PERIOD_S + 10)
         assert (write("PAUSED"), read()) == (200, (200, "PAUSED"))
         up.published("central")["env"]["CENTRAL_RUN_TOKEN_KEYS"] = NEW_KEY
-        kill_and_restart(up, "central")
+        up.kill_and_restart("central")
         assert (write("RUNNING"), read()) == (200, (200, "RUNNING"))
         assert wait_until(lambda: call(ready, "GET", path, token=dying)[0] == 401, EXPIRES_IN_S)
         assert (write("COMPLETED"), read()) == (200, (200, "COMPLETED"))

@@ -137,6 +137,8 @@ async def test_connections_close_at_max_age() -> None:
         now = 300.0
         assert not await is_kept()
         assert await is_kept()  # the next one is young
+        now = 10_000.0
+        assert not await is_kept()  # silence does not make it younger
 
 
 async def test_random_paths_do_not_add_labels() -> None:

@@ -221,6 +221,7 @@ class Sidecar:
             "tasks": self.tasks.describe(),
             "upstream": {
                 "reachable": self.central.is_reachable,
+                "probed_s_ago": self.central.probe_age_s,
                 "clock_offset_s": self.central.clock_offset_s,
                 "parked_because": self.delivery.parked_because,
             },

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 
+from central import problems
 from central.domain.fold import EntryOutcome
 from central.metrics import CLOSE_REASONS, OPERATIONS, TASKS
 from central.metrics import LOST_REASONS as CENTRALS_LOST_REASONS
@@ -105,6 +106,24 @@ def test_labels_have_the_values_that_the_code_gives_them(tree: Tree) -> None:
     assert set(TASKS) == supervised(tree["central/lifecycle.py"])
     assert set(sidecar_metrics.CALLS) == calls_to_central(tree)
     assert EntryOutcome.__annotations__["kind"].__args__ == ("applied", "refused", "deferred")
+
+
+def test_every_problem_that_ends_a_write_is_counted_by_its_slug(tree: Tree) -> None:
+    """The sidecar must not know central; these files refuse entries."""
+    sources = (
+        "central/domain/fold.py",
+        "central/domain/uri_registry.py",
+        "central/wire/entries.py",
+    )
+    raised = {
+        name
+        for path in (*sources, "central/store/failures.py")
+        for name in re.findall(r"problems\.(\w+)\(", tree[path])
+    }
+    slugs = {getattr(problems, name).slug for name in raised}
+
+    assert len(slugs) > 10
+    assert slugs - set(sidecar_metrics.REFUSALS) == set()
 
 
 def test_the_page_of_metrics_is_up_to_date(tree: Tree) -> None:

@@ -294,6 +294,35 @@ async def test_a_refusal_ends_access_to_every_value_of_the_resource(world: World
 # Outages
 
 
+async def test_the_metrics_say_why_a_read_was_no_hit(world: World) -> None:
+    def reasons() -> dict[tuple[str, str], float]:
+        labels = {"resource": "latest"}
+        return {
+            (sample.labels["result"], sample.labels["reason"]): sample.value
+            for family in world.metrics.cache_requests.collect()
+            for sample in family.samples
+            if labels.items() <= sample.labels.items() and sample.value
+        }
+
+    reads = world.reads
+    await reads.latest(WORKFLOW, UNIT, caller("a"))
+    await reads.latest(WORKFLOW, UNIT, caller("a"))
+    await reads.latest(WORKFLOW, UNIT, caller("b"))
+    world.clock.now_s += EXECUTION_CACHE_TTL_S
+    await reads.latest(WORKFLOW, UNIT, caller("a"))
+    world.central.is_down = True
+    world.clock.now_s += EXECUTION_CACHE_TTL_S
+    await reads.latest(WORKFLOW, UNIT, caller("a"))
+
+    assert reasons() == {
+        ("miss", "not-cached"): 1,
+        ("hit", ""): 1,
+        ("miss", "no-grant"): 1,
+        ("miss", "expired"): 1,
+        ("stale", "unavailable"): 1,
+    }
+
+
 async def test_cached_values_are_stale_and_others_503_while_central_is_down(world: World) -> None:
     world.central.registries[EID].results[PORT] = ("vfs:///a", 1)
     await world.reads.result_uri(EID, QUERY, caller())

@@ -120,6 +120,7 @@ async def test_a_failed_call_is_retried_once_with_the_same_key(
     assert len(peer.calls) == 2
     assert {call.headers["Idempotency-Key"] for call in peer.calls} == {"k"}
     assert peer.pauses_s == [0.1]  # the maximum of the jitter
+    assert peer.client._metrics.upstream_retries.value == 1
 
 
 async def test_a_response_with_retry_after_is_not_retried(peer: Peer) -> None:
@@ -225,6 +226,7 @@ async def test_an_open_circuit_rejects_at_once_and_allows_one_probe(peer: Peer) 
             await peer.call()
     sent = len(peer.calls)
     assert peer.client._circuit_of(None).is_open
+    assert peer.client._metrics.circuits_opened.value == 1
 
     with pytest.raises(CentralUnavailable) as raised:
         await peer.call()

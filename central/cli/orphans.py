@@ -35,6 +35,7 @@ from kit.tables import print_table
 T = TypeVar("T")
 
 EXIT_USAGE = 2  # argparse's own
+DEFAULT_MIN_AGE_H = 24.0
 ATTEMPTS = 50
 ATTEMPT_PERIOD_S = 0.1
 UNIT_STATES = ("running", "terminated", "none")
@@ -53,9 +54,8 @@ def add_parser(commands: Any) -> None:
         action.add_argument(
             "--min-age-h",
             type=_hours,
-            required=action is close,
-            default=24.0,
-            help="unbound: hours since the last update, longer than any run (ls: %(default)s)",
+            help="unbound: hours since the last update, longer than any run"
+            f" (ls: {DEFAULT_MIN_AGE_H:g}; close: required)",
         )
         action.add_argument(
             "--unit-state",
@@ -69,12 +69,16 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace, variables: Mapping[str, str]) -> int:
     """Raises `SettingsError` or `DatabaseUnavailable`."""
     settings = read_database_settings(variables)
-    filters = UnboundFilter(options.min_age_h * 3600, options.unit_state, options.computing_unit)
+    min_age_h = DEFAULT_MIN_AGE_H if options.min_age_h is None else options.min_age_h
+    filters = UnboundFilter(min_age_h * 3600, options.unit_state, options.computing_unit)
     if options.kind == "lapsed":
         if options.unit_state is not None:
             print("--unit-state: applies to --kind unbound only", file=sys.stderr)
             return EXIT_USAGE
         ids = _run(settings, lambda _, orphans: _lapsed(orphans, options))
+    elif options.action == "close" and options.min_age_h is None:
+        print("--min-age-h: required to close --kind unbound", file=sys.stderr)
+        return EXIT_USAGE
     elif options.action == "ls":
         return _print_unbound(_run(settings, lambda unbound, _: _find(unbound, filters)), options)
     else:

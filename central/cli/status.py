@@ -3,7 +3,9 @@
 Reads `/status` of the ops listener beside it, and the database for the fleet: sidecars with open
 runs, what was refused and what was closed in the last hour.
 
-    kubectl exec -it deploy/central -c central -- central status --watch
+    kubectl exec POD -c central -- central status
+
+`--watch` shows it again and again.
 
 Exit code 1 if something needs a look: the replica is not ready or a task of it failed in the last
 minutes, or a sidecar is silent. 69 if the database is unavailable, or no replica answers.

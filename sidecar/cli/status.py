@@ -2,7 +2,9 @@
 
 Reads `/status` of the ops listener. Needs neither central nor a token:
 
-    kubectl exec -it POD -c cu-sidecar -- sidecar status --watch
+    kubectl exec POD -c cu-sidecar -- sidecar status
+
+`--watch` shows it again and again.
 
 Exit code 1 if something needs a look: it is not ready, writes are refused or parked, central is
 away, the computing unit is down, or a write waits for longer than `LATE_S`.

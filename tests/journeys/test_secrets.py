@@ -120,7 +120,7 @@ def pages(up: Up) -> dict[str, bytes]:
     """What the listeners show to whoever asks."""
     found = {}
     for base in (up.ready["sidecar_ops"], up.ready["central_ops"]):
-        for path in ("/status", "/metrics", "/readyz", "/livez", "/nothing"):
+        for path in ("/", "/page.json", "/status", "/metrics", "/readyz", "/livez", "/nothing"):
             found[base + path] = direct(base + path, "none").encode()
     for base in (up.ready["sidecar"], up.ready["central"]):
         found[base + "/openapi.json"] = direct(base + "/openapi.json", "none").encode()

@@ -82,5 +82,14 @@ def test_a_terminal_gets_no_markup_and_no_control_sequence_of_a_cell() -> None:
     assert "\u2500" in text  # it is drawn
 
 
+@pytest.mark.parametrize("service", ["sidecar", "central"])
+def test_no_service_that_runs_holds_rich(service: str) -> None:
+    program = f"import sys, {service}.lifecycle; print('rich' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    assert done.stdout == b"False\n"
+
+
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert plain(("A", "B"), [("long", "x"), ("s", "y")]) == "A     B\nlong  x\ns     y"

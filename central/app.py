@@ -31,7 +31,12 @@ from central.api.sources import ASSERTIONS, SOURCES
 from central.api.uris import URIS
 from central.api.workflows import COSTS, EXPORTS, VERSIONS
 from central.api.writes import WRITES
-from central.auth.authenticator import SCHEMES, AuthenticatedRoute, Authenticator
+from central.auth.authenticator import (
+    SCHEMES,
+    AuthenticatedRoute,
+    Authenticator,
+    is_verified,
+)
 from central.auth.keys import Keys, KeySet, SharedSecret, build_jwks_source
 from central.auth.rate_limits import RateLimits
 from central.auth.run_tokens import RunTokens
@@ -182,7 +187,7 @@ def build_app(
     metrics.requests.add_routes(ROUTES)
     app = web.Application(
         middlewares=[
-            body_reader.connections.middleware,
+            body_reader.connections.middleware(is_verified),
             measured(metrics.requests),
             ConnectionAge(connection_max_age_s, clock, uniform).middleware,
             renewal_failures,

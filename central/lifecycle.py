@@ -41,7 +41,7 @@ from central.store.orphans import ExecutionCloser, OrphanStore
 from central.store.retention import Retention
 from central.wire.entries import WIRE_VERSION
 from kit.http.body_reader import BodyReader
-from kit.http.connection_limits import ConnectionLimiter, listening
+from kit.http.connection_limits import READ_BYTES, ConnectionLimiter, listening
 from kit.http.logs import change_level_on_signals, fields
 from kit.http.metrics import watch_loop_lag
 from kit.http.ops import serve_ops
@@ -149,6 +149,7 @@ async def serve(settings: Settings) -> int:
             handle_signals=False,
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=settings.drain_timeout_s,
+            read_bufsize=READ_BYTES,
         )
         context = None
         if settings.tls is not None:

@@ -11,14 +11,16 @@ others or fill the spool faster than central can take it:
   while another user is bound here. A single user may fill it (503 `spool-full`);
 - concurrent calls, by user: each holds a connection here and maybe one to central. Writes are
   counted apart, so that polls cannot keep a run from being ended. All tokens that central has not
-  vouched for count as one user, because they cost nothing to invent.
+  vouched for count as one user, because they cost nothing to invent. Their calls wait for a slot,
+  first come, first served: a connection makes one call at a time, so whoever makes tokens up on
+  many connections delays a user's first call by one call of each, and does not keep it out.
 
 State: of this process; a restart resets it.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import NoReturn
 
 from kit.http.concurrency_limit import ConcurrencyLimiter
@@ -37,6 +39,8 @@ then COMPLETED), and its client may repeat them."""
 WRITE_METHODS = frozenset({"PATCH", "PUT"})
 """The methods by which a running program stores anything, its terminal status included."""
 CALLS_RETRY_AFTER_S = 1.0
+UNKNOWN_TOKEN_WAIT_S = 2.0
+"""Enough for one call of each connection, if central is in the cluster."""
 SHARE_RETRY_AFTER_S = 5.0
 MAX_SPOOL_SHARE = 0.5
 
@@ -71,12 +75,22 @@ class UserLimits:
         self._concurrent_calls = ConcurrencyLimiter(settings.concurrent_calls)
 
     @contextmanager
-    def call_slot(self, user_id: int | None, method: str) -> Iterator[None]:
-        """Counts a call for the block; `user_id` None: its token is not known to be valid."""
+    def call_slot(self, user_id: int, method: str) -> Iterator[None]:
+        """Counts a call for the block."""
         key = (user_id, method in WRITE_METHODS)
         if not self._concurrent_calls.try_acquire(key):
-            whose = "unknown tokens" if user_id is None else "this user"
-            self._refuse("calls", f"too many concurrent calls of {whose}", CALLS_RETRY_AFTER_S)
+            self._refuse("calls", "too many concurrent calls of this user", CALLS_RETRY_AFTER_S)
+        try:
+            yield
+        finally:
+            self._concurrent_calls.release(key)
+
+    @asynccontextmanager
+    async def unknown_call_slot(self, method: str) -> AsyncIterator[None]:
+        """Counts a call whose token is not known to be valid, for the block; waits for a slot."""
+        key = (None, method in WRITE_METHODS)
+        if not await self._concurrent_calls.acquire(key, UNKNOWN_TOKEN_WAIT_S):
+            self._refuse("calls", "too many calls with unknown tokens", CALLS_RETRY_AFTER_S)
         try:
             yield
         finally:

@@ -68,6 +68,11 @@ MUTATING_CALLER: web.RequestKey["MutatingCaller"] = web.RequestKey("mutating_cal
 """The caller of a mutating call, for the refusal log; set before authorization is known."""
 
 
+def is_verified(request: web.Request) -> bool:
+    """Whether a request that was served had a valid token, or a valid signature of a source."""
+    return USER in request or MUTATING_CALLER in request
+
+
 class CredentialPolicy(Enum):
     """The credentials that a route needs."""
 

@@ -153,6 +153,7 @@ class RequestBody:
             whole = content.read_nowait(-1)
             self._charge(len(whole))
             return whole
+        reader.connections.want_body(self._request.transport)
         chunks = bytearray()
         started_at = asyncio.get_running_loop().time()
         async with asyncio.timeout(min(reader.grace_s, reader.read_timeout_s)) as deadline:

@@ -12,13 +12,17 @@ connections are never evicted; if all are busy, new ones get 503.
 
 The size of a request head and of each line in it is bounded too (431), because a parser buffers all
 of it.
+
+A caller without verified credentials gets one response per round trip. If it has sent another
+request ahead, its connection ends with the response (RFC 9112, section 9.3.2): thousands of
+requests would else be read, parsed and refused one by one, long after their sender has left.
 """
 
 import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from typing import TypeAlias, cast
 
@@ -33,12 +37,17 @@ HEAD_MAX_BYTES = 24 * 1024
 HEAD_LINE_MAX_BYTES = 8190
 """aiohttp's own limit for a header, whose refusal quotes the header."""
 LINGER_S = 1.0
-"""What still arrives of a refused head is discarded so long, or a reset overtakes the response."""
+"""What arrives after the last response is discarded so long, or a reset overtakes the response."""
 RETRY_AFTER_S = 1.0
 HANDSHAKE_TIMEOUT_S = 10.0
 RECEIVE_BUFFER_BYTES = 16 * 1024
 """Of a TCP connection in the kernel, which doubles it. One read returns no more: whatever a client
 sends ahead of its responses is held by the process, for each connection."""
+READ_BYTES = 16 * 1024
+"""Of one read before the caller is verified: more than an ordinary request. As a server's
+`read_bufsize` it bounds what of a body waits for its call: twice as much."""
+BODY_READ_BYTES = 256 * 1024
+"""Of one read once somebody waits for the body."""
 LOCAL = "local"
 """One client for 127.0.0.0/8, ::1 and unix sockets. With sixteen million addresses to call from,
 a process would else make any other one the address that has most connections."""
@@ -54,35 +63,52 @@ OnDropped: TypeAlias = Callable[[str], None]
 class ConnectionSlot:
     """One admitted connection, and the size of the request head that it is receiving."""
 
-    __slots__ = ("_has_head", "_head_bytes", "_is_refused", "_line", "host", "transport")
+    __slots__ = (
+        "_has_head",
+        "_head_bytes",
+        "_is_ended",
+        "_line",
+        "host",
+        "is_body_wanted",
+        "transport",
+    )
 
     def __init__(self, transport: asyncio.Transport, host: str) -> None:
         self.transport = transport
         self.host = host
-        self._is_refused = False
+        self._is_ended = False
         self.expect_head()
 
     def expect_head(self) -> None:
         """The next byte belongs to the head of another request."""
+        self.is_body_wanted = False
         self._has_head = False
         self._head_bytes = 0
         self._line = b""  # the last one, from the line end before it
 
     def accepts(self, data: bytes) -> bool:
-        """False once the head or a line of it is too long: 431 has been sent, the rest is ignored.
+        """False after the last response, and once the head or a line of it is too long.
 
-        A handler only sees the connection end.
+        Then 431 has been sent, and a handler only sees the connection end.
         """
-        if self._is_refused:
+        if self._is_ended:
             return False
         if self._has_head or self._count_head(data):
             return True
-        self._is_refused = True
         self.transport.write(_response(HeadTooLarge(_HEAD_LIMITS)))
+        self.end()
+        return False
+
+    def end(self) -> None:
+        """The last response has been written: what still arrives is discarded until the client
+        closes, for `LINGER_S` at most (RFC 9112, section 9.6)."""
+        self._is_ended = True
+        if self.transport.is_closing():
+            return
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        self.transport.resume_reading()
         asyncio.get_running_loop().call_later(LINGER_S, self.transport.abort)
-        return False
 
     def _count_head(self, data: bytes) -> bool:
         received = self._line + data
@@ -111,6 +137,9 @@ class ConnectionLimiter:
         self._host_counts: dict[str, int] = {}
         self._idle: dict[str, dict[ConnectionSlot, None]] = {}
         """By client address, the longest idle first."""
+        self._buffer = memoryview(bytearray(BODY_READ_BYTES))
+        """Of all connections: what one read leaves in it is copied before the next."""
+        self._small_buffer = self._buffer[:READ_BYTES]
 
     @property
     def count(self) -> int:
@@ -147,6 +176,16 @@ class ConnectionLimiter:
             del idle[slot]
             idle[slot] = None
 
+    def read_buffer(self, slot: ConnectionSlot | None) -> memoryview:
+        """Where the next bytes of a connection are read to."""
+        return self._buffer if slot is not None and slot.is_body_wanted else self._small_buffer
+
+    def want_body(self, transport: asyncio.BaseTransport | None) -> None:
+        """A caller that is verified sends a large body."""
+        slot = self._slots.get(transport) if transport is not None else None
+        if slot is not None:
+            slot.is_body_wanted = True
+
     @contextmanager
     def busy(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
         """A whole request has arrived: its connection is not evicted during the block."""
@@ -170,11 +209,13 @@ class ConnectionLimiter:
         if slot is not None:
             self._add_idle(slot)
 
-    @property
-    def middleware(self) -> Callable[..., Awaitable[web.StreamResponse]]:
+    def middleware(
+        self, is_verified: Callable[[web.Request], bool] = lambda request: False
+    ) -> Callable[..., Awaitable[web.StreamResponse]]:
         """The outermost middleware: the next head begins where this request ends.
 
         A request that was answered early ends with the rest of its body, still to arrive.
+        `is_verified`: whether the credentials of a request that was served are valid.
         """
 
         @web.middleware
@@ -183,12 +224,15 @@ class ConnectionLimiter:
         ) -> web.StreamResponse:
             transport = request.transport
             try:
-                return await handler(request)
+                response = await handler(request)
             finally:
                 slot = self._slots.get(transport) if transport is not None else None
                 if slot is not None:
                     request.content.on_eof(slot.expect_head)
                     self.touch(slot)
+            if slot is not None and _has_sent_ahead(request) and not is_verified(request):
+                await _send_last(slot, request, response)
+            return response
 
         return track_requests
 
@@ -213,8 +257,12 @@ class ConnectionLimiter:
                 del self._idle[slot.host]
 
 
-class CountedConnection(asyncio.Protocol):
-    """Wraps a server's protocol so that its connection counts towards the limit."""
+class CountedConnection(asyncio.BufferedProtocol):
+    """Wraps a server's protocol so that its connection counts towards the limit.
+
+    The event loop would read 256 KB at once of anybody, and the server holds what one read returned
+    until its turn comes.
+    """
 
     def __init__(
         self, connections: ConnectionLimiter, open_handler: Callable[[], asyncio.Protocol]
@@ -229,6 +277,12 @@ class CountedConnection(asyncio.Protocol):
         if self._slot is not None:
             self._handler = self._open_handler()
             self._handler.connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._connections.read_buffer(self._slot)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._connections.read_buffer(self._slot)[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         if self._handler is None or self._slot is None:
@@ -286,6 +340,25 @@ def bound_receive_buffers(server: asyncio.Server) -> None:
     bound the throughput of a large body to one buffer for each round trip."""
     for listener in server.sockets:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+
+
+def _has_sent_ahead(request: web.Request) -> bool:
+    """Whether a whole further request has arrived; aiohttp has no public name for its queue."""
+    return bool(request.protocol._messages)
+
+
+async def _send_last(
+    slot: ConnectionSlot, request: web.Request, response: web.StreamResponse
+) -> None:
+    """Sends the response, ends the connection, and frees what the server holds of it."""
+    response.force_close()
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        await response.write_eof()
+    slot.end()
+    server = request.protocol
+    server.transport = None  # which it would close at once
+    server.connection_lost(None)
 
 
 def _host(transport: asyncio.BaseTransport) -> str:

@@ -63,7 +63,7 @@ def ops_app(
         body = msgspec.json.encode(describe(), enc_hook=str)
         return web.Response(body=body, content_type="application/json")
 
-    app = web.Application(middlewares=[connections.middleware, problem_middleware])
+    app = web.Application(middlewares=[connections.middleware(), problem_middleware])
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)

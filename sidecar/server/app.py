@@ -58,12 +58,19 @@ def build_app(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         request[USER_ID] = user_id = services.writes.counted_user(request.get(TOKEN, ""))
+        if user_id is None:
+            async with services.limits.unknown_call_slot(request.method):
+                return await handler(request)
         with services.limits.call_slot(user_id, request.method):
             return await handler(request)
 
+    def is_verified(request: web.Request) -> bool:
+        """Whether central knows the token's user, be it since this request."""
+        return services.writes.counted_user(request.get(TOKEN, "")) is not None
+
     metrics.requests.add_routes(ROUTES)
     middlewares = [
-        body_reader.connections.middleware,
+        body_reader.connections.middleware(is_verified),
         measured(metrics.requests),
         problem_middleware,
         guard,

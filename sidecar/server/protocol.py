@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.web_protocol import RequestHandler
 
 from kit.http.connection_limits import (
+    READ_BYTES,
     ConnectionLimiter,
     ConnectionSlot,
     CountedConnection,
@@ -292,7 +293,9 @@ async def running_server(
     """Runs `app` without a listener; yields what makes the protocol of a new connection."""
     limiter = ConnectionLimiter() if limiter is None else limiter
     if factory is None:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=shutdown_timeout_s)
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=shutdown_timeout_s, read_bufsize=READ_BYTES
+        )
         async with _set_up(runner) as server:
             yield lambda: CountedConnection(limiter, server)
         return
@@ -301,6 +304,7 @@ async def running_server(
         access_log_class=factory.access_log_hook(),
         keepalive_timeout=DISABLED_TIMEOUT_S,
         shutdown_timeout=shutdown_timeout_s,
+        read_bufsize=READ_BYTES,
     )
     async with _set_up(runner) as server:
         factory.start(server, limiter)

@@ -1,11 +1,8 @@
 """Bodies take no more from others than their sender has a right to, on the wire and in memory."""
 
 import json
-import secrets
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import asyncpg
@@ -15,52 +12,10 @@ import pytest
 from central.wire.entries import digest_of
 from dev.ready import Ready
 from tests.attacks.conftest import Record
-from tests.attacks.hostile import (
-    MIB,
-    connect,
-    exchange,
-    head,
-    peak_bytes,
-    probing,
-    status_of,
-)
-from tests.integration.central.signing import SigningKey
+from tests.attacks.hostile import BATCHES, MIB, Source, connect, head, peak_bytes, probing
 
-BATCHES = "/v1/batches"
 LIVE_S = 1.0
 """The chart's probes give up after a second."""
-
-
-@dataclass
-class Source:
-    """A key that calls central itself, as any program in the pod can."""
-
-    url: str
-    key: SigningKey = field(default_factory=SigningKey)
-    keys: "count[int]" = field(default_factory=count)
-    epoch: str = field(default_factory=lambda: secrets.token_hex(16))
-
-    def post(self, target: str, body: bytes, token: str | None = None) -> int:
-        key = f"{self.epoch}-{next(self.keys)}" if token is not None else None
-        headers = self.key.headers("POST", target, body, token=token, idempotency_key=key)
-        headers["Content-Length"] = str(len(body))
-        return status_of(exchange(self.url, head("POST", target, headers) + body))
-
-    def bind(self, ready: Ready) -> None:
-        """By a run of its own, with a token that every program of the unit sees."""
-        run = {
-            "workflow_id": ready["workflow_id"],
-            "computing_unit_id": ready["computing_unit_id"],
-            "environment_version": "x",
-        }
-        token = ready["users"]["owner"]["token"]
-        assert self.post("/v1/executions", json.dumps(run).encode(), token) == 201
-
-    def batch(self, number: int, entries: bytes, digest: str = "0" * 64) -> bytes:
-        fields = {
-            "wire": 1, "epoch": self.epoch, "batch": number, "digest": digest, "sent_at_ms": 0,
-        }  # fmt: skip
-        return json.dumps(fields).encode()[:-1] + b', "entries": [' + entries + b"]}"
 
 
 def entry_of(size_bytes: int) -> bytes:

@@ -47,7 +47,7 @@ class Service:
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[Service]:
     bodies = BodyReader(**settings)
-    app = web.Application(middlewares=[bodies.connections.middleware, problem_middleware])
+    app = web.Application(middlewares=[bodies.connections.middleware(), problem_middleware])
     service = Service(TestClient(TestServer(app)), bodies)
 
     routes = RouteTable(Route, tag="")

@@ -29,6 +29,12 @@ class Transport(asyncio.Transport):
     def can_write_eof(self) -> bool:
         return False  # as TLS
 
+    def is_closing(self) -> bool:
+        return bool(self.end)
+
+    def resume_reading(self) -> None:
+        pass
+
     def close(self) -> None:
         self.end = self.end or "closed"
 

@@ -1,5 +1,6 @@
 """Rates, share of the spool and concurrent calls are limited by user; a run can always end."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,8 @@ async def test_with_another_user_bound_one_user_fills_half_of_the_spool(spool: S
     assert _refused_count(limited, "share") == 1
 
 
-@pytest.mark.parametrize("user_id", [1, None])
-async def test_concurrent_calls_are_counted_by_user_and_released(
-    spool: Spool, user_id: int | None
-) -> None:
-    limited = Limited(spool, concurrent_calls=2)
+async def test_concurrent_calls_are_counted_by_user_and_released(spool: Spool) -> None:
+    limited, user_id = Limited(spool, concurrent_calls=2), 1
     call = limited.limits.call_slot
 
     def is_refused(method: str) -> bool:
@@ -134,6 +132,39 @@ async def test_concurrent_calls_are_counted_by_user_and_released(
     assert not is_refused("PATCH")
 
     assert limited.limits._concurrent_calls._active == {}
+
+
+async def test_calls_with_unknown_tokens_wait_in_their_order(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited, served = Limited(spool, concurrent_calls=1), list[str]()
+    call, ended = limited.limits.unknown_call_slot, asyncio.Event()
+
+    async def make(name: str) -> None:
+        async with call("GET"):
+            served.append(name)
+            await ended.wait()
+
+    strangers = [asyncio.create_task(make(f"stranger {number}")) for number in range(3)]
+    await asyncio.sleep(0)
+    first = asyncio.create_task(make("a user's first"))
+    await asyncio.sleep(0)
+    strangers.append(asyncio.create_task(make("stranger 3")))
+    async with call("PATCH"):
+        pass
+    assert served == ["stranger 0"]
+    ended.set()
+    await asyncio.gather(first, *strangers)
+
+    assert served.index("a user's first") == 3
+    assert not _refused_count(limited, "calls")
+
+    monkeypatch.setattr("sidecar.user_limits.UNKNOWN_TOKEN_WAIT_S", 0.01)
+    async with call("GET"):
+        with pytest.raises(RateLimited):
+            await make("too late")
+    assert _refused_count(limited, "calls") == 1
+    assert not limited.limits._concurrent_calls._active
 
 
 async def test_tracked_keys_are_bounded(spool: Spool) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from kit.texera.fields import ComputingUnitId, PortNumber
+from kit.texera.fields import ComputingUnitId, ExportedOperatorId, PortNumber
 
 OutputType = Annotated[str, msgspec.Meta(pattern=r"^[^\x00/\\]+$", max_length=32)]
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$", max_length=1024)]
@@ -24,7 +24,7 @@ EXTENSIONS: Mapping[str, str] = {"parquet": "zip"}  # an archive of the table's 
 
 
 class ExportedOperator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]+$", max_length=200)]
+    id: ExportedOperatorId
     output_type: Annotated[
         OutputType, msgspec.Meta(description="csv, arrow, html, data, parquet; others mean csv")
     ]

@@ -16,6 +16,7 @@ from multidict import CIMultiDictProxy
 
 from kit.http.problems import FieldError, InvalidRequest, invalid_field
 from kit.texera.fields import PRINTABLE_PATTERN, is_valid_pg_text
+from kit.texera.uris import OPERATOR_ID_IN_WORDS, OPERATOR_ID_PATTERN
 
 MAX_UNTYPED_BYTES = 64 * 1024
 """Of a body that is decoded without its type, to name its errors: lists of lists take forty times
@@ -34,6 +35,7 @@ _DECIMAL = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 _IN_WORDS = {
     f"`str` matching regex {PRINTABLE_PATTERN!r}": "text without control characters and without"
     " marks that change the direction of writing",
+    f"`str` matching regex {OPERATOR_ID_PATTERN!r}": OPERATOR_ID_IN_WORDS,
 }
 """What msgspec expects, where its own words are no help."""
 

@@ -10,6 +10,8 @@ from msgspec import Meta
 from kit.texera.statuses import STATUS_LIST_SCHEMA, TRANSIENT_CODE, Status
 from kit.texera.uris import (
     GLOBAL_PORT_ID_SCHEMA,
+    OPERATOR_ID_MAX_LENGTH,
+    OPERATOR_ID_PATTERN,
     OPERATOR_ID_SCHEMA,
     PORT_NUMBER_MAX,
     UNPRINTABLE,
@@ -54,6 +56,16 @@ StatusList: TypeAlias = Annotated[str, Meta(extra_json_schema=STATUS_LIST_SCHEMA
 # These two inform callers as well: `kit.texera.uris` validates, and says in words what is wrong.
 OperatorId: TypeAlias = Annotated[
     str, Meta(extra_json_schema={**OPERATOR_ID_SCHEMA, "examples": ["op-1"]})
+]
+# Of an operator whose result is asked for: the type itself refuses what no URI could hold.
+ExportedOperatorId: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=OPERATOR_ID_PATTERN,
+        min_length=1,
+        max_length=OPERATOR_ID_MAX_LENGTH,
+        examples=["op-1"],
+    ),
 ]
 PortId: TypeAlias = Annotated[
     str, Meta(extra_json_schema={**GLOBAL_PORT_ID_SCHEMA, "examples": [_PORT]})

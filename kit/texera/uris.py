@@ -38,8 +38,11 @@ _GLOBAL_PORT_ID = re.compile(
 # The same as JSON Schema, for OpenAPI; a port number of ten digits is valid only up to INT32, which
 # no pattern says.
 _SCHEMA_CHARACTERS = rf"[A-Za-z0-9\-_.!~*'();:@&=+$]|{_OTHER_CHARACTERS}"
+# Python's `$` also matches before a last newline.
+OPERATOR_ID_PATTERN = rf"^(?!\.{{1,2}}$)(?:{_SCHEMA_CHARACTERS})+$(?!\n)"
+OPERATOR_ID_IN_WORDS = "a non-empty id that a URI can hold unescaped, without `/` and `,`"
 OPERATOR_ID_SCHEMA = {
-    "pattern": rf"^(?!\.{{1,2}}$)(?:{_SCHEMA_CHARACTERS})+$",
+    "pattern": OPERATOR_ID_PATTERN,
     "minLength": 1,
     "maxLength": OPERATOR_ID_MAX_LENGTH,
 }
@@ -157,7 +160,7 @@ def check_operator_id(text: str) -> None:
     if len(text) > OPERATOR_ID_MAX_LENGTH:
         raise ValueError(f"at most {OPERATOR_ID_MAX_LENGTH} characters")
     if "," in text or not _LEGAL_IN_URI.fullmatch(text):
-        raise ValueError("a non-empty id that a URI can hold unescaped, without `/` and `,`")
+        raise ValueError(OPERATOR_ID_IN_WORDS)
     if text in _DOT_SEGMENTS:
         raise ValueError("an id that is no dot segment")
 

@@ -13,6 +13,7 @@ from kit.texera.fields import (
     BootId,
     ComputingUnitId,
     ExecutionId,
+    ExportedOperatorId,
     PortNumber,
     SelectedIds,
     Text,
@@ -52,7 +53,7 @@ class ExpiredSelection(Request, frozen=True):
 
 
 class ExportedOperator(Request, frozen=True):
-    id: Annotated[str, Meta(pattern=r"^[^\x00]+$", max_length=200)]
+    id: ExportedOperatorId
     output_type: Annotated[
         str,
         Meta(

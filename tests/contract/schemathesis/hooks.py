@@ -1,17 +1,13 @@
 """What schemathesis cannot know of these services. Runs in its process, not in the tests'."""
 
 import os
-import re
 from itertools import count
 from typing import Any
-from urllib.parse import unquote
 
 import requests.auth
 import schemathesis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from schemathesis.openapi.checks import RejectedPositiveData
 
-from kit.texera.uris import OPERATOR_ID_SCHEMA
 from tests.integration.central.signing import SigningKey
 
 SIGN = "to be signed"
@@ -26,7 +22,6 @@ IN_WORDS = [
     # A flush that may wait only briefly finds what was written just before.
     ("delivery-timeout", "are still pending"),
 ]
-OPERATOR_ID = re.compile(str(OPERATOR_ID_SCHEMA["pattern"]))
 WAITS = {"wait", "timeout"}
 SHORT_S = "0.05"
 LONG_KEY = 200  # of 255 characters
@@ -76,18 +71,6 @@ def is_longer(value: Any) -> bool:
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
     """Whether it is a failure of the service: not what a schema can say in words only."""
     problem = response.json() if response.status_code in {400, 503, 504} else {}
-    if isinstance(failure, RejectedPositiveData) and has_linked_id(case):
-        return False
     return not any(
         problem.get("type") == slug and words in problem["detail"] for slug, words in IN_WORDS
     )
-
-
-def has_linked_id(case: Any) -> bool:
-    """Whether the path has an operator's id that its schema excludes.
-
-    Links carry ids from one call to another, here from export plans, which take any text as an id;
-    schemathesis counts what a link has carried as data that fits.
-    """
-    operator_id = (case.path_parameters or {}).get("operator_id")
-    return isinstance(operator_id, str) and OPERATOR_ID.search(unquote(operator_id)) is None

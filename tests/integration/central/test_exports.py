@@ -156,6 +156,8 @@ async def test_what_cannot_be_read_is_not_exported(sidecar: Sidecar, owner_conne
         ({"operators": []}, "operators"),
         ({"operators": [{"id": "a"}]}, "operators[0]"),
         ({"operators": [{"id": "", "output_type": "csv"}]}, "operators[0].id"),
+        ({"operators": [{"id": "a%2Fb", "output_type": "csv"}]}, "operators[0].id"),
+        ({"operators": [{"id": "a\n", "output_type": "csv"}]}, "operators[0].id"),
         ({"operators": [{"id": "a", "output_type": ""}]}, "operators[0].output_type"),
         ({"operators": [{"id": "a", "output_type": "csv", "port_id": -1}]}, "operators[0].port_id"),
         ({"filename": "x"}, "filename"),

@@ -216,11 +216,11 @@ class Reads:
 
     # Coherence with the sidecar's own writes
 
-    def on_create(self, binding: Binding, *grants: Grant) -> None:
+    def on_create(self, binding: Binding, *grants: Grant, asked_at: float) -> None:
         """A create has returned: its caller may read the execution."""
         for grant in grants:
             digest, user_id, expires_at = grant.token_digest, grant.user_id, grant.expires_at
-            self._access.grant(digest, binding.execution_id, user_id, expires_at)
+            self._access.grant(digest, binding.execution_id, user_id, expires_at, asked_at)
         if binding.created_here:
             self._cache.on_create(binding.execution_id, binding.workflow_id)
         else:

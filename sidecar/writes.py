@@ -86,7 +86,7 @@ class Writes:
         # A repeat of an old create must not reopen an execution that has ended.
         if self._spool.bindings.binding(binding.execution_id) is None:
             await asyncio.shield(self._spool.bindings.record(binding, *grants))
-            self._reads.on_create(binding, *grants)
+            self._reads.on_create(binding, *grants, asked_at=reply.asked_at)
         elif run_token is not None:
             await asyncio.shield(self._spool.bindings.record_grant(grants[-1]))
         return msgspec.structs.replace(created, run_token=run_token)
@@ -151,7 +151,9 @@ class Writes:
         if known is not None and (known.ended_at_ms is None or is_over):
             binding = known  # else it was lost in between, and another source may have written
         await self._spool.bindings.record(binding, grant)
-        self._access.grant(grant.token_digest, execution_id, grant.user_id, grant.expires_at)
+        self._access.grant(
+            grant.token_digest, execution_id, grant.user_id, grant.expires_at, reply.asked_at
+        )
         return binding, grant
 
     async def _append(self, new: NewEntry) -> int:
@@ -213,7 +215,7 @@ class Writes:
         reply = await self._central.identify(context)
         if reply.user_id is None or reply.token_expires_at is None:
             raise CentralUnavailable("central did not identify the token", retry_after_s=1)
-        self._access.record_user(digest, reply.user_id, reply.token_expires_at)
+        self._access.record_user(digest, reply.user_id, reply.token_expires_at, reply.asked_at)
         return reply.user_id
 
     async def find(self, write_id: str, context: CallContext) -> v1.WriteAnswer:

@@ -6,7 +6,7 @@ trip as the work.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
@@ -250,14 +250,18 @@ class Authenticator:
     async def authenticate(self, request: web.Request, route: Route, body: RequestBody) -> Caller:
         """The caller of the request, with a concurrency slot if those are limited.
 
-        Token, signature and rates are checked before the body is read. Raises the problems of the
-        route's policy.
+        Token, signature and rates are checked before the body is read, the account last: a caller
+        who sends many calls waits for a slot, and must not keep a role by that. Raises the problems
+        of the route's policy.
         """
         caller = await self._identify(request, route, body)
         if self._limits is not None:
             key = caller.source_id if isinstance(caller, Source) else caller.user.user_id
             request[RELEASE_SLOT] = await self._limits.acquire_slot(key)
-        return caller
+        if self._accounts is None or isinstance(caller, Source):
+            return caller
+        user = await self._accounts.with_current_role(caller.user)
+        return caller if user is caller.user else replace(caller, user=user)
 
     async def _identify(self, request: web.Request, route: Route, body: RequestBody) -> Caller:
         needs = (
@@ -273,7 +277,7 @@ class Authenticator:
             if run is not None:
                 is_read_of_run = route.caller_type is RunReader
                 run.check_execution(request.match_info["execution_id"] if is_read_of_run else None)
-            user = await self._user(request, token, run)
+            user = await self._verify_user(request, token, run)
             if self._limits is not None:
                 self._limits.check_user(user.user_id)
         assertion = single_header(request.headers, HEADER)
@@ -335,13 +339,13 @@ class Authenticator:
             workload.check(int(unit_id) if unit_id.isascii() and unit_id.isdigit() else None)
         return workload
 
-    async def _user(self, request: web.Request, token: str | None, run: Run | None) -> User:
+    async def _verify_user(self, request: web.Request, token: str | None, run: Run | None) -> User:
         if token is None:
             raise TokenMissing("expected Authorization: Bearer <token>", headers=challenge())
         user = await self._tokens.verify(token) if run is None else run.user
         request[USER] = user
         user.check_role()
-        return user if self._accounts is None else await self._accounts.with_current_role(user)
+        return user
 
 
 def bearer_token(request: web.Request) -> str | None:

@@ -11,11 +11,11 @@ read the account anyway.
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
 import msgspec
-from cachetools import TTLCache
+from cachetools import LRUCache
 
 from central.auth.keys import (
     CachedVerifier,
@@ -111,6 +111,14 @@ class Accounts(Protocol):
         """REGULAR or ADMIN; None for an account that is deleted or has another role."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """An account's role as of `asked_at`: a response that takes long is as old as its question."""
+
+    role: str | None
+    asked_at: float
+
+
 class AccountRoleCache:
     """Promise: a user has no more rights than their account had `check_s` ago."""
 
@@ -118,19 +126,24 @@ class AccountRoleCache:
         self, accounts: Accounts, check_s: float, *, timer: Callable[[], float] = time.monotonic
     ) -> None:
         self._accounts = accounts
-        self._roles: TTLCache[int, tuple[str | None]] = TTLCache(
-            MAX_CACHED_ROLES, check_s, timer=timer
-        )
+        self._check_s = check_s
+        self._timer = timer
+        self._roles: LRUCache[int, _Role] = LRUCache(MAX_CACHED_ROLES)
 
     async def with_current_role(self, user: User) -> User:
         """The user, with the lesser of the token's and the account's role. Raises `UserDemoted`.
 
         An account that was promoted since gets its new rights with its next token.
         """
-        cached = self._roles.get(user.user_id)
-        if cached is None:
-            cached = self._roles[user.user_id] = (await self._accounts.role(user.user_id),)
-        (role,) = cached
+        current = self._roles.get(user.user_id)
+        now = self._timer()
+        if current is None or now >= current.asked_at + self._check_s:
+            current = _Role(await self._accounts.role(user.user_id), now)
+            later = self._roles.get(user.user_id)
+            if later is not None and later.asked_at > now:
+                current = later  # a slow response must not undo what was asked after it
+            self._roles[user.user_id] = current
+        role = current.role
         if role is None:
             raise UserDemoted("the token's user is no longer REGULAR or ADMIN")
         return user if role in ("ADMIN", user.role) else replace(user, role=role)

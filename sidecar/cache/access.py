@@ -73,17 +73,21 @@ class AccessCache:
         )
         self._users: LRUCache[bytes, AccessGrant] = LRUCache(ACCESS_ENTRIES_MAX)
 
-    def grant(self, digest: bytes, resource: Hashable, user_id: int, expires_at: int) -> None:
-        """Central let this token read (or write) this resource."""
+    def grant(
+        self, digest: bytes, resource: Hashable, user_id: int, expires_at: int, asked_at: float
+    ) -> None:
+        """Central let this token read (or write) this resource, when it was asked at `asked_at`:
+        a call that takes long must not prolong what is withdrawn meanwhile."""
         self.revoke(digest, resource)
-        self._grants[digest, resource] = self.record_user(digest, user_id, expires_at)
+        self._grants[digest, resource] = self.record_user(digest, user_id, expires_at, asked_at)
 
-    def record_user(self, digest: bytes, user_id: int, expires_at: int) -> AccessGrant:
+    def record_user(
+        self, digest: bytes, user_id: int, expires_at: int, asked_at: float
+    ) -> AccessGrant:
         """Central said whose token this is; that opens no resource."""
-        now = self._wall_clock()
-        fresh_until = min(now + self._ttl_s, expires_at)
-        lapses_at = self._monotonic() + (fresh_until - now)
-        grant = AccessGrant(user_id, now, fresh_until, expires_at, lapses_at)
+        fresh_until = min(asked_at + self._ttl_s, expires_at)
+        lapses_at = self._monotonic() + (fresh_until - self._wall_clock())
+        grant = AccessGrant(user_id, asked_at, fresh_until, expires_at, lapses_at)
         self._users[digest] = grant
         return grant
 

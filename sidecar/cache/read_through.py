@@ -212,7 +212,9 @@ class ReadThrough(Generic[ValueT]):
                 self._access.revoke(digest, resource)
             raise
         if reply.user_id is not None and reply.token_expires_at is not None:
-            self._access.grant(digest, resource, reply.user_id, reply.token_expires_at)
+            self._access.grant(
+                digest, resource, reply.user_id, reply.token_expires_at, reply.asked_at
+            )
         if cached is not None and reply.is_unchanged:
             value = cached.value
         else:

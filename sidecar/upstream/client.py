@@ -105,7 +105,8 @@ class CentralResponse:
     """A success. User and expiry are those of the call's token.
 
     304, without a body, if the caller's ETag still matches. `is_replayed`: the stored response to
-    an earlier call with the same idempotency key.
+    an earlier call with the same idempotency key. `asked_at` is by the wall clock: what central
+    allows is as old as the question.
     """
 
     status: int
@@ -114,6 +115,7 @@ class CentralResponse:
     token_expires_at: int | None = None
     etag: str | None = None
     is_replayed: bool = False
+    asked_at: float = 0.0
 
     @property
     def is_unchanged(self) -> bool:
@@ -232,7 +234,7 @@ class CentralClient:
 
     async def _send(self, call: "_Call", deadline: float) -> CentralResponse:
         url = URL(self._base_url + call.target, encoded=True)
-        sent_at = self._monotonic()
+        sent_at, asked_at = self._monotonic(), self._wall_clock()
         headers = self._headers(call, url.raw_path_qs)
         left_s = max(0.001, deadline - sent_at)  # aiohttp takes 0 for no timeout at all
         try:
@@ -258,10 +260,10 @@ class CentralClient:
             self._monotonic() - sent_at, trace_id(call.context.traceparent)
         )
         self._update_clock_offset(response.headers.get("Date"))
-        return self._classify_response(call, response.status, response.headers, payload)
+        return self._classify_response(call, response.status, response.headers, payload, asked_at)
 
     def _classify_response(
-        self, call: "_Call", status: int, headers: Mapping[str, str], body: bytes
+        self, call: "_Call", status: int, headers: Mapping[str, str], body: bytes, asked_at: float
     ) -> CentralResponse:
         """There are three kinds: success, central unavailable, and a problem for the caller."""
         name, media_type = call.name, headers.get("Content-Type", "")
@@ -276,6 +278,7 @@ class CentralClient:
                 _integer(headers.get("X-Token-Expires-At")),
                 headers.get("ETag"),
                 "Idempotent-Replayed" in headers,
+                asked_at,
             )
         document = problem_document(media_type, body)
         if document is None or status in OVERLOAD_STATUSES:

@@ -209,7 +209,7 @@ class World:
         binding = Binding(execution_id, WORKFLOW, UNIT, 1, None, created_here=True)
         grant = Grant(token_digest(self.token), execution_id, 1, FOREVER)
         await self.sidecar.spool.bindings.record(binding, grant)
-        self.sidecar.reads.on_create(binding, grant)
+        self.sidecar.reads.on_create(binding, grant, asked_at=time.time())
 
     async def inject_faults(self) -> None:
         """Until cancelled: the volume fails, or the spool's file is opened again."""

@@ -84,15 +84,16 @@ class FakeCentral(Central):
     ) -> CentralResponse:
         self.calls.append(target)
         self.called.set()
+        asked_at = self.clock.now_s
         early = None
         if self.answers_early and not self.is_down:
-            early = self._reply(target, context.token or "", etag)
+            early = self._reply(target, context.token or "", etag, asked_at)
         await self.may_respond.wait()
         if self.is_down or self.fails_calls:
             raise CentralUnavailable("central is down", retry_after_s=1)
         if self.is_rate_limiting:
             raise refusal("rate-limited", 429)
-        return early or self._reply(target, context.token or "", etag)
+        return early or self._reply(target, context.token or "", etag, asked_at)
 
     async def bind(
         self, execution_id: int, context: CallContext, boot_id: str | None = None
@@ -100,7 +101,7 @@ class FakeCentral(Central):
         self.calls.append(f"bind {execution_id} for {context.request_id}")
         raise refusal("execution-not-found", 404)
 
-    def _reply(self, target: str, token: str, etag: str | None) -> CentralResponse:
+    def _reply(self, target: str, token: str, etag: str | None, asked_at: float) -> CentralResponse:
         expires_at = self.expires_at.get(token, int(self.clock.now_s) + TERM_S)
         if expires_at <= self.clock.now_s:
             raise refusal("token-expired", 401)
@@ -109,8 +110,8 @@ class FakeCentral(Central):
         user_id = self.users.get(token, 1)
         if etag == name:
             self.unchanged_count += 1
-            return CentralResponse(304, b"", user_id, expires_at, name)
-        return CentralResponse(200, body, user_id, expires_at, name)
+            return CentralResponse(304, b"", user_id, expires_at, name, asked_at=asked_at)
+        return CentralResponse(200, body, user_id, expires_at, name, asked_at=asked_at)
 
     def _body(self, target: str, token: str) -> Any:
         match = _target.fullmatch(target)
@@ -194,7 +195,7 @@ class World:
         grant = Grant(token_digest(token), execution_id, 1, expires_at)
         await self.spool.bindings.record(binding, grant)
         if created_here:
-            self.reads.on_create(binding, grant)
+            self.reads.on_create(binding, grant, asked_at=self.clock.now_s)
 
     async def write(self, execution_id: int, op: str, **members: Any) -> int:
         status = members.get("status")

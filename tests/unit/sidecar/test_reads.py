@@ -199,7 +199,8 @@ async def test_a_replayed_create_is_the_latest_at_once_and_claims_no_authority(
     binding = Binding(NEWER_EID, WORKFLOW, UNIT, 1, None, created_here=False)
     expires_at = int(world.clock.now_s) + TERM_S
 
-    world.reads.on_create(binding, Grant(token_digest(TOKEN), NEWER_EID, 1, expires_at))
+    grant = Grant(token_digest(TOKEN), NEWER_EID, 1, expires_at)
+    world.reads.on_create(binding, grant, asked_at=world.clock.now_s)
 
     newest = await world.reads.latest(WORKFLOW, None, caller())
     assert newest.value.execution_id == NEWER_EID

@@ -123,6 +123,16 @@ async def test_a_failed_call_is_retried_once_with_the_same_key(
     assert peer.client._metrics.upstream_retries.value == 1
 
 
+async def test_a_response_is_dated_by_the_attempt_that_got_it(peer: Peer) -> None:
+    asked_at = [10.0, 20.0]
+    peer.client._wall_clock = lambda: asked_at.pop(0) if len(asked_at) > 1 else asked_at[0]
+    peer.script = [problem(503, "database-unavailable")]
+
+    reply = await peer.call()
+
+    assert reply.asked_at == 20.0
+
+
 async def test_a_response_with_retry_after_is_not_retried(peer: Peer) -> None:
     peer.script = [problem(503, "database-unavailable", Retry_After="7")]
 

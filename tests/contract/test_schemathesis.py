@@ -40,7 +40,7 @@ UNLIMITED = [
         "SIDECAR_LIMIT_WRITE_BYTES_PER_S",
     )
 ]
-RUN_TIMEOUT_S = 240.0  # 20 s where nothing else runs
+RUN_TIMEOUT_S = 600.0  # 20 s where nothing else runs: only a hang reaches it
 
 Headers = Callable[[str, str, bytes], dict[str, str]]
 """The headers of a call: of its method, target and body."""
@@ -101,7 +101,7 @@ def fuzz(service: str, token: str, key: SigningKey) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(660)
 def test_the_sidecar_keeps_what_its_document_says(system: Ready) -> None:
     token = system["users"]["owner"]["token"]
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -110,7 +110,7 @@ def test_the_sidecar_keeps_what_its_document_says(system: Ready) -> None:
     fuzz(system["sidecar"], token, SigningKey())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(660)
 def test_central_keeps_what_its_document_says(system: Ready) -> None:
     token, key, numbers = system["users"]["owner"]["token"], SigningKey(), count()
 

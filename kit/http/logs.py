@@ -93,24 +93,35 @@ class LimitingHandler(logging.StreamHandler[TextIO]):
             period = None
         if period is None:
             if len(self._periods) >= MAX_REASONS:
+                self._end_old_periods(now)
+            if len(self._periods) >= MAX_REASONS:
                 key = (message, "other")
             period = self._periods.setdefault(key, _Period(now))
         period.line_count += 1
         if period.line_count <= LINES_PER_PERIOD:
             return True
         if not period.left_out_count:
-            self._report_later(key)
+            self._report_later(key, period)
         period.left_out_count += 1
         if len(period.ids) < MAX_IDS:
             period.ids.append(found_by)
         return False
 
-    def _report_later(self, key: tuple[str, str]) -> None:
+    def _end_old_periods(self, now: float) -> None:
+        for key, period in tuple(self._periods.items()):
+            if now - period.began_at >= PERIOD_S:
+                self._report(key)
+
+    def _report_later(self, key: tuple[str, str], period: _Period) -> None:
+        def report() -> None:
+            if self._periods.get(key) is period:  # a later one has its own timer
+                self._report(key)
+
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return  # a thread of its own: the next line or the end reports it
-        loop.call_later(PERIOD_S, self._report, key)
+        loop.call_later(PERIOD_S, report)
 
     def _report(self, key: tuple[str, str]) -> None:
         """Ends the period, and names what it left out."""

@@ -16,6 +16,7 @@ from kit.http import logs
 from kit.http.failed_calls import DESCRIBE_CALLER
 from kit.http.logs import LINES_PER_PERIOD, MAX_IDS, PERIOD_S, LimitingHandler, limited_fields
 from kit.http.problems import Overloaded, invalid_field
+from kit.http.recent_problems import MAX_GROUPS, RecentProblems
 from kit.http.routing import problem_middleware
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -178,8 +179,38 @@ def test_the_ids_of_a_flood_are_bounded_and_it_is_counted_at_exit(
 def test_reasons_that_somebody_invents_share_a_limit(
     limited: tuple[logging.Logger, io.StringIO, Clock],
 ) -> None:
-    logger, stream, _ = limited
+    logger, stream, clock = limited
     for number in range(5 * logs.MAX_REASONS):
         logger.warning("write refused", extra=limited_fields(f"slug-{number}", "w"))
 
     assert len(stream.getvalue().splitlines()) == logs.MAX_REASONS + LINES_PER_PERIOD
+
+    clock.now_s += PERIOD_S
+    logger.warning("write refused", extra=limited_fields("a new one", "w"))
+
+    *_, summary, last = [json.loads(text) for text in stream.getvalue().splitlines()]
+    assert (summary["reason"], last["message"]) == ("other", "write refused")
+
+
+def test_recent_problems_are_grouped_bounded_and_without_ids() -> None:
+    clock = Clock()
+    problems = RecentProblems(monotonic=clock)
+    logger = logging.getLogger("tests.recent")
+    with problems.attached():
+        logger.info("of no concern", extra=logs.fields(user_id=7))
+        for number in range(3):
+            clock.now_s += 1
+            logger.warning("write refused", extra=limited_fields("late", f"w{number}", user_id=7))
+        logger.error("of %s", "canary-of-a-name")
+        found = problems.describe()
+        for number in range(10 * MAX_GROUPS):
+            logger.warning("call failed", extra=limited_fields(f"slug-{number}", "r"))
+        assert len(problems.describe()) == MAX_GROUPS
+    logger.warning("after the end")
+
+    assert "canary" not in json.dumps(found)
+    assert [(p["message"], p["reason"], p["count"]) for p in found] == [
+        ("of %s", None, 1),
+        ("write refused", "late", 3),
+    ]
+    assert "after the end" not in {p["message"] for p in problems.describe()}

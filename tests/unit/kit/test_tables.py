@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kit.tables import cell, duration, plain
+from kit.tables import cell, duration, plain, watch
 
 HOSTILE = "[bold]name[/bold]\x1b[2J\n\u202egnp"
 PROGRAM = f"""
@@ -89,6 +89,18 @@ def test_no_service_that_runs_holds_rich(service: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
     assert done.stdout == b"False\n"
+
+
+def test_a_watch_shows_until_it_is_interrupted_and_returns_the_last_code() -> None:
+    codes = [0, 1, 0, 1]
+
+    def sleep(_: float) -> None:
+        if len(codes) == 1:
+            raise KeyboardInterrupt
+
+    assert watch(lambda: codes.pop(0), 2.0, sleep) == 0
+    assert codes == [1]
+    assert watch(lambda: codes.pop(0), None, sleep) == 1
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

@@ -319,6 +319,7 @@ def _reason(op: str, raw: Raw) -> Problem:
     try:
         # In two steps, because only a decoded object can be looked at field by field.
         check_entry(convert_object(msgspec.json.decode(raw), _TYPES[op]))  # type: ignore[arg-type]
+        check_no_duplicates(bytes(raw), _TYPES[op])  # of two operations msgspec takes the first
     except InvalidRequest as problem:
         return problem
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

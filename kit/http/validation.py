@@ -157,7 +157,9 @@ def check_no_duplicates(body: bytes, kind: Any) -> None:
 
 @cache
 def _quoted_names(kind: Any) -> tuple[bytes, ...]:
-    return tuple(f'"{name}"'.encode() for name in getattr(kind, "__struct_encode_fields__", ()))
+    names = getattr(kind, "__struct_encode_fields__", ())
+    tag = kind.__struct_config__.tag_field if names else None
+    return tuple(f'"{name}"'.encode() for name in (*names, *([tag] if tag else ())))
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a process of the pod can do to another without a token, or with one that it made up."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -8,13 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
 from dev.polling import wait_until
 from dev.ready import Ready
+from dev.tokens import mint
 from tests.attacks.conftest import Record
 from tests.attacks.hostile import MIB, busy_s, connect, head, peak_bytes, probing
 from tests.databases import open_folder
@@ -27,6 +31,8 @@ PIPELINED_MAX_BYTES = {"sidecar": 40 * MIB, "central": 120 * MIB}
 """Of all connections: objects, and what has been read and not been answered."""
 ATTACK_S, LEFT_S = 10.0, 3.0
 """How long the senders stay, and how long a service may work for them once they have gone."""
+STRANGERS = 300
+"""Connections that call with tokens made up; a sidecar serves 128 such calls at once."""
 OTHER_UID = 65_533
 TRIES = """
 import os, pathlib, socket, sys
@@ -147,6 +153,41 @@ def test_a_made_up_token_learns_nothing_of_pending_writes(
     assert wait_until(lambda: call(system, "GET", "/v1/writes", token=owner)[0] == 200, 30)
     record(f"{sorted(status for status, _ in found)}, whatever is pending")
     assert found == {(503, "central-unavailable")}
+
+
+async def test_tokens_made_up_do_not_keep_a_users_first_call_out(
+    system: Ready, record: Record, rounds: int
+) -> None:
+    """No token of the user's has been seen before, as the strangers' have not."""
+    owner, tries = system["users"]["owner"]["user_id"], 10 * rounds
+    url = f"{system['sidecar']}/v1/executions/{create(system)}"
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def read(token: str) -> int:
+            headers = {"Authorization": f"Bearer {token}"}
+            async with session.get(url, headers=headers) as response:
+                await response.read()
+                return response.status
+
+        async def flood(number: int) -> None:
+            for again in count():
+                await read(f"made.up.{number}-{again}")
+
+        floods = [asyncio.create_task(flood(number)) for number in range(STRANGERS)]
+        while await read("made.up.first") != 401:
+            pass
+        statuses, longest_s = [], 0.0
+        for number in range(tries):
+            started_at = time.monotonic()
+            statuses.append(await read(mint(owner, ttl_s=1000 + number)))
+            longest_s = max(longest_s, time.monotonic() - started_at)
+        for task in floods:
+            task.cancel()
+        await asyncio.gather(*floods, return_exceptions=True)
+
+    record(f"{statuses.count(200)} of {tries} are served, within {longest_s:.1f} s")
+    assert statuses == [200] * tries
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another uid")

@@ -13,10 +13,12 @@ import pytest
 
 from central.auth_settings import FULL_BATCH_ENTRIES
 from central.wire import entries as central
+from sidecar.cache.pending import CachedCosts
 from sidecar.spool import batches, schema
 from sidecar.spool.batches import BATCH_MAX_BYTES, BATCH_MAX_ENTRIES
 from sidecar.spool.entry import Batch, Entry, NewEntry, Priority
 from sidecar.upstream.central_api import batch_body, outcomes_of
+from sidecar.wire.v1 import LatestCosts
 
 SAMPLES = Path(__file__).parent / "samples"
 PORT = "(logicalOpId=op-1,layerName=main,portId=0,isInternal=false,isInput=false)"
@@ -167,3 +169,19 @@ def test_every_central_takes_a_full_batch() -> None:
     """Its members are fixed before it is sent: one that is too long would be sent for ever."""
     assert BATCH_MAX_ENTRIES <= FULL_BATCH_ENTRIES
     assert BATCH_MAX_BYTES < central.MAX_BODY_BYTES
+
+
+def test_of_a_member_that_an_entry_has_twice_both_services_read_the_last() -> None:
+    """It is not refused (docs/security.md): what counts is that both make the same of it."""
+    payload = (
+        b'{"op":"put_operator_costs","seq":1,"execution_id":1001,"made_at_ms":1,'
+        b'"operators":{"a":1.0},"operators":{"a":2.0,"a":3.0}}'
+    )
+    costs = LatestCosts(1001, None, None)
+
+    [read] = central.decode_entries([msgspec.Raw(payload)])
+    entry = Entry(1, 1001, 1, "put_operator_costs", Priority.NORMAL, None, payload)
+    pending = CachedCosts(costs, 0).with_pending([entry])
+
+    assert isinstance(read, central.PutOperatorCosts)
+    assert read.operators == pending.costs.operators == {"a": 3.0}

@@ -96,6 +96,18 @@ def test_an_unknown_operation_is_refused_alone() -> None:
     assert not isinstance(good, InvalidEntry)
 
 
+@pytest.mark.parametrize("second", ['"op"', '"o\\u0070"'])
+def test_an_entry_of_two_operations_is_refused_alone(second: str) -> None:
+    """msgspec takes the first for the operation, and a parser of objects the last."""
+    twice = '{"op":"delete_uris","seq":5,"execution_id":7,"made_at_ms":11,%s:"update_execution"}'
+
+    entry, good = decoded((twice % second).encode(), HEADER | {"op": "delete_uris"})
+
+    assert isinstance(entry, InvalidEntry)
+    assert [error.field for error in entry.problem.errors] == ["op"]
+    assert not isinstance(good, InvalidEntry)
+
+
 def test_every_wrong_field_is_named() -> None:
     slug, fields = refusal("update_execution", status=[], name="x" * 129, wings=2)
 

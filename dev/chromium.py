@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,23 +22,36 @@ import aiohttp
 
 PACKAGE = "chromium-headless-shell"
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+INSTALL_TRIES, INSTALL_PAUSE_S = 3, 5.0
 START_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 20.0
 
 
 def find(*, install: bool) -> str | None:
     """The program; with `install`, as root on Debian, its package is fetched if there is none."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    found = _installed()
     if found is None and install and os.geteuid() == 0 and shutil.which("apt-get"):
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", PACKAGE]):
-            subprocess.run(
-                ["apt-get", "--quiet", *command],
-                check=False,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        found = next(filter(None, map(shutil.which, NAMES)), None)
+        for _ in range(INSTALL_TRIES):  # another test may hold a lock of apt's
+            _apt("update")
+            _apt("install", "--yes", "--no-install-recommends", PACKAGE)
+            if (found := _installed()) is not None:
+                break
+            time.sleep(INSTALL_PAUSE_S)
     return found
+
+
+def _installed() -> str | None:
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def _apt(*arguments: str) -> None:
+    subprocess.run(
+        ["apt-get", "--quiet", "--option=DPkg::Lock::Timeout=300", *arguments],
+        check=False,
+        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 class Tab:

@@ -169,7 +169,7 @@ async def test_a_database_that_was_not_migrated_says_what_to_run(
         reply = await sidecar.get(RUN)
 
     assert reply.outcome == (503, "database-unavailable")
-    assert "python -m central migrate" in reply.body["detail"]
+    assert "run `central migrate`" in reply.body["detail"]
 
 
 async def test_a_row_locked_for_long_is_a_503_after_the_roles_lock_timeout(

@@ -147,6 +147,20 @@ async def test_pod_of_another_unit_is_refused(closed: Sidecar) -> None:
     assert (await closed.get(run)).body["status"] == "READY"
 
 
+async def test_a_copied_key_is_replaced_from_its_own_pod_only(closed: Sidecar) -> None:
+    execution_id = (await closed.create()).body["execution_id"]
+    successor = closed.another()
+    closed.pod = {HEADER: token(ELSEWHERE)}
+
+    from_elsewhere = await closed.succeed(successor.key)
+    closed.pod = {HEADER: token()}
+    still_bound = await closed.bind(execution_id)
+    from_here = await closed.succeed(successor.key)
+
+    assert from_elsewhere.outcome == (403, "wrong-computing-unit")
+    assert (still_bound.status, from_here.status) == (200, 200)
+
+
 async def test_unit_in_the_path_must_be_the_pods(closed: Sidecar) -> None:
     closed.pod = {HEADER: token(ELSEWHERE)}
     target = f"/v1/computing-units/{WORLD.computing_unit_id}/expired-executions/clear"

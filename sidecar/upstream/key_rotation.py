@@ -11,7 +11,7 @@ then on. Both keys stay on disk until it has confirmed; a start with both uses t
 learns from this call, or from the refusal of any other (`SourceIdentity.accept_successor`), that
 the new one has taken its place. A call that is refused for that is sent again under the new key.
 
-An operator asks for a rotation by `python -m sidecar rotate-key`, which leaves a file in the
+An operator asks for a rotation by `sidecar rotate-key`, which leaves a file in the
 volume: only the process that holds the spool's lock makes keys.
 """
 

@@ -127,8 +127,9 @@ def test_ready_without_the_database() -> None:
 
         code, log = central.end()
 
-    assert [line["message"] for line in log] == ["ready", "stopped"]
+    assert [line["message"] for line in log] == ["ready", "call failed", "stopped"]
     assert (status, problem["type"]) == (503, "database-unavailable")
+    assert log[1]["request_id"] == problem["request_id"]
     assert int(headers["Retry-After"]) >= 1
     assert headers["X-User-Id"] == str(WORLD.owner.user_id)
     assert livez == 200

@@ -363,7 +363,7 @@ async def test_a_revoked_binding_writes_nothing(
     assert last_s == 0
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_a_revoked_key_writes_nothing(record: Record, rounds: int) -> None:
     """Neither the sidecar's, whose user has a good token, nor a thief's. A revoked key stays so:
     each round has a system of its own."""

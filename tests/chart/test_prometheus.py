@@ -185,9 +185,10 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 def test_traffic_moves_what_counts_it(prometheus: Prometheus) -> None:
-    still = [series for series in MOVED if not sum(prometheus.query(series))]
+    def still() -> list[str]:
+        return [series for series in MOVED if not sum(prometheus.query(series))]
 
-    assert still == []
+    assert wait_until(lambda: still() == [], PATIENCE_S), still()
 
 
 def test_every_expression_of_every_panel_returns_data(prometheus: Prometheus) -> None:
@@ -215,15 +216,22 @@ def test_a_healthy_system_fires_no_alert(prometheus: Prometheus) -> None:
     assert prometheus.query('ALERTS{alertstate="firing"}') == []
 
 
-def test_requests_with_a_trace_are_exemplars(prometheus: Prometheus) -> None:
+@pytest.mark.parametrize("service", ["sidecar", "central"])
+def test_requests_with_a_trace_are_exemplars(prometheus: Prometheus, service: str) -> None:
     """Prometheus asks for OpenMetrics by itself. The sidecar passes the trace on to central."""
-    now = time.time()
-    for metric in ("sidecar_request_seconds_bucket", "central_request_seconds_bucket"):
+
+    def has_trace() -> bool:
         found = prometheus.get(
-            "query_exemplars", query=metric, start=str(now - 300), end=str(now + 1)
+            "query_exemplars",
+            query=f"{service}_request_seconds_bucket",
+            start=str(time.time() - 300),
+            end=str(time.time() + 1),
         )
-        traces = {e["labels"]["trace_id"] for series in found for e in series["exemplars"]}
-        assert TRACE in traces
+        return any(
+            e["labels"]["trace_id"] == TRACE for series in found for e in series["exemplars"]
+        )
+
+    assert wait_until(has_trace, PATIENCE_S)
 
 
 @pytest.mark.parametrize("role", ["central_ops", "sidecar_ops"])

@@ -1,5 +1,7 @@
 """The chart knows every setting of the two services, and what is made from other files is."""
 
+import re
+
 from dev.kube import chart_files
 from tests.house.conftest import Tree
 from tests.house.test_documents import settings
@@ -28,3 +30,16 @@ def test_what_the_chart_sets_itself_exists(tree: Tree) -> None:
 def test_the_generated_files_are_up_to_date() -> None:
     for path, text in chart_files.generated().items():
         assert path.read_text() == text, f"{path.name}: run `make chart`"
+
+
+def test_every_alert_has_its_runbook(tree: Tree) -> None:
+    """What it means, how to look, what to do, and how to see that it is over."""
+    names = re.findall(r"- alert: (\w+)", tree["helm/templates/monitoring/prometheusrule.yaml"])
+    sections = {
+        part.partition("\n")[0]: part for part in tree["docs/runbooks.md"].split("\n## ")[1:]
+    }
+
+    assert list(sections) == names
+    for name, section in sections.items():
+        headings = re.findall(r"^\*\*(.*?)\*\*", section, re.MULTILINE)
+        assert headings == ["Means.", "Look.", "Do.", "Over"], name

@@ -126,6 +126,26 @@ def test_every_problem_that_ends_a_write_is_counted_by_its_slug(tree: Tree) -> N
     assert slugs - set(sidecar_metrics.REFUSALS) == set()
 
 
+def test_documents_name_metrics_that_exist(
+    tree: Tree, services: dict[str, CollectorRegistry]
+) -> None:
+    known = {
+        name
+        for registry in services.values()
+        for metric in registry.collect()
+        for name in (metric.name, full_name(metric), *(sample.name for sample in metric.samples))
+    }
+    pages = ("docs/runbooks.md", "docs/operations.md", "README.md", "helm/README.in.md")
+    named = {
+        (path, name)
+        for path in pages
+        for name in re.findall(r"`((?:sidecar|central)_[a-z_]+)[`{ ]", tree[path])
+    }
+
+    assert len(named) > 30
+    assert {pair for pair in named if pair[1] not in known} == set()
+
+
 def test_the_page_of_metrics_is_up_to_date(tree: Tree) -> None:
     assert tree["docs/metrics.md"] == page(), "run `make chart`"
 

@@ -33,6 +33,8 @@ from tests.databases import ROOT, open_folder
 from tests.integration.central.signing import SigningKey
 from tests.systems import Up, running_system
 
+pytestmark = pytest.mark.timeout(600)  # floods of calls, each far from central
+
 ACCESS_TTL_S = 4.0
 ACCOUNT_CHECK_S = 3.0
 LEEWAY_S = 2.0

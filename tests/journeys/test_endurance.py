@@ -34,6 +34,7 @@ def test_what_a_drain_leaves_is_delivered_by_the_next_start(up: Up) -> None:
     system, token = up.ready, up.ready["users"]["owner"]["token"]
     path = f"/v1/executions/{create(system)}"
     os.kill(up.published("central")["pid"], signal.SIGTERM)
+    wait_until_gone([up.published("central")["pid"]], 30)  # it serves what it has begun
     written = call(system, "PATCH", path, {"status": "COMPLETED"}, token=token)
 
     # The first is the child of `dev up`; the second is ours, so that its exit code can be seen.

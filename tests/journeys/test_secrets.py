@@ -83,7 +83,7 @@ def used_by_run_token(up: Up) -> tuple[str, str]:
     responses = [call(up.ready, *given, token=token) for given in calls]
     responses += [call(up.ready, *given, token=token + "x") for given in calls]
     text = json.dumps(responses) + direct(up.ready["central"] + run, token)
-    return token.rpartition("_")[2], text
+    return token.split("_", 2)[2], text
 
 
 def direct(url: str, token: str, body: bytes | None = None) -> str:

@@ -263,7 +263,7 @@ async def test_an_expired_token_that_floods_reads_nothing(
     """What it has read ends with its `exp`; central itself allows for clocks that differ."""
     user, known_s, new_s = client.ready["users"]["reader"], -60.0, -60.0
     for _ in range(rounds):
-        paths = [await client.run() for _ in range(30)]
+        paths = await asyncio.gather(*(client.run() for _ in range(30)))
         token = mint(user["user_id"], ttl_s=TOKEN_TTL_S)
         expires_at = time.monotonic() + int(time.time() + TOKEN_TTL_S) - time.time()
         known, *unread = paths

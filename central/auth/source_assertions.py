@@ -190,7 +190,7 @@ class AssertionVerifier:
         self, jws: str, header_type: type[Header | SuccessionHeader], claims_type: type[TimedT]
     ) -> tuple[str, TimedT]:
         """The source that has signed it within a minute, and the claims."""
-        if len(jws) > MAX_LENGTH or jws.count(".") != 2:
+        if len(jws) > MAX_LENGTH or jws.count(".") != 2 or not jws.isascii():
             _refuse("expected a JWS in compact form")
         signed, _, signature = jws.rpartition(".")
         header_part, _, claims_part = signed.partition(".")

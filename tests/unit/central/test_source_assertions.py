@@ -316,6 +316,8 @@ SIGNED_PART, _, SIGNATURE = signed().rpartition(".")
         f"{SIGNED_PART}.{SIGNATURE}{'=' * 4096}",
         f" {SIGNED_PART}.{SIGNATURE}",
         f"é{SIGNED_PART}.{SIGNATURE}",
+        f"{SIGNED_PART}é.{SIGNATURE}",
+        f"{SIGNED_PART}\udcff.{SIGNATURE}",  # a byte that is not UTF-8, as the server shows it
     ],
 )
 def test_malformed_jws_is_refused(text: str) -> None:

@@ -17,6 +17,8 @@ that is not bound. So no other call pays for it.
 One transaction moves the unrevoked bindings, the leases, the boots, the ends, the cursors and the
 stored responses to the new key. A batch that was applied under the old key and is sent again under
 the new one meets its cursor, and gets the stored response: exactly once holds through a rotation.
+Responses to other users than those of the moved bindings stay behind: a repeat of such a call under
+the new key, which is a deletion or a boot, is made anew.
 
 The key's lock excludes all calls with an idempotency key, and first batches of an epoch; the locks
 of the cursors exclude other batches. So a batch in progress is either applied before, and its

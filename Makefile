@@ -19,7 +19,7 @@ setup:  ## the private environment .venv/, from hash-pinned requirements
 test: setup  ## all tests, three at a time: much of their time is waiting
 	@$(python) -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder
 
-test-fast: setup  ## unit tests and house rules, without Postgres and the system's processes: a minute and a half
+test-fast: setup  ## unit tests and house rules, without Postgres and the system's processes: about a minute
 	@$(python) -m pytest -q -n 2 tests/unit tests/house
 
 soak: setup  ## killed sidecars, simulated faults (CRASH_KILLS, CRASH_SEED, SIMULATION_SEEDS, SIMULATION_SEED)
